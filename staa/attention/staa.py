@@ -1,0 +1,293 @@
+"""STAA: the spatial-temporal attention aggregator of STAA-SNN (Zhang et al., CVPR 2025).
+
+An independent reconstruction from the abstract and secondary sources: the paper's equations were not available to us and
+no official code is public. What is our own choice is marked "our choice" below.
+
+Each part maps the current [T, N, C, H, W] to the same shape and is affine over space:
+
+    forward(x)                          the plain form
+    affine(x, scale, shift)             -> (scale', shift') such that forward(scale · x + shift) = scale' · x + shift'
+
+so a chain of parts, and the neuron behind it, needs averages of x and no rewrite of it. scale and shift broadcast with
+x and are constant over H × W; None stands for 1 and 0.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Affine = tuple[Tensor | None, Tensor | None]
+
+GATE_BIAS = 2.0  # σ(2) ≈ 0.88: stacked gates must not shrink the current of a fresh network
+
+
+class PositionEncoding(nn.Module):
+    """x[t] + E[t] with E learned, one value per step and channel, constant over space (our choice).
+
+    Truncated normal, std 0.02. `encoding` is stored as (T, C) and used as (T, 1, C, 1, 1): a parameter of rank 5 would
+    make model.to(memory_format=torch.channels_last) fail. Raises ValueError where T or C differ from what it was built for.
+    """
+
+    acts_on = "current"
+    causal = True
+
+    def __init__(self, steps: int, channels: int):
+        super().__init__()
+        if steps is None or steps < 1 or channels < 1:
+            raise ValueError(f"a position encoding needs a fixed number of steps and channels, got {steps} and {channels}")
+        self.encoding = nn.Parameter(nn.init.trunc_normal_(torch.empty(steps, channels), std=0.02))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.affine(x)[1]
+
+    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        _check_shape(self, x, *self.encoding.shape)
+        encoding = self.encoding[:, None, :, None, None]
+        return scale, encoding if shift is None else shift + encoding
+
+
+class GlobalContext(nn.Module):
+    """Spike-driven self-attention as a global-context gate, at each step with weights shared over steps.
+
+        k = W_k x               a 1×1 convolution C → 1                         `key`
+        a = softmax(k)          over the H·W positions
+        c = Σ_j a_j x_j         the context of the frame, [T, N, C]
+        g = σ(W_v ReLU(LN(W_q c)))      W_q: C → d, W_v: d → C, d = max(8, C // reduction)     `query`, `norm`, `value`
+        y = x ⊙ g
+
+    Built on GCNet's block (Cao et al. 2019); reduction = 4 is the paper's best. Kaiming for W_k and W_q, W_v = 0 with
+    bias +2 (our choice). Raises ValueError on another number of channels or a rank other than 5.
+    """
+
+    acts_on = "current"
+    causal = True
+
+    def __init__(self, channels: int, reduction: int = 4):
+        super().__init__()
+        hidden = _hidden(channels, reduction)
+        self.key = nn.Linear(channels, 1, bias=False)  # the softmax can't see a bias
+        self.query = nn.Linear(channels, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.value = nn.Linear(hidden, channels)
+        nn.init.kaiming_normal_(self.key.weight)
+        nn.init.kaiming_normal_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+        _open_gate(self.value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        return _scaled(self.gate(x, scale, shift), scale, shift)
+
+    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """g of scale · x + shift, [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
+        _check_shape(self, x, None, self.query.in_features)
+        flat = x.flatten(3)  # [T, N, C, H·W]
+        key = self.key.weight if scale is None else self.key.weight * scale.flatten(2)
+        key = key.expand(*x.shape[:2], -1).unsqueeze(2).to(x.dtype)  # [T, N, 1, C]
+        weights = (key @ flat).float().softmax(-1).to(x.dtype)  # [T, N, 1, H·W]
+        context = (flat @ weights.mT).squeeze(-1)  # Σ_j a_j x_j, [T, N, C]
+        context = _apply(context, scale, shift)
+        hidden = F.relu(self.norm(self.query(context)))
+        return _as_gate(self.value(hidden))
+
+
+class StepAttention(nn.Module):
+    """Which time steps matter: one gate per sample and step, from the whole window.
+
+        p = mean of x over C, H, W              [T, N]
+        q = σ(U2 ReLU(U1 p))                    U1: T → T_h, U2: T_h → T     `squeeze`, `excite`
+        y[t] = x[t] ⊙ q[t]
+
+    T_h = T up to 4 steps, else max(1, T // 4); U2 = 0 with bias +2 (our choices). It sees the whole window, so it is not
+    causal. causal=True (ours, beyond the paper): U1 and U2 are T × T, masked to steps ≤ t.
+
+    Raises ValueError on another number of steps or a rank other than 5.
+    """
+
+    acts_on = "current"
+
+    def __init__(self, steps: int, *, causal: bool = False):
+        super().__init__()
+        if steps is None or steps < 1:
+            raise ValueError(f"step attention needs a fixed number of steps, got {steps}")
+        hidden = steps if causal or steps <= 4 else max(1, steps // 4)
+        self.causal = causal
+        self.squeeze = nn.Linear(steps, hidden)
+        self.excite = nn.Linear(hidden, steps)
+        nn.init.kaiming_normal_(self.squeeze.weight)
+        nn.init.zeros_(self.squeeze.bias)
+        _open_gate(self.excite)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        return _scaled(self.gate(x, scale, shift), scale, shift)
+
+    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """q of scale · x + shift, [T, N, 1, 1, 1]."""
+        _check_shape(self, x, self.squeeze.in_features, None)
+        p = _apply(x.mean((3, 4)), scale, shift).mean(2)  # [T, N]
+        hidden = F.relu(F.linear(p.T, self._weight(self.squeeze), self.squeeze.bias))
+        q = F.linear(hidden, self._weight(self.excite), self.excite.bias).sigmoid()
+        return q.T[:, :, None, None, None]
+
+    def _weight(self, layer: nn.Linear) -> Tensor:
+        return layer.weight.tril() if self.causal else layer.weight
+
+
+class ChannelGate(nn.Module):
+    """Squeeze-and-excite over channels at each step (Hu et al. 2018): causal, for any number of steps.
+
+        y = x ⊙ σ(W2 ReLU(W1 mean over H, W of x))      W1: C → d, W2: d → C, d = max(8, C // reduction)
+
+    STAA(steps=None) takes it in the place of StepAttention (our choice). Raises ValueError on other channels or ranks.
+    """
+
+    acts_on = "current"
+    causal = True
+
+    def __init__(self, channels: int, reduction: int = 4):
+        super().__init__()
+        hidden = _hidden(channels, reduction)
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+        nn.init.kaiming_normal_(self.squeeze.weight)
+        nn.init.zeros_(self.squeeze.bias)
+        _open_gate(self.excite)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        return _scaled(self.gate(x, scale, shift), scale, shift)
+
+    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """The gate of scale · x + shift, [T, N, C, 1, 1]."""
+        _check_shape(self, x, None, self.squeeze.in_features)
+        mean = _apply(x.mean((3, 4)), scale, shift)
+        return _as_gate(self.excite(F.relu(self.squeeze(mean))))
+
+
+class STAA(nn.Module):
+    """Position encoding → global context → step attention, skipped at random in training (time-step random dropout).
+
+        x3 = step(context(position(x)))
+        y[t] = x[t] if u[t] else x3[t],    u[t] ~ Bernoulli(dropout) in training, one draw per step shared by the batch
+        y = x3                             in evaluation (no rescaling)
+
+    It acts on the current before the neuron charges, so the spikes stay binary (our choice; order and parts are the
+    paper's). `forward(x)` is the plain form; `affine(x)` -> (scale, shift) says the same for the neuron to fold.
+
+    position: factory (steps, channels), context: factory (channels), step: factory (steps) of a module with forward(x)
+    and affine(x, scale, shift); None leaves the part out (the ablations). causal=True: the gate of step t sees steps ≤ t
+    only. steps=None: any T; position encoding left out, step attention replaced by a per-step ChannelGate.
+
+    x: [T, N, C, H, W]. Raises ValueError where T, C or the rank do not fit, or dropout leaves [0, 1].
+    """
+
+    acts_on = "current"
+    default_sites = "all"
+
+    def __init__(
+        self,
+        steps: int | None,
+        channels: int,
+        *,
+        reduction: int = 4,
+        dropout: float = 0.1,
+        causal: bool = False,
+        position: Callable[[int, int], nn.Module] | None = PositionEncoding,
+        context: Callable[[int], nn.Module] | None = GlobalContext,
+        step: Callable[[int], nn.Module] | None = StepAttention,
+    ):
+        super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is a probability in [0, 1], got {dropout}")
+        if context is GlobalContext:
+            context = partial(GlobalContext, reduction=reduction)
+        if step is StepAttention:
+            step = partial(StepAttention, causal=causal)
+        self.steps, self.channels, self.dropout = steps, channels, dropout
+        self.position = position(steps, channels) if position and steps is not None else None
+        self.context = context(channels) if context else None
+        if step and steps is None:
+            self.step: nn.Module | None = ChannelGate(channels, reduction)
+        else:
+            self.step = step(steps) if step and steps is not None else None
+        for part in self.parts():
+            if not hasattr(part, "affine"):
+                raise ValueError(f"{type(part).__name__} needs affine(x, scale, shift) beside forward(x) to stand in STAA")
+        self.causal = all(getattr(part, "causal", False) for part in self.parts())
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_shape(self, x, self.steps, self.channels)
+        y = x
+        for part in self.parts():
+            y = part(y)
+        skip = self._skip(x)
+        return y if skip is None else torch.where(skip, x, y)
+
+    def affine(self, x: Tensor) -> Affine:
+        _check_shape(self, x, self.steps, self.channels)
+        scale, shift = None, None
+        for part in self.parts():
+            scale, shift = part.affine(x, scale, shift)
+        skip = self._skip(x)
+        if skip is not None:
+            scale = None if scale is None else torch.where(skip, 1, scale)
+            shift = None if shift is None else torch.where(skip, 0, shift)
+        return scale, shift
+
+    def parts(self) -> list[nn.Module]:
+        """The parts that are there, in the order they apply."""
+        return [part for part in (self.position, self.context, self.step) if part is not None]
+
+    def _skip(self, x: Tensor) -> Tensor | None:
+        if not self.training or self.dropout == 0:
+            return None
+        return torch.rand(len(x), 1, 1, 1, 1, device=x.device) < self.dropout
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}, channels={self.channels}, dropout={self.dropout}, causal={self.causal}"
+
+
+def _hidden(channels: int, reduction: int) -> int:
+    if channels < 1 or reduction < 1:
+        raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
+    return max(8, channels // reduction)
+
+
+def _open_gate(last: nn.Linear) -> None:
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, GATE_BIAS)
+
+
+def _as_gate(logits: Tensor) -> Tensor:
+    return logits.sigmoid()[..., None, None]
+
+
+def _apply(mean: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """scale · mean + shift for an average over space [T, N, C]."""
+    if scale is not None:
+        mean = mean * scale.flatten(2)
+    return mean if shift is None else mean + shift.flatten(2)
+
+
+def _scaled(gate: Tensor, scale: Tensor | None, shift: Tensor | None) -> Affine:
+    return gate if scale is None else gate * scale, None if shift is None else gate * shift
+
+
+def _check_shape(module: nn.Module, x: Tensor, steps: int | None, channels: int | None) -> None:
+    name = type(module).__name__
+    if x.ndim != 5:
+        raise ValueError(f"{name} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
+    if steps is not None and x.shape[0] != steps:
+        raise ValueError(f"this {name} was built for T = {steps} steps, got {x.shape[0]} (input {list(x.shape)})")
+    if channels is not None and x.shape[2] != channels:
+        raise ValueError(f"this {name} was built for {channels} channels, got {x.shape[2]} (input {list(x.shape)})")

@@ -1,0 +1,374 @@
+"""The command line. The only file that prints: it renders the events that a run yields."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import staa
+from staa.build import LOG_EVERY, RESULT, check_same_recipe, choose_device, choose_precision, evaluate_run, find_recipe
+from staa.build import read_recipe, run
+from staa.checkpoint import LAST, save_text
+from staa.config import Recipe
+from staa.data import DOWNLOADS, load_cifar
+from staa.recipes import RECIPES
+
+DEFAULT = "digits-events"
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+out = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a recipe: staa train [NAME | my_file.py:recipe] [OPTIONS]. Without a name: the embedded default."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Run folder; by default runs/NAME/date-time-seed."""
+    resume: Path | None = None
+    """Go on with a run: its folder, or a checkpoint in it."""
+    seeds: int = 1
+    """How many seeds to train, from --seed on, each in its own folder."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    data_root: Path | None = None
+    """Where data sets are; by default ./data, or where the resumed run found them."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure the model of a run folder."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Part of the data; by default test for a finished run, else validation."""
+    weights: Literal["last", "best"] = "last"
+    """Those of the last epoch, or of the one best on validation."""
+    data_root: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Download a data set, checking its md5."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10 or cifar100."""
+    data_root: Path = Path("data")
+    """Where data sets are."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class PlainOptions:
+    """No options of its own."""
+
+    data_root: Path = Path("data")
+    """Where data sets are."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+def train(args: list[str]) -> int:
+    """train a recipe, or go on with a run"""
+    name = args.pop(0) if args and not args[0].startswith("-") else None
+    resumed = _option(args, "--resume")
+    if name is None and resumed is not None:
+        recipe = read_recipe(_first_run(_folder(Path(resumed))))
+    else:
+        recipe = find_recipe(name or DEFAULT)
+    options = _parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
+    recipe = options.recipe
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.resume is not None:
+        if options.out is not None:
+            raise ValueError("--resume goes on in the run's own folder: leave out --out")
+        check_same_recipe(_first_run(_folder(options.resume)), recipe)
+        target = options.resume
+    else:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        target = options.out or Path("runs") / recipe.name / f"{stamp}-seed{recipe.seed}"
+    if options.seeds == 1:
+        result = _train_one(recipe, target, options)
+        return 0 if result is not None else INTERRUPTED
+    accuracies: list[float] = []
+    for seed in range(recipe.seed, recipe.seed + options.seeds):
+        result = _train_one(replace(recipe, seed=seed), target / f"seed{seed}", options)
+        if result is None:
+            out.print(f"the other seeds go on with: staa train --resume {target} --seeds {options.seeds}")
+            return INTERRUPTED
+        accuracies.append(result["test_accuracy"])
+    mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+    line = f"{recipe.name}: test accuracy {mean:.2%} ± {spread:.2%} over {len(accuracies)} seeds, lowest {min(accuracies):.2%}"
+    save_text(target / "summary.txt", line + "\n")
+    out.print(f"[bold]{line}[/bold]")
+    return 0
+
+
+def _train_one(recipe: Recipe, target: Path, options: TrainOptions) -> dict[str, Any] | None:
+    """Train one seed with progress on the screen; the result, or None when interrupted."""
+    folder, resume = target, None
+    if options.resume is not None and (target.is_file() or (target / LAST).is_file() or (target / RESULT).is_file()):
+        folder, resume = _folder(target), target
+    stopping = _stop_on_signals()
+    root = options.data_root or (_recorded_root(folder) if resume else None) or Path("data")
+    events = run(recipe, folder, data_root=root, device=options.device, resume=resume, stop=stopping)
+    out.print(f"{recipe.name}, seed {recipe.seed} → {folder}" + (" (resumed)" if resume else ""))
+    return _render(events, folder)
+
+
+def _render(events: Iterator[dict[str, Any]], folder: Path) -> dict[str, Any] | None:
+    """Show a run's events; returns its result."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
+        TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+    )  # fmt: skip
+    speed = None
+    began = time.perf_counter()
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        bar = progress.add_task("training", total=None, figures="")
+        for event in events:
+            kind = event["event"]
+            if kind == "start":
+                progress.update(bar, total=event["steps"], completed=event["step"])
+            elif kind == "step":
+                now = event["samples"] / event["seconds"]
+                speed = now if speed is None else 0.9 * speed + 0.1 * now
+                rates = event["rates"]
+                firing = f" · firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
+                figures = f"loss {event['loss']:.4f} · accuracy {event['accuracy']:.1%} · {speed:.0f} samples/s{firing}"
+                progress.update(bar, completed=event["step"], figures=figures)
+                if event["step"] % LOG_EVERY == 0:
+                    out.print(f"  step {event['step']:>5}  {figures}")
+            elif kind == "warning":
+                out.print(f"[yellow]warning: {event['text']}[/yellow]")
+            elif kind == "epoch":
+                out.print(_epoch_line(event))
+            elif kind == "interrupted":
+                out.print(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
+            elif kind == "result":
+                out.print(
+                    f"[bold]test accuracy {event['test_accuracy']:.2%}[/bold], loss {event['test_loss']:.4f} on "
+                    f"{event['test_samples']} samples, last weights ({time.perf_counter() - began:.0f} s) → {folder}"
+                )
+                return event
+    return None
+
+
+def _epoch_line(event: dict[str, Any]) -> str:
+    line = f"epoch {event['epoch']:>3}  loss {event['loss']:.4f}  accuracy {event['accuracy']:.1%}"
+    if "validation_accuracy" in event:
+        best = " (best)" if event["best"] else ""
+        line += f"  validation loss {event['validation_loss']:.4f}  accuracy {event['validation_accuracy']:.1%}{best}"
+    rates = event["rates"].values()
+    if rates:
+        line += f"  firing {statistics.mean(rates):.1%} ({min(rates):.1%}–{max(rates):.1%})"
+    return f"{line}  {event['seconds']:.1f} s"
+
+
+def evaluate(args: list[str]) -> int:
+    """measure the model of a run"""
+    options = _parse(EvaluateOptions, args, "staa evaluate")
+    figures = evaluate_run(
+        options.run, split=options.split, weights=options.weights, data_root=options.data_root, device=options.device
+    )
+    out.print(
+        f"{figures['split']} accuracy {figures['accuracy']:.2%}, loss {figures['loss']:.4f} on {figures['samples']} "
+        f"samples, {figures['weights']} weights of {options.run}"
+    )
+    return 0
+
+
+def recipes(args: list[str]) -> int:
+    """list the recipes"""
+    _parse(PlainOptions, args, "staa recipes")
+    table = Table("recipe", "network", "T", "length", "expect", box=None, pad_edge=False)
+    for r in RECIPES.values():
+        network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
+        length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
+        table.add_row(f"{r.name}\n[dim]  {r.summary}[/dim]", network, str(r.model.steps or "any"), length, r.expect)
+    Console(highlight=False).print(table)
+    out.print("\nstaa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
+    return 0
+
+
+def data(args: list[str]) -> int:
+    """download a data set"""
+    options = _parse(DataOptions, args, "staa data")
+    if options.name not in DOWNLOADS:
+        raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
+    try:
+        folder = DOWNLOADS[options.name](options.data_root)
+    except OSError as error:
+        raise ValueError(f"could not download {options.name}: {error}; is this machine online?") from error
+    out.print(f"{options.name} is in {folder}")
+    return 0
+
+
+def doctor(args: list[str]) -> int:
+    """say what this machine has"""
+    options = _parse(PlainOptions, args, "staa doctor")
+    device = choose_device(None)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    disk = shutil.disk_usage(".")
+    rows = {
+        "staa": f"{staa.__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}",
+        "device": f"{name} (the default of --device)",
+        "processor": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "precision": f"{choose_precision('auto', device)} with --precision auto",
+        "neuron": "reference path, plain torch operations (no fused kernel yet)",
+        "disk": f"{disk.free / 2**30:.1f} GiB free here",
+        "digits-events": "embedded, from scikit-learn",
+    }
+    for key in DOWNLOADS:
+        try:
+            train_part, test_part = load_cifar(key, options.data_root)
+            rows[key] = f"{len(train_part)} + {len(test_part)} images under {options.data_root}, md5 right"
+        except (OSError, ValueError) as error:
+            rows[key] = str(error)
+    for key, value in rows.items():
+        out.print(f"[bold]{key:<14}[/bold] {value}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {f.__name__: f for f in (train, evaluate, recipes, data, doctor)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not args or args[0] in ("-h", "--help"):
+            out.print(f"staa {staa.__version__}: spatial-temporal attention for spiking neural networks\n")
+            for name, command in COMMANDS.items():
+                out.print(f"  staa {name:<10} {command.__doc__}")
+            out.print("\nstaa COMMAND --help says more. First try: staa train")
+            return 0
+        if args[0] == "--version":
+            out.print(staa.__version__)
+            return 0
+        if args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"
+            raise ValueError(f"unknown command {args[0]!r}; {hint}")
+        return COMMANDS[args[0]](args[1:])
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except Exception as error:
+        if "--debug" in args:
+            raise
+        if isinstance(error, (ValueError, OSError)):
+            return _complain(f"error: {error}", BAD_INPUT)
+        if isinstance(error, (FloatingPointError, RuntimeError)):
+            return _complain(f"failed: {error} (--debug shows where)", FAILED)
+        return _complain(f"failed: {type(error).__name__}: {error} (--debug shows where)", FAILED)
+
+
+def _complain(text: str, code: int) -> int:
+    print("staa: " + " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def _parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
+    """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
+    flags = _flags(kind) | {"help", "h"}
+    for arg in args:
+        if not re.match("--?[a-z]", arg):
+            continue
+        flag = arg.lstrip("-").partition("=")[0].replace("_", "-")
+        if flag.removeprefix("no-") not in flags and flag not in flags:
+            near = {f for f in flags if f.rpartition(".")[2] == flag} or difflib.get_close_matches(flag, flags, n=3)
+            hint = f"did you mean {' or '.join('--' + f for f in sorted(near))}?" if near else f"see {prog} --help"
+            raise ValueError(f"unknown option {arg}; {hint}")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.getvalue().splitlines()]
+        text = " ".join(line for line in lines[1:] if line)
+        text = re.split("Argument helptext:|For full helptext", text)[0]
+        raise ValueError(f"{text.strip()} (see {prog} --help)") from None
+
+
+def _flags(kind: Any, prefix: str = "") -> set[str]:
+    """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
+    names: set[str] = set()
+    for key, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            names |= _flags(hint, "" if hint is Recipe else f"{prefix}{key}.")
+        else:
+            names.add(prefix + key.replace("_", "-"))
+    return names
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """The value of an option that is needed before parsing, since the defaults depend on it."""
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(name + "="):
+            return arg.partition("=")[2]
+    return None
+
+
+def _folder(resume: Path) -> Path:
+    return resume.parent if resume.is_file() else resume
+
+
+def _first_run(folder: Path) -> Path:
+    """The run folder itself, or the first seed's where it holds several."""
+    seeds = sorted(folder.glob("seed*"), key=lambda p: int("0" + re.sub(r"\D", "", p.name)))
+    return seeds[0] if seeds else folder
+
+
+def _recorded_root(folder: Path) -> Path | None:
+    path = folder / "environment.json"
+    return Path(json.loads(path.read_text())["data_root"]) if path.is_file() else None
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """A function that says whether Ctrl-C or a termination was asked for; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        print("stopping after this step …", file=sys.stderr)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return lambda: bool(asked)

@@ -1,0 +1,170 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read from the official files and checked against their published md5."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from staa.data.source import Samples, Source, random_crop, split_by_hash, split_digest
+
+IMAGE = (3, 32, 32)
+IMAGE_BYTES = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """Where the files of one CIFAR are, what they hold, and how their pixels are normalised (per channel, of [0, 1])."""
+
+    classes: int
+    url: str
+    archive_md5: str
+    folder: str
+    train: dict[str, str]
+    """binary file -> md5"""
+    test: dict[str, str]
+    label_bytes: int
+    """label bytes in a record; the last one is the class"""
+    images_per_file: tuple[int, int]
+    """in a file of train, of test"""
+    python_folder: str
+    """what torchvision unpacks"""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+CIFAR = {
+    "cifar10": Cifar(
+        classes=10,
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
+        folder="cifar-10-batches-bin",
+        train={
+            "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+            "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+        },
+        test={"test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d"},
+        label_bytes=1,
+        images_per_file=(10_000, 10_000),
+        python_folder="cifar-10-batches-py",
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    ),
+    "cifar100": Cifar(
+        classes=100,
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        archive_md5="03b5dce01913d631647c71ecec9e9cb8",
+        folder="cifar-100-binary",
+        train={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15"},
+        test={"test.bin": "4499cfba6c016c1be1438163640a0898"},
+        label_bytes=2,
+        images_per_file=(50_000, 10_000),
+        python_folder="cifar-100-python",
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+    ),
+}
+
+
+def cifar(name: str, *, root: Path, steps: int | None, validation: float, augment: bool) -> Source:
+    """CIFAR-10 or CIFAR-100 as a Source: images [3, 32, 32], normalised; T is the network's affair.
+
+    Validation is chosen among the training images, stratified, by a fixed hash. Augmentation: random crop with 4 pixels
+    of zeros around, horizontal flip. Raises FileNotFoundError and ValueError as `load_cifar` does.
+    """
+    spec = CIFAR[name]
+    train_all, test = load_cifar(name, root)
+    count = round(validation * len(train_all))
+    held_out, train = split_by_hash(train_all.y, count, f"{name} validation")
+    return Source(
+        train=Samples(train_all.x[train], train_all.y[train]),
+        validation=Samples(train_all.x[held_out], train_all.y[held_out]) if count else None,
+        test=test,
+        classes=spec.classes,
+        channels=3,
+        size=32,
+        prepare=partial(normalise, mean=spec.mean, std=spec.std),
+        augment=partial(random_crop, padding=4, flip=True) if augment else None,
+        split=split_digest(train=train, validation=held_out, test=torch.arange(len(test))),
+    )
+
+
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(x / 255 − mean) / std per channel: [N, C, H, W] uint8 -> float32."""
+    centre = torch.tensor(mean, device=x.device).view(-1, 1, 1)
+    spread = torch.tensor(std, device=x.device).view(-1, 1, 1)
+    return (x.float() / 255 - centre) / spread
+
+
+def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
+    """(train, test) from root/cifar-…-binary (the official binary files) or root/cifar-…-python (torchvision's folder).
+
+    Raises FileNotFoundError when neither is there, ValueError naming the file that is truncated or corrupt.
+    """
+    spec = CIFAR[name]
+    if (root / spec.folder).is_dir():
+        train = [_read(root / spec.folder / f, md5, spec, spec.images_per_file[0]) for f, md5 in spec.train.items()]
+        test = [_read(root / spec.folder / f, md5, spec, spec.images_per_file[1]) for f, md5 in spec.test.items()]
+        return _join(train), _join(test)
+    if (root / spec.python_folder).is_dir():
+        return _load_python(name, root, train=True), _load_python(name, root, train=False)
+    raise FileNotFoundError(
+        f"{name} is not under {root}: expected {root / spec.folder} or {root / spec.python_folder}; "
+        f"run 'staa data {name} --data-root {root}' to download it, or point --data-root at it"
+    )
+
+
+def download_cifar(name: str, root: Path) -> Path:
+    """Download the official binary files into root, check the archive's md5, unpack. Returns their folder.
+
+    Files that are there and whole are left alone. Raises ValueError when what arrived is not the published archive.
+    """
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    spec = CIFAR[name]
+    if (root / spec.folder).is_dir():
+        load_cifar(name, root)  # raises if what is there is not whole
+        return root / spec.folder
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        download_and_extract_archive(spec.url, str(root), md5=spec.archive_md5)
+    except RuntimeError as error:  # what torchvision raises on another md5
+        raise ValueError(f"{spec.url} is not the published archive (md5 {spec.archive_md5}): {error}") from error
+    return root / spec.folder
+
+
+def _read(path: Path, md5: str, spec: Cifar, images: int) -> Samples:
+    """Records of label byte(s), then 3 × 32 × 32 bytes, channel first."""
+    from torchvision.datasets.utils import check_md5
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; delete its folder and download it again")
+    record = spec.label_bytes + IMAGE_BYTES
+    expected, size = images * record, path.stat().st_size
+    if size != expected:
+        raise ValueError(f"{path} is truncated or no CIFAR file: expected {expected} bytes, found {size}")
+    if not check_md5(str(path), md5):
+        raise ValueError(f"{path} is corrupt: its md5 is not the published {md5}; download it again")
+    records = np.fromfile(path, np.uint8).reshape(-1, record)
+    x = torch.from_numpy(records[:, spec.label_bytes :].reshape(-1, *IMAGE))
+    return Samples(x, torch.from_numpy(records[:, spec.label_bytes - 1].astype(np.int64)))
+
+
+def _join(parts: list[Samples]) -> Samples:
+    return Samples(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
+
+
+def _load_python(name: str, root: Path, *, train: bool) -> Samples:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    try:
+        data = kind(str(root), train=train, download=False)  # checks every md5 before it unpickles
+    except RuntimeError as error:
+        raise ValueError(f"{root / CIFAR[name].python_folder} is incomplete or corrupt: {error}") from error
+    return Samples(torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets))

@@ -1,0 +1,90 @@
+"""What the image models share: convolution + norm per step, where attention goes, the readout."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from staa.layers import Site, per_step
+from staa.ops import direct
+
+NeuronFactory = Callable[[int], nn.Module]
+AttentionFactory = Callable[[int | None, int], nn.Module]
+Sites = Literal["all", "last-of-stage", "stem"]
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then BatchNorm with statistics joint over T, N, H, W. [T, N, C, H, W] -> same rank."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+        nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (kernel * kernel * outputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return per_step(lambda frames: self.norm(self.conv(frames)), x)
+
+
+class Readout(nn.Module):
+    """Global average over space, then a linear layer at each step. [T, N, C, H, W] -> logits [T, N, classes]."""
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.linear = linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.mean((3, 4)))
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer with weights of std 1 / inputs and no bias at the start, as the authors' sister code has it."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=1 / inputs)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def site_factory(
+    neuron: NeuronFactory, attention: AttentionFactory | None, steps: int | None, where: Sites | None
+) -> Callable[..., Site]:
+    """Returns make(channels, at="inner" | "last" | "stem") -> Site, with attention where `where` asks for it.
+
+    where: "all", "last-of-stage" (the last neuron of each stage) or "stem" (the last neuron of the stem); None is the
+    attention's own default. Raises ValueError on another name.
+    """
+    if where is None and attention is not None:
+        with torch.device("meta"):  # ask one instance, without touching the random state
+            where = getattr(attention(steps, 8), "default_sites", "all")
+    if where not in (None, "all", "last-of-stage", "stem"):
+        raise ValueError(f'sites must be "all", "last-of-stage" or "stem", got {where!r}')
+    wanted = {"all": {"inner", "last", "stem"}, "last-of-stage": {"last"}, "stem": {"stem"}}.get(where or "", set())
+
+    def make(channels: int, at: Literal["inner", "last", "stem"] = "inner") -> Site:
+        return Site(neuron(channels), attention(steps, channels) if attention and at in wanted else None)
+
+    return make
+
+
+def as_window(x: Tensor, steps: int | None, in_channels: int) -> Tensor:
+    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated `steps` times. Raises ValueError on any other input."""
+    if x.ndim == 4:
+        if steps is None:
+            raise ValueError("a model with steps=None can't repeat an image: give a window [T, N, C, H, W]")
+        x = direct(x, steps)
+    if x.ndim != 5:
+        raise ValueError(f"expected [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
+    if steps is not None and x.shape[0] != steps:
+        raise ValueError(f"this model was built for T = {steps} steps, got {x.shape[0]} (input {list(x.shape)})")
+    if x.shape[2] != in_channels:
+        raise ValueError(f"this model takes {in_channels} input channels, got {x.shape[2]} (input {list(x.shape)})")
+    return x
+
+
+def scaled(channels: int, width: float) -> int:
+    """A layer's channels at a width multiplier, at least 1."""
+    if width <= 0:
+        raise ValueError(f"width is a positive multiplier of the channels, got {width}")
+    return max(1, round(channels * width))

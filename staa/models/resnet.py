@@ -1,0 +1,134 @@
+"""Spiking ResNets with the sum on currents and the output on spikes: `ResNet`, and a row for each of its forms."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from staa.layers import Site, per_step
+from staa.models.parts import AttentionFactory, ConvNorm, NeuronFactory, Readout, Sites, as_window, scaled, site_factory
+from staa.neurons import LIF
+
+
+class ConvShortcut(nn.Module):
+    """1×1 convolution with the block's stride, then BatchNorm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.project = ConvNorm(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(x)
+
+
+class PoolShortcut(nn.Module):
+    """Average pool by the stride, then 1×1 convolution and BatchNorm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.project = ConvNorm(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # ceil_mode matches what the strided 3×3 convolution makes of an odd size
+        pooled = per_step(lambda frames: F.avg_pool2d(frames, self.stride, ceil_mode=True), x) if self.stride > 1 else x
+        return self.project(pooled)
+
+
+class BasicBlock(nn.Module):
+    """conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut) – neuron."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Callable[..., nn.Module], fire1: Site, fire2: Site):
+        super().__init__()
+        self.layer1 = ConvNorm(inputs, outputs, 3, stride)
+        self.fire1 = fire1
+        self.layer2 = ConvNorm(outputs, outputs, 3)
+        self.shortcut = shortcut(inputs, outputs, stride) if stride != 1 or inputs != outputs else nn.Identity()
+        self.fire2 = fire2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fire2(self.layer2(self.fire1(self.layer1(x))) + self.shortcut(x))
+
+
+def pool2(x: Tensor) -> Tensor:
+    """Average pool 2 × 2."""
+    return F.avg_pool2d(x, 2)
+
+
+def pool3(x: Tensor) -> Tensor:
+    """Average pool 3 × 3, stride 2, padding 1."""
+    return F.avg_pool2d(x, 3, 2, 1)
+
+
+class ResNet(nn.Module):
+    """A stem, stages of basic blocks, a readout at each step.
+
+    num_classes: outputs; in_channels: of the input; steps: T, or None for any T where the attention allows it
+    neuron: factory (channels); attention: factory (steps, channels), or None for a plain network
+    sites: where attention goes: "all", "last-of-stage", "stem", or None for the attention's own default
+    width: multiplier of every layer's channels
+    stem: (channels, kernel, stride) of each layer; stages: (channels, blocks, stride); pool: after the stem
+
+    Input [T, N, C, H, W], or [N, C, H, W] repeated T times; output logits per step [T, N, num_classes].
+    Raises ValueError on another T, rank or number of channels, at construction where it can tell.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        in_channels: int = 3,
+        steps: int | None = 4,
+        neuron: NeuronFactory = LIF,
+        attention: AttentionFactory | None = None,
+        sites: Sites | None = None,
+        width: float = 1.0,
+        stem: Sequence[tuple[int, int, int]],
+        stages: Sequence[tuple[int, int, int]],
+        pool: Callable[[Tensor], Tensor] | None,
+        shortcut: Callable[..., nn.Module],
+    ):
+        super().__init__()
+        self.steps, self.in_channels, self.pool = steps, in_channels, pool
+        site = site_factory(neuron, attention, steps, sites)
+        self.stem, channels = nn.Sequential(), in_channels
+        for i, (outputs, kernel, stride) in enumerate(stem):
+            outputs = scaled(outputs, width)
+            self.stem.append(ConvNorm(channels, outputs, kernel, stride))
+            self.stem.append(site(outputs, "stem" if i == len(stem) - 1 else "inner"))
+            channels = outputs
+        self.stages = nn.Sequential()
+        for outputs, blocks, stride in stages:
+            outputs, stage = scaled(outputs, width), nn.Sequential()
+            for i in range(blocks):
+                fire1, fire2 = site(outputs), site(outputs, "last" if i == blocks - 1 else "inner")
+                stage.append(BasicBlock(channels, outputs, stride if i == 0 else 1, shortcut, fire1, fire2))
+                channels = outputs
+            self.stages.append(stage)
+        self.readout = Readout(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(as_window(x, self.steps, self.in_channels))
+        x = x if self.pool is None else per_step(self.pool, x)
+        return self.readout(self.stages(x))
+
+
+# ResNet-19 for 32 × 32 images; 12,569,226 parameters at 10 classes.
+resnet19 = partial(
+    ResNet, stem=[(128, 3, 1)], pool=None, stages=[(128, 3, 1), (256, 3, 2), (512, 2, 2)], shortcut=ConvShortcut
+)
+# ResNet-20 (modified), the authors' name: not the 16-to-64-channel net of He et al.; 11,247,946 at 10 classes.
+resnet20 = partial(
+    ResNet, stem=[(64, 3, 1)] * 3, pool=pool2, stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
+    shortcut=PoolShortcut,
+)
+# ResNet-18 and -34 for 224 × 224 images; 11,689,512 and 21,797,672 parameters at 1000 classes.
+resnet18 = partial(
+    ResNet, stem=[(64, 7, 2)], pool=pool3, stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
+    shortcut=ConvShortcut,
+)
+resnet34 = partial(
+    ResNet, stem=[(64, 7, 2)], pool=pool3, stages=[(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)],
+    shortcut=ConvShortcut,
+)

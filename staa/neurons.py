@@ -1,0 +1,176 @@
+"""Neurons: Neuron(channels=None, *, options); neuron(x) -> spikes starts from rest and nothing survives the call.
+
+Every neuron takes a current x [T, N, ...] and, optionally, an affine map of it (scale, shift; see `staa.ops.lif`) that
+it applies while charging. neuron.scan(x, state) -> (spikes, state) is the explicit form for windows in pieces: state is
+the membrane [N, ...], or None for rest. Channels are dimension 2.
+"""
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from staa.ops import Surrogate, arctan, integrate, lif, rectangle
+from staa.ops.scan import Reset
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire with fixed constants: v[t] = decay · h[t−1] + gain · x[t], a spike where v ≥ threshold.
+
+    `channels` is accepted and not needed, so that all neurons are built alike. Equations: `staa.ops.lif`.
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        decay: float = 0.5,
+        gain: float = 1.0,
+        threshold: float = 1.0,
+        surrogate: Surrogate = arctan,
+        reset: Reset = "zero",
+    ):
+        super().__init__()
+        self.decay, self.gain, self.threshold = decay, gain, threshold
+        self.surrogate, self.reset = surrogate, reset
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        return self.scan(x, None, scale, shift)[0]
+
+    def scan(
+        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return lif(
+            x, state, decay=self.decay, gain=self.gain, threshold=self.threshold,
+            surrogate=self.surrogate, reset=self.reset, scale=scale, shift=shift,
+        )
+
+    def extra_repr(self) -> str:
+        return f"decay={self.decay}, gain={self.gain}, threshold={self.threshold}, {self.surrogate.__name__}"
+
+
+class ParametricLIF(nn.Module):
+    """LIF with one learned decay for the layer, decay = σ(decay_logit) in (0, 1) (PLIF, Fang et al., ICCV 2021).
+
+    decay: its initial value. gain=None ties the gain to the decay as the paper does, gain = 1 − decay (its k = 1/τ).
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        decay: float = 0.5,
+        gain: float | None = 1.0,
+        threshold: float = 1.0,
+        surrogate: Surrogate = arctan,
+        reset: Reset = "zero",
+    ):
+        super().__init__()
+        if not 0 < decay < 1:
+            raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
+        self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
+        self.gain, self.threshold = gain, threshold
+        self.surrogate, self.reset = surrogate, reset
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        return self.scan(x, None, scale, shift)[0]
+
+    def scan(
+        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        decay = self.decay_logit.sigmoid()
+        gain = 1 - decay if self.gain is None else self.gain
+        return lif(
+            x, state, decay=decay, gain=gain, threshold=self.threshold,
+            surrogate=self.surrogate, reset=self.reset, scale=scale, shift=shift,
+        )
+
+    def extra_repr(self) -> str:
+        gain = "1 - decay" if self.gain is None else self.gain
+        return f"decay={self.decay_logit.sigmoid().item():.3f}, gain={gain}, threshold={self.threshold}"
+
+
+class AdaptiveLIF(nn.Module):
+    """STAA-SNN's neuron: v[t] = M ⊙ h[t−1] + G ⊙ x[t] with learned leak M (`decay`) and input gain G (`gain`).
+
+    One M and G per channel (`per="channel"`, shape (C,)) or one pair for the layer (`per="layer"`, shape ()); neither
+    is constrained. decay, gain: initial values. A fresh layer is exactly LIF(decay=0.25, threshold=0.5,
+    surrogate=rectangle), the plain twin. Hard reset. The shapes are our choice: the paper's text was not available.
+
+    Raises ValueError when per="channel" comes without `channels`, or x has another number of channels.
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        *,
+        decay: float = 0.25,
+        gain: float = 1.0,
+        threshold: float = 0.5,
+        surrogate: Surrogate = rectangle,
+        per: Literal["channel", "layer"] = "channel",
+    ):
+        super().__init__()
+        if per not in ("channel", "layer"):
+            raise ValueError(f'per must be "channel" or "layer", got {per!r}')
+        if per == "channel" and channels is None:
+            raise ValueError('AdaptiveLIF learns one decay per channel: give channels, or per="layer"')
+        shape = (channels,) if per == "channel" and channels is not None else ()
+        self.decay = nn.Parameter(torch.full(shape, decay))
+        self.gain = nn.Parameter(torch.full(shape, gain))
+        self.threshold, self.surrogate = threshold, surrogate
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        return self.scan(x, None, scale, shift)[0]
+
+    def scan(
+        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        decay, gain = (self._over_space(p, x) for p in (self.decay, self.gain))
+        return lif(
+            x, state, decay=decay, gain=gain, threshold=self.threshold,
+            surrogate=self.surrogate, scale=scale, shift=shift,
+        )
+
+    def extra_repr(self) -> str:
+        return f"shape={tuple(self.decay.shape)}, threshold={self.threshold}, {self.surrogate.__name__}"
+
+    @staticmethod
+    def _over_space(p: Tensor, x: Tensor) -> Tensor:
+        if p.ndim == 0:
+            return p
+        if x.ndim < 3 or x.shape[2] != len(p):
+            raise ValueError(f"this AdaptiveLIF has {len(p)} channels (dimension 2), got a current {list(x.shape)}")
+        return p.view(-1, *[1] * (x.ndim - 3))
+
+
+class Integrator(nn.Module):
+    """A readout that never fires: v[t] = decay · v[t−1] + gain · x[t], returned at each step [T, N, ...].
+
+    decay=1 adds the currents up; decay < 1 forgets. Its last step, or its mean over time, serves as logits.
+    """
+
+    def __init__(self, channels: int | None = None, *, decay: float = 1.0, gain: float = 1.0):
+        super().__init__()
+        self.decay, self.gain = decay, gain
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        return self.scan(x, None, scale, shift)[0]
+
+    def scan(
+        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return integrate(x, state, decay=self.decay, gain=self.gain, scale=scale, shift=shift)
+
+    def extra_repr(self) -> str:
+        return f"decay={self.decay}, gain={self.gain}"
+
+
+NEURONS = {
+    "lif": LIF,
+    "parametric": ParametricLIF,
+    "adaptive": AdaptiveLIF,
+    "plain": partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle),  # STAA's plain twin
+}

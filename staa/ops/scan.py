@@ -1,0 +1,129 @@
+"""The scan over time: the only place that knows how a neuron charges, fires and resets."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from staa.ops.spike import Surrogate, arctan, spike
+
+Reset = Literal["zero", "subtract"]
+
+
+def lif(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    decay: float | Tensor,
+    gain: float | Tensor = 1.0,
+    threshold: float | Tensor = 1.0,
+    reset: Reset = "zero",
+    surrogate: Surrogate = arctan,
+    detach_reset: bool = False,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Leaky integrate-and-fire over the whole window: the input current in, the spikes and the last membrane out.
+
+        i[t] = scale[t] · x[t] + shift[t]          an affine map of the current, e.g. an attention gate
+        v[t] = decay · h[t−1] + gain · i[t]        charge
+        s[t] = Θ(v[t] − threshold)                 fire, where v ≥ threshold; backward through the surrogate
+        h[t] = v[t] · (1 − s[t])                   reset="zero"
+        h[t] = v[t] − threshold · s[t]             reset="subtract"
+
+    x: current [T, N, ...], float32 or float64; bfloat16 and float16 are charged in float32, and the spikes come back
+    in the dtype of x. v: membrane h[−1] of shape x[0], or None for rest (0). decay, gain, threshold: numbers or tensors
+    that broadcast with x[0]. scale, shift: tensors that broadcast with x. Membranes and currents are dimensionless, in
+    units of the threshold's scale; decay is per time step.
+
+    Returns (spikes [T, N, ...], h[T−1] [N, ...]). Starting again from the returned membrane continues the window
+    exactly: the scan is bit-equal under any chunking. Channels-last tensors stay channels-last.
+
+    detach_reset=True keeps the reset out of the backward pass (Zenke & Vogels 2021).
+
+    Raises ValueError on a wrong rank, dtype or shape, or an unknown reset.
+    """
+    _check(x, v, scale, shift)
+    if reset not in ("zero", "subtract"):
+        raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
+    options = dict(decay=decay, gain=gain, threshold=threshold, reset=reset, surrogate=surrogate)
+    return lif_reference(x, v, **options, detach_reset=detach_reset, scale=scale, shift=shift)  # type: ignore[arg-type]
+
+
+def lif_reference(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    decay: float | Tensor,
+    gain: float | Tensor = 1.0,
+    threshold: float | Tensor = 1.0,
+    reset: Reset = "zero",
+    surrogate: Surrogate = arctan,
+    detach_reset: bool = False,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The equations of `lif`, one line each, with no checks: what every faster path is tested against."""
+    current = _current(x, scale, shift)
+    h = torch.zeros_like(current[0]) if v is None else v
+    spikes = []
+    for i in current.unbind(0):  # indexing current[t] would make the backward pass quadratic in T
+        u = decay * h + gain * i
+        s = spike(u - threshold, surrogate)
+        r = s.detach() if detach_reset else s
+        h = u * (1 - r) if reset == "zero" else u - threshold * r
+        spikes.append(s.to(x.dtype))
+    return _join(spikes, x), h
+
+
+def integrate(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    decay: float | Tensor,
+    gain: float | Tensor = 1.0,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The charge of `lif` without firing: v[t] = decay · v[t−1] + gain · (scale · x[t] + shift).
+
+    Shapes, dtypes and errors as for `lif`. Returns (membranes [T, N, ...], the last one [N, ...]).
+    """
+    _check(x, v, scale, shift)
+    current = _current(x, scale, shift)
+    v = torch.zeros_like(current[0]) if v is None else v
+    trace = []
+    for i in current.unbind(0):
+        v = decay * v + gain * i
+        trace.append(v)
+    return _join(trace, x), v
+
+
+def _current(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()  # eight bits of mantissa would lose small charges
+    if scale is not None:
+        x = x * scale
+    return x if shift is None else x + shift
+
+
+def _join(steps: list[Tensor], x: Tensor) -> Tensor:
+    """torch.stack would lose channels-last; torch.cat over the batch keeps it."""
+    return torch.cat(steps).unflatten(0, x.shape[:2])
+
+
+def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"the current must be [T, N, ...], at least 2 dimensions, got shape {list(x.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError(f"the current must have at least one time step, got shape {list(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"the current must be a float tensor, got {x.dtype}; call .float() on it")
+    if v is not None and v.shape != x.shape[1:]:
+        raise ValueError(f"the membrane must have the shape of one step {list(x.shape[1:])}, got {list(v.shape)}")
+    for name, term in (("scale", scale), ("shift", shift)):
+        if term is None:
+            continue
+        fits = term.ndim == x.ndim and all(a in (1, b) for a, b in zip(term.shape, x.shape, strict=True))
+        if not fits:
+            raise ValueError(f"{name} must broadcast with the current {list(x.shape)}, got {list(term.shape)}")

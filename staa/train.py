@@ -1,0 +1,197 @@
+"""The training loop. It prints nothing: it yields events, plain dicts, as it goes."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from staa.checkpoint import BEST, load_checkpoint, load_weights, save_checkpoint, save_weights
+from staa.evaluate import Epochs, autocast, evaluate
+from staa.losses import mean_cross_entropy
+from staa.metrics import classification_figures, classification_sums
+from staa.recording import firing_rates
+
+RATE_EVERY = 10  # steps between measurements of the firing rates
+SILENT, SATURATED = 0.001, 0.95
+
+
+def train(
+    model: nn.Module,
+    batches: Epochs,
+    *,
+    folder: Path,
+    steps: int,
+    optimizer: Optimizer,
+    schedule: LambdaLR,
+    validation: Epochs | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = mean_cross_entropy,
+    clip: float | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    seed: int = 0,
+    identity: str = "",
+    resume: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[dict[str, Any]]:
+    """Train for `steps` optimizer steps, yielding an event after each step and epoch; folder takes the checkpoints.
+
+    Every random number of step k follows from (seed, k), and every batch from its own seed, so a run resumed from a
+    checkpoint is bit-equal on the CPU to one that never stopped. A checkpoint is written at the start, after each epoch
+    (validation first), and when stop() says so after a step. best.safetensors holds the weights of the epoch with the
+    highest validation accuracy. `resume`: a run folder or checkpoint of the same `identity` (the recipe's text).
+
+    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (loss, accuracy, lr, samples, seconds);
+    "warning" (text); "epoch" (loss, accuracy, rates by layer, seconds, validation_loss, validation_accuracy, best);
+    "interrupted"; "end".
+
+    Raises FloatingPointError when the loss is not finite, ValueError for a checkpoint of another recipe or network, and
+    RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
+    """
+    device = next(model.parameters()).device
+    step, best = 0, -1.0
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    rates: dict[str, list[float]] = {}
+
+    if resume is not None:
+        state = load_checkpoint(resume)
+        if state["identity"] != identity:
+            raise ValueError(f"the checkpoint at {resume} belongs to another recipe; resume it in its own run folder")
+        load_weights(model, state["model"], resume)
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        step, best, rates = state["step"], state["best"], state["rates"]
+        sums = state["sums"].to(device)
+
+    def save() -> None:
+        if not all(bool(p.isfinite().all()) for p in model.parameters()):
+            raise FloatingPointError(f"a weight is not finite after step {step}; the last good checkpoint is kept in {folder}")
+        save_checkpoint(folder, {
+            "identity": identity, "step": step, "best": best, "sums": sums.cpu(), "rates": rates,
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+        })  # fmt: skip
+
+    if resume is None:
+        save()
+    yield {"event": "start", "step": step, "epoch": step // len(batches) + 1, "steps": steps, "epoch_steps": len(batches)}
+
+    while step < steps:
+        epoch, done = divmod(step, len(batches))
+        started = time.perf_counter()
+        model.train()
+        for x, y in batches.epoch(epoch, done):
+            began = time.perf_counter()
+            torch.manual_seed(random.Random(f"{seed} step {step}").getrandbits(63))
+            with autocast(device, precision):
+                if step % RATE_EVERY == 0:
+                    with firing_rates(model) as measured:
+                        logits = model(x)
+                    _add(rates, measured)
+                else:
+                    logits = model(x)
+            value = loss(logits, y)
+            if not math.isfinite(value.item()):
+                raise FloatingPointError(
+                    f"the loss is {value.item()} at step {step + 1} (epoch {epoch + 1}); the last good checkpoint is kept in "
+                    f"{folder}; try a lower learning rate or gradient clipping"
+                )
+            optimizer.zero_grad()
+            value.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            lr = schedule.get_last_lr()[0]
+            optimizer.step()
+            schedule.step()
+            step += 1
+            sums += classification_sums(logits.detach(), y)
+            yield {
+                "event": "step", "step": step, "epoch": epoch + 1, "loss": value.item(), "lr": lr, "samples": len(y),
+                "accuracy": classification_figures(sums)["accuracy"], "seconds": time.perf_counter() - began,
+                "rates": _summary(rates),
+            }  # fmt: skip
+            last_of_epoch = step == steps or step % len(batches) == 0
+            if epoch == 0 and (step == 10 * RATE_EVERY or (last_of_epoch and step < 10 * RATE_EVERY)):
+                for text in _rate_warnings(rates):
+                    yield {"event": "warning", "step": step, "epoch": 1, "text": text}
+            if last_of_epoch:
+                break
+            if stop():
+                save()
+                yield {"event": "interrupted", "step": step, "epoch": epoch + 1}
+                return
+
+        report = {"event": "epoch", "step": step, "epoch": epoch + 1, **classification_figures(sums)}
+        report["rates"] = {name: total / count for name, (total, count) in rates.items()}
+        if validation is not None:
+            figures = evaluate(model, validation, precision=precision)
+            report |= {f"validation_{k}": v for k, v in figures.items()}
+            report["best"] = figures["accuracy"] > best
+            if report["best"]:
+                best = figures["accuracy"]
+                save_weights(folder / BEST, model)
+        sums, rates = torch.zeros_like(sums), {}
+        save()
+        yield report | {"seconds": time.perf_counter() - started}
+        if step < steps and stop():
+            yield {"event": "interrupted", "step": step, "epoch": epoch + 1}
+            return
+    yield {"event": "end", "step": step, "epoch": math.ceil(step / len(batches))}
+
+
+def make_optimizer(
+    model: nn.Module, *, name: Literal["sgd", "adamw"], lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+) -> Optimizer:
+    """SGD with momentum or AdamW; weight decay on convolution and linear weights alone.
+
+    Those are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
+    position encodings are left out.
+    """
+    decayed, free = [], []
+    for key, p in model.named_parameters():
+        (decayed if p.ndim >= 2 and key.rpartition(".")[2] == "weight" else free).append(p)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if name == "sgd":
+        return SGD(groups, lr=lr, momentum=momentum)
+    if name == "adamw":
+        return AdamW(groups, lr=lr)
+    raise ValueError(f'the optimizer must be "sgd" or "adamw", got {name!r}')
+
+
+def cosine_schedule(optimizer: Optimizer, *, steps: int, warmup: int, lr: float, min_lr: float) -> LambdaLR:
+    """Learning rate of step k: lr (k + 1) / warmup while k < warmup, then half a cosine from lr down to min_lr."""
+
+    def factor(k: int) -> float:
+        if k < warmup:
+            return (k + 1) / warmup
+        progress = min(1.0, (k - warmup) / max(1, steps - warmup))
+        return (min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2) / lr
+
+    return LambdaLR(optimizer, factor)
+
+
+def _add(rates: dict[str, list[float]], measured: dict[str, Tensor]) -> None:
+    for name, rate in measured.items():
+        total, count = rates.get(name, [0.0, 0])
+        rates[name] = [total + rate.item(), count + 1]
+
+
+def _summary(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Mean, lowest and highest firing rate over the layers."""
+    means = [total / count for total, count in rates.values()]
+    return {"mean": sum(means) / len(means), "lowest": min(means), "highest": max(means)} if means else {}
+
+
+def _rate_warnings(rates: dict[str, list[float]]) -> list[str]:
+    texts = []
+    for name, (total, count) in rates.items():
+        rate = total / count
+        if rate < SILENT:
+            texts.append(f"{name} is silent: it fires at {rate:.2%} of its steps, so little can be learned through it")
+        elif rate > SATURATED:
+            texts.append(f"{name} is saturated: it fires at {rate:.1%} of its steps, so it tells little")
+    return texts
