@@ -89,7 +89,7 @@ class GlobalContext(nn.Module):
         flat = x.flatten(3)  # [T, N, C, H·W]
         key = self.key.weight if scale is None else self.key.weight * scale.flatten(2)
         key = key.expand(*x.shape[:2], -1).unsqueeze(2).to(x.dtype)  # [T, N, 1, C]
-        weights = (key @ flat).float().softmax(-1).to(x.dtype)  # [T, N, 1, H·W]
+        weights = (key @ flat).softmax(-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)  # [T, N, 1, H·W]
         context = (flat @ weights.mT).squeeze(-1)  # Σ_j a_j x_j, [T, N, C]
         context = _apply(context, scale, shift)
         hidden = F.relu(self.norm(self.query(context)))
@@ -103,8 +103,8 @@ class StepAttention(nn.Module):
         q = σ(U2 ReLU(U1 p))                    U1: T → T_h, U2: T_h → T     `squeeze`, `excite`
         y[t] = x[t] ⊙ q[t]
 
-    T_h = T up to 4 steps, else max(1, T // 4); U2 = 0 with bias +2 (our choices). It sees the whole window, so it is not
-    causal. causal=True (ours, beyond the paper): U1 and U2 are T × T, masked to steps ≤ t.
+    T_h = T up to 4 steps, else max(1, T // 4); U1 has bias 1, since a dead ReLU would freeze the gate where T_h = 1; U2 = 0
+    with bias +2 (our choices). It sees the whole window, so it is not causal. causal=True (ours, beyond the paper): U1 and U2 are T × T, masked to steps ≤ t.
 
     Raises ValueError on another number of steps or a rank other than 5.
     """
@@ -120,7 +120,7 @@ class StepAttention(nn.Module):
         self.squeeze = nn.Linear(steps, hidden)
         self.excite = nn.Linear(hidden, steps)
         nn.init.kaiming_normal_(self.squeeze.weight)
-        nn.init.zeros_(self.squeeze.bias)
+        nn.init.ones_(self.squeeze.bias)
         _open_gate(self.excite)
 
     def forward(self, x: Tensor) -> Tensor:

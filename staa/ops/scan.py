@@ -67,7 +67,7 @@ def lif_reference(
     current = _current(x, scale, shift)
     h = torch.zeros_like(current[0]) if v is None else v
     spikes = []
-    for i in current.unbind(0):  # indexing current[t] would make the backward pass quadratic in T
+    for i in _steps(current):
         u = decay * h + gain * i
         s = spike(u - threshold, surrogate)
         r = s.detach() if detach_reset else s
@@ -93,7 +93,7 @@ def integrate(
     current = _current(x, scale, shift)
     v = torch.zeros_like(current[0]) if v is None else v
     trace = []
-    for i in current.unbind(0):
+    for i in _steps(current):
         v = decay * v + gain * i
         trace.append(v)
     return _join(trace, x), v
@@ -107,8 +107,13 @@ def _current(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     return x if shift is None else x + shift
 
 
+def _steps(x: Tensor) -> tuple[Tensor, ...]:
+    """x[0], x[1], …: indexing makes the backward pass quadratic in T, and unbind's stacks it, losing channels-last."""
+    return x.flatten(0, 1).split(x.shape[1])
+
+
 def _join(steps: list[Tensor], x: Tensor) -> Tensor:
-    """torch.stack would lose channels-last; torch.cat over the batch keeps it."""
+    """The steps as one tensor [T, N, ...]: torch.cat over the batch keeps channels-last, torch.stack does not."""
     return torch.cat(steps).unflatten(0, x.shape[:2])
 
 

@@ -1,0 +1,134 @@
+import contracts
+import pytest
+import torch
+
+from staa.layers import PerStep, Site, per_step
+from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator, ParametricLIF
+from staa.ops import rectangle
+
+ALL = {**NEURONS, "adaptive-layer": lambda c: AdaptiveLIF(c, per="layer"), "integrator": lambda c: Integrator(c, decay=0.5)}
+SHAPE = (5, 4, 3, 2, 2)
+
+
+@pytest.fixture(params=ALL)
+def make(request):
+    return ALL[request.param]
+
+
+def test_contracts(make):
+    x = contracts.window(*SHAPE)
+    neuron = contracts.randomised(make(3).double(), 0.02)
+    contracts.shape_and_finite(neuron, x, SHAPE)
+    contracts.every_parameter_learns(neuron, x)
+    contracts.evaluation_is_deterministic(neuron, x)
+    contracts.samples_are_independent(neuron, x)
+    contracts.causality(neuron, x, causal=True)
+    contracts.state_dict_round_trip(neuron, make(3).double(), x)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_any_number_of_steps_and_any_rank(make, steps):
+    for shape in ((steps, 2, 3), (steps, 2, 3, 4), (steps, 2, 3, 2, 2)):
+        assert make(3)(torch.randn(shape)).shape == shape
+
+
+def test_chunks_equal_the_whole_bit_for_bit(make):
+    x, neuron = torch.randn(7, *SHAPE[1:]), make(3)
+    whole, last = neuron.scan(x)
+    a, state = neuron.scan(x[:3])
+    b, state = neuron.scan(x[3:], state)
+    assert torch.equal(torch.cat([a, b]), whole)
+    assert torch.equal(state, last)
+
+
+def test_nothing_survives_a_call(make):
+    x, neuron = torch.randn(SHAPE), make(3)
+    first = neuron(x)
+    neuron(torch.randn(SHAPE) + 3)
+    assert torch.equal(neuron(x), first)
+    assert set(neuron.state_dict()) == {name for name, _ in neuron.named_parameters()}
+
+
+def test_spikes_are_binary():
+    for name in NEURONS:
+        assert set(NEURONS[name](3)(torch.randn(SHAPE)).unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_fresh_adaptive_neuron_is_its_plain_twin():
+    x = torch.randn(SHAPE)
+    plain = LIF(decay=0.25, threshold=0.5, surrogate=rectangle)(x)
+    assert torch.equal(AdaptiveLIF(3)(x), plain)
+    assert torch.equal(AdaptiveLIF(per="layer")(x), plain)
+    assert torch.equal(NEURONS["plain"](3)(x), plain)
+
+
+def test_parameters_of_the_adaptive_neuron():
+    assert {k: v.shape for k, v in AdaptiveLIF(7).state_dict().items()} == {"decay": (7,), "gain": (7,)}
+    assert {k: v.shape for k, v in AdaptiveLIF(7, per="layer").state_dict().items()} == {"decay": (), "gain": ()}
+
+
+def test_the_adaptive_neuron_acts_per_channel():
+    neuron = AdaptiveLIF(2)
+    with torch.no_grad():
+        neuron.decay[1] = 0.0
+        neuron.gain[1] = 3.0
+    x = torch.full((2, 1, 2, 1, 1), 0.3)
+    assert neuron(x)[:, 0, 1].flatten().tolist() == [1, 1]  # 3 · 0.3 fires at once
+    assert neuron(x)[:, 0, 0].flatten().tolist() == [0, 0]  # 0.3, 0.375
+
+
+def test_parametric_gain_can_be_tied_to_the_decay():
+    neuron = ParametricLIF(decay=0.8, gain=None, threshold=0.5)
+    _, v = neuron.scan(torch.ones(1, 1))
+    assert v.item() == pytest.approx(0.2, abs=1e-6)
+    with pytest.raises(ValueError, match="decay in"):
+        ParametricLIF(decay=1.0)
+
+
+def test_integrator_adds_up():
+    assert Integrator()(torch.ones(4, 1, 2))[:, 0, 0].tolist() == [1, 2, 3, 4]
+    assert Integrator(decay=0.5, gain=2.0)(torch.ones(2, 1))[:, 0].tolist() == [2, 3]
+
+
+def test_adaptive_errors():
+    with pytest.raises(ValueError, match="give channels"):
+        AdaptiveLIF()
+    with pytest.raises(ValueError, match='"channel" or "layer"'):
+        AdaptiveLIF(3, per="pixel")
+    with pytest.raises(ValueError, match="has 3 channels"):
+        AdaptiveLIF(3)(torch.randn(2, 2, 4, 1, 1))
+
+
+def test_per_step_equals_a_loop_over_steps():
+    conv, x = torch.nn.Conv2d(3, 4, 3), torch.randn(5, 2, 3, 6, 6)
+    looped = torch.stack([conv(frame) for frame in x])
+    torch.testing.assert_close(PerStep(conv)(x), looped)
+    torch.testing.assert_close(per_step(conv, x), looped)
+    with pytest.raises(ValueError, match="at least 3 dimensions"):
+        PerStep(conv)(torch.randn(3, 4))
+
+
+def test_time_is_never_taken_for_the_batch():
+    """A neuron inside PerStep would leak state across samples; it is refused. (QKFormer issue 14.)"""
+    with pytest.raises(ValueError, match="scans over time"):
+        PerStep(torch.nn.Conv2d(3, 3, 1), LIF())
+
+
+def test_a_site_asks_attention_what_it_acts_on():
+    class Halve(torch.nn.Module):
+        acts_on = "current"
+
+        def forward(self, x):
+            return x / 2
+
+    class Grade(torch.nn.Module):
+        acts_on = "spikes"
+
+        def forward(self, current, spikes):
+            return spikes * current
+
+    x = torch.randn(SHAPE)
+    assert torch.equal(Site(LIF(), Halve())(x), LIF()(x / 2))
+    assert torch.equal(Site(LIF(), Grade())(x), LIF()(x) * x)
+    with pytest.raises(ValueError, match="acts_on"):
+        Site(LIF(), torch.nn.Identity())
