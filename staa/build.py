@@ -59,9 +59,7 @@ def find_recipe(name: str) -> Recipe:
 def build_source(recipe: Recipe, data_root: Path) -> Source:
     """The recipe's data set, split."""
     dataset = find(recipe.data.name, DATASETS, "data set")
-    return dataset(
-        root=data_root, steps=recipe.model.steps, validation=recipe.data.validation, augment=recipe.data.augment
-    )
+    return dataset(root=data_root, steps=recipe.model.steps, validation=recipe.data.validation, augment=recipe.data.augment)
 
 
 def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn.Module:
@@ -140,9 +138,7 @@ def run(
     steps = recipe.epochs * len(training)
     steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
     optim = recipe.optim
-    optimizer = make_optimizer(
-        model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
-    )
+    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
     warmup = round(optim.warmup_epochs * len(training))
     schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
     if resume is None:
@@ -239,7 +235,8 @@ def _from_file(path: Path, attribute: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path} to take {attribute!r} from")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, attribute):

@@ -24,8 +24,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 import staa
-from staa.build import LOG_EVERY, RESULT, check_same_recipe, choose_device, choose_precision, evaluate_run, find_recipe
-from staa.build import read_recipe, run
+from staa.build import (
+    LOG_EVERY,
+    RESULT,
+    check_same_recipe,
+    choose_device,
+    choose_precision,
+    evaluate_run,
+    find_recipe,
+    read_recipe,
+    run,
+)
 from staa.checkpoint import LAST, save_text
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar
@@ -238,10 +247,11 @@ def doctor(args: list[str]) -> int:
     device = choose_device(None)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     disk = shutil.disk_usage(".")
+    cores = f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     rows = {
         "staa": f"{staa.__version__}, Python {sys.version.split()[0]}, torch {torch.__version__}",
         "device": f"{name} (the default of --device)",
-        "processor": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "processor": f"{cores}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": f"{choose_precision('auto', device)} with --precision auto",
         "neuron": "reference path, plain torch operations (no fused kernel yet)",
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
@@ -307,8 +317,8 @@ def _parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
             continue
         flag = arg.lstrip("-").partition("=")[0].replace("_", "-")
         if flag.removeprefix("no-") not in flags and flag not in flags:
-            near = {f for f in flags if f.rpartition(".")[2] == flag} or difflib.get_close_matches(flag, flags, n=3)
-            hint = f"did you mean {' or '.join('--' + f for f in sorted(near))}?" if near else f"see {prog} --help"
+            near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
+            hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
             raise ValueError(f"unknown option {arg}; {hint}")
     complaint = io.StringIO()
     try:

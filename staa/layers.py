@@ -51,6 +51,7 @@ class Site(nn.Module):
             return self.neuron(current)
         if self.attention.acts_on == "spikes":
             return self.attention(current, self.neuron(current))
-        if hasattr(self.attention, "affine"):
-            return self.neuron(current, *self.attention.affine(current))
+        affine = getattr(self.attention, "affine", None)
+        if affine is not None:
+            return self.neuron(current, *affine(current))
         return self.neuron(self.attention(current))

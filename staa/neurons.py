@@ -34,7 +34,8 @@ class LIF(nn.Module):
     ):
         super().__init__()
         self.decay, self.gain, self.threshold = decay, gain, threshold
-        self.surrogate, self.reset = surrogate, reset
+        self.surrogate: Surrogate = surrogate
+        self.reset: Reset = reset
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.scan(x, None, scale, shift)[0]
@@ -43,8 +44,15 @@ class LIF(nn.Module):
         self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         return lif(
-            x, state, decay=self.decay, gain=self.gain, threshold=self.threshold,
-            surrogate=self.surrogate, reset=self.reset, scale=scale, shift=shift,
+            x,
+            state,
+            decay=self.decay,
+            gain=self.gain,
+            threshold=self.threshold,
+            surrogate=self.surrogate,
+            reset=self.reset,
+            scale=scale,
+            shift=shift,
         )
 
     def extra_repr(self) -> str:
@@ -72,7 +80,8 @@ class ParametricLIF(nn.Module):
             raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
         self.gain, self.threshold = gain, threshold
-        self.surrogate, self.reset = surrogate, reset
+        self.surrogate: Surrogate = surrogate
+        self.reset: Reset = reset
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.scan(x, None, scale, shift)[0]
@@ -83,8 +92,15 @@ class ParametricLIF(nn.Module):
         decay = self.decay_logit.sigmoid()
         gain = 1 - decay if self.gain is None else self.gain
         return lif(
-            x, state, decay=decay, gain=gain, threshold=self.threshold,
-            surrogate=self.surrogate, reset=self.reset, scale=scale, shift=shift,
+            x,
+            state,
+            decay=decay,
+            gain=gain,
+            threshold=self.threshold,
+            surrogate=self.surrogate,
+            reset=self.reset,
+            scale=scale,
+            shift=shift,
         )
 
     def extra_repr(self) -> str:
@@ -130,8 +146,14 @@ class AdaptiveLIF(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         decay, gain = (self._over_space(p, x) for p in (self.decay, self.gain))
         return lif(
-            x, state, decay=decay, gain=gain, threshold=self.threshold,
-            surrogate=self.surrogate, scale=scale, shift=shift,
+            x,
+            state,
+            decay=decay,
+            gain=gain,
+            threshold=self.threshold,
+            surrogate=self.surrogate,
+            scale=scale,
+            shift=shift,
         )
 
     def extra_repr(self) -> str:

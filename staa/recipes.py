@@ -25,8 +25,8 @@ digits_events = Recipe(
     expect="TODO",
     data=Data(name="digits-events"),
     model=Model(name="vggsnn", steps=10, width=0.125),
-    optim=Optim(name="adamw", lr=8e-3, min_lr=1e-5, weight_decay=0.02, warmup_epochs=1.5, clip=1.0),
-    epochs=16,
+    optim=Optim(name="adamw", lr=5e-3, min_lr=1e-5, weight_decay=0.02, warmup_epochs=2, clip=1.0),
+    epochs=18,
     batch_size=32,
     label_smoothing=0.1,
 )

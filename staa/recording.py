@@ -20,7 +20,8 @@ def firing_rates(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     for name, module in model.named_modules():
         if hasattr(module, "scan") and hasattr(module, "threshold"):
             name = name.removesuffix(".neuron")
-            handles.append(module.register_forward_hook(lambda _, __, out, name=name: rates.update({name: out.detach().mean()})))
+            hook = lambda _, __, spikes, name=name: rates.update({name: spikes.detach().mean()})  # noqa: E731
+            handles.append(module.register_forward_hook(hook))
     try:
         yield rates
     finally:

@@ -56,7 +56,9 @@ def test_affine_equals_forward(make, training):
     torch.testing.assert_close(folded, plain, rtol=1e-10, atol=1e-10)
     weight = torch.randn_like(plain)
     wanted = [x, *module.parameters()]
-    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True) for y in (folded, plain)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True) for y in (folded, plain)), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 

@@ -1,5 +1,6 @@
 """The numerics ladder of the scan: a hand trace, a numpy loop, gradcheck, an oracle, compiled, dtypes and layouts."""
 
+import itertools
 import shutil
 import warnings
 
@@ -65,7 +66,15 @@ def test_equals_a_numpy_loop_exactly(reset, steps):
 def test_gradients_of_the_smooth_relaxation(name, reset, monkeypatch):
     """With S(u) in the place of the step, autograd and finite differences agree in every argument."""
     monkeypatch.setattr(scan, "spike", lambda u, surrogate: surrogate(u))
-    values = [torch.randn(3, 2, 2), torch.randn(2, 2), torch.rand(2), torch.rand(2), torch.rand(2), torch.rand(3, 2, 1), torch.randn(3, 1, 2)]
+    values = [
+        torch.randn(3, 2, 2),
+        torch.randn(2, 2),
+        torch.rand(2),
+        torch.rand(2),
+        torch.rand(2),
+        torch.rand(3, 2, 1),
+        torch.randn(3, 1, 2),
+    ]
     values = [v.double().requires_grad_() for v in values]
 
     def f(x, v, decay, gain, threshold, scale, shift):
@@ -123,9 +132,7 @@ def test_spikingjelly_agrees(name, reset, detach_reset):
     x = torch.randn(6, 4, 8, dtype=torch.float64)
     weight = torch.randn_like(x)
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    ours, _ = lif(
-        a, decay=0.25, threshold=0.5, reset=reset, surrogate=SURROGATES[name], detach_reset=detach_reset
-    )
+    ours, _ = lif(a, decay=0.25, threshold=0.5, reset=reset, surrogate=SURROGATES[name], detach_reset=detach_reset)
     other = theirs(b)
     assert torch.equal(ours, other.to(ours.dtype))
     (ours * weight).sum().backward()
@@ -149,7 +156,7 @@ def test_bit_equal_under_any_chunking(steps, data):
     for f in (lambda x, v: lif(x, v, decay=0.9, threshold=0.5), lambda x, v: integrate(x, v, decay=0.9)):
         whole, last = f(x, None)
         v, pieces = None, []
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in itertools.pairwise(cuts):
             piece, v = f(x[a:b], v)
             pieces.append(piece)
         assert torch.equal(torch.cat(pieces), whole)

@@ -14,6 +14,7 @@ x and are constant over H × W; None stands for 1 and 0.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +42,14 @@ class PositionEncoding(nn.Module):
         self.encoding = nn.Parameter(nn.init.trunc_normal_(torch.empty(steps, channels), std=0.02))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.affine(x)[1]
+        return x + self._encoding(x)
 
     def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        return scale, self._encoding(x) if shift is None else shift + self._encoding(x)
+
+    def _encoding(self, x: Tensor) -> Tensor:
         _check_shape(self, x, *self.encoding.shape)
-        encoding = self.encoding[:, None, :, None, None]
-        return scale, encoding if shift is None else shift + encoding
+        return self.encoding[:, None, :, None, None]
 
 
 class GlobalContext(nn.Module):
@@ -103,8 +106,9 @@ class StepAttention(nn.Module):
         q = σ(U2 ReLU(U1 p))                    U1: T → T_h, U2: T_h → T     `squeeze`, `excite`
         y[t] = x[t] ⊙ q[t]
 
-    T_h = T up to 4 steps, else max(1, T // 4); U1 has bias 1, since a dead ReLU would freeze the gate where T_h = 1; U2 = 0
-    with bias +2 (our choices). It sees the whole window, so it is not causal. causal=True (ours, beyond the paper): U1 and U2 are T × T, masked to steps ≤ t.
+    T_h = T up to 4 steps, else max(1, T // 4). U1 has bias 1, since a dead ReLU would freeze the gate where T_h = 1; U2 = 0
+    with bias +2 (our choices). It sees the whole window, so it is not causal. causal=True (ours, beyond the paper): U1 and
+    U2 are T × T, masked to steps ≤ t.
 
     Raises ValueError on another number of steps or a rank other than 5.
     """
@@ -244,7 +248,7 @@ class STAA(nn.Module):
             shift = None if shift is None else torch.where(skip, 0, shift)
         return scale, shift
 
-    def parts(self) -> list[nn.Module]:
+    def parts(self) -> list[Any]:
         """The parts that are there, in the order they apply."""
         return [part for part in (self.position, self.context, self.step) if part is not None]
 

@@ -14,6 +14,15 @@ DATASETS = {
 DOWNLOADS = {"cifar10": partial(download_cifar, "cifar10"), "cifar100": partial(download_cifar, "cifar100")}
 
 __all__ = [
-    "DATASETS", "DOWNLOADS", "Batches", "Samples", "Source", "cifar", "digits_events", "download_cifar", "load_cifar",
-    "saccade_events", "split_by_hash",
+    "DATASETS",
+    "DOWNLOADS",
+    "Batches",
+    "Samples",
+    "Source",
+    "cifar",
+    "digits_events",
+    "download_cifar",
+    "load_cifar",
+    "saccade_events",
+    "split_by_hash",
 ]

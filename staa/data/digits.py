@@ -7,6 +7,7 @@ three sides of a triangle before a sensor that reports changes of log intensity.
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def digits_events(*, root: Path, steps: int | None, validation: float, augment: 
     """
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     labels = torch.from_numpy(digits.target.astype(np.int64))
     events = torch.from_numpy(saccade_events(digits.images / 16, steps=steps or 10))
     test, rest = split_by_hash(labels, TEST_SAMPLES, "digits-events test")

@@ -115,20 +115,27 @@ class ResNet(nn.Module):
 
 
 # ResNet-19 for 32 × 32 images; 12,569,226 parameters at 10 classes.
-resnet19 = partial(
-    ResNet, stem=[(128, 3, 1)], pool=None, stages=[(128, 3, 1), (256, 3, 2), (512, 2, 2)], shortcut=ConvShortcut
-)
+resnet19 = partial(ResNet, stem=[(128, 3, 1)], pool=None, stages=[(128, 3, 1), (256, 3, 2), (512, 2, 2)], shortcut=ConvShortcut)
 # ResNet-20 (modified), the authors' name: not the 16-to-64-channel net of He et al.; 11,247,946 at 10 classes.
 resnet20 = partial(
-    ResNet, stem=[(64, 3, 1)] * 3, pool=pool2, stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
+    ResNet,
+    stem=[(64, 3, 1)] * 3,
+    pool=pool2,
+    stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
     shortcut=PoolShortcut,
 )
 # ResNet-18 and -34 for 224 × 224 images; 11,689,512 and 21,797,672 parameters at 1000 classes.
 resnet18 = partial(
-    ResNet, stem=[(64, 7, 2)], pool=pool3, stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
+    ResNet,
+    stem=[(64, 7, 2)],
+    pool=pool3,
+    stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
     shortcut=ConvShortcut,
 )
 resnet34 = partial(
-    ResNet, stem=[(64, 7, 2)], pool=pool3, stages=[(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)],
+    ResNet,
+    stem=[(64, 7, 2)],
+    pool=pool3,
+    stages=[(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)],
     shortcut=ConvShortcut,
 )

@@ -5,7 +5,14 @@ from torch.nn import functional as F
 
 from staa.layers import per_step
 from staa.models.parts import (
-    AttentionFactory, ConvNorm, NeuronFactory, Sites, as_window, linear, scaled, site_factory,
+    AttentionFactory,
+    ConvNorm,
+    NeuronFactory,
+    Sites,
+    as_window,
+    linear,
+    scaled,
+    site_factory,
 )
 from staa.neurons import LIF
 

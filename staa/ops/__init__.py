@@ -5,6 +5,18 @@ from staa.ops.scan import integrate, lif, lif_reference
 from staa.ops.spike import SURROGATES, Surrogate, arctan, fast_sigmoid, rectangle, sigmoid, spike, triangle
 
 __all__ = [
-    "SURROGATES", "Surrogate", "arctan", "direct", "fast_sigmoid", "integrate", "latency", "lif", "lif_reference",
-    "rate", "rectangle", "sigmoid", "spike", "triangle",
+    "SURROGATES",
+    "Surrogate",
+    "arctan",
+    "direct",
+    "fast_sigmoid",
+    "integrate",
+    "latency",
+    "lif",
+    "lif_reference",
+    "rate",
+    "rectangle",
+    "sigmoid",
+    "spike",
+    "triangle",
 ]

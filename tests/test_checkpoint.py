@@ -1,0 +1,198 @@
+"""What is saved stays saved: full disks, kills, truncation."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+import staa
+from staa import checkpoint
+from staa.build import run
+from staa.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+
+HERE = Path(__file__).parent
+TRAIN = [sys.executable, "-m", "staa", "train", f"{HERE}/tiny.py:recipe", "--epochs", "20"]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_a_checkpoint_comes_back_and_the_one_before_is_kept(tmp_path):
+    save_checkpoint(tmp_path, {"step": 1, "w": torch.ones(3)})
+    save_checkpoint(tmp_path, {"step": 2, "w": torch.zeros(3)})
+    assert load_checkpoint(tmp_path)["step"] == 2
+    assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+
+
+def test_no_hard_links_no_harm(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    for step in (1, 2):
+        save_checkpoint(tmp_path, {"step": step})
+    assert load_checkpoint(tmp_path)["step"] == 2
+    assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
+def test_damage_is_noticed_and_the_way_out_named(tmp_path, damage):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, {"step": step, "w": torch.arange(1000.0)})
+    data = bytearray((tmp_path / "last.pt").read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    broken = {"truncated": data[: len(data) // 2], "flipped": data, "empty": b"", "garbage": b"what" * 99}[damage]
+    (tmp_path / "last.pt").write_bytes(broken)
+    with pytest.raises(ValueError, match=r"last.pt is truncated or corrupt .*previous.pt"):
+        load_checkpoint(tmp_path)
+    assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a run folder"):
+        staa.load(tmp_path)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "pwned"),))
+
+    torch.save({"step": Evil()}, tmp_path / "last.pt")
+    with pytest.raises(Exception, match="(?i)weights_only|unsupported|truncated"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_weights_of_another_network_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"another network: 2 entries do not fit, such as bias, weight"):
+        load_weights(nn.Linear(2, 3), nn.Linear(3, 4).state_dict(), tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the file size as Linux does")
+def test_a_full_disk_leaves_the_old_files(tmp_path):
+    save_checkpoint(tmp_path, {"step": 1})
+    save_weights(tmp_path / "best.safetensors", nn.Linear(2, 2))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(RuntimeError, match=r"could not write .*last.pt: File too large; the last.pt there is untouched"):
+            save_checkpoint(tmp_path, {"step": 2, "w": torch.zeros(100_000)})
+        with pytest.raises(RuntimeError, match=r"best.safetensors there is untouched"):
+            save_weights(tmp_path / "best.safetensors", nn.Linear(1000, 100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def start(out, *more, code=None):
+    command = TRAIN if code is None else [sys.executable, "-c", code, *TRAIN[3:]]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), *more], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return process
+
+
+def wait_for(process, condition):
+    deadline = time.time() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of 20 epochs that never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    for _ in run(replace(tiny.recipe, epochs=20), folder):
+        pass
+    return load_checkpoint(folder)
+
+
+def resumed(out):
+    done = subprocess.run(
+        [sys.executable, "-m", "staa", "train", "--resume", str(out)], env=ENV, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return load_checkpoint(out)
+
+
+@pytest.mark.slow
+def test_kill_during_an_epoch_loses_only_that_epoch(tmp_path, whole):
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for(process, lambda: (out / "log.jsonl").is_file() and (out / "log.jsonl").read_text().count('"epoch",') > 2)
+    process.kill()
+    process.communicate()
+    step = load_checkpoint(out)["step"]
+    assert step % 5 == 0
+    assert 10 <= step < 100
+    state = resumed(out)
+    assert state["step"] == 100
+    assert all(torch.equal(state["model"][k], whole["model"][k]) for k in whole["model"])
+
+
+@pytest.mark.slow
+def test_kill_during_a_save_leaves_a_whole_checkpoint(tmp_path, whole):
+    """The third save dies half-way through its bytes, as by kill -9."""
+    out = tmp_path / "run"
+    code = """
+import builtins, os, signal, sys
+count, original = 0, builtins.open
+def dying(path, mode="r", *rest, **more):
+    global count
+    file = original(path, mode, *rest, **more)
+    if str(path).endswith("last.pt.tmp"):
+        count += 1
+        if count == 3:
+            write = file.write
+            def half(data):
+                file.raw.write(bytes(data[: len(data) // 2]))
+                os.kill(os.getpid(), signal.SIGKILL)
+            class Half:
+                def __enter__(self): return self
+                def __exit__(self, *_): file.close()
+                write = staticmethod(half)
+            return Half()
+    return file
+builtins.open = dying
+from staa.cli import main
+sys.argv[0] = "staa"
+sys.exit(main(sys.argv[1:]))
+"""
+    process = start(out, code=code)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    assert (out / "last.pt.tmp").is_file()
+    assert load_checkpoint(out)["step"] == 5  # the start, the first epoch; the second died in its save
+    state = resumed(out)
+    assert state["step"] == 100
+    assert all(torch.equal(state["model"][k], whole["model"][k]) for k in whole["model"])
+    assert not (out / "last.pt.tmp").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, whole, number):
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for(process, lambda: (out / "log.jsonl").is_file() and '"epoch",' in (out / "log.jsonl").read_text())
+    process.send_signal(number)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"staa train --resume {out}" in stdout.replace("\n", "")
+    state = resumed(out)
+    assert all(torch.equal(state["model"][k], whole["model"][k]) for k in whole["model"])

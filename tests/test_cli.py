@@ -1,0 +1,148 @@
+"""The command line as a user meets it: one clear line on bad input, exit code 2, nothing written."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from staa import checkpoint
+from staa.cli import COMMANDS, main
+from staa.recipes import RECIPES
+
+TINY = f"{Path(tiny.__file__)}:recipe"
+
+
+def complaint(capsys, *args, code=2):
+    assert main(list(args)) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("staa: ")
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "digit-events"], "unknown recipe 'digit-events'; did you mean digits-events"),
+        (["train", "zzz"], "unknown recipe 'zzz'; known: digits-events"),
+        (["train", "--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
+        (["train", "--lr", "3"], "unknown option --lr; did you mean --optim.lr?"),
+        (["train", "--model.neurn=lif"], "did you mean --model.n"),
+        (["train", "--epochs", "three"], "Error parsing --epochs: invalid literal for int()"),
+        (["train", "--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["train", "--optim.name", "adam"], "invalid choice 'adam' for argument '--optim.name'"),
+        (["train", "--seeds", "0"], "--seeds must be at least 1"),
+        (["train", "--model.neuron", "lyf"], "unknown neuron 'lyf'; did you mean lif"),
+        (["train", "--model.steps", "91"], "steps must be from 1 to 90"),
+        (["train", "nowhere.py:recipe"], "no file nowhere.py"),
+        (["train", f"{tiny.__file__}:nothing"], "defines no 'nothing'"),
+        (["train", f"{tiny.__file__}:not_a_recipe"], "is a int, not a staa.Recipe"),
+        (["train", "cifar100-resnet20-tiny-staa", "--data-root", "nowhere"], "cifar100 is not under nowhere"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["train", "--device", "tpu"], "device 'tpu' can't be used here"),
+        (["evaluate", "nowhere"], "nowhere is not a run folder"),
+        (["evaluate"], "required"),
+        (["data", "mnist"], "unknown data set 'mnist'; known: cifar10, cifar100"),
+    ],
+)
+def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(capsys, *args)
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="unknown neuron"):
+        main(["train", "--model.neuron", "lyf", "--debug"])
+
+
+def test_a_run_from_start_to_evaluation(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    assert main(["train", TINY, "--out", out]) == 0
+    text = capsys.readouterr().out
+    assert "test accuracy" in text
+    assert "epoch   2" in text
+    assert "firing" in text
+    assert main(["evaluate", out]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    assert main(["train", "--resume", out]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    assert "holds a run already" in complaint(capsys, "train", TINY, "--out", out)
+    error = complaint(capsys, "train", TINY, "--resume", out, "--epochs", "3")
+    assert "trained with another recipe (its, yours): epochs: 2, 3" in error
+    assert "another recipe" in complaint(capsys, "train", "digits-events", "--resume", out)
+
+
+def test_a_truncated_checkpoint(capsys, tmp_path):
+    out = tmp_path / "run"
+    assert main(["train", TINY, "--out", str(out)]) == 0
+    (out / "result.json").unlink()
+    (out / "last.pt").write_bytes((out / "last.pt").read_bytes()[:1000])
+    capsys.readouterr()
+    assert f"--resume {out}/previous.pt" in complaint(capsys, "train", "--resume", str(out))
+    assert main(["train", "--resume", f"{out}/previous.pt"]) == 0
+
+
+def test_a_failed_run_ends_with_one(capsys, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("could not write last.pt: No space left on device")
+
+    monkeypatch.setattr("staa.train.save_checkpoint", full)
+    error = complaint(capsys, "train", TINY, "--out", str(tmp_path / "run"), code=1)
+    assert "failed: could not write last.pt: No space left on device" in error
+
+
+def test_several_seeds_and_going_on_with_them(capsys, tmp_path):
+    out = tmp_path / "runs"
+    assert main(["train", TINY, "--epochs", "1", "--seeds", "3", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "over 3 seeds" in text
+    assert (out / "summary.txt").read_text().strip() in text
+    accuracies = [json.loads((out / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(3)]
+    (out / "seed1" / "result.json").unlink()  # as if stopped there
+    for file in (out / "seed2").iterdir():
+        file.unlink()
+    assert main(["train", "--resume", str(out), "--seeds", "3"]) == 0
+    assert [json.loads((out / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(3)] == accuracies
+
+
+def test_recipes_doctor_and_help(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["recipes"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in RECIPES)
+    assert main(["doctor", "--data-root", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "torch" in text
+    assert "staa data cifar10" in text
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"staa {name}" in text for name in COMMANDS)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    assert "--optim.lr" in capsys.readouterr().out
+
+
+def test_offline_download_says_so(capsys, monkeypatch, tmp_path):
+    from urllib.error import URLError
+
+    def offline(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", offline)
+    assert "is this machine online?" in complaint(capsys, "data", "cifar100", "--data-root", str(tmp_path))
+
+
+def test_a_checkpoint_of_another_run_in_the_folder(capsys, tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert main(["train", TINY, "--epochs", "1", "--out", str(a)]) == 0
+    assert main(["train", TINY, "--out", str(b)]) == 0
+    (b / "result.json").unlink()
+    (b / checkpoint.LAST).write_bytes((a / checkpoint.LAST).read_bytes())
+    capsys.readouterr()
+    assert "belongs to another recipe" in complaint(capsys, "train", "--resume", str(b))

@@ -1,0 +1,212 @@
+import itertools
+from functools import partial
+
+import contracts
+import pytest
+import torch
+
+from staa.attention import ATTENTIONS, STAA
+from staa.layers import Site
+from staa.models import MODELS, resnet18, resnet19, resnet20, resnet34, vggsnn
+from staa.neurons import LIF, NEURONS, AdaptiveLIF
+from staa.recording import firing_rates
+
+SIZE = {"vggsnn": 16}
+PLAIN = partial(LIF, decay=0.25, threshold=0.5)
+
+
+def build(name, classes=5, **options):
+    options = {"width": 0.125, "in_channels": 2, "steps": 3, **options}
+    if name in SIZE:
+        options = {"size": SIZE[name], **options}
+    return MODELS[name](classes, **options)
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "classes", "count"),
+    [
+        (resnet19, 10, 12_569_226),
+        (resnet19, 100, 12_615_396),
+        (resnet20, 10, 11_247_946),
+        (resnet20, 100, 11_294_116),
+        (resnet18, 1000, 11_689_512),
+        (resnet34, 1000, 21_797_672),
+        (partial(resnet20, attention=STAA), 100, 12_024_556),
+        (partial(resnet20, attention=STAA, neuron=AdaptiveLIF), 100, 12_032_620),
+    ],
+)
+def test_parameter_counts(make, classes, count):
+    with torch.device("meta"):
+        assert parameters(make(classes)) == count
+
+
+def test_what_attention_and_the_neuron_add():
+    with torch.device("meta"):
+        plain, attended = parameters(resnet20(100)), parameters(resnet20(100, attention=STAA))
+        assert attended - plain == 730_440
+        assert parameters(resnet20(100, neuron=AdaptiveLIF)) - plain == 8_064
+        widths = [2, 64, 128, 256, 256, 512, 512, 512, 512]
+        convolutions = sum(9 * a * b for a, b in itertools.pairwise(widths))
+        assert parameters(vggsnn(10, in_channels=2, steps=10)) == convolutions + 2 * sum(widths[1:]) + 512 * 9 * 10 + 10
+
+
+@pytest.mark.parametrize("attention", [None, "staa"])
+@pytest.mark.parametrize("name", MODELS)
+def test_contracts(name, attention):
+    options = {"attention": ATTENTIONS[attention] if attention else None, "neuron": AdaptiveLIF}
+    model = contracts.randomised(build(name, **options).double(), 0.05)
+    for module in model.modules():
+        if isinstance(module, STAA):
+            module.dropout = 0.0
+    x = contracts.window(3, 3, 2, 16, 16)
+    model.train()(x)  # running statistics that are not those of a fresh norm
+    contracts.shape_and_finite(model, x, (3, 3, 5))
+    contracts.evaluation_is_deterministic(model, x)
+    contracts.samples_are_independent(model, x)
+    contracts.state_dict_round_trip(model, build(name, **options).double(), x)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_learns(name):
+    """Frames so large that the last stage is not 1 × 1, where the softmax over positions has nothing to choose."""
+    model = build(name, attention=partial(STAA, dropout=0.0), neuron=AdaptiveLIF, **({"size": 32} if name in SIZE else {}))
+    size = 64 if name in ("resnet18", "resnet34") else 32
+    contracts.every_parameter_learns(model, 2 * torch.randn(3, 4, 2, size, size))
+
+
+@pytest.mark.parametrize(("attention", "causal"), [(None, True), ("staa", False), ("staa-causal", True), ("gc-pe", True)])
+def test_causality_by_gradient(attention, causal):
+    """A wide surrogate, so that gradients reach through every layer; every parameter random, so that no gate is constant."""
+    neuron = partial(LIF, decay=0.5, threshold=0.5)
+    model = build("resnet20", attention=ATTENTIONS[attention] if attention else None, neuron=neuron)
+    contracts.causality(contracts.randomised(model, 0.1), contracts.window(3, 2, 2, 8, 8), causal)
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_any_neuron(neuron):
+    assert build("resnet20", neuron=NEURONS[neuron])(torch.randn(2, 2, 8, 8)).shape == (3, 2, 5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_an_image_is_repeated_over_time(steps):
+    model = build("resnet19", steps=steps, attention=STAA).eval()
+    x = torch.randn(2, 2, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(model(x), model(x.expand(steps, *x.shape)))
+
+
+@pytest.mark.parametrize("size", [5, 7, 9, 16])
+@pytest.mark.parametrize("name", ["resnet18", "resnet19", "resnet20", "resnet34"])
+def test_any_input_size(name, size):
+    assert build(name)(torch.randn(2, 2, size, size + 2)).shape == (3, 2, 5)
+
+
+def test_where_attention_goes():
+    def sites(where, name="resnet20", attention=STAA):
+        model = build(name, attention=attention, sites=where)
+        return [site.attention is not None for site in model.modules() if isinstance(site, Site)]
+
+    assert sites(None) == sites("all") == [True] * 19
+    assert sites("stem") == [False, False, True] + [False] * 16
+    assert sites("last-of-stage") == [False] * 3 + [False, False, False, True] * 4
+    assert sites("stem", "vggsnn") == [True] + [False] * 7
+    assert sites("last-of-stage", "vggsnn") == [False, True] * 4
+    assert sum(sites("all", attention=None)) == 0
+
+    class AtTheStem(STAA):
+        default_sites = "stem"
+
+    assert sites(None, attention=AtTheStem) == sites("stem")
+    with pytest.raises(ValueError, match="sites must be"):
+        sites("everywhere")
+
+
+def test_a_model_with_any_number_of_steps():
+    model = build("resnet20", steps=None, attention=STAA)
+    for steps in (1, 4):
+        assert model(torch.randn(steps, 2, 2, 8, 8)).shape == (steps, 2, 5)
+    with pytest.raises(ValueError, match="give a window"):
+        model(torch.randn(2, 2, 8, 8))
+
+
+def test_neutral_staa_is_the_plain_network():
+    """PE = 0, gates = 1, M = 0.25, G = 1: bit-equal logits; and so is training with dropout = 1."""
+    plain = build("resnet20", neuron=NEURONS["plain"]).eval()
+    model = build("resnet20", neuron=AdaptiveLIF, attention=partial(STAA, dropout=1.0))
+    model.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(3, 2, 2, 8, 8)
+    batch = torch.randn(3, 4, 2, 8, 8)
+    with torch.no_grad():
+        assert not torch.equal(model.eval()(x), plain(x))
+        assert torch.equal(model.train()(batch), plain.train()(batch))
+        model.load_state_dict(plain.state_dict(), strict=False)
+        for module in model.modules():
+            if isinstance(module, STAA):
+                module.position.encoding.zero_()
+                module.context.value.bias.fill_(1e4)
+                module.step.excite.bias.fill_(1e4)
+        assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+def test_channels_last_reaches_every_layer():
+    model = build("resnet20", attention=STAA, neuron=AdaptiveLIF).to(memory_format=torch.channels_last)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, Site):
+            module.register_forward_hook(
+                lambda _, __, y: seen.append(y.flatten(0, 1).is_contiguous(memory_format=torch.channels_last))
+            )
+    model(torch.randn(2, 2, 16, 16))
+    assert seen == [True] * 19
+
+
+def test_spikes_are_binary_everywhere_and_rates_are_their_means():
+    model, spikes = build("resnet20", attention=STAA, neuron=AdaptiveLIF), {}
+    for name, module in model.named_modules():
+        if isinstance(module, AdaptiveLIF):
+            module.register_forward_hook(lambda _, __, y, name=name: spikes.update({name.removesuffix(".neuron"): y}))
+    with firing_rates(model) as rates:
+        model(torch.randn(2, 2, 16, 16))
+    assert rates.keys() == spikes.keys()
+    assert len(rates) == 19
+    for name, s in spikes.items():
+        assert set(s.unique().tolist()) <= {0.0, 1.0}
+        assert rates[name] == s.mean()
+    rates.clear()
+    model(torch.randn(2, 2, 16, 16))
+    assert not rates  # the hooks are gone
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 2), r"expected \[T, N, C, H, W\] or \[N, C, H, W\]"),
+        ((4, 2, 2, 8, 8), "built for T = 3 steps, got 4"),
+        ((3, 2, 3, 8, 8), "takes 2 input channels, got 3"),
+    ],
+)
+@pytest.mark.parametrize("name", ["resnet20", "vggsnn"])
+def test_what_does_not_fit_is_named(name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        build(name)(torch.randn(shape))
+
+
+def test_vggsnn_names_the_size_it_needs():
+    with pytest.raises(ValueError, match="built for size 16"):
+        build("vggsnn")(torch.randn(2, 2, 20, 20))
+    with pytest.raises(ValueError, match="at least 16"):
+        vggsnn(10, size=8)
+    with pytest.raises(ValueError, match="width is a positive"):
+        resnet20(10, width=0)
+
+
+def test_initialisation():
+    model = resnet20(100, width=0.5)
+    conv = model.stages[3][1].layer2.conv
+    assert conv.weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
+    assert model.readout.linear.weight.std().item() == pytest.approx(1 / 256, rel=0.05)
+    assert model.readout.linear.bias.abs().sum() == 0
