@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ def find_recipe(name: str) -> Recipe:
     recipe = find(name, RECIPES, "recipe")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{name} is a {type(recipe).__name__}, not a staa.Recipe")
-    return recipe
+    return recipe if recipe.name else replace(recipe, name=name.rpartition(":")[2])
 
 
 def build_source(recipe: Recipe, data_root: Path) -> Source:
@@ -152,21 +153,18 @@ def run(
         loss=partial(mean_cross_entropy, label_smoothing=recipe.label_smoothing), clip=optim.clip, precision=precision,
         seed=recipe.seed, identity=to_json(recipe), resume=resume, stop=stop,
     )  # fmt: skip
-    finished = False
-    with open(folder / LOG, "a") as log:
-        for event in events:
-            finished = event["event"] == "end"
-            if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
-                log.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
-                log.flush()
-            yield event
-        if finished:
-            figures = evaluate(model, batches(source.test, None), precision=precision)
-            result = {f"test_{k}": v for k, v in figures.items()}
-            result |= {"test_samples": len(source.test), "weights": "last", "recipe": recipe.name, "seed": recipe.seed}
-            save_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
-            log.write(json.dumps({"time": round(time.time(), 3), "event": "result", **result}) + "\n")
-            yield {"event": "result", **result}
+    event: dict[str, Any] = {}
+    for event in events:
+        if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
+            _log(folder, event)
+        yield event
+    if event["event"] == "end":
+        figures = evaluate(model, batches(source.test, None), precision=precision)
+        result = {f"test_{k}": v for k, v in figures.items()}
+        result |= {"test_samples": len(source.test), "weights": "last", "recipe": recipe.name, "seed": recipe.seed}
+        save_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+        _log(folder, {"event": "result", **result})
+        yield {"event": "result", **result}
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -178,6 +176,17 @@ def read_recipe(folder: Path) -> Recipe:
         return from_json(path.read_text())
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} can't be read as a recipe: {error}") from error
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What a run recorded of its machine and data. Raises FileNotFoundError or ValueError where that is missing or broken."""
+    path = folder / ENVIRONMENT
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is broken: {error}") from error
 
 
 def check_same_recipe(folder: Path, wanted: Recipe) -> None:
@@ -195,7 +204,7 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] = "last") -
     """
     folder = Path(run_folder)
     recipe = read_recipe(folder)
-    about = json.loads((folder / ENVIRONMENT).read_text())["data"]
+    about = read_environment(folder)["data"]
     with torch.random.fork_rng(devices=[]):
         model = build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
     if weights == "best":
@@ -219,9 +228,8 @@ def evaluate_run(
     the end. data_root: None is where the run found its data.
     """
     recipe, model, chosen = read_recipe(run_folder), load(run_folder, weights=weights), choose_device(device)
-    environment = json.loads((run_folder / ENVIRONMENT).read_text())
     split = split or ("test" if (run_folder / RESULT).is_file() else "validation")
-    source = build_source(recipe, data_root or Path(environment["data_root"]))
+    source = build_source(recipe, data_root or Path(read_environment(run_folder)["data_root"]))
     _check_split(run_folder, source)
     samples = {"train": source.train, "validation": source.validation, "test": source.test}[split]
     if samples is None:
@@ -229,6 +237,14 @@ def evaluate_run(
     batches = Batches(samples, recipe.batch_size, prepare=source.prepare, device=chosen)
     figures = evaluate(model.to(chosen), batches, precision=choose_precision(recipe.precision, chosen))
     return {"split": split, "weights": weights, "samples": len(samples), **figures}
+
+
+def _log(folder: Path, event: dict[str, Any]) -> None:
+    try:
+        with open(folder / LOG, "a") as log:
+            log.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+    except OSError as error:
+        raise RuntimeError(f"could not write {folder / LOG}: {error.strerror}; the last checkpoint is kept") from error
 
 
 def _from_file(path: Path, attribute: str) -> Any:
@@ -257,8 +273,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_split(folder: Path, source: Source) -> None:
-    recorded = json.loads((folder / ENVIRONMENT).read_text())["data"]["split"]
-    if recorded != source.split:
+    if read_environment(folder)["data"]["split"] != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -47,11 +48,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             broken = archive.testzip()
         if broken is not None:
             raise zipfile.BadZipFile(f"bad checksum of {broken}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whole, but it would run code
+        raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
     except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
         before = path.with_name(PREVIOUS)
         advice = f"; the checkpoint before it is there: --resume {before}" if before != path and before.is_file() else ""
         raise ValueError(f"{path} is truncated or corrupt ({error}){advice}") from error
+    if not isinstance(state, dict) or "model" not in state or "step" not in state:
+        raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
+    return state
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], origin: Path) -> None:

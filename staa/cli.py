@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import json
 import os
 import re
 import shutil
@@ -26,16 +25,17 @@ from rich.table import Table
 import staa
 from staa.build import (
     LOG_EVERY,
-    RESULT,
+    RECIPE,
     check_same_recipe,
     choose_device,
     choose_precision,
     evaluate_run,
     find_recipe,
+    read_environment,
     read_recipe,
     run,
 )
-from staa.checkpoint import LAST, save_text
+from staa.checkpoint import save_text
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar
 from staa.recipes import RECIPES
@@ -95,8 +95,16 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class PlainOptions:
-    """No options of its own."""
+class RecipesOptions:
+    """List the recipes."""
+
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Say what this machine has, and which data sets."""
 
     data_root: Path = Path("data")
     """Where data sets are."""
@@ -109,7 +117,7 @@ def train(args: list[str]) -> int:
     name = args.pop(0) if args and not args[0].startswith("-") else None
     resumed = _option(args, "--resume")
     if name is None and resumed is not None:
-        recipe = read_recipe(_first_run(_folder(Path(resumed))))
+        recipe = read_recipe(_first_run(Path(resumed)))
     else:
         recipe = find_recipe(name or DEFAULT)
     options = _parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
@@ -119,14 +127,15 @@ def train(args: list[str]) -> int:
     if options.resume is not None:
         if options.out is not None:
             raise ValueError("--resume goes on in the run's own folder: leave out --out")
-        check_same_recipe(_first_run(_folder(options.resume)), recipe)
-        target = options.resume
-    else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        target = options.out or Path("runs") / recipe.name / f"{stamp}-seed{recipe.seed}"
+        check_same_recipe(_first_run(options.resume), recipe)
+        if options.seeds == 1 and not _is_run(options.resume):
+            raise ValueError(f"{options.resume} holds several seeds: say how many with --seeds, or resume one of its folders")
+        if options.seeds > 1 and _is_run(options.resume):
+            raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    target = options.resume or options.out or Path("runs") / recipe.name / f"{stamp}-seed{recipe.seed}"
     if options.seeds == 1:
-        result = _train_one(recipe, target, options)
-        return 0 if result is not None else INTERRUPTED
+        return INTERRUPTED if _train_one(recipe, target, options) is None else 0
     accuracies: list[float] = []
     for seed in range(recipe.seed, recipe.seed + options.seeds):
         result = _train_one(replace(recipe, seed=seed), target / f"seed{seed}", options)
@@ -143,12 +152,10 @@ def train(args: list[str]) -> int:
 
 def _train_one(recipe: Recipe, target: Path, options: TrainOptions) -> dict[str, Any] | None:
     """Train one seed with progress on the screen; the result, or None when interrupted."""
-    folder, resume = target, None
-    if options.resume is not None and (target.is_file() or (target / LAST).is_file() or (target / RESULT).is_file()):
-        folder, resume = _folder(target), target
-    stopping = _stop_on_signals()
-    root = options.data_root or (_recorded_root(folder) if resume else None) or Path("data")
-    events = run(recipe, folder, data_root=root, device=options.device, resume=resume, stop=stopping)
+    resume = target if options.resume is not None and _is_run(target) else None
+    folder = target.parent if target.is_file() else target
+    root = options.data_root or (Path(read_environment(folder)["data_root"]) if resume else Path("data"))
+    events = run(recipe, folder, data_root=root, device=options.device, resume=resume, stop=_stop_on_signals())
     out.print(f"{recipe.name}, seed {recipe.seed} → {folder}" + (" (resumed)" if resume else ""))
     return _render(events, folder)
 
@@ -217,7 +224,7 @@ def evaluate(args: list[str]) -> int:
 
 def recipes(args: list[str]) -> int:
     """list the recipes"""
-    _parse(PlainOptions, args, "staa recipes")
+    _parse(RecipesOptions, args, "staa recipes")
     table = Table("recipe", "network", "T", "length", "expect", box=None, pad_edge=False)
     for r in RECIPES.values():
         network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
@@ -243,7 +250,7 @@ def data(args: list[str]) -> int:
 
 def doctor(args: list[str]) -> int:
     """say what this machine has"""
-    options = _parse(PlainOptions, args, "staa doctor")
+    options = _parse(DoctorOptions, args, "staa doctor")
     device = choose_device(None)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     disk = shutil.disk_usage(".")
@@ -354,19 +361,17 @@ def _option(args: list[str], name: str) -> str | None:
     return None
 
 
-def _folder(resume: Path) -> Path:
-    return resume.parent if resume.is_file() else resume
+def _is_run(path: Path) -> bool:
+    """A run folder, or a checkpoint in one; not a folder of several seeds."""
+    return path.is_file() or (path / RECIPE).is_file()
 
 
-def _first_run(folder: Path) -> Path:
-    """The run folder itself, or the first seed's where it holds several."""
-    seeds = sorted(folder.glob("seed*"), key=lambda p: int("0" + re.sub(r"\D", "", p.name)))
-    return seeds[0] if seeds else folder
-
-
-def _recorded_root(folder: Path) -> Path | None:
-    path = folder / "environment.json"
-    return Path(json.loads(path.read_text())["data_root"]) if path.is_file() else None
+def _first_run(resume: Path) -> Path:
+    """The run folder that is meant, or the first seed's where there are several."""
+    if _is_run(resume):
+        return resume.parent if resume.is_file() else resume
+    seeds = sorted(resume.glob("seed*"), key=lambda p: int("0" + re.sub(r"\D", "", p.name)))
+    return seeds[0] if seeds else resume
 
 
 def _stop_on_signals() -> Callable[[], bool]:

@@ -107,11 +107,15 @@ def to_json(recipe: Recipe) -> str:
 
 
 def from_json(text: str) -> Recipe:
-    """The recipe of such a text. Raises ValueError naming what is missing, unknown or no JSON."""
+    """The recipe of such a text; a field it lacks, as one of an older version may, takes its default.
+
+    Raises ValueError naming a field that is unknown, a part that is missing, or what is no JSON.
+    """
     values = json.loads(text)  # JSONDecodeError is a ValueError
-    parts = {"data": Data, "model": Model, "optim": Optim}
-    for name, part in parts.items():
-        values[name] = _filled(part, values.get(name), f"{name}.")
+    for name, part in {"data": Data, "model": Model, "optim": Optim}.items():
+        if not isinstance(values, dict) or not isinstance(values.get(name), dict):
+            raise ValueError(f"this is no recipe: it has no {name!r}")
+        values[name] = _filled(part, values[name], f"{name}.")
     return _filled(Recipe, values, "")
 
 
@@ -131,12 +135,10 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
-def _filled(kind: Any, values: Any, prefix: str) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    given = set(values) if isinstance(values, dict) else set()
-    if given != known:
-        odd = ", ".join(prefix + k for k in sorted(known ^ given))
-        raise ValueError(f"this recipe does not fit this version of staa: missing or unknown {odd}")
+def _filled(kind: Any, values: dict[str, Any], prefix: str) -> Any:
+    unknown = values.keys() - {f.name for f in dataclasses.fields(kind)}
+    if unknown:
+        raise ValueError(f"this recipe is of another version of staa: unknown {', '.join(prefix + k for k in sorted(unknown))}")
     return kind(**values)
 
 

@@ -60,7 +60,7 @@ def train(
 
     if resume is not None:
         state = load_checkpoint(resume)
-        if state["identity"] != identity:
+        if state.get("identity") != identity:
             raise ValueError(f"the checkpoint at {resume} belongs to another recipe; resume it in its own run folder")
         load_weights(model, state["model"], resume)
         optimizer.load_state_dict(state["optimizer"])

@@ -106,6 +106,9 @@ def test_several_seeds_and_going_on_with_them(capsys, tmp_path):
     (out / "seed1" / "result.json").unlink()  # as if stopped there
     for file in (out / "seed2").iterdir():
         file.unlink()
+    capsys.readouterr()
+    assert "holds several seeds" in complaint(capsys, "train", "--resume", str(out))
+    assert "without --seeds" in complaint(capsys, "train", "--resume", str(out / "seed0"), "--seeds", "3")
     assert main(["train", "--resume", str(out), "--seeds", "3"]) == 0
     assert [json.loads((out / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(3)] == accuracies
 

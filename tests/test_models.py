@@ -5,7 +5,7 @@ import contracts
 import pytest
 import torch
 
-from staa.attention import ATTENTIONS, STAA
+from staa.attention import ATTENTIONS, STAA, GlobalContext, PositionEncoding, StepAttention
 from staa.layers import Site
 from staa.models import MODELS, resnet18, resnet19, resnet20, resnet34, vggsnn
 from staa.neurons import LIF, NEURONS, AdaptiveLIF
@@ -123,6 +123,13 @@ def test_where_attention_goes():
     assert sites(None, attention=AtTheStem) == sites("stem")
     with pytest.raises(ValueError, match="sites must be"):
         sites("everywhere")
+
+
+@pytest.mark.parametrize("part", [PositionEncoding, lambda steps, c: GlobalContext(c), lambda steps, c: StepAttention(steps)])
+def test_a_part_of_the_attention_serves_alone(part):
+    model = contracts.randomised(build("resnet20", attention=part))
+    assert sum(isinstance(m, Site) and m.attention is not None for m in model.modules()) == 19
+    assert model(torch.randn(2, 2, 8, 8)).isfinite().all()
 
 
 def test_a_model_with_any_number_of_steps():

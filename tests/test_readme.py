@@ -1,0 +1,59 @@
+"""What the README shows is what runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from staa.cli import COMMANDS
+from staa.layers import PerStep
+from staa.neurons import LIF
+from staa.ops import direct
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_library_example_runs():
+    (code,) = blocks("python")
+    assert len(code.splitlines()) <= 15
+    scope = {}
+    exec(code, scope)
+    assert scope["logits"].shape == (4, 8, 10)
+    assert scope["loss"].isfinite()
+
+
+@pytest.mark.parametrize(("drop", "shape"), [("-", (2, 10)), ("+", (2, 10))])
+def test_both_sides_of_the_change_run(drop, shape):
+    """Before and after, on the same image."""
+    (diff,) = blocks("diff")
+    kept = [line[1:] for line in diff.splitlines() if not line.startswith(drop)]
+    assert sum(line[:1] in "+-" for line in diff.splitlines() if line) <= 10
+    scope = {"nn": nn, "PerStep": PerStep, "LIF": LIF, "direct": direct}
+    exec("\n".join(kept), scope)
+    assert scope["Net"]()(torch.rand(2, 3, 8, 8)).shape == shape
+
+
+def test_the_commands_shown_exist():
+    shown = set(re.findall(r"^staa (\w+)", "\n".join(blocks("sh")), re.MULTILINE))
+    assert shown == set(COMMANDS)
+    assert README.index("make train") < README.index("make test") < README.index("**staa** is")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(script):
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_contributing_is_short():
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
