@@ -18,8 +18,9 @@ GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 def losses():
     torch.manual_seed(0)
     model = resnet20(4, in_channels=2, steps=5, width=0.125, neuron=AdaptiveLIF, attention=STAA).double()
-    x, y = torch.randn(5, 8, 2, 12, 12, dtype=torch.float64), torch.arange(8) % 4
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    y = torch.arange(16) % 4
+    x = 2 * torch.randn(4, 2, 12, 12, dtype=torch.float64)[y] + torch.randn(5, 16, 2, 12, 12, dtype=torch.float64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     curve = []
     for _ in range(12):
         loss = F.cross_entropy(model(x).mean(0), y)
