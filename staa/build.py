@@ -1,6 +1,7 @@
 """From names to objects: the only place that sees both models and data. A run, from recipe to result, lives here."""
 
 import difflib
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -20,7 +21,7 @@ from torch import nn
 
 import staa
 from staa.attention import ATTENTIONS
-from staa.checkpoint import BEST, LAST, load_checkpoint, load_weights, save_text
+from staa.checkpoint import BEST, LAST, exclusive, load_checkpoint, load_weights, save_text
 from staa.config import Recipe, differences, from_json, to_json
 from staa.data import DATASETS, Batches, Samples, Source
 from staa.evaluate import evaluate
@@ -93,7 +94,10 @@ def choose_device(name: str | None) -> torch.device:
 def choose_precision(wanted: str, device: torch.device) -> Literal["float32", "bfloat16"]:
     """bfloat16 where asked for, or where "auto" meets a GPU that has it. Never the default on a CPU."""
     if wanted == "auto":
-        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        if device.type != "cuda":
+            return "float32"
+        with torch.cuda.device(device):
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if wanted == "bfloat16" else "float32"
 
 
@@ -108,63 +112,95 @@ def run(
 ) -> Iterator[dict[str, Any]]:
     """Train a recipe in a run folder, yielding `staa.train.train`'s events, then "result" with the test figures.
 
-    The folder takes recipe.json (resolved), environment.json (versions, commit, device, split), log.jsonl, last.pt,
-    previous.pt, best.safetensors and, at the end, result.json. The test set is touched once: after the last step, with
-    the last weights. resume: the folder or a checkpoint in it; a finished run just yields its result again.
+    The folder takes recipe.json, environment.json (versions, commit, device, split), log.jsonl, last.pt, previous.pt,
+    best.safetensors and, at the end, result.json; this process holds it meanwhile. The test set is touched once: after the
+    last step, with the last weights. resume: the folder or a checkpoint in it; a finished run just yields its result again.
 
     Raises ValueError and OSError on bad input, before anything is written, and what `train` raises.
     """
+    recipe = with_absolute_paths(recipe)
     chosen = choose_device(device)
     precision = choose_precision(recipe.precision, chosen)
-    if resume is None and folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or choose another --out")
-    if resume is not None and (folder / RESULT).is_file():
-        yield {"event": "result", **json.loads((folder / RESULT).read_text())}
-        return
-    source = build_source(recipe, data_root)
-    if resume is not None:
-        _check_split(folder, source)
-    torch.manual_seed(recipe.seed)
-    model = build_model(recipe, classes=source.classes, channels=source.channels, size=source.size).to(chosen)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # an ill-fitting T or C speaks before anything is written
-        model.eval()(source.prepare(source.train.x[:1].to(chosen)))
+    with exclusive(folder):
+        if resume is None and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or choose another --out")
+        if resume is not None:
+            check_same_recipe(folder, recipe)
+        if resume is not None and (folder / RESULT).is_file():
+            yield {"event": "result", **_read_json(folder / RESULT)}
+            return
+        state = None
+        if resume is not None and (resume.is_file() or (folder / LAST).is_file()):
+            state = load_checkpoint(resume)
+            _check_origin(state, recipe, resume)
+        source = build_source(recipe, data_root)
+        if state is not None:
+            _check_split(folder, source)
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe, classes=source.classes, channels=source.channels, size=source.size).to(chosen)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a T or C that doesn't fit speaks before anything is written
+            model.eval()(source.prepare(source.train.x[:1].to(chosen)))
 
-    def batches(samples: Samples, seed: int | None) -> Batches:
-        return Batches(
-            samples, recipe.batch_size, prepare=source.prepare, augment=source.augment if seed is not None else None,
-            seed=seed, device=chosen,
-        )  # fmt: skip
+        def batches(samples: Samples, seed: int | None) -> Batches:
+            augment = source.augment if seed is not None else None
+            return Batches(samples, recipe.batch_size, prepare=source.prepare, augment=augment, seed=seed, device=chosen)
 
-    training = batches(source.train, recipe.seed)
-    steps = recipe.epochs * len(training)
-    steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
-    optim = recipe.optim
-    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
-    warmup = round(optim.warmup_epochs * len(training))
-    schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
-    if resume is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_text(folder / RECIPE, to_json(recipe))
-    save_text(folder / ENVIRONMENT, json.dumps(_environment(source, model, chosen, precision, data_root), indent=2) + "\n")
+        training = batches(source.train, recipe.seed)
+        steps = recipe.epochs * len(training)
+        steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+        optim = recipe.optim
+        optimizer = make_optimizer(
+            model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+        )
+        warmup = round(optim.warmup_epochs * len(training))
+        schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
+        environment = _environment(source, model, chosen, precision, data_root)
+        if state is None:
+            save_text(folder / RECIPE, to_json(recipe))
+            save_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        elif state["report"]:
+            _log_once(folder, state["report"])  # saved, but the process may have died before it was logged
+        _log(folder, {"event": "environment", **environment})
 
-    events = train(
-        model, training, folder=folder, steps=steps, optimizer=optimizer, schedule=schedule,
-        validation=None if source.validation is None else batches(source.validation, None),
-        loss=partial(mean_cross_entropy, label_smoothing=recipe.label_smoothing), clip=optim.clip, precision=precision,
-        seed=recipe.seed, identity=to_json(recipe), resume=resume, stop=stop,
-    )  # fmt: skip
-    event: dict[str, Any] = {}
-    for event in events:
-        if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
-            _log(folder, event)
-        yield event
-    if event["event"] == "end":
-        figures = evaluate(model, batches(source.test, None), precision=precision)
-        result = {f"test_{k}": v for k, v in figures.items()}
-        result |= {"test_samples": len(source.test), "weights": "last", "recipe": recipe.name, "seed": recipe.seed}
-        save_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
-        _log(folder, {"event": "result", **result})
-        yield {"event": "result", **result}
+        event: dict[str, Any] = {}
+        for event in train(
+            model,
+            training,
+            folder=folder,
+            steps=steps,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation=None if source.validation is None else batches(source.validation, None),
+            loss=partial(mean_cross_entropy, label_smoothing=recipe.label_smoothing),
+            clip=optim.clip,
+            precision=precision,
+            seed=recipe.seed,
+            state=state,
+            about={"recipe": to_json(recipe)},
+            stop=stop,
+        ):
+            if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
+                _log(folder, event)
+            yield event
+        if event["event"] == "end":
+            figures = evaluate(model, batches(source.test, None), precision=precision)
+            result = {f"test_{k}": v for k, v in figures.items()}
+            result |= {"test_samples": len(source.test), "weights": "last", "recipe": recipe.name, "seed": recipe.seed}
+            save_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+            _log(folder, {"event": "result", **result})
+            yield {"event": "result", **result}
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with each `my_file.py:name` in it made absolute, so that a run can be read from anywhere."""
+
+    def absolute(name: str | None) -> str | None:
+        path, colon, attribute = (name or "").rpartition(":")
+        return f"{Path(path).resolve()}:{attribute}" if colon and path.endswith(".py") else name
+
+    model = {key: absolute(getattr(recipe.model, key)) for key in ("name", "neuron", "attention")}
+    data = replace(recipe.data, name=absolute(recipe.data.name) or "")
+    return replace(recipe, data=data, model=replace(recipe.model, **model))  # type: ignore[arg-type]
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -183,10 +219,10 @@ def read_environment(folder: Path) -> dict[str, Any]:
     path = folder / ENVIRONMENT
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is broken: {error}") from error
+    environment = _read_json(path)
+    if not {"split", "classes", "channels", "size"} <= environment.get("data", {}).keys() or "data_root" not in environment:
+        raise ValueError(f"{path} is broken: it does not say what the data were")
+    return environment
 
 
 def check_same_recipe(folder: Path, wanted: Recipe) -> None:
@@ -194,6 +230,15 @@ def check_same_recipe(folder: Path, wanted: Recipe) -> None:
     odd = differences(read_recipe(folder), wanted)
     if odd:
         raise ValueError(f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}")
+
+
+def _check_origin(state: dict[str, Any], recipe: Recipe, path: Path) -> None:
+    """Raises ValueError where a checkpoint was not made with this recipe."""
+    if "recipe" not in state:
+        raise ValueError(f"the checkpoint at {path} does not say which recipe it is of")
+    odd = differences(from_json(state["recipe"]), recipe)
+    if odd:
+        raise ValueError(f"the checkpoint at {path} belongs to another recipe (its, the run's): {'; '.join(odd[:4])}")
 
 
 def load(run_folder: str | Path, *, weights: Literal["last", "best"] = "last") -> nn.Module:
@@ -210,7 +255,9 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] = "last") -
     if weights == "best":
         load_weights(model, _read_safetensors(folder / BEST), folder / BEST)
     else:
-        load_weights(model, load_checkpoint(folder)["model"], folder / LAST)
+        state = load_checkpoint(folder)
+        _check_origin(state, recipe, folder / LAST)
+        load_weights(model, state["model"], folder / LAST)
     return model.eval()
 
 
@@ -222,7 +269,7 @@ def evaluate_run(
     data_root: Path | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """Accuracy and loss of a run's model on a part of its data, in the precision it was trained with.
+    """Accuracy and loss of a run's model on a part of its data, in the precision the recipe has on this device.
 
     split: None is the test set for a finished run; before that it is validation, since the test set is touched once, at
     the end. data_root: None is where the run found its data.
@@ -240,21 +287,55 @@ def evaluate_run(
 
 
 def _log(folder: Path, event: dict[str, Any]) -> None:
+    path = folder / LOG
     try:
-        with open(folder / LOG, "a") as log:
-            log.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+        with open(path, "ab+") as log:
+            if log.tell():
+                log.seek(-1, os.SEEK_END)
+                if log.read(1) != b"\n":  # a full disk cut the last line off
+                    log.write(b"\n")
+            log.write((json.dumps({"time": round(time.time(), 3), **event}) + "\n").encode())
     except OSError as error:
-        raise RuntimeError(f"could not write {folder / LOG}: {error.strerror}; the last checkpoint is kept") from error
+        raise RuntimeError(f"could not write {path}: {error.strerror}; the last checkpoint is kept") from error
+
+
+def _log_once(folder: Path, event: dict[str, Any]) -> None:
+    path = folder / LOG
+    mark = f'"event": "{event["event"]}", "step": {event["step"]},'
+    if not path.is_file() or mark not in path.read_text(errors="replace"):
+        _log(folder, event)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is broken: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is broken: it holds no object")
+    return values
 
 
 def _from_file(path: Path, attribute: str) -> Any:
+    """What a Python file defines. It is run once, with its folder on the import path."""
+    path = path.resolve()
     if not path.is_file():
         raise FileNotFoundError(f"no file {path} to take {attribute!r} from")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    name = f"staa_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    module = sys.modules.get(name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(path.parent))
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise ValueError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
+        finally:
+            sys.path.remove(str(path.parent))
     if not hasattr(module, attribute):
         raise ValueError(f"{path} defines no {attribute!r}")
     return getattr(module, attribute)

@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,38 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run folder, made if need be, for this process alone; folders made and left empty are removed again.
+
+    The lock dies with the process. Raises ValueError where another process holds the folder.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = None
+    if fcntl is not None:  # a system without such locks goes without
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise ValueError(f"{folder} is in use by another process: wait for it, or choose another --out") from error
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in made:
+                path.rmdir()
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:

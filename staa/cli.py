@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from types import FrameType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.error import URLError
 
 import torch
 import tyro
@@ -24,6 +26,7 @@ from rich.table import Table
 
 import staa
 from staa.build import (
+    ENVIRONMENT,
     LOG_EVERY,
     RECIPE,
     check_same_recipe,
@@ -34,6 +37,7 @@ from staa.build import (
     read_environment,
     read_recipe,
     run,
+    with_absolute_paths,
 )
 from staa.checkpoint import save_text
 from staa.config import Recipe
@@ -42,7 +46,7 @@ from staa.recipes import RECIPES
 
 DEFAULT = "digits-events"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)  # a path may hold [brackets]
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def train(args: list[str]) -> int:
     else:
         recipe = find_recipe(name or DEFAULT)
     options = _parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
-    recipe = options.recipe
+    recipe = with_absolute_paths(options.recipe)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
     if options.resume is not None:
@@ -134,28 +138,31 @@ def train(args: list[str]) -> int:
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = options.resume or options.out or Path("runs") / recipe.name / f"{stamp}-seed{recipe.seed}"
-    if options.seeds == 1:
-        return INTERRUPTED if _train_one(recipe, target, options) is None else 0
-    accuracies: list[float] = []
-    for seed in range(recipe.seed, recipe.seed + options.seeds):
-        result = _train_one(replace(recipe, seed=seed), target / f"seed{seed}", options)
-        if result is None:
-            out.print(f"the other seeds go on with: staa train --resume {target} --seeds {options.seeds}")
-            return INTERRUPTED
-        accuracies.append(result["test_accuracy"])
+    with _stop_on_signals() as stop:
+        if options.seeds == 1:
+            return INTERRUPTED if _train_one(recipe, target, options, stop) is None else 0
+        accuracies: list[float] = []
+        for seed in range(recipe.seed, recipe.seed + options.seeds):
+            result = None if stop() else _train_one(replace(recipe, seed=seed), target / f"seed{seed}", options, stop)
+            if result is None:
+                out.print(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
+                return INTERRUPTED
+            accuracies.append(result["test_accuracy"])
     mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
     line = f"{recipe.name}: test accuracy {mean:.2%} ± {spread:.2%} over {len(accuracies)} seeds, lowest {min(accuracies):.2%}"
+    out.print(line, style="bold")
     save_text(target / "summary.txt", line + "\n")
-    out.print(f"[bold]{line}[/bold]")
     return 0
 
 
-def _train_one(recipe: Recipe, target: Path, options: TrainOptions) -> dict[str, Any] | None:
+def _train_one(recipe: Recipe, target: Path, options: TrainOptions, stop: Callable[[], bool]) -> dict[str, Any] | None:
     """Train one seed with progress on the screen; the result, or None when interrupted."""
     resume = target if options.resume is not None and _is_run(target) else None
     folder = target.parent if target.is_file() else target
-    root = options.data_root or (Path(read_environment(folder)["data_root"]) if resume else Path("data"))
-    events = run(recipe, folder, data_root=root, device=options.device, resume=resume, stop=_stop_on_signals())
+    root = options.data_root or Path("data")
+    if resume is not None and options.data_root is None and (folder / ENVIRONMENT).is_file():
+        root = Path(read_environment(folder)["data_root"])
+    events = run(recipe, folder, data_root=root, device=options.device, resume=resume, stop=stop)
     out.print(f"{recipe.name}, seed {recipe.seed} → {folder}" + (" (resumed)" if resume else ""))
     return _render(events, folder)
 
@@ -184,15 +191,16 @@ def _render(events: Iterator[dict[str, Any]], folder: Path) -> dict[str, Any] | 
                 if event["step"] % LOG_EVERY == 0:
                     out.print(f"  step {event['step']:>5}  {figures}")
             elif kind == "warning":
-                out.print(f"[yellow]warning: {event['text']}[/yellow]")
+                out.print(f"warning: {event['text']}", style="yellow")
             elif kind == "epoch":
                 out.print(_epoch_line(event))
             elif kind == "interrupted":
                 out.print(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
             elif kind == "result":
                 out.print(
-                    f"[bold]test accuracy {event['test_accuracy']:.2%}[/bold], loss {event['test_loss']:.4f} on "
-                    f"{event['test_samples']} samples, last weights ({time.perf_counter() - began:.0f} s) → {folder}"
+                    f"test accuracy {event['test_accuracy']:.2%}, loss {event['test_loss']:.4f} on {event['test_samples']} "
+                    f"samples, last weights ({time.perf_counter() - began:.0f} s) → {folder}",
+                    style="bold",
                 )
                 return event
     return None
@@ -242,7 +250,7 @@ def data(args: list[str]) -> int:
         raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
     try:
         folder = DOWNLOADS[options.name](options.data_root)
-    except OSError as error:
+    except (URLError, ConnectionError, TimeoutError) as error:
         raise ValueError(f"could not download {options.name}: {error}; is this machine online?") from error
     out.print(f"{options.name} is in {folder}")
     return 0
@@ -271,7 +279,7 @@ def doctor(args: list[str]) -> int:
         except (OSError, ValueError) as error:
             rows[key] = str(error)
     for key, value in rows.items():
-        out.print(f"[bold]{key:<14}[/bold] {value}")
+        out.print(f"{key:<14} {value}")
     return 0
 
 
@@ -296,9 +304,6 @@ def main(argv: list[str] | None = None) -> int:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"
             raise ValueError(f"unknown command {args[0]!r}; {hint}")
         return COMMANDS[args[0]](args[1:])
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except Exception as error:
@@ -323,7 +328,7 @@ def _parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         if not re.match("--?[a-z]", arg):
             continue
         flag = arg.lstrip("-").partition("=")[0].replace("_", "-")
-        if flag.removeprefix("no-") not in flags and flag not in flags:
+        if flag not in flags and re.sub(r"(^|\.)no-", r"\1", flag) not in flags:
             near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
             hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
             raise ValueError(f"unknown option {arg}; {hint}")
@@ -343,7 +348,11 @@ def _parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
 def _flags(kind: Any, prefix: str = "") -> set[str]:
     """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
     names: set[str] = set()
-    for key, hint in get_type_hints(kind).items():
+    hidden = get_args(tyro.conf.Suppress[str])[1]
+    for key, annotation in get_type_hints(kind, include_extras=True).items():
+        hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+        if hidden in marks:
+            continue
         if dataclasses.is_dataclass(hint):
             names |= _flags(hint, "" if hint is Recipe else f"{prefix}{key}.")
         else:
@@ -370,20 +379,24 @@ def _first_run(resume: Path) -> Path:
     """The run folder that is meant, or the first seed's where there are several."""
     if _is_run(resume):
         return resume.parent if resume.is_file() else resume
-    seeds = sorted(resume.glob("seed*"), key=lambda p: int("0" + re.sub(r"\D", "", p.name)))
+    seeds = sorted(p.parent for p in resume.glob(f"seed*/{RECIPE}"))
     return seeds[0] if seeds else resume
 
 
-def _stop_on_signals() -> Callable[[], bool]:
-    """A function that says whether Ctrl-C or a termination was asked for; a second Ctrl-C ends at once."""
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Within, a function that says whether Ctrl-C or a termination was asked for; a second one ends at once."""
     asked: list[int] = []
 
-    def ask(number: int, _: object) -> None:
+    def ask(number: int, _: FrameType | None) -> None:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
         print("stopping after this step …", file=sys.stderr)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    return lambda: bool(asked)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

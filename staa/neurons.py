@@ -56,7 +56,7 @@ class LIF(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"decay={self.decay}, gain={self.gain}, threshold={self.threshold}, {self.surrogate.__name__}"
+        return f"decay={self.decay}, gain={self.gain}, threshold={self.threshold}, {_name(self.surrogate)}"
 
 
 class ParametricLIF(nn.Module):
@@ -157,7 +157,7 @@ class AdaptiveLIF(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"shape={tuple(self.decay.shape)}, threshold={self.threshold}, {self.surrogate.__name__}"
+        return f"shape={tuple(self.decay.shape)}, threshold={self.threshold}, {_name(self.surrogate)}"
 
     @staticmethod
     def _over_space(p: Tensor, x: Tensor) -> Tensor:
@@ -188,6 +188,10 @@ class Integrator(nn.Module):
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, gain={self.gain}"
+
+
+def _name(f: Surrogate) -> str:
+    return getattr(f, "__name__", repr(f))
 
 
 NEURONS = {

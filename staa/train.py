@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from staa.checkpoint import BEST, load_checkpoint, load_weights, save_checkpoint, save_weights
+from staa.checkpoint import BEST, load_weights, save_checkpoint, save_weights
 from staa.evaluate import Epochs, autocast, evaluate
 from staa.losses import mean_cross_entropy
 from staa.metrics import classification_figures, classification_sums
@@ -35,8 +35,8 @@ def train(
     clip: float | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
-    identity: str = "",
-    resume: Path | None = None,
+    state: dict[str, Any] | None = None,
+    about: dict[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
     """Train for `steps` optimizer steps, yielding an event after each step and epoch; folder takes the checkpoints.
@@ -44,13 +44,14 @@ def train(
     Every random number of step k follows from (seed, k), and every batch from its own seed, so a run resumed from a
     checkpoint is bit-equal on the CPU to one that never stopped. A checkpoint is written at the start, after each epoch
     (validation first), and when stop() says so after a step. best.safetensors holds the weights of the epoch with the
-    highest validation accuracy. `resume`: a run folder or checkpoint of the same `identity` (the recipe's text).
+    highest validation accuracy. state: a loaded checkpoint of the same network and settings to go on from; about: plain
+    values to keep in every checkpoint.
 
     Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (loss, accuracy, lr, samples, seconds);
     "warning" (text); "epoch" (loss, accuracy, rates by layer, seconds, validation_loss, validation_accuracy, best);
     "interrupted"; "end".
 
-    Raises FloatingPointError when the loss is not finite, ValueError for a checkpoint of another recipe or network, and
+    Raises FloatingPointError when the loss or a weight is not finite, ValueError for a checkpoint of another network, and
     RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
     """
     device = next(model.parameters()).device
@@ -58,25 +59,27 @@ def train(
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     rates: dict[str, list[float]] = {}
 
-    if resume is not None:
-        state = load_checkpoint(resume)
-        if state.get("identity") != identity:
-            raise ValueError(f"the checkpoint at {resume} belongs to another recipe; resume it in its own run folder")
-        load_weights(model, state["model"], resume)
+    report: dict[str, Any] = {}
+
+    if state is not None:
+        load_weights(model, state["model"], folder)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        step, best, rates = state["step"], state["best"], state["rates"]
+        step, best, rates, report = state["step"], state["best"], state["rates"], state["report"]
         sums = state["sums"].to(device)
 
-    def save() -> None:
-        if not all(bool(p.isfinite().all()) for p in model.parameters()):
+    def check_finite() -> None:
+        if not all(bool(w.isfinite().all()) for w in model.state_dict().values()):
             raise FloatingPointError(f"a weight is not finite after step {step}; the last good checkpoint is kept in {folder}")
+
+    def save() -> None:
+        check_finite()
         save_checkpoint(folder, {
-            "identity": identity, "step": step, "best": best, "sums": sums.cpu(), "rates": rates,
+            **(about or {}), "step": step, "best": best, "sums": sums.cpu(), "rates": rates, "report": report,
             "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
         })  # fmt: skip
 
-    if resume is None:
+    if state is None:
         save()
     yield {"event": "start", "step": step, "epoch": step // len(batches) + 1, "steps": steps, "epoch_steps": len(batches)}
 
@@ -84,8 +87,8 @@ def train(
         epoch, done = divmod(step, len(batches))
         started = time.perf_counter()
         model.train()
+        began = time.perf_counter()
         for x, y in batches.epoch(epoch, done):
-            began = time.perf_counter()
             torch.manual_seed(random.Random(f"{seed} step {step}").getrandbits(63))
             with autocast(device, precision):
                 if step % RATE_EVERY == 0:
@@ -124,7 +127,9 @@ def train(
                 save()
                 yield {"event": "interrupted", "step": step, "epoch": epoch + 1}
                 return
+            began = time.perf_counter()
 
+        check_finite()
         report = {"event": "epoch", "step": step, "epoch": epoch + 1, **classification_figures(sums)}
         report["rates"] = {name: total / count for name, (total, count) in rates.items()}
         if validation is not None:
@@ -134,9 +139,10 @@ def train(
             if report["best"]:
                 best = figures["accuracy"]
                 save_weights(folder / BEST, model)
+        report["seconds"] = time.perf_counter() - started
         sums, rates = torch.zeros_like(sums), {}
         save()
-        yield report | {"seconds": time.perf_counter() - started}
+        yield report
         if step < steps and stop():
             yield {"event": "interrupted", "step": step, "epoch": epoch + 1}
             return

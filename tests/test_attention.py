@@ -155,6 +155,10 @@ def test_parts_can_be_left_out_and_replaced():
     swapped = STAA(STEPS, CHANNELS, context=ChannelGate, step=partial(StepAttention, causal=True))
     assert isinstance(swapped.context, ChannelGate)
     assert swapped.causal
+    with pytest.raises(ValueError, match="does not say causal"):
+        STAA(STEPS, CHANNELS, causal=True, step=lambda steps: StepAttention(steps))
+    with pytest.raises(ValueError, match="would need a number of steps"):
+        STAA(None, CHANNELS, step=lambda steps: StepAttention(steps))
     with pytest.raises(ValueError, match=r"Identity needs affine\(x, scale, shift\)"):
         STAA(STEPS, CHANNELS, context=lambda channels: torch.nn.Identity())
 
@@ -173,8 +177,9 @@ def test_channels_last_and_bfloat16():
     last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, SHAPE[:2])
     torch.testing.assert_close(module(last), module(x))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(module(x).float(), module(x).float(), rtol=0.05, atol=0.05)
+        half = module(x.bfloat16())
         scale, shift = module.affine(x.bfloat16())
+    torch.testing.assert_close(half.float(), module(x), rtol=0.05, atol=0.05)
     torch.testing.assert_close(scale.float() * x + shift.float(), module(x), rtol=0.05, atol=0.05)
     module.to(memory_format=torch.channels_last)  # a rank-5 parameter would make this fail
 

@@ -37,7 +37,8 @@ def complaint(capsys, *args, code=2):
         (["train", "--seeds", "0"], "--seeds must be at least 1"),
         (["train", "--model.neuron", "lyf"], "unknown neuron 'lyf'; did you mean lif"),
         (["train", "--model.steps", "91"], "steps must be from 1 to 90"),
-        (["train", "nowhere.py:recipe"], "no file nowhere.py"),
+        (["train", "nowhere.py:recipe"], "nowhere.py to take 'recipe' from"),
+        (["train", "--data.no-augment", "--data.validation", "2"], "data.validation is a share in [0, 1), got 2.0"),
         (["train", f"{tiny.__file__}:nothing"], "defines no 'nothing'"),
         (["train", f"{tiny.__file__}:not_a_recipe"], "is a int, not a staa.Recipe"),
         (["train", "cifar100-resnet20-tiny-staa", "--data-root", "nowhere"], "cifar100 is not under nowhere"),
@@ -52,6 +53,24 @@ def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert message in complaint(capsys, *args)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_option_in_the_help_is_taken(capsys):
+    import re
+
+    from staa.cli import TrainOptions, _flags
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = set(re.findall(r"--([a-z][a-z.-]*)", capsys.readouterr().out)) - {"help"}
+    known = _flags(TrainOptions)
+    assert {re.sub(r"(^|\.)no-", r"\1", flag) for flag in shown} == known
+
+
+def test_a_path_with_brackets(capsys, tmp_path):
+    out = tmp_path / "[bold]x[/y]"
+    assert main(["train", TINY, "--epochs", "1", "--data.no-augment", "--out", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):

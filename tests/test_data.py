@@ -97,6 +97,10 @@ def test_event_errors():
         saccade_events(np.zeros((8, 8)))
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         saccade_events(np.full((1, 8, 8), 16.0))
+    with pytest.raises(ValueError, match="more than 255"):
+        saccade_events(np.random.default_rng(0).random((1, 8, 8)), steps=1, threshold=0.01)
+    with pytest.raises(ValueError, match="threshold must be positive"):
+        saccade_events(np.zeros((1, 8, 8)), threshold=0)
     with pytest.raises(ValueError, match="from 1 to 90"):
         saccade_events(np.zeros((1, 8, 8)), steps=91)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staa import ops
-from staa.ops import SURROGATES, direct, integrate, latency, lif, lif_reference, rate, scan, spike
+from staa.ops import SURROGATES, direct, fire, integrate, latency, lif, lif_reference, rate, scan
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -65,7 +65,7 @@ def test_equals_a_numpy_loop_exactly(reset, steps):
 @pytest.mark.parametrize("name", SURROGATES)
 def test_gradients_of_the_smooth_relaxation(name, reset, monkeypatch):
     """With S(u) in the place of the step, autograd and finite differences agree in every argument."""
-    monkeypatch.setattr(scan, "spike", lambda u, surrogate: surrogate(u))
+    monkeypatch.setattr(scan, "fire", lambda u, surrogate: surrogate(u))
     values = [
         torch.randn(3, 2, 2),
         torch.randn(2, 2),
@@ -109,7 +109,7 @@ def test_surrogate_slopes_are_the_published_ones():
     }
     for name, slope in expected.items():
         w = u.clone().requires_grad_()
-        torch.testing.assert_close(torch.autograd.grad(spike(w, SURROGATES[name]).sum(), w)[0], slope)
+        torch.testing.assert_close(torch.autograd.grad(fire(w, SURROGATES[name]).sum(), w)[0], slope)
 
 
 ORACLES = {
@@ -211,6 +211,10 @@ def test_compiled_equals_eager():
         (dict(x=torch.randn(0, 2)), "at least one time step"),
         (dict(x=torch.ones(3, 2, dtype=torch.int64)), "float tensor"),
         (dict(x=torch.randn(3, 2), v=torch.zeros(3)), "the shape of one step"),
+        (dict(x=torch.randn(3, 2), v=torch.zeros(2).double()), "must be torch.float32"),
+        (dict(x=torch.randn(3, 2, 1), decay=torch.ones(4)), "decay must broadcast with one step"),
+        (dict(x=torch.randn(3, 2, 1), threshold=torch.ones(5)), "threshold must broadcast"),
+        (dict(x=torch.randn(3, 2), gain=torch.ones(1, 1, 2)), "gain must broadcast"),
         (dict(x=torch.randn(3, 2), scale=torch.ones(2, 2)), "scale must broadcast"),
         (dict(x=torch.randn(3, 2), shift=torch.ones(2)), "shift must broadcast"),
         (dict(x=torch.randn(3, 2), reset="soft"), 'reset must be "zero" or "subtract"'),
@@ -218,13 +222,13 @@ def test_compiled_equals_eager():
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        lif(arguments.pop("x"), arguments.pop("v", None), decay=0.5, **arguments)
+        lif(arguments.pop("x"), arguments.pop("v", None), **{"decay": 0.5, **arguments})
 
 
 def test_spikes_keep_the_value_of_the_step_for_extreme_membranes():
     u = torch.tensor([1e30, -1e30, 5e-45, -5e-45, 0.0])
     for surrogate in SURROGATES.values():
-        assert spike(u, surrogate).tolist() == [1, 0, 1, 0, 1]
+        assert fire(u, surrogate).tolist() == [1, 0, 1, 0, 1]
 
 
 def test_encoders():

@@ -31,7 +31,7 @@ def stop_after(count):
 
 def same(a, b):
     assert a.keys() == b.keys()
-    for key in a:
+    for key in a.keys() - {"seconds"}:
         if isinstance(a[key], dict):
             same(a[key], b[key])
         elif isinstance(a[key], torch.Tensor):
@@ -98,7 +98,7 @@ def test_a_run_folder_holds_the_whole_truth(tmp_path):
     assert environment["torch"] == torch.__version__
     assert environment["data"]["split"] == "tiny"
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in log] == ["start", "epoch", "step", "epoch", "end", "result"]
+    assert [e["event"] for e in log] == ["environment", "start", "epoch", "step", "epoch", "end", "result"]
     result = json.loads((folder / "result.json").read_text())
     assert result["test_accuracy"] == events[-1]["test_accuracy"] == log[-1]["test_accuracy"]
     assert evaluate_run(folder)["loss"] == result["test_loss"]
@@ -172,11 +172,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    recipe = replace(tiny.recipe, epochs=1, optim=replace(tiny.recipe.optim, name="sgd", lr=1e30, clip=None, warmup_epochs=0))
-    with pytest.raises(FloatingPointError, match="last good checkpoint is kept"):
-        finish(recipe, tmp_path / "run")
+    optim = replace(tiny.recipe.optim, name="sgd", lr=math.inf, clip=None, warmup_epochs=0)
+    with pytest.raises(FloatingPointError, match="a weight is not finite after step 1; the last good checkpoint is kept"):
+        finish(replace(tiny.recipe, max_steps=1, optim=optim), tmp_path / "run")
     state = load_checkpoint(tmp_path / "run")
     assert all(p.isfinite().all() for p in state["model"].values())
+    assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
 def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
@@ -224,12 +225,85 @@ def test_what_resume_refuses(tmp_path):
     finish(tiny.recipe, tmp_path / "a", stop=stop_after(2))
     with pytest.raises(ValueError, match="holds a run already"):
         finish(tiny.recipe, tmp_path / "a")
-    with pytest.raises(ValueError, match="belongs to another recipe"):
+    told = list(run(replace(tiny.recipe, expect="told otherwise"), tmp_path / "a", resume=tmp_path / "a", stop=lambda: True))
+    assert told[-1]["step"] == 3  # texts about a recipe do not make it another
+    with pytest.raises(ValueError, match=r"another recipe \(its, yours\): epochs: 2, 3"):
         finish(replace(tiny.recipe, epochs=3), tmp_path / "a", resume=tmp_path / "a")
+    finish(replace(tiny.recipe, seed=5), tmp_path / "b", stop=stop_after(2))
+    with pytest.raises(ValueError, match=r"belongs to another recipe \(its, the run's\): seed: 5, 0"):
+        finish(tiny.recipe, tmp_path / "a", resume=tmp_path / "b" / "last.pt")
     environment = tmp_path / "a" / "environment.json"
     environment.write_text(environment.read_text().replace('"split": "tiny"', '"split": "other"'))
     with pytest.raises(ValueError, match="split differs"):
         finish(tiny.recipe, tmp_path / "a", resume=tmp_path / "a")
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_over(tmp_path):
+    whole = finish(tiny.recipe, tmp_path / "a")
+    finish(tiny.recipe, tmp_path / "b", stop=stop_after(1))
+    for name in ("last.pt", "environment.json"):
+        (tmp_path / "b" / name).unlink()
+    again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b")
+    assert again[-1]["test_loss"] == whole[-1]["test_loss"]
+
+
+def test_a_folder_is_one_process_s_alone(tmp_path):
+    first = run(tiny.recipe, tmp_path / "run")
+    next(first)
+    with pytest.raises(ValueError, match="in use by another process"):
+        finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")
+    first.close()
+    assert finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")[-1]["event"] == "result"
+
+
+def test_a_log_line_lost_or_cut_in_a_crash_is_mended(tmp_path):
+    finish(tiny.recipe, tmp_path / "run", stop=stop_after(5))
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_text().splitlines()
+    assert json.loads(lines[-1])["event"] == "interrupted"
+    log.write_text("\n".join(lines[:-2]) + '\n{"time": 1, "eve')  # the epoch's line is gone, another cut off
+    finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")
+    epochs = [line for line in log.read_text().splitlines() if '"event": "epoch"' in line]
+    assert [json.loads(line)["epoch"] for line in epochs] == [1, 2]
+
+
+def test_resume_keeps_where_the_run_came_from(tmp_path):
+    finish(tiny.recipe, tmp_path / "run", stop=stop_after(2))
+    before = (tmp_path / "run" / "environment.json").read_bytes()
+    finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")
+    assert (tmp_path / "run" / "environment.json").read_bytes() == before
+    assert (tmp_path / "run" / "log.jsonl").read_text().count('"event": "environment"') == 2
+
+
+def test_load_refuses_another_run_s_checkpoint(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        finish(replace(tiny.recipe, epochs=1, seed=seed), tmp_path / name)
+    (tmp_path / "a" / "last.pt").write_bytes((tmp_path / "b" / "last.pt").read_bytes())
+    with pytest.raises(ValueError, match="belongs to another recipe"):
+        staa.load(tmp_path / "a")
+
+
+def test_files_of_one_s_own_can_be_named_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "sibling.py").write_text("DECAY = 0.5\n")
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom sibling import DECAY\n"
+        "from staa.neurons import LIF\n@dataclass\nclass Make:\n    decay: float = DECAY\n"
+        "    def __call__(self, channels):\n        return LIF(decay=self.decay)\nmake = Make()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    finish(replace(tiny.recipe, epochs=1, model=replace(tiny.recipe.model, neuron="own.py:make")), tmp_path / "run")
+    monkeypatch.chdir("/")
+    assert staa.load(tmp_path / "run").stages[0][1].neuron.decay == 0.5
+    (tmp_path / "broken.py").write_text("what\n")
+    with pytest.raises(ValueError, match=r"broken.py can't be imported: NameError: name 'what' is not defined"):
+        staa.build.find_recipe(str(tmp_path / "broken.py") + ":recipe")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bfloat16_trains_on_a_cpu_when_asked_for(tmp_path, precision):
+    recipe = replace(tiny.recipe, precision=precision, epochs=8)
+    assert finish(recipe, tmp_path / "run")[-1]["test_accuracy"] == 1.0
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["precision"] == precision
 
 
 def test_weight_decay_is_for_convolutions_and_linear_layers_alone():

@@ -13,7 +13,6 @@ x and are constant over H × W; None stands for 1 and 0.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -189,10 +188,12 @@ class STAA(nn.Module):
     paper's). `forward(x)` is the plain form; `affine(x)` -> (scale, shift) says the same for the neuron to fold.
 
     position: factory (steps, channels), context: factory (channels), step: factory (steps) of a module with forward(x)
-    and affine(x, scale, shift); None leaves the part out (the ablations). causal=True: the gate of step t sees steps ≤ t
-    only. steps=None: any T; position encoding left out, step attention replaced by a per-step ChannelGate.
+    and affine(x, scale, shift); None leaves the part out (the ablations). reduction is the default context's. causal=True:
+    the gate of step t sees steps ≤ t only. steps=None: any T; position encoding left out, step attention replaced by a
+    per-step ChannelGate.
 
-    x: [T, N, C, H, W]. Raises ValueError where T, C or the rank do not fit, or dropout leaves [0, 1].
+    x: [T, N, C, H, W]. Raises ValueError where T, C or the rank do not fit, dropout leaves [0, 1], or a
+    part of one's own does not go with causal=True or steps=None.
     """
 
     acts_on = "current"
@@ -213,21 +214,26 @@ class STAA(nn.Module):
         super().__init__()
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout is a probability in [0, 1], got {dropout}")
-        if context is GlobalContext:
-            context = partial(GlobalContext, reduction=reduction)
-        if step is StepAttention:
-            step = partial(StepAttention, causal=causal)
+        if steps is None and (position not in (None, PositionEncoding) or step not in (None, StepAttention)):
+            raise ValueError("steps=None takes no position= or step= of your own: they would need a number of steps")
         self.steps, self.channels, self.dropout = steps, channels, dropout
-        self.position = position(steps, channels) if position and steps is not None else None
-        self.context = context(channels) if context else None
-        if step and steps is None:
-            self.step: nn.Module | None = ChannelGate(channels, reduction)
-        else:
-            self.step = step(steps) if step and steps is not None else None
+        self.position: nn.Module | None = None
+        self.context: nn.Module | None = None
+        self.step: nn.Module | None = None
+        if position is not None and steps is not None:
+            self.position = position(steps, channels)
+        if context is not None:
+            self.context = GlobalContext(channels, reduction) if context is GlobalContext else context(channels)
+        if step is not None and steps is None:
+            self.step = ChannelGate(channels, reduction)
+        elif step is not None and steps is not None:
+            self.step = StepAttention(steps, causal=causal) if step is StepAttention else step(steps)
         for part in self.parts():
             if not hasattr(part, "affine"):
                 raise ValueError(f"{type(part).__name__} needs affine(x, scale, shift) beside forward(x) to stand in STAA")
         self.causal = all(getattr(part, "causal", False) for part in self.parts())
+        if causal and not self.causal:
+            raise ValueError("causal=True, but a part of your own does not say causal = True")
 
     def forward(self, x: Tensor) -> Tensor:
         _check_shape(self, x, self.steps, self.channels)

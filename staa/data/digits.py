@@ -1,8 +1,9 @@
 """digits-events: the 1,797 handwritten digits of scikit-learn seen by a simulated event camera. The events are simulated.
 
 N-MNIST (Orchard et al. 2015) showed images to an event sensor moving along three saccades. `saccade_events` does the
-same in a simulation: a real digit (UCI optical recognition of handwritten digits, 8 × 8, by 43 writers) moves along the
-three sides of a triangle before a sensor that reports changes of log intensity.
+same in a simulation: a real digit (8 × 8; the test part of UCI's optical recognition of handwritten digits, by 13 writers)
+moves along the three sides of a triangle before a sensor that reports changes of log intensity. Our split is by sample, so
+the same writers are in the training and the test part.
 """
 
 from functools import partial
@@ -39,10 +40,13 @@ def saccade_events(
     Moments are binned into T = steps frames of equal duration. Channel 0 counts ON events (brighter), channel 1 OFF.
     No noise: the same image gives the same events. Lengths are in pixels, thresholds in natural-log units. uint8.
 
-    Raises ValueError on images of another rank or range, or samples < steps.
+    Raises ValueError on images of another rank or range, samples < steps, a threshold that is not positive, or one so low
+    that a bin would hold more than 255 events.
     """
     if images.ndim != 3 or images.min() < 0 or images.max() > 1:
         raise ValueError(f"images must be [N, h, w] with values in [0, 1], got {images.shape} up to {images.max()}")
+    if threshold <= 0:
+        raise ValueError(f"threshold must be positive, got {threshold}")
     if not 1 <= steps <= samples:
         raise ValueError(f"steps must be from 1 to {samples}, the moments simulated; got {steps}")
     times = np.linspace(0, 3, samples + 1)
@@ -50,15 +54,17 @@ def saccade_events(
     path_x = np.interp(times, range(4), amplitude * np.cos(angles))
     path_y = np.interp(times, range(4), amplitude * np.sin(angles))
     level = np.log(0.05 + _look(images, size, digit, path_x[0], path_y[0]))
-    frames = np.zeros((len(images), steps, 2, size, size), np.uint8)
+    frames = np.zeros((len(images), steps, 2, size, size), np.int32)
     for i in range(1, samples + 1):
         change = np.log(0.05 + _look(images, size, digit, path_x[i], path_y[i])) - level
         count = np.trunc(change / threshold)
         level += count * threshold
         frame = frames[:, (i - 1) * steps // samples]
-        frame[:, 0] += np.maximum(count, 0).astype(np.uint8)
-        frame[:, 1] += np.maximum(-count, 0).astype(np.uint8)
-    return frames
+        frame[:, 0] += np.maximum(count, 0).astype(np.int32)
+        frame[:, 1] += np.maximum(-count, 0).astype(np.int32)
+    if frames.max(initial=0) > 255:
+        raise ValueError(f"threshold {threshold} gives up to {frames.max()} events a bin, more than 255: raise it, or steps")
+    return frames.astype(np.uint8)
 
 
 def _look(images: np.ndarray, size: int, digit: int, dx: float, dy: float) -> np.ndarray:

@@ -48,16 +48,16 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def site_factory(
-    neuron: NeuronFactory, attention: AttentionFactory | None, steps: int | None, where: Sites | None
+    neuron: NeuronFactory, attention: AttentionFactory | None, steps: int | None, where: Sites | None, channels: int
 ) -> Callable[..., Site]:
     """Returns make(channels, at="inner" | "last" | "stem") -> Site, with attention where `where` asks for it.
 
     where: "all", "last-of-stage" (the last neuron of each stage) or "stem" (the last neuron of the stem); None is the
-    attention's own default. Raises ValueError on another name.
+    default of the attention, asked of one for `channels`. Raises ValueError on another name.
     """
     if where is None and attention is not None:
         with torch.device("meta"):  # ask one instance, without touching the random state
-            where = getattr(attention(steps, 8), "default_sites", "all")
+            where = getattr(attention(steps, channels), "default_sites", "all")
     if where not in (None, "all", "last-of-stage", "stem"):
         raise ValueError(f'sites must be "all", "last-of-stage" or "stem", got {where!r}')
     wanted = {"all": {"inner", "last", "stem"}, "last-of-stage": {"last"}, "stem": {"stem"}}.get(where or "", set())

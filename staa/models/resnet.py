@@ -11,15 +11,9 @@ from staa.models.parts import AttentionFactory, ConvNorm, NeuronFactory, Readout
 from staa.neurons import LIF
 
 
-class ConvShortcut(nn.Module):
+def conv_shortcut(inputs: int, outputs: int, stride: int) -> ConvNorm:
     """1×1 convolution with the block's stride, then BatchNorm."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.project = ConvNorm(inputs, outputs, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(x)
+    return ConvNorm(inputs, outputs, 1, stride)
 
 
 class PoolShortcut(nn.Module):
@@ -91,7 +85,7 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         self.steps, self.in_channels, self.pool = steps, in_channels, pool
-        site = site_factory(neuron, attention, steps, sites)
+        site = site_factory(neuron, attention, steps, sites, scaled(stem[0][0], width))
         self.stem, channels = nn.Sequential(), in_channels
         for i, (outputs, kernel, stride) in enumerate(stem):
             outputs = scaled(outputs, width)
@@ -115,7 +109,9 @@ class ResNet(nn.Module):
 
 
 # ResNet-19 for 32 × 32 images; 12,569,226 parameters at 10 classes.
-resnet19 = partial(ResNet, stem=[(128, 3, 1)], pool=None, stages=[(128, 3, 1), (256, 3, 2), (512, 2, 2)], shortcut=ConvShortcut)
+resnet19 = partial(
+    ResNet, stem=[(128, 3, 1)], pool=None, stages=[(128, 3, 1), (256, 3, 2), (512, 2, 2)], shortcut=conv_shortcut
+)
 # ResNet-20 (modified), the authors' name: not the 16-to-64-channel net of He et al.; 11,247,946 at 10 classes.
 resnet20 = partial(
     ResNet,
@@ -130,12 +126,12 @@ resnet18 = partial(
     stem=[(64, 7, 2)],
     pool=pool3,
     stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
-    shortcut=ConvShortcut,
+    shortcut=conv_shortcut,
 )
 resnet34 = partial(
     ResNet,
     stem=[(64, 7, 2)],
     pool=pool3,
     stages=[(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)],
-    shortcut=ConvShortcut,
+    shortcut=conv_shortcut,
 )

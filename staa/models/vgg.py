@@ -43,7 +43,7 @@ class VGGSNN(nn.Module):
         if size < 2 ** len(STAGES):
             raise ValueError(f"vggsnn halves its input {len(STAGES)} times: size must be at least 16, got {size}")
         self.steps, self.in_channels, self.size = steps, in_channels, size
-        site = site_factory(neuron, attention, steps, sites)
+        site = site_factory(neuron, attention, steps, sites, scaled(STAGES[0][0], width))
         self.stages, channels = nn.ModuleList(), in_channels
         for i, stage in enumerate(STAGES):
             layers = nn.Sequential()

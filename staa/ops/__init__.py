@@ -2,7 +2,7 @@
 
 from staa.ops.encode import direct, latency, rate
 from staa.ops.scan import integrate, lif, lif_reference
-from staa.ops.spike import SURROGATES, Surrogate, arctan, fast_sigmoid, rectangle, sigmoid, spike, triangle
+from staa.ops.spike import SURROGATES, Surrogate, arctan, fast_sigmoid, fire, rectangle, sigmoid, triangle
 
 __all__ = [
     "SURROGATES",
@@ -10,6 +10,7 @@ __all__ = [
     "arctan",
     "direct",
     "fast_sigmoid",
+    "fire",
     "integrate",
     "latency",
     "lif",
@@ -17,6 +18,5 @@ __all__ = [
     "rate",
     "rectangle",
     "sigmoid",
-    "spike",
     "triangle",
 ]

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from staa.ops.spike import Surrogate, arctan, spike
+from staa.ops.spike import Surrogate, arctan, fire
 
 Reset = Literal["zero", "subtract"]
 
@@ -43,11 +43,21 @@ def lif(
 
     Raises ValueError on a wrong rank, dtype or shape, or an unknown reset.
     """
-    _check(x, v, scale, shift)
+    _check(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
     if reset not in ("zero", "subtract"):
         raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
-    options = dict(decay=decay, gain=gain, threshold=threshold, reset=reset, surrogate=surrogate)
-    return lif_reference(x, v, **options, detach_reset=detach_reset, scale=scale, shift=shift)  # type: ignore[arg-type]
+    return lif_reference(
+        x,
+        v,
+        decay=decay,
+        gain=gain,
+        threshold=threshold,
+        reset=reset,
+        surrogate=surrogate,
+        detach_reset=detach_reset,
+        scale=scale,
+        shift=shift,
+    )
 
 
 def lif_reference(
@@ -69,7 +79,7 @@ def lif_reference(
     spikes = []
     for i in _steps(current):
         u = decay * h + gain * i
-        s = spike(u - threshold, surrogate)
+        s = fire(u - threshold, surrogate)
         r = s.detach() if detach_reset else s
         h = u * (1 - r) if reset == "zero" else u - threshold * r
         spikes.append(s.to(x.dtype))
@@ -89,7 +99,7 @@ def integrate(
 
     Shapes, dtypes and errors as for `lif`. Returns (membranes [T, N, ...], the last one [N, ...]).
     """
-    _check(x, v, scale, shift)
+    _check(x, v, scale, shift, decay=decay, gain=gain)
     current = _current(x, scale, shift)
     v = torch.zeros_like(current[0]) if v is None else v
     trace = []
@@ -100,8 +110,7 @@ def integrate(
 
 
 def _current(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    if x.dtype in (torch.bfloat16, torch.float16):
-        x = x.float()  # eight bits of mantissa would lose small charges
+    x = x.to(_charge_dtype(x))
     if scale is not None:
         x = x * scale
     return x if shift is None else x + shift
@@ -117,18 +126,32 @@ def _join(steps: list[Tensor], x: Tensor) -> Tensor:
     return torch.cat(steps).unflatten(0, x.shape[:2])
 
 
-def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> None:
+def _charge_dtype(x: Tensor) -> torch.dtype:
+    """At least float32: the eight bits of bfloat16's mantissa would lose small charges."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | None, **constants: float | Tensor) -> None:
     if x.ndim < 2:
         raise ValueError(f"the current must be [T, N, ...], at least 2 dimensions, got shape {list(x.shape)}")
     if x.shape[0] == 0:
         raise ValueError(f"the current must have at least one time step, got shape {list(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"the current must be a float tensor, got {x.dtype}; call .float() on it")
-    if v is not None and v.shape != x.shape[1:]:
-        raise ValueError(f"the membrane must have the shape of one step {list(x.shape[1:])}, got {list(v.shape)}")
+    step = x.shape[1:]
+    if v is not None and (v.shape != step or v.dtype != _charge_dtype(x)):
+        raise ValueError(
+            f"the membrane must be {_charge_dtype(x)} of the shape of one step {list(step)}, got {v.dtype} {list(v.shape)}"
+        )
+    for name, value in constants.items():
+        if isinstance(value, Tensor) and not _broadcasts(value.shape, step):
+            raise ValueError(f"{name} must broadcast with one step {list(step)}, got {list(value.shape)}")
     for name, term in (("scale", scale), ("shift", shift)):
-        if term is None:
-            continue
-        fits = term.ndim == x.ndim and all(a in (1, b) for a, b in zip(term.shape, x.shape, strict=True))
-        if not fits:
+        if term is not None and not (term.ndim == x.ndim and _broadcasts(term.shape, x.shape)):
             raise ValueError(f"{name} must broadcast with the current {list(x.shape)}, got {list(term.shape)}")
+
+
+def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:
+    """Whether a tensor of `shape` expands to exactly `onto`."""
+    pairs = zip(reversed(shape), reversed(onto), strict=False)
+    return len(shape) <= len(onto) and all(a in (1, b) for a, b in pairs)

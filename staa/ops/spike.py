@@ -42,7 +42,7 @@ def fast_sigmoid(u: Tensor) -> Tensor:
 SURROGATES: dict[str, Surrogate] = {f.__name__: f for f in (rectangle, triangle, arctan, sigmoid, fast_sigmoid)}
 
 
-def spike(u: Tensor, surrogate: Surrogate) -> Tensor:
+def fire(u: Tensor, surrogate: Surrogate) -> Tensor:
     """Θ(u), exactly 0 or 1 with Θ(0) = 1, whose gradient is S'(u).
 
     S(u) − S(u) is exactly zero in floating point, so the sum below keeps the value of the step and the slope of S.
