@@ -38,7 +38,7 @@ cifar100_resnet20_tiny_staa = Recipe(
     expect="TODO",
     data=Data(name="cifar100"),
     model=Model(name="resnet20", steps=2, width=0.25),
-    optim=Optim(name="sgd", lr=0.1, min_lr=1e-5),
+    optim=Optim(name="sgd", lr=0.1, min_lr=1e-5, weight_decay=5e-3),
     epochs=1,
     max_steps=300,
     batch_size=64,
