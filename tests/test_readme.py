@@ -13,6 +13,7 @@ from staa.cli import COMMANDS
 from staa.layers import PerStep
 from staa.neurons import LIF
 from staa.ops import direct
+from staa.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,6 +54,17 @@ def test_examples_run(script):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_nothing_is_left_to_do_and_links_lead_somewhere():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
+    for page in pages:
+        text = page.read_text()
+        assert "TODO" not in text, page
+        for link in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (page.parent / link).exists(), (page, link)
+    for recipe in RECIPES.values():
+        assert "TODO" not in recipe.expect + recipe.summary + recipe.source
 
 
 def test_contributing_is_short():
