@@ -21,7 +21,7 @@ from torch import nn
 
 import staa
 from staa.attention import ATTENTIONS
-from staa.checkpoint import BEST, LAST, exclusive, load_checkpoint, load_weights, save_text
+from staa.checkpoint import BEST, LAST, exclusive, has_checkpoint, load_checkpoint, load_weights, save_text
 from staa.config import Recipe, differences, from_json, to_json
 from staa.data import DATASETS, Batches, Samples, Source
 from staa.evaluate import evaluate
@@ -45,6 +45,8 @@ def find(name: str, known: Mapping[str, Any], what: str) -> Any:
     path, colon, attribute = name.rpartition(":")
     if colon and path.endswith(".py"):
         return _from_file(Path(path), attribute)
+    if name.endswith(".py"):
+        raise ValueError(f"{name} is a file: name what it defines, as in {name}:recipe")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     raise ValueError(f"unknown {what} {name!r}; {hint}")
@@ -55,7 +57,10 @@ def find_recipe(name: str) -> Recipe:
     recipe = find(name, RECIPES, "recipe")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{name} is a {type(recipe).__name__}, not a staa.Recipe")
-    return recipe if recipe.name else replace(recipe, name=name.rpartition(":")[2])
+    path, colon, attribute = name.rpartition(":")
+    if colon:  # what a recipe file names is looked for beside it
+        recipe = with_absolute_paths(recipe, Path(path).parent)
+    return recipe if recipe.name else replace(recipe, name=attribute)
 
 
 def build_source(recipe: Recipe, data_root: Path) -> Source:
@@ -72,10 +77,14 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     attention = find(config.attention, ATTENTIONS, "attention") if config.attention is not None else None
     if "size" in inspect.signature(model).parameters:  # its readout depends on the input's size
         model = partial(model, size=size)
-    built = model(
-        classes, in_channels=channels, steps=config.steps, neuron=neuron, attention=attention, sites=config.sites,
-        width=config.width,
-    )  # fmt: skip
+    options = dict(in_channels=channels, steps=config.steps, neuron=neuron, attention=attention)
+    try:
+        built = model(classes, **options, sites=config.sites, width=config.width)
+    except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
+        raise ValueError(
+            f"the network can't be built ({type(error).__name__}: {error}); a model is called with (num_classes, *, "
+            f"in_channels, steps, neuron, attention, sites, width), a neuron with (channels), attention with (steps, channels)"
+        ) from error
     return built.to(memory_format=torch.channels_last)
 
 
@@ -85,6 +94,8 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("it must be cpu, cuda or mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} can't be used here: {str(error).splitlines()[0]}") from error
@@ -126,15 +137,18 @@ def run(
             raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or choose another --out")
         if resume is not None:
             check_same_recipe(folder, recipe)
-        if resume is not None and (folder / RESULT).is_file():
-            yield {"event": "result", **_read_json(folder / RESULT)}
+        if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
+            result = _read_json(folder / RESULT)
+            if not {"test_accuracy", "test_loss", "test_samples"} <= result.keys():
+                raise ValueError(f"{folder / RESULT} is broken; delete it and resume the run to write it anew")
+            yield {"event": "result", **result}
             return
         state = None
-        if resume is not None and (resume.is_file() or (folder / LAST).is_file()):
+        if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
             state = load_checkpoint(resume)
             _check_origin(state, recipe, resume)
         source = build_source(recipe, data_root)
-        if state is not None:
+        if state is not None and (folder / ENVIRONMENT).is_file():
             _check_split(folder, source)
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, classes=source.classes, channels=source.channels, size=source.size).to(chosen)
@@ -157,8 +171,9 @@ def run(
         environment = _environment(source, model, chosen, precision, data_root)
         if state is None:
             save_text(folder / RECIPE, to_json(recipe))
+        if state is None or not (folder / ENVIRONMENT).is_file():
             save_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-        elif state["report"]:
+        if state is not None and state.get("report"):
             _log_once(folder, state["report"])  # saved, but the process may have died before it was logged
         _log(folder, {"event": "environment", **environment})
 
@@ -191,12 +206,12 @@ def run(
             yield {"event": "result", **result}
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with each `my_file.py:name` in it made absolute, so that a run can be read from anywhere."""
+def with_absolute_paths(recipe: Recipe, base: Path = Path()) -> Recipe:
+    """The recipe with each `my_file.py:name` in it made absolute (from `base`), so that a run can be read from anywhere."""
 
     def absolute(name: str | None) -> str | None:
         path, colon, attribute = (name or "").rpartition(":")
-        return f"{Path(path).resolve()}:{attribute}" if colon and path.endswith(".py") else name
+        return f"{(base / path).resolve()}:{attribute}" if colon and path.endswith(".py") else name
 
     model = {key: absolute(getattr(recipe.model, key)) for key in ("name", "neuron", "attention")}
     data = replace(recipe.data, name=absolute(recipe.data.name) or "")
@@ -220,8 +235,10 @@ def read_environment(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
     environment = _read_json(path)
-    if not {"split", "classes", "channels", "size"} <= environment.get("data", {}).keys() or "data_root" not in environment:
-        raise ValueError(f"{path} is broken: it does not say what the data were")
+    about = environment.get("data")
+    sizes = [about.get(key) for key in ("classes", "channels", "size")] if isinstance(about, dict) else [None]
+    if not all(isinstance(n, int) and n > 0 for n in sizes) or not isinstance(environment.get("data_root"), str):
+        raise ValueError(f"{path} is broken: it does not say what the data were; delete it and resume the run to write it anew")
     return environment
 
 
@@ -252,6 +269,8 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] = "last") -
     about = read_environment(folder)["data"]
     with torch.random.fork_rng(devices=[]):
         model = build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
+    if weights not in ("last", "best"):
+        raise ValueError(f'weights must be "last" or "best", got {weights!r}')
     if weights == "best":
         load_weights(model, _read_safetensors(folder / BEST), folder / BEST)
     else:
@@ -310,7 +329,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is broken: {error}") from error
+        raise ValueError(f"{path} is broken ({error}); delete it and resume the run to write it anew") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} is broken: it holds no object")
     return values
@@ -331,7 +350,7 @@ def _from_file(path: Path, attribute: str) -> Any:
         sys.path.insert(0, str(path.parent))
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise ValueError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
         finally:
@@ -354,7 +373,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_split(folder: Path, source: Source) -> None:
-    if read_environment(folder)["data"]["split"] != source.split:
+    if read_environment(folder)["data"].get("split") != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
 
 

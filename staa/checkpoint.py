@@ -74,8 +74,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises FileNotFoundError where there is none, ValueError where it is truncated or corrupt (every byte is checked).
     """
     path = path / LAST if path.is_dir() else path
+    before = path.with_name(PREVIOUS)
+    advice = f"; the checkpoint before it is there: --resume {before}" if before != path and before.is_file() else ""
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}: give a run folder with a {LAST}, or a checkpoint in one")
+        raise FileNotFoundError(f"no checkpoint at {path}{advice or ': give a run folder, or a checkpoint in one'}")
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
@@ -85,12 +87,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:  # whole, but it would run code
         raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
     except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        before = path.with_name(PREVIOUS)
-        advice = f"; the checkpoint before it is there: --resume {before}" if before != path and before.is_file() else ""
         raise ValueError(f"{path} is truncated or corrupt ({error}){advice}") from error
     if not isinstance(state, dict) or "model" not in state or "step" not in state:
         raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
     return state
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder ever had a checkpoint, be it lost since."""
+    return any((folder / name).exists() for name in (LAST, PREVIOUS, BEST))
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], origin: Path) -> None:

@@ -21,8 +21,8 @@ from urllib.error import URLError
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 import staa
 from staa.build import (
@@ -158,38 +158,44 @@ def train(args: list[str]) -> int:
 def _train_one(recipe: Recipe, target: Path, options: TrainOptions, stop: Callable[[], bool]) -> dict[str, Any] | None:
     """Train one seed with progress on the screen; the result, or None when interrupted."""
     resume = target if options.resume is not None and _is_run(target) else None
+    if target.is_file() and resume is None:
+        raise ValueError(f"--out is a run folder, but {target} is a file")
     folder = target.parent if target.is_file() else target
     root = options.data_root or Path("data")
     if resume is not None and options.data_root is None and (folder / ENVIRONMENT).is_file():
         root = Path(read_environment(folder)["data_root"])
     events = run(recipe, folder, data_root=root, device=options.device, resume=resume, stop=stop)
-    out.print(f"{recipe.name}, seed {recipe.seed} → {folder}" + (" (resumed)" if resume else ""))
-    return _render(events, folder)
+    return _render(events, f"{recipe.name}, seed {recipe.seed}", folder)
 
 
-def _render(events: Iterator[dict[str, Any]], folder: Path) -> dict[str, Any] | None:
+def _render(events: Iterator[dict[str, Any]], title: str, folder: Path) -> dict[str, Any] | None:
     """Show a run's events; returns its result."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
-        TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-    )  # fmt: skip
+    steps = 0
+    columns = (BarColumn(12), TextColumn("{task.fields[at]} ETA"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
     speed = None
     began = time.perf_counter()
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        bar = progress.add_task("training", total=None, figures="")
+        bar = progress.add_task("", total=None, at="preparing …", figures="")
         for event in events:
             kind = event["event"]
             if kind == "start":
-                progress.update(bar, total=event["steps"], completed=event["step"])
+                out.print(f"{title} → {folder}" + (f", from step {event['step']}" if event["step"] else ""))
+                steps = event["steps"]
+                progress.update(bar, total=steps, completed=event["step"], at=f"{event['step']}/{steps}")
             elif kind == "step":
                 now = event["samples"] / event["seconds"]
                 speed = now if speed is None else 0.9 * speed + 0.1 * now
                 rates = event["rates"]
-                firing = f" · firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
-                figures = f"loss {event['loss']:.4f} · accuracy {event['accuracy']:.1%} · {speed:.0f} samples/s{firing}"
-                progress.update(bar, completed=event["step"], figures=figures)
+                figures = f"loss {event['loss']:.3f} acc {event['accuracy']:.1%} {speed:.0f}/s"
+                firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
+                progress.update(
+                    bar,
+                    completed=event["step"],
+                    at=f"{event['step']}/{steps}",
+                    figures=figures + (firing if out.width >= 100 else ""),
+                )
                 if event["step"] % LOG_EVERY == 0:
-                    out.print(f"  step {event['step']:>5}  {figures}")
+                    out.print(f"  step {event['step']:>5}  {figures}{firing}")
             elif kind == "warning":
                 out.print(f"warning: {event['text']}", style="yellow")
             elif kind == "epoch":
@@ -233,11 +239,11 @@ def evaluate(args: list[str]) -> int:
 def recipes(args: list[str]) -> int:
     """list the recipes"""
     _parse(RecipesOptions, args, "staa recipes")
-    table = Table("recipe", "network", "T", "length", "expect", box=None, pad_edge=False)
+    table = Table(Column("recipe", no_wrap=True), "network", "T", "length", "expect", box=None, pad_edge=False)
     for r in RECIPES.values():
         network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
         length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
-        table.add_row(f"{r.name}\n[dim]  {r.summary}[/dim]", network, str(r.model.steps or "any"), length, r.expect)
+        table.add_row(r.name, network, str(r.model.steps or "any"), length, r.expect)
     Console(highlight=False).print(table)
     out.print("\nstaa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
     return 0

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import math
+import re
+import types
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tyro.conf import Suppress  # texts about a recipe are no options of the command line
 
@@ -18,6 +21,9 @@ class Data:
     """Share of the training set held out for validation, stratified; 0 holds out none."""
     augment: bool = True
     """Augment training samples: random crop (and flip, for photographs)."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "data.")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Model:
     """Attention, None for a plain network, or my_file.py:function."""
     sites: Literal["all", "last-of-stage", "stem"] | None = None
     """Where attention goes; None: its own default."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "model.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,9 @@ class Optim:
     """Epochs of linear warm-up."""
     clip: float | None = None
     """Largest norm of the whole gradient; None: no clipping."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "optim.")
 
 
 @dataclass(frozen=True)
@@ -87,16 +99,20 @@ class Recipe:
     """Seed of every random number of the run."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
+        _require(bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)), "a recipe's name has letters, digits, _ . + -", self.name)
+        _require(0 <= self.seed < 2**63, "seed is from 0 to 2**63 - 1", self.seed)
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
         _require(self.max_steps is None or self.max_steps >= 1, "max_steps must be at least 1", self.max_steps)
         _require(0 <= self.data.validation < 1, "data.validation is a share in [0, 1)", self.data.validation)
         _require(0 <= self.label_smoothing < 1, "label_smoothing is in [0, 1)", self.label_smoothing)
-        _require(self.optim.lr > 0, "optim.lr must be positive", self.optim.lr)
+        _require(0 < self.optim.lr < math.inf, "optim.lr must be positive and finite", self.optim.lr)
+        _require(0 <= self.optim.momentum < 1, "optim.momentum is in [0, 1)", self.optim.momentum)
         _require(0 <= self.optim.min_lr <= self.optim.lr, "optim.min_lr is from 0 to optim.lr", self.optim.min_lr)
         _require(self.optim.clip is None or self.optim.clip > 0, "optim.clip must be positive", self.optim.clip)
         _require(self.optim.warmup_epochs >= 0, "optim.warmup_epochs can't be negative", self.optim.warmup_epochs)
-        _require(self.optim.weight_decay >= 0, "optim.weight_decay can't be negative", self.optim.weight_decay)
+        _require(0 <= self.optim.weight_decay < math.inf, "optim.weight_decay is finite, from 0 on", self.optim.weight_decay)
         _require(self.model.steps is None or self.model.steps >= 1, "model.steps must be at least 1", self.model.steps)
         _require(self.model.width > 0, "model.width must be positive", self.model.width)
 
@@ -140,6 +156,25 @@ def _filled(kind: Any, values: dict[str, Any], prefix: str) -> Any:
     if unknown:
         raise ValueError(f"this recipe is of another version of staa: unknown {', '.join(prefix + k for k in sorted(unknown))}")
     return kind(**values)
+
+
+def _check_types(values: Any, prefix: str = "") -> None:
+    """Raises ValueError for a field whose value is not of its annotated type; a whole number passes for a float."""
+    for name, hint in get_type_hints(type(values)).items():
+        value, allowed = getattr(values, name), _alternatives(hint)
+        if type(value) in allowed or (isinstance(value, str) and value in allowed) or (float in allowed and type(value) is int):
+            continue
+        names = ", ".join("None" if a is type(None) else a.__name__ if isinstance(a, type) else repr(a) for a in allowed)
+        raise ValueError(f"{prefix}{name} must be {names}; got {value!r}")
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The types and literal values an annotation allows."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    if get_origin(hint) in (types.UnionType, Union):
+        return [a for part in get_args(hint) for a in _alternatives(part)]
+    return [hint]
 
 
 def _require(fine: bool, rule: str, given: Any) -> None:

@@ -62,6 +62,9 @@ def train(
     report: dict[str, Any] = {}
 
     if state is not None:
+        lacking = {"model", "optimizer", "schedule", "step", "best", "sums", "rates", "report"} - state.keys()
+        if lacking:
+            raise ValueError(f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}: it is not whole")
         load_weights(model, state["model"], folder)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -101,7 +104,7 @@ def train(
             if not math.isfinite(value.item()):
                 raise FloatingPointError(
                     f"the loss is {value.item()} at step {step + 1} (epoch {epoch + 1}); the last good checkpoint is kept in "
-                    f"{folder}; try a lower learning rate or gradient clipping"
+                    f"{folder}; try a lower learning rate or gradient clipping in a new run"
                 )
             optimizer.zero_grad()
             value.backward()

@@ -57,6 +57,36 @@ def test_damage_is_noticed_and_the_way_out_named(tmp_path, damage):
     assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
 
 
+def test_a_lost_checkpoint_is_never_started_over(tmp_path):
+    for _ in run(tiny.recipe, tmp_path / "run", stop=lambda: True):
+        pass
+    before = (tmp_path / "run" / "previous.pt").read_bytes()
+    (tmp_path / "run" / "last.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last.pt; .*--resume .*previous.pt"):
+        list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
+    assert (tmp_path / "run" / "previous.pt").read_bytes() == before
+    events = list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run" / "previous.pt"))
+    assert events[-1]["event"] == "result"
+
+
+def test_a_finished_run_can_be_mended_from_the_checkpoint_before(tmp_path):
+    *_, result = run(tiny.recipe, tmp_path / "run")
+    (tmp_path / "run" / "last.pt").write_bytes(b"gone")
+    *_, again = run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run" / "previous.pt")
+    assert again == result
+    assert load_checkpoint(tmp_path / "run")["step"] == 10
+
+
+def test_a_checkpoint_that_lacks_something_is_named(tmp_path):
+    for _ in run(tiny.recipe, tmp_path / "run", stop=lambda: True):
+        pass
+    state = load_checkpoint(tmp_path / "run")
+    del state["sums"], state["best"]
+    torch.save(state, tmp_path / "run" / "last.pt")
+    with pytest.raises(ValueError, match="lacks best, sums"):
+        list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
+
+
 def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path)
@@ -85,7 +115,7 @@ def test_weights_of_another_network_are_named(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the file size as Linux does")
 def test_a_full_disk_leaves_the_old_files(tmp_path):
-    save_checkpoint(tmp_path, {"step": 1})
+    save_checkpoint(tmp_path, {"step": 1, "model": {}})
     save_weights(tmp_path / "best.safetensors", nn.Linear(2, 2))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -44,6 +44,12 @@ def complaint(capsys, *args, code=2):
         (["train", "cifar100-resnet20-tiny-staa", "--data-root", "nowhere"], "cifar100 is not under nowhere"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["train", "--device", "tpu"], "device 'tpu' can't be used here"),
+        (["train", "--device", "meta"], "it must be cpu, cuda or mps"),
+        (["train", tiny.__file__], "name what it defines, as in"),
+        (["train", "--model.width", "inf"], "width is a positive multiplier"),
+        (["train", "--model.attention", f"{tiny.__file__}:not_a_recipe"], "attention is a factory"),
+        (["train", "--model.neuron", f"{tiny.__file__}:events"], "the network can't be built (TypeError"),
+        (["train", "--out", tiny.__file__], "is a file"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "required"),
         (["data", "mnist"], "unknown data set 'mnist'; known: cifar10, cifar100"),
@@ -71,6 +77,28 @@ def test_a_path_with_brackets(capsys, tmp_path):
     out = tmp_path / "[bold]x[/y]"
     assert main(["train", TINY, "--epochs", "1", "--data.no-augment", "--out", str(out)]) == 0
     assert str(out) in capsys.readouterr().out
+
+
+def test_broken_records_of_a_run(capsys, tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", TINY, "--epochs", "1", "--out", str(run)]) == 0
+    capsys.readouterr()
+    for name, text in (("result.json", "{}"), ("environment.json", '{"data": []}'), ("recipe.json", '{"data": 5}')):
+        whole = (run / name).read_text()
+        (run / name).write_text(text)
+        assert name in complaint(capsys, *(["train", "--resume"] if name == "result.json" else ["evaluate"]), str(run))
+        (run / name).write_text(whole)
+    for name in ("result.json", "environment.json"):
+        (run / name).unlink()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert main(["evaluate", str(run)]) == 0
+
+
+def test_narrow_terminals_show_whole_names(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.split()
+    assert set(RECIPES) <= set(lines)
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):

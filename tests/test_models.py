@@ -207,8 +207,25 @@ def test_vggsnn_names_the_size_it_needs():
         build("vggsnn")(torch.randn(2, 2, 20, 20))
     with pytest.raises(ValueError, match="at least 16"):
         vggsnn(10, size=8)
-    with pytest.raises(ValueError, match="width is a positive"):
-        resnet20(10, width=0)
+
+
+@pytest.mark.parametrize("make", [resnet20, vggsnn])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(width=0), "width is a positive"),
+        (dict(width=float("nan")), "width is a positive"),
+        (dict(steps=0), "steps must be a whole number"),
+        (dict(in_channels=2.5), "in_channels must be a whole number"),
+        (dict(num_classes=0), "num_classes must be a whole number"),
+        (dict(neuron="lif"), "neuron is a factory"),
+        (dict(neuron=LIF()), "neuron is a factory"),
+        (dict(attention=STAA(4, 8)), "attention is a factory"),
+    ],
+)
+def test_arguments_that_make_no_network(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**{"num_classes": 10, **options})
 
 
 def test_initialisation():

@@ -212,6 +212,8 @@ def test_compiled_equals_eager():
         (dict(x=torch.ones(3, 2, dtype=torch.int64)), "float tensor"),
         (dict(x=torch.randn(3, 2), v=torch.zeros(3)), "the shape of one step"),
         (dict(x=torch.randn(3, 2), v=torch.zeros(2).double()), "must be torch.float32"),
+        (dict(x=torch.randn(3, 2), decay=torch.ones(2).double()), "decay is torch.float64 but the current torch.float32"),
+        (dict(x=torch.randn(3, 2), scale=torch.ones(3, 2).double()), "scale is torch.float64"),
         (dict(x=torch.randn(3, 2, 1), decay=torch.ones(4)), "decay must broadcast with one step"),
         (dict(x=torch.randn(3, 2, 1), threshold=torch.ones(5)), "threshold must broadcast"),
         (dict(x=torch.randn(3, 2), gain=torch.ones(1, 1, 2)), "gain must broadcast"),

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -171,11 +172,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     same(load_checkpoint(tmp_path / "run"), state)
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    optim = replace(tiny.recipe.optim, name="sgd", lr=math.inf, clip=None, warmup_epochs=0)
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    class Breaking(torch.optim.SGD):
+        def step(self, closure=None):
+            self.param_groups[0]["params"][0].data.fill_(math.inf)
+
+    monkeypatch.setattr(staa.build, "make_optimizer", lambda model, **_: Breaking(model.parameters(), lr=0.1))
     with pytest.raises(FloatingPointError, match="a weight is not finite after step 1; the last good checkpoint is kept"):
-        finish(replace(tiny.recipe, max_steps=1, optim=optim), tmp_path / "run")
+        finish(replace(tiny.recipe, max_steps=1), tmp_path / "run")
     state = load_checkpoint(tmp_path / "run")
+    assert state["step"] == 0
     assert all(p.isfinite().all() for p in state["model"].values())
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
@@ -241,7 +247,7 @@ def test_what_resume_refuses(tmp_path):
 def test_a_run_that_died_before_its_first_checkpoint_starts_over(tmp_path):
     whole = finish(tiny.recipe, tmp_path / "a")
     finish(tiny.recipe, tmp_path / "b", stop=stop_after(1))
-    for name in ("last.pt", "environment.json"):
+    for name in ("last.pt", "previous.pt", "environment.json"):
         (tmp_path / "b" / name).unlink()
     again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b")
     assert again[-1]["test_loss"] == whole[-1]["test_loss"]
@@ -370,6 +376,19 @@ def test_recipe_errors():
         from_json(text.replace('"lr":', '"lrr":'))
     with pytest.raises(ValueError, match="no 'data'"):
         from_json("{}")
+    for field, value in (
+        ("epochs", '"x"'),
+        ("batch_size", "true"),
+        ("seed", "2.5"),
+        ("precision", '"fp8"'),
+        ("name", '"../up"'),
+    ):
+        with pytest.raises(ValueError, match=field if field != "name" else "letters, digits"):
+            from_json(re.sub(rf'"{field}": [^,\n]+', f'"{field}": {value}', text, count=1))
+    with pytest.raises(ValueError, match=r"model.sites must be .all"):
+        replace(tiny.recipe.model, sites="roof")
+    with pytest.raises(ValueError, match=r"optim.momentum is in \[0, 1\)"):
+        replace(tiny.recipe, optim=replace(tiny.recipe.optim, momentum=5))
     older = json.loads(text)
     del older["max_steps"], older["optim"]["clip"]
     assert from_json(json.dumps(older)) == replace(tiny.recipe, optim=replace(tiny.recipe.optim, clip=None))

@@ -55,6 +55,10 @@ def site_factory(
     where: "all", "last-of-stage" (the last neuron of each stage) or "stem" (the last neuron of the stem); None is the
     default of the attention, asked of one for `channels`. Raises ValueError on another name.
     """
+    if not callable(neuron) or isinstance(neuron, nn.Module):
+        raise ValueError(f"neuron is a factory (channels) -> Module, such as LIF; got {neuron!r}")
+    if attention is not None and (not callable(attention) or isinstance(attention, nn.Module)):
+        raise ValueError(f"attention is a factory (steps, channels) -> Module, such as STAA; got {attention!r}")
     if where is None and attention is not None:
         with torch.device("meta"):  # ask one instance, without touching the random state
             where = getattr(attention(steps, channels), "default_sites", "all")
@@ -74,6 +78,8 @@ def as_window(x: Tensor, steps: int | None, in_channels: int) -> Tensor:
         if steps is None:
             raise ValueError("a model with steps=None can't repeat an image: give a window [T, N, C, H, W]")
         x = direct(x, steps)
+    if not x.is_floating_point():
+        raise ValueError(f"expected a float tensor, got {x.dtype}; call .float() on it")
     if x.ndim != 5:
         raise ValueError(f"expected [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
     if steps is not None and x.shape[0] != steps:
@@ -85,6 +91,13 @@ def as_window(x: Tensor, steps: int | None, in_channels: int) -> Tensor:
 
 def scaled(channels: int, width: float) -> int:
     """A layer's channels at a width multiplier, at least 1."""
-    if width <= 0:
-        raise ValueError(f"width is a positive multiplier of the channels, got {width}")
     return max(1, round(channels * width))
+
+
+def check_sizes(num_classes: int, in_channels: int, steps: int | None, width: float) -> None:
+    """Raises ValueError for sizes no network can have."""
+    for name, value in (("num_classes", num_classes), ("in_channels", in_channels), ("steps", 1 if steps is None else steps)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+    if not 0 < width < 1000:
+        raise ValueError(f"width is a positive multiplier of the channels, below 1000; got {width}")

@@ -7,7 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.layers import Site, per_step
-from staa.models.parts import AttentionFactory, ConvNorm, NeuronFactory, Readout, Sites, as_window, scaled, site_factory
+from staa.models.parts import (
+    AttentionFactory,
+    ConvNorm,
+    NeuronFactory,
+    Readout,
+    Sites,
+    as_window,
+    check_sizes,
+    scaled,
+    site_factory,
+)
 from staa.neurons import LIF
 
 
@@ -84,6 +94,7 @@ class ResNet(nn.Module):
         shortcut: Callable[..., nn.Module],
     ):
         super().__init__()
+        check_sizes(num_classes, in_channels, steps, width)
         self.steps, self.in_channels, self.pool = steps, in_channels, pool
         site = site_factory(neuron, attention, steps, sites, scaled(stem[0][0], width))
         self.stem, channels = nn.Sequential(), in_channels

@@ -10,6 +10,7 @@ from staa.models.parts import (
     NeuronFactory,
     Sites,
     as_window,
+    check_sizes,
     linear,
     scaled,
     site_factory,
@@ -40,6 +41,7 @@ class VGGSNN(nn.Module):
         size: int = 48,
     ):
         super().__init__()
+        check_sizes(num_classes, in_channels, steps, width)
         if size < 2 ** len(STAGES):
             raise ValueError(f"vggsnn halves its input {len(STAGES)} times: size must be at least 16, got {size}")
         self.steps, self.in_channels, self.size = steps, in_channels, size

@@ -97,7 +97,8 @@ def integrate(
 ) -> tuple[Tensor, Tensor]:
     """The charge of `lif` without firing: v[t] = decay · v[t−1] + gain · (scale · x[t] + shift).
 
-    Shapes, dtypes and errors as for `lif`. Returns (membranes [T, N, ...], the last one [N, ...]).
+    Shapes, dtypes and errors as for `lif`. Returns (membranes [T, N, ...], the last one [N, ...]),
+    in float32 for half precision.
     """
     _check(x, v, scale, shift, decay=decay, gain=gain)
     current = _current(x, scale, shift)
@@ -138,14 +139,15 @@ def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | No
         raise ValueError(f"the current must have at least one time step, got shape {list(x.shape)}")
     if not x.is_floating_point():
         raise ValueError(f"the current must be a float tensor, got {x.dtype}; call .float() on it")
-    step = x.shape[1:]
-    if v is not None and (v.shape != step or v.dtype != _charge_dtype(x)):
-        raise ValueError(
-            f"the membrane must be {_charge_dtype(x)} of the shape of one step {list(step)}, got {v.dtype} {list(v.shape)}"
-        )
+    step, charge = x.shape[1:], _charge_dtype(x)
+    if v is not None and (v.shape != step or v.dtype != charge):
+        raise ValueError(f"the membrane must be {charge} of the shape of one step {list(step)}, got {v.dtype} {list(v.shape)}")
     for name, value in constants.items():
         if isinstance(value, Tensor) and not _broadcasts(value.shape, step):
             raise ValueError(f"{name} must broadcast with one step {list(step)}, got {list(value.shape)}")
+    for name, value in {**constants, "scale": scale, "shift": shift}.items():
+        if isinstance(value, Tensor) and value.ndim and torch.promote_types(value.dtype, charge) != charge:
+            raise ValueError(f"{name} is {value.dtype} but the current {x.dtype}: give both the same dtype")
     for name, term in (("scale", scale), ("shift", shift)):
         if term is not None and not (term.ndim == x.ndim and _broadcasts(term.shape, x.shape)):
             raise ValueError(f"{name} must broadcast with the current {list(x.shape)}, got {list(term.shape)}")
