@@ -77,9 +77,16 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     attention = find(config.attention, ATTENTIONS, "attention") if config.attention is not None else None
     if "size" in inspect.signature(model).parameters:  # its readout depends on the input's size
         model = partial(model, size=size)
-    options = dict(in_channels=channels, steps=config.steps, neuron=neuron, attention=attention)
     try:
-        built = model(classes, **options, sites=config.sites, width=config.width)
+        built = model(
+            classes,
+            in_channels=channels,
+            steps=config.steps,
+            neuron=neuron,
+            attention=attention,
+            sites=config.sites,
+            width=config.width,
+        )
     except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
         raise ValueError(
             f"the network can't be built ({type(error).__name__}: {error}); a model is called with (num_classes, *, "

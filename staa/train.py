@@ -58,7 +58,6 @@ def train(
     step, best = 0, -1.0
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     rates: dict[str, list[float]] = {}
-
     report: dict[str, Any] = {}
 
     if state is not None:
@@ -101,9 +100,10 @@ def train(
                 else:
                     logits = model(x)
             value = loss(logits, y)
-            if not math.isfinite(value.item()):
+            number = value.item()  # once: on a GPU it waits for the device
+            if not math.isfinite(number):
                 raise FloatingPointError(
-                    f"the loss is {value.item()} at step {step + 1} (epoch {epoch + 1}); the last good checkpoint is kept in "
+                    f"the loss is {number} at step {step + 1} (epoch {epoch + 1}); the last good checkpoint is kept in "
                     f"{folder}; try a lower learning rate or gradient clipping in a new run"
                 )
             optimizer.zero_grad()
@@ -116,7 +116,7 @@ def train(
             step += 1
             sums += classification_sums(logits.detach(), y)
             yield {
-                "event": "step", "step": step, "epoch": epoch + 1, "loss": value.item(), "lr": lr, "samples": len(y),
+                "event": "step", "step": step, "epoch": epoch + 1, "loss": number, "lr": lr, "samples": len(y),
                 "accuracy": classification_figures(sums)["accuracy"], "seconds": time.perf_counter() - began,
                 "rates": _summary(rates),
             }  # fmt: skip

@@ -51,7 +51,24 @@ class PositionEncoding(nn.Module):
         return self.encoding[:, None, :, None, None]
 
 
-class GlobalContext(nn.Module):
+class Gate(nn.Module):
+    """Abstract: y = x ⊙ gate(x), with a gate that is constant over space. A subclass gives gate(x, scale, shift)."""
+
+    acts_on = "current"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        gate = self.gate(x, scale, shift)
+        return gate if scale is None else gate * scale, None if shift is None else gate * shift
+
+    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """The gate of scale · x + shift, broadcasting with x."""
+        raise NotImplementedError
+
+
+class GlobalContext(Gate):
     """Spike-driven self-attention as a global-context gate, at each step with weights shared over steps.
 
         k = W_k x               a 1×1 convolution C → 1                         `key`
@@ -64,7 +81,6 @@ class GlobalContext(nn.Module):
     bias +2 (our choice). Raises ValueError on another number of channels or a rank other than 5.
     """
 
-    acts_on = "current"
     causal = True
 
     def __init__(self, channels: int, reduction: int = 4):
@@ -79,12 +95,6 @@ class GlobalContext(nn.Module):
         nn.init.zeros_(self.query.bias)
         _open_gate(self.value)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
-
-    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
-        return _scaled(self.gate(x, scale, shift), scale, shift)
-
     def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """g of scale · x + shift, [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
         _check_shape(self, x, None, self.query.in_features)
@@ -98,7 +108,7 @@ class GlobalContext(nn.Module):
         return _as_gate(self.value(hidden))
 
 
-class StepAttention(nn.Module):
+class StepAttention(Gate):
     """Which time steps matter: one gate per sample and step, from the whole window.
 
         p = mean of x over C, H, W              [T, N]
@@ -112,8 +122,6 @@ class StepAttention(nn.Module):
     Raises ValueError on another number of steps or a rank other than 5.
     """
 
-    acts_on = "current"
-
     def __init__(self, steps: int, *, causal: bool = False):
         super().__init__()
         if steps is None or steps < 1:
@@ -125,12 +133,6 @@ class StepAttention(nn.Module):
         nn.init.kaiming_normal_(self.squeeze.weight)
         nn.init.ones_(self.squeeze.bias)
         _open_gate(self.excite)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
-
-    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
-        return _scaled(self.gate(x, scale, shift), scale, shift)
 
     def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """q of scale · x + shift, [T, N, 1, 1, 1]."""
@@ -144,7 +146,7 @@ class StepAttention(nn.Module):
         return layer.weight.tril() if self.causal else layer.weight
 
 
-class ChannelGate(nn.Module):
+class ChannelGate(Gate):
     """Squeeze-and-excite over channels at each step (Hu et al. 2018): causal, for any number of steps.
 
         y = x ⊙ σ(W2 ReLU(W1 mean over H, W of x))      W1: C → d, W2: d → C, d = max(8, C // reduction)
@@ -152,7 +154,6 @@ class ChannelGate(nn.Module):
     STAA(steps=None) takes it in the place of StepAttention (our choice). Raises ValueError on other channels or ranks.
     """
 
-    acts_on = "current"
     causal = True
 
     def __init__(self, channels: int, reduction: int = 4):
@@ -163,12 +164,6 @@ class ChannelGate(nn.Module):
         nn.init.kaiming_normal_(self.squeeze.weight)
         nn.init.zeros_(self.squeeze.bias)
         _open_gate(self.excite)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
-
-    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
-        return _scaled(self.gate(x, scale, shift), scale, shift)
 
     def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """The gate of scale · x + shift, [T, N, C, 1, 1]."""
@@ -287,10 +282,6 @@ def _apply(mean: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     if scale is not None:
         mean = mean * scale.flatten(2)
     return mean if shift is None else mean + shift.flatten(2)
-
-
-def _scaled(gate: Tensor, scale: Tensor | None, shift: Tensor | None) -> Affine:
-    return gate if scale is None else gate * scale, None if shift is None else gate * shift
 
 
 def _check_shape(module: nn.Module, x: Tensor, steps: int | None, channels: int | None) -> None:
