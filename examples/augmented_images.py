@@ -34,6 +34,8 @@ def tiles(folder: Path, side: int = 96) -> Path:
 def sheet(recipe: Recipe, root: Path) -> Path:
     recipe = replace(recipe, batch_size=16, seed=1)  # MixUp and CutMix draw once for each batch
     source = build_source(recipe, root)
+    if source.channels != 3:
+        sys.exit(f"{recipe.name} has no colour images, but {source.channels} channels")
     batches = build_batches(recipe, source, "train", torch.device("cpu"), workers=0, training=True)
     images = (image for epoch in count() for x, _ in batches.epoch(epoch) for image in x)
     path = Path(f"{recipe.name}-augmented.png")

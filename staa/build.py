@@ -281,6 +281,11 @@ def run(
         validation = test if paper else None if source.validation is None else batches("validation")
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, classes=source.classes, channels=source.channels, size=source.size).to(chosen)
+        if recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate < 2:
+            raise ValueError(
+                f"batch_size {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one image at a "
+                f"time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
+            )
         _try(model, source, loss, mixed=training.mix is not None, penalty=_penalty(recipe))
         transfer = _transfer(recipe, source, model) if state is None and recipe.init_from is not None else None
         optim = recipe.optim
@@ -290,7 +295,7 @@ def run(
         optimizer = make_optimizer(
             model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
         )
-        warmup = round(optim.warmup_epochs * len(training))
+        warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
         environment = describe(source, model, chosen, precision, data_root, staa.__version__)
         if state is None:
@@ -376,12 +381,13 @@ def _transfer(recipe: Recipe, source: Source, model: nn.Module) -> dict[str, Any
     names = about.get("names")
     known = names is not None and source.names is not None
     same = names == list(source.names or ()) if known else other.data.name == recipe.data.name
+    related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
     state = load_checkpoint(folder)
     check_origin(state, other, folder / LAST)
     found = transfer_weights(model, measured_weights(state), folder, readout=same)
     return {
         "event": "transfer", "step": 0, "epoch": 1, "from": str(folder), "from_recipe": other.name, "from_step": state["step"],
-        "from_split": about["split"], "same_split": not same or about["split"] == source.split, **asdict(found),
+        "from_split": about["split"], "same_split": not related or about["split"] == source.split, **asdict(found),
     }  # fmt: skip
 
 

@@ -26,6 +26,11 @@ except ImportError:
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
 
 
+_held: set[int] = set()  # descriptors of the folders that this process holds
+if hasattr(os, "register_at_fork"):  # else worker processes, which outlive a killed parent for a while, would hold them too
+    os.register_at_fork(after_in_child=lambda: [os.close(d) for d in _held])
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold a run folder, made if need be, for this process alone; folders made and left empty are removed again.
@@ -42,10 +47,12 @@ def exclusive(folder: Path) -> Iterator[None]:
         except OSError as error:
             os.close(descriptor)
             raise ValueError(f"{folder} is in use by another process: wait for it, or choose another --out") from error
+        _held.add(descriptor)
     try:
         yield
     finally:
         if descriptor is not None:
+            _held.remove(descriptor)
             os.close(descriptor)
         with suppress(OSError):  # the first that is not empty ends it
             for path in made:

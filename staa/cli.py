@@ -132,12 +132,13 @@ def train(args: list[str]) -> int:
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     target = options.resume or options.out or Path("runs") / recipe.name / f"{stamp}-seed{recipe.seed}"
-    with _stop_on_signals() as stop:
+    with _listening() as signals:
         if options.seeds == 1:
-            return INTERRUPTED if _train_one(recipe, target, options, stop) is None else 0
+            return INTERRUPTED if _train_one(recipe, target, options, signals) is None else 0
         accuracies: list[float] = []
         for seed in range(recipe.seed, recipe.seed + options.seeds):
-            result = None if stop() else _train_one(replace(recipe, seed=seed), target / f"seed{seed}", options, stop)
+            one = replace(recipe, seed=seed)
+            result = None if signals.asked else _train_one(one, target / f"seed{seed}", options, signals)
             if result is None:
                 out.print(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
                 return INTERRUPTED
@@ -149,7 +150,19 @@ def train(args: list[str]) -> int:
     return 0
 
 
-def _train_one(recipe: Recipe, target: Path, options: TrainOptions, stop: Callable[[], bool]) -> dict[str, Any] | None:
+class _Signals:
+    """Ctrl-C or a termination: asked for once while training, it is noted; before training, or twice, it ends at once."""
+
+    asked = training = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked or not self.training:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after this step …", file=sys.stderr)
+
+
+def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Signals) -> dict[str, Any] | None:
     """Train one seed with progress on the screen; the result, or None when interrupted."""
     resume = target if options.resume is not None and _is_run(target) else None
     if target.is_file() and resume is None:
@@ -166,12 +179,15 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, stop: Callab
         workers=options.workers,
         save_minutes=options.save_minutes,
         resume=resume,
-        stop=stop,
+        stop=lambda: signals.asked,
     )
-    return _render(events, f"{recipe.name}, seed {recipe.seed}", folder)
+    try:
+        return _render(events, f"{recipe.name}, seed {recipe.seed}", folder, signals)
+    finally:
+        signals.training = False
 
 
-def _render(events: Iterator[dict[str, Any]], title: str, folder: Path) -> dict[str, Any] | None:
+def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals: _Signals) -> dict[str, Any] | None:
     """Show a run's events; returns its result."""
     steps = 0
     columns = (BarColumn(12), TextColumn("{task.fields[at]} ETA"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
@@ -182,6 +198,7 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path) -> dict[
         for event in events:
             kind = event["event"]
             if kind == "start":
+                signals.training = True
                 out.print(f"{title} → {folder}" + (f", from step {event['step']}" if event["step"] else ""))
                 steps = event["steps"]
                 out.print(
@@ -425,19 +442,11 @@ def _first_run(resume: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Within, a function that says whether Ctrl-C or a termination was asked for; a second one ends at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        print("stopping after this step …", file=sys.stderr)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+def _listening() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = {number: signal.signal(number, signals) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -116,7 +116,7 @@ class Optim:
     weight_decay: float = 0.0
     """Weight decay of convolution and linear weights; never on norms, biases, decays, gains and position encodings."""
     warmup_epochs: float = 0.0
-    """Epochs of linear warm-up."""
+    """Epochs of linear warm-up, at most half of the run."""
     clip: float | None = None
     """Largest norm of the whole gradient; None: no clipping."""
     accumulate: int = 1
@@ -171,6 +171,7 @@ class Recipe:
             ("data.resize", data.resize), ("model.steps", model.steps), ("optim.accumulate", optim.accumulate),
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
+        _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
         for name, value in (
             ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
             ("loss.label_smoothing", loss.label_smoothing), ("optim.ema", optim.ema),
@@ -186,18 +187,20 @@ class Recipe:
             ("augment.cutmix", augment.cutmix), ("loss.rate_weight", loss.rate_weight),
             ("optim.warmup_epochs", optim.warmup_epochs), ("optim.weight_decay", optim.weight_decay),
         ):  # fmt: skip
-            _require(0 <= value < math.inf, f"{name} is finite, from 0 on", value)
+            _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
+        for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
+            _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
         _require(math.isfinite(loss.tet_level), "loss.tet_level is finite", loss.tet_level)
         _require(0 <= augment.magnitude <= 30, "augment.magnitude is from 0 to 30", augment.magnitude)
         _require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)
-        _require(0 < optim.lr < math.inf, "optim.lr must be positive and finite", optim.lr)
+        _require(0 < optim.lr <= 1e6, "optim.lr is positive, a million at most", optim.lr)
         _require(0 <= optim.min_lr <= optim.lr, "optim.min_lr is from 0 to optim.lr", optim.min_lr)
         _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
         _require(model.width > 0, "model.width must be positive", model.width)
         _require(self.batch_size % optim.accumulate == 0, "optim.accumulate must divide batch_size", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,
-            "the paper's protocol measures on the test set and holds out no validation: set data.validation to 0",
+            "the paper's protocol measures on the test set and holds out no validation: add --data.validation 0",
             data.validation,
         )
 

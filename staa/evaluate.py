@@ -1,5 +1,6 @@
 """Measuring a trained model."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -22,13 +23,17 @@ def evaluate(model: nn.Module, batches: Epochs, *, precision: str = "float32") -
     """Accuracy and mean cross-entropy of the time-mean logits over one pass, in evaluation mode.
 
     precision: "float32" (the model's own dtype) or "bfloat16" autocast. Leaves the model in the mode it was in.
+    Raises FloatingPointError where the loss is not finite.
     """
     device = next(model.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
         for x, y in batches.epoch():
             sums += classification_sums(model(x), y)
-    return classification_figures(sums)
+    figures = classification_figures(sums)
+    if not math.isfinite(figures["loss"]):
+        raise FloatingPointError(f"the measured loss is {figures['loss']}: the network's outputs are not finite, or too large")
+    return figures
 
 
 @contextmanager

@@ -22,7 +22,9 @@ def read_recipe(folder: Path) -> Recipe:
     """The recipe of a run folder. Raises FileNotFoundError where it is none, ValueError where its recipe is broken."""
     path = folder / RECIPE
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a run folder: it has no {RECIPE}")
+        runs = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
+        hint = f"; there are runs in it: {', '.join(runs[:4])}" if runs else ""
+        raise FileNotFoundError(f"{folder} is not a run folder: it has no {RECIPE}{hint}")
     try:
         return from_json(path.read_text())
     except (ValueError, TypeError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """Images in class folders, as small files in the real formats."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,12 +188,49 @@ def test_a_corrupt_image_is_refused_skipped_or_met(tmp_path, kind, ending):
             list(Batches(source.train, 4, prepare=source.prepare, workers=workers).epoch())
 
 
-def test_a_file_that_can_not_be_read_is_not_taken_for_a_corrupt_one(tmp_path):
+def test_a_file_that_can_not_be_read_is_not_taken_for_a_corrupt_one(tmp_path, monkeypatch):
     write(tmp_path / "train", 4)
     write(tmp_path / "test", 2)
-    (tmp_path / "train" / "red" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(FileNotFoundError, match="gone.jpg"):
+
+    def read_bytes(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(PermissionError, match=r"000\.jpg"):
         image_folder(root=tmp_path, validation=0.0, corrupt="skip")
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path):
+    """Their black and white are anyone's guess: they used to become all black or all white."""
+    for name, pixels in (("F", np.linspace(0, 1, 256, dtype=np.float32)), ("I", np.arange(256, dtype=np.int32))):
+        Image.fromarray(pixels.reshape(16, 16), mode=name).save(tmp_path / f"{name}.tiff")
+        with pytest.raises(ValueError, match="32 bits a pixel"):
+            decode(str(tmp_path / f"{name}.tiff"))
+
+
+def test_a_long_strip_is_cut_before_it_is_enlarged(tmp_path):
+    Image.new("RGB", (20000, 1), "red").save(tmp_path / "strip.png")
+    assert decode(str(tmp_path / "strip.png")).size == (8, 1)
+    x = ImageFiles([str(tmp_path / "strip.png")], size=16, resize=20).read(torch.tensor([0]))
+    assert (x[0, 0] == 255).all()
+    assert (x[0, 1:] == 0).all()
+
+
+def test_links_that_point_nowhere_and_pipes(tmp_path):
+    write(tmp_path, 12)
+    (tmp_path / "red" / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "red" / "pipe.jpg")  # reading it would wait for ever
+    with pytest.raises(ValueError, match=r"1 of the images .*lost.jpg \(No such file.*--data.corrupt skip"):
+        image_folder(root=tmp_path, validation=0.1, size=16)
+    source = image_folder(root=tmp_path, validation=0.1, size=16, corrupt="skip")
+    assert sum(len(p) for p in (source.train, source.validation, source.test)) == 36
+
+
+def test_tiny_imagenets_val_sorted_into_class_folders(tmp_path):
+    write(tmp_path / "train", 3)
+    write(tmp_path / "val", 2)
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tred\t0\t0\t1\t1\n")  # left behind
+    assert len(DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=16).test) == 6
 
 
 def test_folders_that_can_not_serve(tmp_path):

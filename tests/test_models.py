@@ -4,10 +4,12 @@ from functools import partial
 import contracts
 import pytest
 import torch
+from torch import nn
 
 from staa.attention import ATTENTIONS, STAA, GlobalContext, PositionEncoding, StepAttention
 from staa.layers import Site
 from staa.models import MODELS, resnet18, resnet19, resnet20, resnet34, vggsnn
+from staa.models.parts import ConvNorm
 from staa.neurons import LIF, NEURONS, AdaptiveLIF
 from staa.recording import firing_rates
 
@@ -226,6 +228,15 @@ def test_vggsnn_names_the_size_it_needs():
 def test_arguments_that_make_no_network(make, options, message):
     with pytest.raises(ValueError, match=message):
         make(**{"num_classes": 10, **options})
+
+
+def test_a_strided_1x1_convolution_is_the_convolution():
+    """It is taken of every second pixel, since the CPU library's own backward pass of it corrupts memory."""
+    layer = ConvNorm(6, 12, 1, 2).double()
+    layer.norm = nn.Identity()
+    for size in ((2, 3, 6, 9, 8), (2, 3, 6, 1, 5)):
+        x = torch.randn(size, dtype=torch.float64)
+        torch.testing.assert_close(layer(x), layer.conv(x.flatten(0, 1)).unflatten(0, size[:2]))
 
 
 def test_initialisation():

@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import os
 import re
 from dataclasses import replace
 
@@ -14,8 +15,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import staa
 from staa.attention import STAA
 from staa.build import evaluate_run, run
-from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
-from staa.config import Augment, Loss, from_json, to_json
+from staa.checkpoint import exclusive, load_checkpoint, measured_weights, transfer_weights
+from staa.config import Augment, Loss, Optim, from_json, to_json
+from staa.evaluate import evaluate
 from staa.layers import PerStep
 from staa.losses import mean_cross_entropy, rate_penalty, tet
 from staa.metrics import classification_figures, classification_sums
@@ -30,6 +32,19 @@ def finish(recipe, folder, **options):
 
 
 SGD = replace(tiny.recipe, optim=replace(tiny.recipe.optim, name="sgd"))
+
+
+class OneBatch:
+    """What `evaluate` takes, of one batch."""
+
+    def __init__(self, *batch):
+        self.batch = batch
+
+    def __len__(self):
+        return 1
+
+    def epoch(self, epoch=0, start=0):
+        yield self.batch
 
 
 def stop_after(count):
@@ -199,6 +214,27 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
+def test_figures_that_are_not_finite_are_no_result(tmp_path):
+    model = nn.Linear(2, 3)
+    model.weight.data.fill_(3e38)
+    with pytest.raises(FloatingPointError, match="the measured loss is nan"):
+        evaluate(model, OneBatch(torch.full((1, 4, 2), 10.0), torch.zeros(4, dtype=torch.long)))
+
+
+def test_batchnorm_needs_more_than_one_image(tmp_path):
+    recipe = replace(tiny.recipe, batch_size=4, model=replace(tiny.recipe.model, steps=1), optim=Optim(accumulate=4))
+    with pytest.raises(ValueError, match="in 4 pieces at T = 1 .* make it at least 8"):
+        finish(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_short_run_gets_past_its_warm_up(tmp_path):
+    recipe = replace(tiny.recipe, max_steps=6, epochs=100, optim=replace(tiny.recipe.optim, warmup_epochs=50))
+    rates = [event["lr"] for event in finish(recipe, tmp_path / "run") if event["event"] == "step"]
+    assert rates[2] == pytest.approx(recipe.optim.lr)
+    assert rates[5] < rates[4] < recipe.optim.lr
+
+
 def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
     class Rest(nn.Module):
         threshold = 1.0
@@ -273,6 +309,23 @@ def test_a_folder_is_one_process_s_alone(tmp_path):
         finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")
     first.close()
     assert finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")[-1]["event"] == "result"
+
+
+def test_a_worker_that_outlives_its_killed_parent_does_not_hold_the_folder(tmp_path):
+    ready, go = os.pipe(), os.pipe()
+    parent = os.fork()
+    if not parent:
+        with exclusive(tmp_path / "run"):
+            if not os.fork():  # the worker
+                os.close(go[1])
+                os.write(ready[1], b"1")
+                os.read(go[0], 1)  # until the test is over
+            os._exit(0)
+    os.read(ready[0], 1)
+    os.waitpid(parent, 0)
+    with exclusive(tmp_path / "run"):
+        pass
+    os.close(go[1])
 
 
 def test_a_log_line_lost_or_cut_in_a_crash_is_mended(tmp_path):
@@ -384,7 +437,7 @@ def test_the_papers_protocol_says_what_it_did(tmp_path):
     assert result["best_test_accuracy"] == max(accuracies)
     assert result["best_test_epoch"] == 1 + accuracies.index(max(accuracies))
     assert "best_test_accuracy" not in finish(tiny.recipe, tmp_path / "other")[-1]
-    with pytest.raises(ValueError, match="holds out no validation: set data.validation to 0, got 0.1"):
+    with pytest.raises(ValueError, match="holds out no validation: add --data.validation 0, got 0.1"):
         replace(tiny.recipe, protocol="paper")
 
 

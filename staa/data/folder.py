@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from staa.data.augment import drawing_from
@@ -57,20 +58,39 @@ class ImageFiles:
 
 
 def decode(path: str) -> Image.Image:
-    """An image file as RGB; a grey one of 16 bits is scaled to 8.
+    """An image file as RGB, its transparency dropped; a grey one of 16 bits is scaled to 8.
 
-    Raises ValueError naming a file that is no whole image, OSError for one that can't be read at all.
+    Raises ValueError naming a file that is no whole image, one of 32 bits, whose range is not known, and a link that
+    points nowhere; OSError for one that can't be read.
     """
-    data = Path(path).read_bytes()
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} can't be decoded as an image: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
+            warnings.simplefilter("ignore")  # of transparency
+            if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
+                raise ValueError("32 bits a pixel, black and white unknown: store it with 8 or 16")
             if image.mode.startswith("I"):  # convert() would clip these to white
                 return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            return _middle(image).convert("RGB")
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # its text names a buffer in memory
+        raise ValueError(f"{path} can't be decoded as an image: no known format") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError …
         raise ValueError(f"{path} can't be decoded as an image: {error}") from error
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """A strip more than eight times as long as it is wide, cut to that: resized by its shorter side it would fill memory."""
+    width, height = image.size
+    long = 8 * min(width, height)
+    if max(width, height) <= long:
+        return image
+    left, top = max(0, width - long) // 2, max(0, height - long) // 2
+    return image.crop((left, top, left + min(width, long), top + min(height, long)))
 
 
 def image_folder(
@@ -184,7 +204,7 @@ def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
 def _classes(folder: Path) -> Labelled:
     """The images of each class folder, sorted. Raises ValueError where there is none."""
     annotations = folder / "val_annotations.txt"
-    if annotations.is_file():
+    if annotations.is_file() and (folder / "images").is_dir():  # else it has been sorted into class folders
         return _annotated(folder, annotations)
     found = {c: sorted(_images(folder / c)) for c in _folders(folder)}
     if not any(found.values()):
@@ -213,12 +233,17 @@ def _images(folder: Path) -> list[str]:
     found = []
     for at, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [os.path.join(at, f) for f in files if _is_image(f)]
+        found += [p for f in files if _is_image(f) and not _is_special(p := os.path.join(at, f))]
     return found
 
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def _is_special(path: str) -> bool:
+    """A pipe, a socket, a device: reading one could wait for ever. A link that points nowhere is a file that can't be read."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _hold_out(train: Labelled, share: float, name: str, root: Path) -> tuple[Labelled, Labelled]:
@@ -249,12 +274,15 @@ def _undecodable(paths: list[str]) -> dict[str, str]:
             try:
                 decode(path)
             except ValueError as error:
-                found[path] = str(error.__cause__)
+                found[path] = str(error).removeprefix(f"{path} can't be decoded as an image: ")
         return found
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(problems, (paths[i : i + 256] for i in range(0, len(paths), 256)))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        results = pool.map(problems, (paths[i : i + 16] for i in range(0, len(paths), 16)))
         return {path: problem for result in results for path, problem in result.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
 
 
 def _digest(root: Path, parts: dict[str, Labelled]) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from staa.layers import Site, per_step
 from staa.ops import direct
@@ -25,7 +26,14 @@ class ConvNorm(nn.Module):
         nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (kernel * kernel * outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_step(lambda frames: self.norm(self.conv(frames)), x)
+        return per_step(lambda frames: self.norm(self._convolve(frames)), x)
+
+    def _convolve(self, frames: Tensor) -> Tensor:
+        if self.conv.kernel_size != (1, 1) or self.conv.stride == (1, 1):
+            return self.conv(frames)
+        # The same sum; oneDNN's backward pass of a strided 1×1 convolution, channels-last and narrow, corrupts the heap.
+        height, width = self.conv.stride  # type: ignore[misc]
+        return F.conv2d(frames[..., ::height, ::width], self.conv.weight)
 
 
 class Readout(nn.Module):
