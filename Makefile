@@ -14,11 +14,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/pip
+$(VENV)/.installed: pyproject.toml staa/ops/_kernels.c | $(VENV)/bin/pip
 	$(BIN)/pip install --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/pip
+$(VENV)/.installed-dev: pyproject.toml staa/ops/_kernels.c | $(VENV)/bin/pip
 	$(BIN)/pip install --disable-pip-version-check -e ".[dev]"
 	touch $@
 

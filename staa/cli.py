@@ -29,6 +29,7 @@ from staa.build import LOG_EVERY, choose_device, choose_precision, evaluate_run,
 from staa.checkpoint import save_text
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar
+from staa.ops import scan_cpu
 from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
 
@@ -326,7 +327,7 @@ def doctor(args: list[str]) -> int:
         "device": f"{name} (the default of --device)",
         "processor": f"{cores}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": f"{choose_precision('auto', device)} with --precision auto",
-        "neuron": "reference path, plain torch operations (no fused kernel yet)",
+        "neuron": f"reference path, several times slower: {scan_cpu.WHY_NOT}" if scan_cpu.WHY_NOT else "fused CPU kernels",
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }

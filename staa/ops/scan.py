@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from staa.ops.scan_fused import fused
 from staa.ops.spike import Surrogate, arctan, fire
 
 Reset = Literal["zero", "subtract"]
@@ -46,18 +47,10 @@ def lif(
     _check(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
     if reset not in ("zero", "subtract"):
         raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
-    return lif_reference(
-        x,
-        v,
-        decay=decay,
-        gain=gain,
-        threshold=threshold,
-        reset=reset,
-        surrogate=surrogate,
-        detach_reset=detach_reset,
-        scale=scale,
-        shift=shift,
-    )
+    options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
+    options |= {"reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
+    result = fused(x, v, **options)
+    return lif_reference(x, v, **options) if result is None else result
 
 
 def lif_reference(

@@ -1,0 +1,304 @@
+// The CPU kernels behind staa.ops: one pass over the big tensors each, forward and backward. Plain C, no Python and no
+// torch headers, so one build serves every version of both. staa/ops/scan_cpu.py says what each argument means.
+//
+// Geometry: a window is [T][N][A][B] in memory. Its channel is A in a contiguous tensor (B = H·W) and B in a
+// channels-last one (A = H·W); `vec` says which. Coefficients are float arrays of C = vec ? B : A channels.
+//
+// The sums are written in the reference's order and never contracted to fused multiply-adds (-ffp-contract=off), so that
+// spikes equal the reference's bit for bit.
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#if defined(__x86_64__) && defined(__linux__) && (__GNUC__ >= 12 || __clang_major__ >= 17)
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CLONES
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define EXPORT __attribute__((visibility("default")))
+
+typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);  // GOMP_parallel of the OpenMP torch uses
+
+enum { ZERO, SUBTRACT };
+enum { RECTANGLE, TRIANGLE, ARCTAN, SIGMOID, FAST_SIGMOID };
+
+typedef struct {
+    parallel_fn parallel;            // NULL: on the calling thread
+    int64_t threads;
+    int64_t T, N, A, B;
+    int64_t vec, bf16, reset, surrogate;
+    double keep;                     // 1, or 0 where the reset is kept out of the backward pass
+    const void *x;                   // [T][N][A][B]
+    const float *v;                  // [N][A][B] or NULL for rest
+    const float *scale, *shift;      // [.][.][C] with the strides below, 0 where they are constant
+    int64_t scale_t, scale_n, shift_t, shift_n;
+    const float *decay, *gain, *threshold;  // [C]
+    void *s;                         // forward: spikes out
+    float *h;                        // forward: last membrane out
+    const void *gs;                  // backward: gradient of the spikes
+    const float *gh;                 // and of the last membrane, or NULL
+    void *gx;                        // gradient of x out
+    float *gv;                       // and of v, or NULL
+    int64_t slabs, sum_t;            // partial sums [slabs][N][sum_t ? T : 1][C], zeroed by the caller, or NULL
+    float *sum_gu_x, *sum_gu;        // Σ ∂u·x, Σ ∂u        where u = decay·h + gain·(scale·x + shift)
+    float *sum_gu_h, *sum_gthr;      // Σ ∂u·h[t−1], Σ ∂threshold      [slabs][N][C]
+    int64_t past_caches;             // the window is larger than they are
+    int64_t failed;                  // out: 1 if scratch memory ran out
+    int64_t next;                    // internal: the next task
+} Lif;
+
+INLINE float load(const void *p, int64_t i, int bf16) {
+    if (!bf16) return ((const float *)p)[i];
+    union { uint32_t u; float f; } w = { (uint32_t)((const uint16_t *)p)[i] << 16 };
+    return w.f;
+}
+
+INLINE void store(void *p, int64_t i, float f, int bf16) {
+    if (!bf16) { ((float *)p)[i] = f; return; }
+    union { float f; uint32_t u; } w = { f };
+    uint32_t rounded = (w.u + 0x7fff + ((w.u >> 16) & 1)) >> 16;
+    ((uint16_t *)p)[i] = f != f ? 0x7fc0 : (uint16_t)rounded;  // to nearest, ties to even; NaN stays NaN
+}
+
+// What is written out and is larger than the caches goes past them: a store that misses would first read its line.
+INLINE void put(char *to, const char *from, int64_t bytes, int past_caches) {
+#ifdef __SSE2__
+    if (past_caches && !((uintptr_t)to & 15)) {
+        int64_t i = 0;
+        for (; i + 16 <= bytes; i += 16) _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
+        memcpy(to + i, from + i, bytes - i);
+        return;
+    }
+#endif
+    memcpy(to, from, bytes);
+}
+
+// Bring into the cache what is read next: it lies a step away, in another page, where the processor does not look ahead.
+INLINE void fetch(const char *from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
+// e^x to 1e-7, without a call that would stop the loop from being vectorised.
+INLINE float exp_(float x) {
+    x = x < -87.f ? -87.f : x > 88.f ? 88.f : x;
+    float n = (x * 1.44269504f + 12582912.f) - 12582912.f;  // to the nearest whole number
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.f;
+    union { int32_t i; float f; } two = { ((int32_t)n + 127) << 23 };
+    return p * two.f;
+}
+
+INLINE float slope(float u, int surrogate) {
+    float a = u < 0 ? -u : u;
+    switch (surrogate) {
+        case RECTANGLE: return a < .5f ? 1.f : 0.f;
+        case TRIANGLE: return a < 1.f ? 1.f - a : 0.f;
+        case ARCTAN: u *= 3.14159265f; return 1.f / (1.f + u * u);
+        case SIGMOID: { float e = exp_(-4.f * a), q = 1.f + e; return 4.f * e / (q * q); }
+        default: a = 1.f + 25.f * a; return 1.f / (a * a);
+    }
+}
+
+#define STEP(t, r, c) (((t) * k->N + n) * k->A + (r)) * k->B + (c)
+
+typedef struct { int64_t n, slab, r0, r1, c0, c1, size; } Block;  // rows r0…r1, columns c0…c1 of sample n: `size` elements at most
+
+#define WIDTH (b->c1 - b->c0)
+#define HERE(r) ((b->n * k->A + (r)) * k->B + b->c0)            // in a tensor of one step
+#define AT(t, r) ((((t) * k->N + b->n) * k->A + (r)) * k->B + b->c0)  // in a window
+#define OF(type, p, i) ((type *)(p) + (i) * (bf16 ? 2 : 4))
+
+static void gather(const Lif *k, const Block *b, const float *from, float *to) {
+    if (!from) memset(to, 0, b->size * 4);
+    else for (int64_t r = b->r0; r < b->r1; r++) memcpy(to + (r - b->r0) * WIDTH, from + HERE(r), WIDTH * 4);
+}
+
+static void scatter(const Lif *k, const Block *b, const float *from, float *to) {
+    if (to) for (int64_t r = b->r0; r < b->r1; r++) memcpy(to + HERE(r), from + (r - b->r0) * WIDTH, WIDTH * 4);
+}
+
+// The coefficients of row r at step t: scalars (…0) where a row is one channel, else arrays over its columns.
+#define COEFFICIENTS(t, r) \
+    int64_t ch = vec ? b->c0 : (r); \
+    const float *sc = k->scale + (t) * k->scale_t + b->n * k->scale_n + ch, *sh = k->shift + (t) * k->shift_t + b->n * k->shift_n + ch; \
+    const float *de = k->decay + ch, *ga = k->gain + ch, *th = k->threshold + ch; \
+    const float sc0 = *sc, sh0 = *sh, de0 = *de, ga0 = *ga, th0 = *th; \
+    (void)sh0, (void)ga0, (void)sc0
+#define C(p) (vec ? p[j] : p##0)
+
+// Charge, fire and reset through all steps, from h[size]. Puts out the spikes (u is a row's room) or keeps the membranes before
+// the reset in u[T][size].
+INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int vec, int bf16, int reset, int keep_u) {
+    for (int64_t t = 0; t < k->T; t++) {
+        for (int64_t r = b->r0; r < b->r1; r++) {
+            COEFFICIENTS(t, r);
+            const char *x = OF(const char, k->x, AT(t, r));
+            int64_t next = t + 1 < k->T ? AT(t + 1, r) : AT(0, r) + b->size;
+            fetch(OF(const char, k->x, next), WIDTH * (bf16 ? 2 : 4));
+            float *h = h_all + (r - b->r0) * WIDTH, *u = keep_u ? u_all + t * b->size + (r - b->r0) * WIDTH : NULL;
+#pragma omp simd
+            for (int64_t j = 0; j < WIDTH; j++) {
+                float threshold = C(th), w = C(de) * h[j] + C(ga) * (load(x, j, bf16) * C(sc) + C(sh));
+                float z = w - threshold >= 0 ? 1.f : 0.f;
+                if (keep_u) u[j] = w; else store(u_all, j, z, bf16);
+                h[j] = reset == ZERO ? w * (1.f - z) : w - threshold * z;
+            }
+            if (!keep_u) put(OF(char, k->s, AT(t, r)), (char *)u_all, WIDTH * (bf16 ? 2 : 4), k->past_caches);
+        }
+    }
+}
+
+// S'(u − threshold) of one step of a block.
+INLINE void slopes(const Lif *k, const Block *b, const float *u_all, float *slope_all, int vec, int surrogate) {
+    for (int64_t r = b->r0; r < b->r1; r++) {
+        const float *u = u_all + (r - b->r0) * WIDTH, *th = k->threshold + (vec ? b->c0 : r), th0 = *th;
+        float *to = slope_all + (r - b->r0) * WIDTH;
+#pragma omp simd
+        for (int64_t j = 0; j < WIDTH; j++) to[j] = slope(u[j] - C(th), surrogate);
+    }
+}
+
+CLONES static void all_slopes(const Lif *k, const Block *b, const float *u, float *to) {
+    switch (k->surrogate) {
+        case RECTANGLE: if (k->vec) slopes(k, b, u, to, 1, RECTANGLE); else slopes(k, b, u, to, 0, RECTANGLE); break;
+        case TRIANGLE: if (k->vec) slopes(k, b, u, to, 1, TRIANGLE); else slopes(k, b, u, to, 0, TRIANGLE); break;
+        case ARCTAN: if (k->vec) slopes(k, b, u, to, 1, ARCTAN); else slopes(k, b, u, to, 0, ARCTAN); break;
+        case SIGMOID: if (k->vec) slopes(k, b, u, to, 1, SIGMOID); else slopes(k, b, u, to, 0, SIGMOID); break;
+        default: if (k->vec) slopes(k, b, u, to, 1, FAST_SIGMOID); else slopes(k, b, u, to, 0, FAST_SIGMOID);
+    }
+}
+
+// One step backward, from g = ∂h[t] to ∂h[t−1] in place. later = ∂u[t+1], replaced by ∂u[t].
+INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, const float *slope_all, float *g_all,
+                   float *later_all, char *out, int vec, int bf16, int reset, int sums) {
+    const float keep = (float)k->keep;
+    for (int64_t r = b->r0; r < b->r1; r++) {
+        COEFFICIENTS(t, r);
+        int64_t here = (r - b->r0) * WIDTH, channels = vec ? k->B : k->A, slab = b->slab * k->N + b->n;
+        const char *x = OF(const char, k->x, AT(t, r)), *gs = OF(const char, k->gs, AT(t, r));
+        const float *u = u_all + here, *slope = slope_all + here;
+        fetch(OF(const char, k->gs, t ? AT(t - 1, r) : AT(k->T - 1, r) + b->size), WIDTH * (bf16 ? 2 : 4));
+        float *g = g_all + here, *later = later_all + here;
+        int64_t st = (k->sum_t ? slab * k->T + t : slab) * channels + ch, sc_ = slab * channels + ch;
+        float *px = k->sum_gu_x + st, *p = k->sum_gu + st, *ph = k->sum_gu_h + sc_, *pt = k->sum_gthr + sc_;
+        float sx = 0, s = 0, sh_ = 0, sthr = 0;
+#pragma omp simd reduction(+ : sx, s, sh_, sthr)
+        for (int64_t j = 0; j < WIDTH; j++) {
+            float threshold = C(th), z = u[j] - threshold >= 0 ? 1.f : 0.f, gh = g[j];
+            float gd = (load(gs, j, bf16) - keep * gh * (reset == ZERO ? u[j] : threshold)) * slope[j];
+            float gu = (reset == ZERO ? gh * (1.f - z) : gh) + gd;
+            store(out, j, gu * C(ga) * C(sc), bf16);
+            g[j] = C(de) * gu;
+            if (sums) {
+                float h = reset == ZERO ? u[j] * (1.f - z) : u[j] - threshold * z;
+                float gx_ = gu * load(x, j, bf16), gh_ = later[j] * h, gthr = -gd - (reset == ZERO ? 0.f : gh * z);
+                later[j] = gu;
+                if (vec) { px[j] += gx_; p[j] += gu; ph[j] += gh_; pt[j] += gthr; }
+                else { sx += gx_; s += gu; sh_ += gh_; sthr += gthr; }
+            }
+        }
+        put(OF(char, k->gx, AT(t, r)), out, WIDTH * (bf16 ? 2 : 4), k->past_caches);
+        if (sums && !vec) { *px += sx; *p += s; *ph += sh_; *pt += sthr; }
+    }
+}
+
+#define FOR_EACH_FORM(f, ...) \
+    switch (k->vec << 2 | k->bf16 << 1 | k->reset) { \
+        case 0: f(__VA_ARGS__, 0, 0, ZERO); break; \
+        case 1: f(__VA_ARGS__, 0, 0, SUBTRACT); break; \
+        case 2: f(__VA_ARGS__, 0, 1, ZERO); break; \
+        case 3: f(__VA_ARGS__, 0, 1, SUBTRACT); break; \
+        case 4: f(__VA_ARGS__, 1, 0, ZERO); break; \
+        case 5: f(__VA_ARGS__, 1, 0, SUBTRACT); break; \
+        case 6: f(__VA_ARGS__, 1, 1, ZERO); break; \
+        default: f(__VA_ARGS__, 1, 1, SUBTRACT); \
+    }
+#define CHARGE_KEEP(...) charge(__VA_ARGS__, 1)
+#define CHARGE_FIRE(...) charge(__VA_ARGS__, 0)
+#define UNFIRE_SUMS(...) unfire(__VA_ARGS__, 1)
+#define UNFIRE(...) unfire(__VA_ARGS__, 0)
+
+CLONES static void charge_and_fire(const Lif *k, const Block *b, float *h, float *s) { FOR_EACH_FORM(CHARGE_FIRE, k, b, h, s) }
+CLONES static void charge_again(const Lif *k, const Block *b, float *h, float *u) { FOR_EACH_FORM(CHARGE_KEEP, k, b, h, u) }
+CLONES static void unfire_step(const Lif *k, const Block *b, int64_t t, const float *u, const float *slope, float *g, float *later,
+                               char *out) {
+    if (k->sum_gu) FOR_EACH_FORM(UNFIRE_SUMS, k, b, t, u, slope, g, later, out)
+    else FOR_EACH_FORM(UNFIRE, k, b, t, u, slope, g, later, out)
+}
+
+static void forward_block(const Lif *k, const Block *b, float *h) {
+    gather(k, b, k->v, h);
+    charge_and_fire(k, b, h, h + b->size);
+    scatter(k, b, h, k->h);
+}
+
+// The membranes again, then from the last step to the first.
+static void backward_block(const Lif *k, const Block *b, float *scratch) {
+    float *slope = scratch, *g = slope + b->size, *later = g + b->size, *out = later + b->size, *u = out + b->size;
+    gather(k, b, k->v, g);
+    charge_again(k, b, g, u);
+    gather(k, b, k->gh, g);
+    memset(later, 0, b->size * 4);
+    for (int64_t t = k->T - 1; t >= 0; t--) {
+        all_slopes(k, b, u + t * b->size, slope);
+        unfire_step(k, b, t, u + t * b->size, slope, g, later, (char *)out);
+    }
+    scatter(k, b, g, k->gv);
+    if (k->sum_gu && k->v) {  // the first step's share of ∂decay
+        int64_t channels = k->vec ? k->B : k->A;
+        for (int64_t r = b->r0; r < b->r1; r++) {
+            float *sum = k->sum_gu_h + (b->slab * k->N + b->n) * channels + (k->vec ? b->c0 : r);
+            for (int64_t j = 0; j < WIDTH; j++) sum[k->vec ? j : 0] += later[(r - b->r0) * WIDTH + j] * k->v[HERE(r) + j];
+        }
+    }
+}
+
+INLINE int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A task is one slab of one sample: a fixed share of its blocks. The shares depend on shapes alone, so sums do not depend on
+// the number of threads.
+static void work(Lif *k, int backward) {
+    int64_t most = min_(512, 16384 / k->T & ~15);  // elements of a step at once, so that all steps of them stay in the cache
+    if (most < 64) most = 64;
+    int64_t rows = k->B >= most ? 1 : most / k->B, cols = min_(k->B, most);
+    int64_t across = (k->B + cols - 1) / cols, blocks = (k->A + rows - 1) / rows * across, size = rows * cols;
+    float *scratch = malloc((backward ? k->T + 4 : 2) * size * 4);
+    if (!scratch) { k->failed = 1; return; }
+    for (int64_t task; (task = __atomic_fetch_add(&k->next, 1, __ATOMIC_RELAXED)) < k->N * k->slabs;) {
+        int64_t n = task / k->slabs, slab = task % k->slabs;
+        for (int64_t i = blocks * slab / k->slabs; i < blocks * (slab + 1) / k->slabs; i++) {
+            int64_t r = i / across * rows, c = i % across * cols;
+            Block b = { n, slab, r, min_(r + rows, k->A), c, min_(c + cols, k->B), size };
+            if (backward) backward_block(k, &b, scratch);
+            else forward_block(k, &b, scratch);
+        }
+    }
+    free(scratch);
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
+
+static void forward_work(void *k) { work(k, 0); }
+static void backward_work(void *k) { work(k, 1); }
+
+static void run(Lif *k, void (*f)(void *)) {
+    k->next = k->failed = 0;
+    if (k->parallel && k->threads > 1 && k->N * k->slabs > 1) k->parallel(f, k, (unsigned)k->threads, 0);
+    else f(k);
+}
+
+EXPORT void staa_lif_forward(Lif *k) { run(k, forward_work); }
+EXPORT void staa_lif_backward(Lif *k) { run(k, backward_work); }
+EXPORT int64_t staa_version(void) { return 1; }

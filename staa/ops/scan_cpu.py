@@ -1,0 +1,135 @@
+"""The CPU kernels of `lif`: _kernels.c, built when the package is, called through its plain C interface.
+
+Without the library (no C compiler when the package was built from source) `lif` takes the reference path; WHY_NOT says why,
+and `staa doctor` shows it.
+"""
+
+import ctypes
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from staa.ops.spike import SURROGATES
+
+VERSION = 1  # of the C interface
+TASKS = 64  # a window is cut into about so many pieces, whatever the number of threads: sums don't depend on it
+CACHES = 1 << 23  # bytes of a window that is written past the caches
+ALONE = 1 << 15  # elements below which one thread is faster
+
+Geometry = tuple[int, int, int, int, bool]
+
+
+class _Lif(ctypes.Structure):
+    """struct Lif of _kernels.c."""
+
+    _fields_ = [
+        ("parallel", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("threads", "T", "N", "A", "B", "vec", "bf16", "reset", "surrogate")),
+        ("keep", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("x", "v", "scale", "shift")),
+        *((name, ctypes.c_int64) for name in ("scale_t", "scale_n", "shift_t", "shift_n")),
+        *((name, ctypes.c_void_p) for name in ("decay", "gain", "threshold", "s", "h", "gs", "gh", "gx", "gv")),
+        *((name, ctypes.c_int64) for name in ("slabs", "sum_t")),
+        *((name, ctypes.c_void_p) for name in ("sum_gu_x", "sum_gu", "sum_gu_h", "sum_gthr")),
+        *((name, ctypes.c_int64) for name in ("past_caches", "failed", "next")),
+    ]
+
+
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and why."""
+    paths = [p for p in (Path(__file__).with_name("_kernels" + suffix) for suffix in EXTENSION_SUFFIXES) if p.exists()]
+    if not paths:
+        return None, "it was not built: no C compiler was found when the package was installed"
+    try:
+        library = ctypes.CDLL(str(paths[0]))
+        library.staa_version.restype = ctypes.c_int64
+        version = library.staa_version()
+    except (OSError, AttributeError) as error:
+        return None, f"{paths[0]} can't be loaded: {error}"
+    if version != VERSION:
+        return None, f"{paths[0]} is of another version of staa: install the package again"
+    return library, ""
+
+
+def _parallel() -> int | None:
+    """The address of GOMP_parallel in the OpenMP that torch has loaded: its threads, not a second pool of our own."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+LIBRARY, WHY_NOT = _load()
+PARALLEL = _parallel()
+
+
+def serves(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float32, torch.bfloat16) and LIBRARY is not None
+
+
+def forward(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str, spikes: Tensor, last: Tensor) -> None:
+    """Fills spikes and the last membrane; the arguments are those of torch.ops.staa.lif, in one memory order."""
+    call = _call(x, v, coefficients, geometry, reset)
+    call.s, call.h = spikes.data_ptr(), last.data_ptr()
+    _run("staa_lif_forward", call)
+
+
+def backward(
+    x: Tensor,
+    v: Tensor | None,
+    coefficients,
+    geometry: Geometry,
+    reset: str,
+    surrogate: str,
+    detach_reset: bool,
+    grad_spikes: Tensor,
+    grad_last: Tensor | None,
+    grad_x: Tensor,
+    grad_v: Tensor,
+    sums: list[Tensor],
+) -> None:
+    """Fills grad_x, grad_v and the sums (where they are not empty); see torch.ops.staa.lif_backward."""
+    call = _call(x, v, coefficients, geometry, reset)
+    call.surrogate = list(SURROGATES).index(surrogate)
+    call.keep = 0.0 if detach_reset else 1.0
+    call.gs, call.gx = grad_spikes.data_ptr(), grad_x.data_ptr()
+    call.gh = None if grad_last is None else grad_last.data_ptr()
+    call.gv = None if v is None else grad_v.data_ptr()
+    if sums[0].numel() == 0:
+        return _run("staa_lif_backward", call)
+    by_step, channels = sums[0].shape[0], sums[0].shape[2]
+    window = x.numel() // (16 * by_step * channels * call.N)  # keep the partial sums small beside the window
+    call.slabs, call.sum_t = max(min(call.slabs, window), min(call.slabs, 2)), by_step > 1
+    partial = [torch.zeros(call.slabs, call.N, by_step, channels) for _ in range(2)]
+    partial += [torch.zeros(call.slabs, call.N, channels) for _ in range(2)]
+    call.sum_gu_x, call.sum_gu, call.sum_gu_h, call.sum_gthr = (p.data_ptr() for p in partial)
+    _run("staa_lif_backward", call)
+    for total, part in zip(sums[:2], partial[:2], strict=True):
+        part = part.sum(0) if sums[0].shape[1] > 1 else part.sum((0, 1)).unsqueeze(0)  # [N or 1, T or 1, C]
+        total.copy_(part.transpose(0, 1))
+    for total, part in zip(sums[2:], partial[2:], strict=True):
+        torch.sum(part, (0, 1), out=total)
+    return None
+
+
+def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str) -> _Lif:
+    decay, gain, threshold, scale, shift = coefficients
+    _, samples, _, _, channels_last = geometry
+    call = _Lif(parallel=PARALLEL, threads=1 if x.numel() < ALONE else torch.get_num_threads(), vec=channels_last)
+    call.T, call.N, call.A, call.B = geometry[:4]
+    call.bf16, call.reset = x.dtype == torch.bfloat16, reset == "subtract"
+    call.x, call.v = x.data_ptr(), None if v is None else v.data_ptr()
+    call.scale, call.shift = scale.data_ptr(), shift.data_ptr()
+    call.scale_t, call.scale_n = (scale.stride(i) if scale.shape[i] > 1 else 0 for i in (0, 1))
+    call.shift_t, call.shift_n = (shift.stride(i) if shift.shape[i] > 1 else 0 for i in (0, 1))
+    call.decay, call.gain, call.threshold = decay.data_ptr(), gain.data_ptr(), threshold.data_ptr()
+    call.slabs, call.past_caches = -(-TASKS // samples), x.nbytes > CACHES
+    return call
+
+
+def _run(function: str, call: _Lif) -> None:
+    getattr(LIBRARY, function)(ctypes.byref(call))
+    if call.failed:
+        raise MemoryError("the LIF kernel found no memory for its scratch space")

@@ -1,0 +1,222 @@
+"""The fused paths of the scan against the reference: spikes and membranes bit for bit, every gradient by relative error."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from staa.ops import SURROGATES, lif, lif_reference, scan_cpu, scan_fused
+
+pytestmark = pytest.mark.skipif(scan_cpu.LIBRARY is None, reason=f"no CPU kernels: {scan_cpu.WHY_NOT}")
+
+T, N, C = 5, 3, 24
+FORMS = ("plain", "channels", "attention", "steps")
+RESETS = list(itertools.product(("zero", "subtract"), (False, True)))
+
+
+def channels_last(x):
+    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+
+
+def current(layout, shape=(T, N, C, 6, 7)):
+    x = torch.randn({"features": shape[:3], "flat": shape[:2]}.get(layout, shape)) + 0.3
+    return channels_last(x) if layout == "channels_last" else x
+
+
+def constants(form, x):
+    """The arguments as a plain neuron, a learned one behind BatchNorm, one behind attention, and step attention give them."""
+    steps, samples, *rest = x.shape
+    c, space = tuple(rest[:1]), (1,) * len(rest[1:])
+    one = (1,) * len(c)
+    uniform = lambda *shape: torch.rand(shape) + 0.5  # noqa: E731
+    return {
+        "plain": dict(decay=0.5, gain=1.0, threshold=1.0),
+        "channels": dict(
+            decay=torch.rand(c + space), gain=uniform(*c, *space), threshold=uniform(*c, *space),
+            scale=uniform(1, 1, *c, *space), shift=torch.randn(1, 1, *c, *space),
+        ),
+        "attention": dict(
+            decay=torch.tensor(0.3), gain=uniform(*c, *space), threshold=0.7,
+            scale=uniform(steps, samples, *c, *space), shift=torch.randn(steps, 1, *c, *space),
+        ),
+        "steps": dict(decay=0.5, threshold=0.7, scale=uniform(steps, samples, *one, *space)),
+    }[form]  # fmt: skip
+
+
+def both(x, options, v=None, *, grad_last=True):
+    """[spikes, last membrane, gradients of x, v and each tensor] of the fused path and of the reference."""
+    grad_s, grad_h = torch.randn(x.shape).to(x.dtype), torch.randn(x.shape[1:])
+    found = []
+    for f in (lif, lif_reference):
+        leaves = {k: p.clone().requires_grad_() for k, p in options.items() if isinstance(p, torch.Tensor)}
+        x_, v_ = x.clone().requires_grad_(), None if v is None else v.clone().requires_grad_()
+        spikes, last = f(x_, v_, **{**options, **leaves})
+        outputs, grads = ([spikes, last], [grad_s, grad_h]) if grad_last else ([spikes], [grad_s])
+        torch.autograd.backward(outputs, grads)
+        found.append([spikes, last, x_.grad, *([] if v is None else [v_.grad]), *(p.grad for p in leaves.values())])
+    assert found[0][0].stride() == x.stride()
+    return found
+
+
+def compare(found, tolerance=1e-5):
+    (spikes, last, *grads), (expected, expected_last, *expected_grads) = found
+    assert torch.equal(spikes, expected)
+    assert torch.equal(last, expected_last)
+    for a, b in zip(grads, expected_grads, strict=True):
+        error = (a - b).norm() / b.norm().clamp(min=1e-6)
+        assert error < (tolerance if a.numel() > 1 else 20 * tolerance), error  # one number is the rest of a long sum
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "features", "flat"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("surrogate", list(SURROGATES.values()), ids=list(SURROGATES))
+def test_equals_the_reference(layout, form, surrogate):
+    x = current(layout)
+    for (reset, detach), v in itertools.product(RESETS, (None, torch.randn(x.shape[1:]))):
+        options = dict(reset=reset, detach_reset=detach, surrogate=surrogate)
+        compare(both(x, {**constants(form, x), **options}, v), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("form", FORMS)
+def test_bfloat16_is_charged_in_float32(layout, form):
+    x = current(layout).bfloat16()
+    (spikes, last, *grads), (expected, expected_last, *expected_grads) = both(x, constants(form, x))
+    assert spikes.dtype == grads[0].dtype == torch.bfloat16
+    assert torch.equal(spikes, expected)
+    assert torch.equal(last, expected_last)
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert (a - b).norm() / b.norm() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 1, 1, 1),
+        (1, 2, 3, 5, 1),
+        (4, 1, 700, 3, 3),
+        (3, 70, 5, 11, 9),
+        (2, 1, 2, 40, 41),
+        (300, 2, 3, 4, 5),
+        (7, 2, 33, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_any_shape(shape, layout):
+    x = current(layout, shape)
+    for form in FORMS:
+        compare(both(x, constants(form, x), torch.randn(x.shape[1:])), tolerance=5e-5)
+
+
+def test_any_memory_order():
+    """A slice, a transpose, an expanded gradient: results are those of the same numbers in order."""
+    base = torch.randn(6, C, N, 8, 7)
+    for x in (base.transpose(1, 2)[::2], base[:, :N], torch.randn(1, N, C, 6, 7).expand(T, -1, -1, -1, -1)):
+        x = x.detach().requires_grad_()
+        spikes, last = lif(x, decay=0.5)
+        (grad,) = torch.autograd.grad(spikes.sum() + last.sum(), x)
+        expected, expected_last = lif_reference(x, decay=0.5)
+        (expected_grad,) = torch.autograd.grad(expected.sum() + expected_last.sum(), x)
+        assert torch.equal(spikes, expected)
+        assert torch.equal(last, expected_last)
+        torch.testing.assert_close(grad, expected_grad)
+
+
+def test_either_output_alone_has_gradients():
+    x = current("contiguous")
+    compare(both(x, constants("channels", x), grad_last=False))
+    x = x.requires_grad_()
+    (grad,) = torch.autograd.grad(lif(x, decay=0.5)[1].sum(), x)
+    (expected,) = torch.autograd.grad(lif_reference(x, decay=0.5)[1].sum(), x)
+    torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("form", FORMS)
+def test_chunks_equal_the_whole_bit_for_bit(layout, form):
+    x = current(layout, (7, N, C, 6, 7))
+    options = constants(form, x)
+    whole, last = lif(x, **options)
+    cut = lambda a, b: {k: p[a:b] if k in ("scale", "shift") and p.shape[0] > 1 else p for k, p in options.items()}  # noqa: E731
+    first, h = lif(x[:3], **cut(0, 3))
+    second, h = lif(x[3:], h, **cut(3, 7))
+    assert torch.equal(torch.cat([first, second]), whole)
+    assert torch.equal(h, last)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_number_of_threads_changes_nothing(layout, monkeypatch):
+    monkeypatch.setattr(scan_cpu, "ALONE", 0)
+    x = current(layout, (4, 8, 32, 20, 20))
+    options, before, found = constants("attention", x), torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            found.append(both(x, options)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_the_operation_is_registered_as_torch_wants_it(layout):
+    some = lambda *shape: (torch.rand(shape) + 0.5).requires_grad_()  # noqa: E731
+    x = current(layout, (3, 2, 8, 4, 4)).requires_grad_()
+    v = torch.randn(2, 8, 4, 4, requires_grad=True)
+    for rest in (
+        (some(8), some(8), some(8), some(3, 2, 8), some(1, 1, 8)),
+        (some(1), some(1), some(1), some(1, 1, 1), some(3, 2, 1)),
+    ):
+        torch.library.opcheck(torch.ops.staa.lif.default, (x, v, *rest, "zero", "arctan", False))
+        torch.library.opcheck(torch.ops.staa.lif.default, (x, None, *rest, "subtract", "sigmoid", True))
+
+
+def test_only_the_current_is_kept_for_the_backward_pass():
+    kept = []
+    x = torch.randn(4, 8, 16, 8, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda p: (kept.append(p.nbytes), p)[1], lambda p: p):
+        lif(x, decay=0.5)
+    assert sum(kept) < 1.01 * x.nbytes
+
+
+def test_what_the_kernels_do_not_serve_takes_the_reference_path():
+    x = torch.randn(3, 2, 4, 5, 5)
+    refused = [
+        dict(x=x.double(), decay=0.5),
+        dict(x=x.half(), decay=0.5),
+        dict(x=x, decay=torch.rand(4, 5, 5)),
+        dict(x=x, decay=torch.rand(2, 1, 1, 1)),
+        dict(x=x, decay=0.5, scale=torch.rand(1, 1, 4, 5, 5)),
+    ]
+    for options in refused:
+        defaults = dict(gain=1.0, threshold=1.0, reset="zero", surrogate=SURROGATES["arctan"], detach_reset=False)
+        options = {"scale": None, "shift": None, **defaults, **options}
+        assert scan_fused.fused(options.pop("x"), None, **options) is None
+    for options in refused:
+        assert torch.equal(lif(**options)[0], lif_reference(**options)[0])
+
+
+def test_a_surrogate_of_ones_own_takes_the_reference_path_and_says_so():
+    x = torch.randn(3, 4, requires_grad=True)
+    with pytest.warns(UserWarning, match="double is none of staa.ops.SURROGATES"):
+        spikes, _ = lif(x, decay=0.5, surrogate=_double)
+    (grad,) = torch.autograd.grad(spikes.sum(), x)
+    assert grad.abs().sum() > 0
+
+
+def _double(u):
+    return 2 * u
+
+
+def test_under_autocast():
+    """A half-precision convolution feeds a neuron whose constants are float32."""
+    layer = nn.Conv2d(3, 8, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        current = layer(torch.randn(6, 3, 8, 8)).unflatten(0, (3, 2))
+        spikes, last = lif(current, decay=torch.rand(8, 1, 1), scale=torch.rand(1, 1, 8, 1, 1))
+    assert (spikes.dtype, last.dtype) == (torch.bfloat16, torch.float32)
+    spikes.sum().backward()
+    assert layer.weight.grad.isfinite().all()
