@@ -29,7 +29,8 @@ from staa.build import LOG_EVERY, choose_device, choose_precision, evaluate_run,
 from staa.checkpoint import save_text
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar
-from staa.ops import scan_cpu
+from staa.ops import cpu
+from staa.pages import keep_pages
 from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
 
@@ -327,7 +328,8 @@ def doctor(args: list[str]) -> int:
         "device": f"{name} (the default of --device)",
         "processor": f"{cores}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": f"{choose_precision('auto', device)} with --precision auto",
-        "neuron": f"reference path, several times slower: {scan_cpu.WHY_NOT}" if scan_cpu.WHY_NOT else "fused CPU kernels",
+        "memory": f"freed pages are {'kept' if _keeps_pages() and keep_pages() else 'given back'} (STAA_KEEP_PAGES=0 or 1)",
+        "neuron": f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels",
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
@@ -348,6 +350,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {f.__name__: f for f in (train
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if _keeps_pages():
+        keep_pages()
     try:
         if not args or args[0] in ("-h", "--help"):
             out.print(f"staa {staa.__version__}: spatial-temporal attention for spiking neural networks\n")
@@ -373,6 +377,10 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, (FloatingPointError, RuntimeError)):
             return _complain(f"failed: {error} (--debug shows where)", FAILED)
         return _complain(f"failed: {type(error).__name__}: {error} (--debug shows where)", FAILED)
+
+
+def _keeps_pages() -> bool:
+    return os.environ.get("STAA_KEEP_PAGES", "1") != "0"
 
 
 def _complain(text: str, code: int) -> int:

@@ -1,8 +1,13 @@
 """Layers that know about time: folding it into the batch, and the place where attention meets a neuron."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from staa.ops.fold import Folded, moments
 
 
 def per_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -34,24 +39,70 @@ class PerStep(nn.Module):
 
 
 class Site(nn.Module):
-    """Where a network fires: attention (or None), then the neuron. [T, N, C, H, W] -> the same shape.
+    """Where a network fires: attention (or None), then the neuron. [T, N, C, H, W], or such a `Folded` -> the same shape.
 
     Attention says what it acts on. "current": spikes = neuron(attention(x)), folded into the neuron's charge as
-    scale · x + shift where it offers affine(x). "spikes": out = attention(x, neuron(x)).
+    scale · x + shift where it offers fold(current) or affine(x). "spikes": out = attention(x, neuron(x)).
     """
 
     def __init__(self, neuron: nn.Module, attention: nn.Module | None = None):
         super().__init__()
         if attention is not None and getattr(attention, "acts_on", None) not in ("current", "spikes"):
             raise ValueError(f'{type(attention).__name__} must say acts_on = "current" or "spikes" to serve as attention')
-        self.attention, self.neuron = attention, neuron
+        self.attention: Any = attention
+        self.neuron = neuron
+        self.folds = {"scale", "shift"} <= inspect.signature(neuron.forward).parameters.keys()
 
-    def forward(self, current: Tensor) -> Tensor:
+    def forward(self, current: Tensor | Folded) -> Tensor:
+        folded = current if isinstance(current, Folded) else Folded(current)
         if self.attention is None:
-            return self.neuron(current)
+            return self._fire(folded)
         if self.attention.acts_on == "spikes":
+            current = folded.written_out()
             return self.attention(current, self.neuron(current))
-        affine = getattr(self.attention, "affine", None)
-        if affine is not None:
-            return self.neuron(current, *affine(current))
+        if hasattr(self.attention, "fold"):
+            return self._fire(self.attention.fold(folded))
+        current = folded.written_out()
+        if hasattr(self.attention, "affine"):
+            return self._fire(Folded(current, *self.attention.affine(current)))
         return self.neuron(self.attention(current))
+
+    def _fire(self, current: Folded) -> Tensor:
+        return self.neuron(*current[:3]) if self.folds else self.neuron(current.written_out())
+
+
+def fold_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Folded:
+    """BatchNorm over T, N, H and W of x [T, N, C, H, W], as scale and shift per channel for the neuron to apply.
+
+        scale = weight / √(variance + eps),    shift = bias − mean · scale
+
+    with the batch's mean and biased variance in training, which also updates the running ones (unbiased variance), as
+    nn.BatchNorm2d does. One read of x, and one pass more over its gradient.
+    """
+    mean_of_frames = None
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        x, mean_of_frames, variance_of_frames = moments(x)
+        mean = mean_of_frames.mean((0, 1))
+        variance = (variance_of_frames + (mean_of_frames - mean).square()).mean((0, 1))
+        if norm.training:
+            _update_running(norm, mean.detach(), variance.detach(), x.numel() // x.shape[2])
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    scale = (variance + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    return Folded(x, scale[:, None, None].expand(1, 1, -1, 1, 1), shift[:, None, None].expand(1, 1, -1, 1, 1), mean_of_frames)
+
+
+@torch.no_grad()
+def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    if count < 2:
+        raise ValueError("BatchNorm needs more than one value per channel in training: give more samples, steps or pixels")
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked += 1
+    momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked or 1)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)

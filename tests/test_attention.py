@@ -7,6 +7,7 @@ import torch
 
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
 from staa.neurons import AdaptiveLIF
+from staa.ops.fold import Folded
 
 SHAPE = (5, 4, 6, 3, 3)
 STEPS, CHANNELS = 5, 6
@@ -144,7 +145,7 @@ def test_neutral_attention_is_the_plain_neuron():
 def test_a_fresh_gate_stands_open():
     gate = torch.sigmoid(torch.tensor(2.0)).item()
     for part in (GlobalContext(CHANNELS), StepAttention(STEPS), ChannelGate(CHANNELS)):
-        assert torch.allclose(part.gate(torch.randn(SHAPE)), torch.tensor(gate))
+        assert torch.allclose(part.gate(Folded(torch.randn(SHAPE)))[1], torch.tensor(gate))
 
 
 def test_parts_can_be_left_out_and_replaced():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from staa.ops import SURROGATES, lif, lif_reference, scan_cpu, scan_fused
+from staa.ops import SURROGATES, cpu, lif, lif_reference, scan_fused
 
-pytestmark = pytest.mark.skipif(scan_cpu.LIBRARY is None, reason=f"no CPU kernels: {scan_cpu.WHY_NOT}")
+pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
 
 T, N, C = 5, 3, 24
 FORMS = ("plain", "channels", "attention", "steps")
@@ -147,7 +147,7 @@ def test_chunks_equal_the_whole_bit_for_bit(layout, form):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_the_number_of_threads_changes_nothing(layout, monkeypatch):
-    monkeypatch.setattr(scan_cpu, "ALONE", 0)
+    monkeypatch.setattr(cpu, "ALONE", 0)
     x = current(layout, (4, 8, 32, 20, 20))
     options, before, found = constants("attention", x), torch.get_num_threads(), []
     try:

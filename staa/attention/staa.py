@@ -7,9 +7,10 @@ Each part maps the current [T, N, C, H, W] to the same shape and is affine over 
 
     forward(x)                          the plain form
     affine(x, scale, shift)             -> (scale', shift') such that forward(scale · x + shift) = scale' · x + shift'
+    fold(current) -> current            the same of a `Folded` current, whose x carries the gradients of the averages
 
 so a chain of parts, and the neuron behind it, needs averages of x and no rewrite of it. scale and shift broadcast with
-x and are constant over H × W; None stands for 1 and 0.
+x and are constant over H × W; None stands for 1 and 0. A part of one's own needs forward and affine alone.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from staa.ops.fold import Folded, context, moments
 
 Affine = tuple[Tensor | None, Tensor | None]
 
@@ -46,25 +49,33 @@ class PositionEncoding(nn.Module):
     def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
         return scale, self._encoding(x) if shift is None else shift + self._encoding(x)
 
+    def fold(self, current: Folded) -> Folded:
+        return current._replace(shift=self.affine(*current[:3])[1])
+
     def _encoding(self, x: Tensor) -> Tensor:
         _check_shape(self, x, *self.encoding.shape)
         return self.encoding[:, None, :, None, None]
 
 
 class Gate(nn.Module):
-    """Abstract: y = x ⊙ gate(x), with a gate that is constant over space. A subclass gives gate(x, scale, shift)."""
+    """Abstract: y = x ⊙ gate(x), with a gate that is constant over space. A subclass gives gate(current)."""
 
     acts_on = "current"
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
+        return self.fold(Folded(x)).written_out()
 
     def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
-        gate = self.gate(x, scale, shift)
-        return gate if scale is None else gate * scale, None if shift is None else gate * shift
+        folded = self.fold(Folded(x, scale, shift))
+        return folded.scale, folded.shift
 
-    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """The gate of scale · x + shift, broadcasting with x."""
+    def fold(self, current: Folded) -> Folded:
+        current, gate = self.gate(current)
+        scale = gate if current.scale is None else gate * current.scale
+        return current._replace(scale=scale, shift=None if current.shift is None else gate * current.shift)
+
+    def gate(self, current: Folded) -> tuple[Folded, Tensor]:
+        """The current, its x handed through what averages it, and its gate, which broadcasts with x."""
         raise NotImplementedError
 
 
@@ -95,17 +106,13 @@ class GlobalContext(Gate):
         nn.init.zeros_(self.query.bias)
         _open_gate(self.value)
 
-    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """g of scale · x + shift, [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
-        _check_shape(self, x, None, self.query.in_features)
-        flat = x.flatten(3)  # [T, N, C, H·W]
-        key = self.key.weight if scale is None else self.key.weight * scale.flatten(2)
-        key = key.expand(*x.shape[:2], -1).unsqueeze(2).to(x.dtype)  # [T, N, 1, C]
-        weights = (key @ flat).softmax(-1, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)  # [T, N, 1, H·W]
-        context = (flat @ weights.mT).squeeze(-1)  # Σ_j a_j x_j, [T, N, C]
-        context = _apply(context, scale, shift)
-        hidden = F.relu(self.norm(self.query(context)))
-        return _as_gate(self.value(hidden))
+    def gate(self, current: Folded) -> tuple[Folded, Tensor]:
+        """g is [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
+        _check_shape(self, current.x, None, self.query.in_features)
+        key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
+        x, pooled, mean = context(current.x, key)
+        hidden = F.relu(self.norm(self.query(_apply(pooled, current).to(x.dtype))))
+        return current._replace(x=x, mean=mean), _as_gate(self.value(hidden))
 
 
 class StepAttention(Gate):
@@ -134,13 +141,14 @@ class StepAttention(Gate):
         nn.init.ones_(self.squeeze.bias)
         _open_gate(self.excite)
 
-    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """q of scale · x + shift, [T, N, 1, 1, 1]."""
-        _check_shape(self, x, self.squeeze.in_features, None)
-        p = _apply(x.mean((3, 4)), scale, shift).mean(2)  # [T, N]
+    def gate(self, current: Folded) -> tuple[Folded, Tensor]:
+        """q is [T, N, 1, 1, 1]."""
+        _check_shape(self, current.x, self.squeeze.in_features, None)
+        current, mean = _mean(current)
+        p = mean.mean(2)  # [T, N]
         hidden = F.relu(F.linear(p.T, self._weight(self.squeeze), self.squeeze.bias))
         q = F.linear(hidden, self._weight(self.excite), self.excite.bias).sigmoid()
-        return q.T[:, :, None, None, None]
+        return current, q.T[:, :, None, None, None]
 
     def _weight(self, layer: nn.Linear) -> Tensor:
         return layer.weight.tril() if self.causal else layer.weight
@@ -165,11 +173,11 @@ class ChannelGate(Gate):
         nn.init.zeros_(self.squeeze.bias)
         _open_gate(self.excite)
 
-    def gate(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """The gate of scale · x + shift, [T, N, C, 1, 1]."""
-        _check_shape(self, x, None, self.squeeze.in_features)
-        mean = _apply(x.mean((3, 4)), scale, shift)
-        return _as_gate(self.excite(F.relu(self.squeeze(mean))))
+    def gate(self, current: Folded) -> tuple[Folded, Tensor]:
+        """The gate is [T, N, C, 1, 1]."""
+        _check_shape(self, current.x, None, self.squeeze.in_features)
+        current, mean = _mean(current)
+        return current, _as_gate(self.excite(F.relu(self.squeeze(mean))))
 
 
 class STAA(nn.Module):
@@ -180,7 +188,7 @@ class STAA(nn.Module):
         y = x3                             in evaluation (no rescaling)
 
     It acts on the current before the neuron charges, so the spikes stay binary (our choice; order and parts are the
-    paper's). `forward(x)` is the plain form; `affine(x)` -> (scale, shift) says the same for the neuron to fold.
+    paper's). `forward(x)` is the plain form; `affine(x)` -> (scale, shift) and fold(current) say the same for the neuron.
 
     position: factory (steps, channels), context: factory (channels), step: factory (steps) of a module with forward(x)
     and affine(x, scale, shift); None leaves the part out (the ablations). reduction is the default context's. causal=True:
@@ -238,16 +246,24 @@ class STAA(nn.Module):
         skip = self._skip(x)
         return y if skip is None else torch.where(skip, x, y)
 
-    def affine(self, x: Tensor) -> Affine:
-        _check_shape(self, x, self.steps, self.channels)
-        scale, shift = None, None
+    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        folded = self.fold(Folded(x, scale, shift))
+        return folded.scale, folded.shift
+
+    def fold(self, current: Folded) -> Folded:
+        _check_shape(self, current.x, self.steps, self.channels)
+        before = current
         for part in self.parts():
-            scale, shift = part.affine(x, scale, shift)
-        skip = self._skip(x)
-        if skip is not None:
-            scale = None if scale is None else torch.where(skip, 1, scale)
-            shift = None if shift is None else torch.where(skip, 0, shift)
-        return scale, shift
+            if hasattr(part, "fold"):
+                current = part.fold(current)
+            else:
+                scale, shift = part.affine(*current[:3])
+                current = current._replace(scale=scale, shift=shift)
+        skip = self._skip(current.x)
+        if skip is None:
+            return current
+        scale, shift = _choose(skip, before.scale, current.scale, 1), _choose(skip, before.shift, current.shift, 0)
+        return current._replace(scale=scale, shift=shift)
 
     def parts(self) -> list[Any]:
         """The parts that are there, in the order they apply."""
@@ -277,11 +293,26 @@ def _as_gate(logits: Tensor) -> Tensor:
     return logits.sigmoid()[..., None, None]
 
 
-def _apply(mean: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    """scale · mean + shift for an average over space [T, N, C]."""
-    if scale is not None:
-        mean = mean * scale.flatten(2)
-    return mean if shift is None else mean + shift.flatten(2)
+def _apply(average: Tensor, current: Folded) -> Tensor:
+    """scale · average + shift for an average of x over space, [T, N, C]."""
+    if current.scale is not None:
+        average = average * current.scale.flatten(2)
+    return average if current.shift is None else average + current.shift.flatten(2)
+
+
+def _mean(current: Folded) -> tuple[Folded, Tensor]:
+    """The mean of the current over space [T, N, C], and the current that knows its x's."""
+    if current.mean is None:
+        x, mean, _ = moments(current.x)
+        current = current._replace(x=x, mean=mean)
+    assert current.mean is not None
+    return current, _apply(current.mean, current).to(current.x.dtype)
+
+
+def _choose(skip: Tensor, before: Tensor | None, after: Tensor | None, neutral: int) -> Tensor | None:
+    if after is None:
+        return None
+    return torch.where(skip, neutral if before is None else before, after)
 
 
 def _check_shape(module: nn.Module, x: Tensor, steps: int | None, channels: int | None) -> None:

@@ -1,15 +1,16 @@
 """What the image models share: convolution + norm per step, where attention goes, the readout."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.layers import Site, per_step
+from staa.layers import Site, fold_batch_norm, per_step
 from staa.ops import direct
+from staa.ops.fold import Folded, served
 
 NeuronFactory = Callable[[int], nn.Module]
 AttentionFactory = Callable[[int | None, int], nn.Module]
@@ -28,12 +29,25 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return per_step(lambda frames: self.norm(self._convolve(frames)), x)
 
+    def fold(self, x: Tensor) -> Folded:
+        """The same, BatchNorm left to the neuron that follows, where a kernel takes its averages."""
+        x = per_step(self._convolve, x)
+        return fold_batch_norm(x, self.norm) if served(x) else Folded(per_step(self.norm, x))
+
     def _convolve(self, frames: Tensor) -> Tensor:
         if self.conv.kernel_size != (1, 1) or self.conv.stride == (1, 1):
             return self.conv(frames)
         # The same sum; oneDNN's backward pass of a strided 1×1 convolution, channels-last and narrow, corrupts the heap.
         height, width = self.conv.stride  # type: ignore[misc]
         return F.conv2d(frames[..., ::height, ::width], self.conv.weight)
+
+
+def fire(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Run ConvNorm and Site in turns, each BatchNorm folded into the neuron behind it."""
+    layers = iter(layers)
+    for layer, site in zip(layers, layers, strict=True):
+        x = site(layer.fold(x))  # type: ignore[operator]
+    return x
 
 
 class Readout(nn.Module):

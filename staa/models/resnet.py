@@ -15,6 +15,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
+    fire,
     scaled,
     site_factory,
 )
@@ -52,7 +53,7 @@ class BasicBlock(nn.Module):
         self.fire2 = fire2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fire2(self.layer2(self.fire1(self.layer1(x))) + self.shortcut(x))
+        return self.fire2(self.layer2(self.fire1(self.layer1.fold(x))) + self.shortcut(x))
 
 
 def pool2(x: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class ResNet(nn.Module):
         self.readout = Readout(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(as_window(x, self.steps, self.in_channels))
+        x = fire(self.stem, as_window(x, self.steps, self.in_channels))
         x = x if self.pool is None else per_step(self.pool, x)
         return self.readout(self.stages(x))
 

@@ -78,6 +78,14 @@ INLINE void put(char *to, const char *from, int64_t bytes, int past_caches) {
     memcpy(to, from, bytes);
 }
 
+INLINE void fence(void) {
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
+
+INLINE int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // Bring into the cache what is read next: it lies a step away, in another page, where the processor does not look ahead.
 INLINE void fetch(const char *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
@@ -264,8 +272,6 @@ static void backward_block(const Lif *k, const Block *b, float *scratch) {
     }
 }
 
-INLINE int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // A task is one slab of one sample: a fixed share of its blocks. The shares depend on shapes alone, so sums do not depend on
 // the number of threads.
 static void work(Lif *k, int backward) {
@@ -285,9 +291,7 @@ static void work(Lif *k, int backward) {
         }
     }
     free(scratch);
-#ifdef __SSE2__
-    _mm_sfence();
-#endif
+    fence();
 }
 
 static void forward_work(void *k) { work(k, 0); }
@@ -301,4 +305,209 @@ static void run(Lif *k, void (*f)(void *)) {
 
 EXPORT void staa_lif_forward(Lif *k) { run(k, forward_work); }
 EXPORT void staa_lif_backward(Lif *k) { run(k, backward_work); }
+// ---------------------------------------------------------------------------------------------------------------------------
+// Averages over the space of each frame x[f], f = (t, n): [A][B], channels as above. staa/ops/fold.py says what they are for.
+
+typedef struct {
+    parallel_fn parallel;
+    int64_t threads;
+    int64_t F, A, B, vec, bf16, past_caches;
+    const void *x, *up;              // [F][A][B]; up: a gradient that arrives, or NULL
+    void *out;                       // [F][A][B]
+    float *mean, *m2;                // [F][C]: mean, Σ (x − mean)²
+    const float *key;                // [C], with a stride of C between frames or 0
+    int64_t key_f;
+    float *weights, *context;        // [F][space], [F][C]
+    const float *alpha, *beta;       // [F][C]
+    float *grad_key;                 // [F][C]
+    int64_t failed, next;
+} Frames;
+
+#define FRAME(type, p) ((type *)(p) + f * k->A * k->B * (bf16 ? 2 : 4))
+#define ROW(type, p, r) ((type *)(p) + (r) * k->B * (bf16 ? 2 : 4))
+
+// Rows are taken in blocks that stay in the cache, each by its mean and its deviations from that, and then merged (Chan et al.).
+INLINE void frame_moments(const Frames *k, int64_t f, float *scratch, int vec, int bf16) {
+    const char *x = FRAME(const char, k->x);
+    int64_t channels = vec ? k->B : k->A;
+    float *mean = k->mean + f * channels, *m2 = k->m2 + f * channels;
+    if (!vec) {
+        for (int64_t r = 0; r < k->A; r++) {
+            const char *row = ROW(const char, x, r);
+            double m = 0, ss = 0;
+            for (int64_t j0 = 0; j0 < k->B; j0 += 4096) {
+                int64_t n = min_(4096, k->B - j0);
+                float sum = 0, dev = 0;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t j = 0; j < n; j++) sum += load(row, j0 + j, bf16);
+                float here = sum / (float)n;
+#pragma omp simd reduction(+ : dev)
+                for (int64_t j = 0; j < n; j++) { float d = load(row, j0 + j, bf16) - here; dev += d * d; }
+                double d = here - m, all = (double)(j0 + n);
+                ss += dev + d * d * ((double)j0 * (double)n / all);
+                m += d * ((double)n / all);
+            }
+            mean[r] = (float)m, m2[r] = (float)ss;
+        }
+        return;
+    }
+    float *here = scratch, *dev = scratch + channels;
+    int64_t rows = 4096 / channels + 1;
+    memset(mean, 0, channels * 4), memset(m2, 0, channels * 4);
+    for (int64_t r0 = 0; r0 < k->A; r0 += rows) {
+        int64_t n = min_(rows, k->A - r0);
+        memset(here, 0, channels * 4), memset(dev, 0, channels * 4);
+        for (int64_t r = r0; r < r0 + n; r++) {
+            const char *row = ROW(const char, x, r);
+#pragma omp simd
+            for (int64_t j = 0; j < channels; j++) here[j] += load(row, j, bf16);
+        }
+        float share = 1.f / (float)n, all = (float)(r0 + n), part = (float)n / all, spread = (float)r0 * part;
+#pragma omp simd
+        for (int64_t j = 0; j < channels; j++) here[j] *= share;
+        for (int64_t r = r0; r < r0 + n; r++) {
+            const char *row = ROW(const char, x, r);
+#pragma omp simd
+            for (int64_t j = 0; j < channels; j++) { float d = load(row, j, bf16) - here[j]; dev[j] += d * d; }
+        }
+#pragma omp simd
+        for (int64_t j = 0; j < channels; j++) {
+            float d = here[j] - mean[j];
+            m2[j] += dev[j] + d * d * spread;
+            mean[j] += d * part;
+        }
+    }
+}
+
+// out = up + alpha + beta · x
+INLINE void frame_add_affine(const Frames *k, int64_t f, float *scratch, int vec, int bf16) {
+    const char *x = FRAME(const char, k->x), *up = k->up ? FRAME(const char, k->up) : NULL;
+    int64_t channels = vec ? k->B : k->A;
+    const float *al = k->alpha + f * channels, *be = k->beta + f * channels;
+    for (int64_t r = 0; r < k->A; r++) {
+        const char *row = ROW(const char, x, r), *above = up ? ROW(const char, up, r) : NULL;
+        const float al0 = al[vec ? 0 : r], be0 = be[vec ? 0 : r];
+        for (int64_t j0 = 0; j0 < k->B; j0 += 512) {
+            int64_t n = min_(512, k->B - j0);
+            const float *a = al + (vec ? j0 : 0), *b = be + (vec ? j0 : 0);
+#pragma omp simd
+            for (int64_t j = 0; j < n; j++) {
+                float g = (vec ? a[j] : al0) + (vec ? b[j] : be0) * load(row, j0 + j, bf16);
+                store(scratch, j, above ? g + load(above, j0 + j, bf16) : g, bf16);
+            }
+            put(ROW(char, FRAME(char, k->out), r) + j0 * (bf16 ? 2 : 4), (char *)scratch, n * (bf16 ? 2 : 4), k->past_caches);
+        }
+    }
+}
+
+// to[position] = Σ_c by[c] x[c][position]
+INLINE void over_channels(const Frames *k, const char *x, const float *by, float *to, int vec, int bf16) {
+    if (!vec) memset(to, 0, k->B * 4);
+    for (int64_t r = 0; r < k->A; r++) {
+        const char *row = ROW(const char, x, r);
+        const float by0 = by[vec ? 0 : r];
+        float sum = 0;
+        if (vec) {
+#pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < k->B; j++) sum += by[j] * load(row, j, bf16);
+            to[r] = sum;
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < k->B; j++) to[j] += by0 * load(row, j, bf16);
+        }
+    }
+}
+
+// to[c] = Σ_position by[position] x[c][position]
+INLINE void over_space(const Frames *k, const char *x, const float *by, float *to, int vec, int bf16) {
+    if (vec) memset(to, 0, k->B * 4);
+    for (int64_t r = 0; r < k->A; r++) {
+        const char *row = ROW(const char, x, r);
+        const float by0 = by[vec ? r : 0];
+        float sum = 0;
+        if (vec) {
+#pragma omp simd
+            for (int64_t j = 0; j < k->B; j++) to[j] += by0 * load(row, j, bf16);
+        } else {
+#pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < k->B; j++) sum += by[j] * load(row, j, bf16);
+            to[r] = sum;
+        }
+    }
+}
+
+// weights = softmax over positions of Σ_c key·x;  context = Σ_positions weights·x;  mean over positions
+INLINE void frame_context(const Frames *k, int64_t f, float *scratch, int vec, int bf16) {
+    const char *x = FRAME(const char, k->x);
+    int64_t channels = vec ? k->B : k->A, space = vec ? k->A : k->B;
+    float *w = k->weights + f * space, most, sum = 0;
+    over_channels(k, x, k->key + f * k->key_f, w, vec, bf16);
+    most = w[0];
+#pragma omp simd reduction(max : most)
+    for (int64_t j = 0; j < space; j++) most = w[j] > most ? w[j] : most;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < space; j++) { w[j] = exp_(w[j] - most); sum += w[j]; }
+    sum = 1.f / sum;
+#pragma omp simd
+    for (int64_t j = 0; j < space; j++) w[j] *= sum;
+    over_space(k, x, w, k->context + f * channels, vec, bf16);
+    for (int64_t j = 0; j < space; j++) scratch[j] = 1.f / (float)space;
+    over_space(k, x, scratch, k->mean + f * channels, vec, bf16);
+}
+
+// With context = ∂context, and alpha = ∂mean / space:  out = up + weights·context + ∂k·key + alpha, where
+// ∂k = weights · (Σ_c ∂context·x − their weighted mean);  grad_key = Σ_positions ∂k·x
+INLINE void frame_context_backward(const Frames *k, int64_t f, float *scratch, int vec, int bf16) {
+    const char *x = FRAME(const char, k->x), *up = k->up ? FRAME(const char, k->up) : NULL;
+    int64_t channels = vec ? k->B : k->A, space = vec ? k->A : k->B;
+    const float *w = k->weights + f * space, *gc = k->context + f * channels, *key = k->key + f * k->key_f;
+    const float *al = k->alpha + f * channels;
+    float *gk = scratch, *out = scratch + space, mean = 0;
+    over_channels(k, x, gc, gk, vec, bf16);
+#pragma omp simd reduction(+ : mean)
+    for (int64_t j = 0; j < space; j++) mean += w[j] * gk[j];
+#pragma omp simd
+    for (int64_t j = 0; j < space; j++) gk[j] = w[j] * (gk[j] - mean);
+    over_space(k, x, gk, k->grad_key + f * channels, vec, bf16);
+    for (int64_t r = 0; r < k->A; r++) {
+        const char *above = up ? ROW(const char, up, r) : NULL;
+        const float gc0 = gc[vec ? 0 : r], key0 = key[vec ? 0 : r], w0 = w[vec ? r : 0], gk0 = gk[vec ? r : 0];
+        const float al0 = al[vec ? 0 : r];
+        for (int64_t j0 = 0; j0 < k->B; j0 += 512) {
+            int64_t n = min_(512, k->B - j0);
+#pragma omp simd
+            for (int64_t j = 0; j < n; j++) {
+                float g = vec ? w0 * gc[j0 + j] + gk0 * key[j0 + j] + al[j0 + j]
+                              : w[j0 + j] * gc0 + gk[j0 + j] * key0 + al0;
+                store(out, j, above ? g + load(above, j0 + j, bf16) : g, bf16);
+            }
+            put(ROW(char, FRAME(char, k->out), r) + j0 * (bf16 ? 2 : 4), (char *)out, n * (bf16 ? 2 : 4), k->past_caches);
+        }
+    }
+}
+
+#define FRAME_KERNEL(name, function, floats) \
+    CLONES static void function##_any(const Frames *k, int64_t f, float *scratch) { \
+        if (k->vec) { if (k->bf16) function(k, f, scratch, 1, 1); else function(k, f, scratch, 1, 0); } \
+        else { if (k->bf16) function(k, f, scratch, 0, 1); else function(k, f, scratch, 0, 0); } \
+    } \
+    static void function##_work(void *p) { \
+        Frames *k = p; \
+        float *scratch = malloc((floats) * 4); \
+        if (!scratch) { k->failed = 1; return; } \
+        for (int64_t f; (f = __atomic_fetch_add(&k->next, 1, __ATOMIC_RELAXED)) < k->F;) function##_any(k, f, scratch); \
+        free(scratch); \
+        fence(); \
+    } \
+    EXPORT void name(Frames *k) { \
+        k->next = k->failed = 0; \
+        if (k->parallel && k->threads > 1 && k->F > 1) k->parallel(function##_work, k, (unsigned)k->threads, 0); \
+        else function##_work(k); \
+    }
+
+FRAME_KERNEL(staa_moments, frame_moments, 2 * k->B)
+FRAME_KERNEL(staa_add_affine, frame_add_affine, 512)
+FRAME_KERNEL(staa_context, frame_context, k->vec ? k->A : k->B)
+FRAME_KERNEL(staa_context_backward, frame_context_backward, 512 + (k->vec ? k->A : k->B))
+
 EXPORT int64_t staa_version(void) { return 1; }

@@ -13,10 +13,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from staa.ops import scan_cpu
+from staa.ops import cpu
 from staa.ops.spike import SURROGATES, Surrogate
 
-KERNELS = {"cpu": scan_cpu}
+KERNELS = {"cpu": cpu}
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -76,17 +76,17 @@ def _lif(
     detach_reset: bool,
 ) -> tuple[Tensor, Tensor]:
     """(spikes, the last membrane)."""
-    x = _dense(x)
-    v = None if v is None else _laid_out(v, x, 1)
+    x = dense(x)
+    v = None if v is None else laid_out(v, x, 1)
     coefficients, geometry = _geometry(x, (decay, gain, threshold, scale, shift))
     spikes, last = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
-    KERNELS[x.device.type].forward(x, v, coefficients, geometry, reset, spikes, last)
+    KERNELS[x.device.type].lif_forward(x, v, coefficients, geometry, reset, spikes, last)
     return spikes, last
 
 
 @_lif.register_fake
 def _(x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset):
-    x = _dense(x)
+    x = dense(x)
     return torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
 
 
@@ -111,12 +111,12 @@ def _lif_backward(
     The first two sums are [T or 1, N or 1, C], over whatever scale and shift do not tell apart; the others are [C]. They
     are empty without `sums`, and so is ∂v without v.
     """
-    x = _dense(x)
-    grad_spikes = _laid_out(grad_spikes, x, 2)
-    v, grad_last = (None if p is None else _laid_out(p, x, 1) for p in (v, grad_last))
+    x = dense(x)
+    grad_spikes = laid_out(grad_spikes, x, 2)
+    v, grad_last = (None if p is None else laid_out(p, x, 1) for p in (v, grad_last))
     coefficients, geometry = _geometry(x, (decay, gain, threshold, scale, shift))
     grad_x, grad_v, *of_coefficients = _backward_outputs(x, v, scale, shift, sums)
-    KERNELS[x.device.type].backward(
+    KERNELS[x.device.type].lif_backward(
         x, v, coefficients, geometry, reset, surrogate, detach_reset, grad_spikes, grad_last, grad_x, grad_v, of_coefficients
     )
     return grad_x, grad_v, *of_coefficients  # type: ignore[return-value]
@@ -124,7 +124,7 @@ def _lif_backward(
 
 @_lif_backward.register_fake
 def _(grad_spikes, grad_last, x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset, sums):
-    return _backward_outputs(_dense(x), v, scale, shift, sums)
+    return _backward_outputs(dense(x), v, scale, shift, sums)
 
 
 def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor, sums: bool) -> tuple[Tensor, ...]:
@@ -163,16 +163,16 @@ def _sum_to(p: Tensor, like: Tensor) -> Tensor:
     return p.sum([i for i in (0, 1) if like.shape[i] == 1], keepdim=True) if 1 in like.shape[:2] else p
 
 
-def _channels_last(x: Tensor, dim: int = 2) -> bool:
+def channels_last(x: Tensor, dim: int = 2) -> bool:
     return x.ndim > dim and x.movedim(dim, -1).is_contiguous()
 
 
-def _dense(x: Tensor) -> Tensor:
+def dense(x: Tensor) -> Tensor:
     """x itself where it is contiguous or channels-last in memory, else a contiguous copy."""
-    return x if x.is_contiguous() or _channels_last(x) else x.contiguous()
+    return x if x.is_contiguous() or channels_last(x) else x.contiguous()
 
 
-def _laid_out(p: Tensor, x: Tensor, dim: int) -> Tensor:
+def laid_out(p: Tensor, x: Tensor, dim: int) -> Tensor:
     """p, whose channels are dimension `dim`, in the memory order of x."""
     return p.contiguous() if x.is_contiguous() else p.movedim(dim, -1).contiguous().movedim(-1, dim)
 
@@ -189,7 +189,7 @@ def _geometry(x: Tensor, coefficients: Coefficients) -> tuple[Coefficients, tupl
     n = samples if apart else 1
     if channels == 1:
         geometry = (steps, n, 1, step // n, False)
-    elif _channels_last(x):
+    elif channels_last(x):
         geometry = (steps, n, step // n // channels, channels, True)
     else:
         geometry = (steps, samples, channels, step // samples // channels, False)

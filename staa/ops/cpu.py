@@ -1,7 +1,7 @@
-"""The CPU kernels of `lif`: _kernels.c, built when the package is, called through its plain C interface.
+"""The CPU kernels: _kernels.c, built when the package is, called through its plain C interface.
 
-Without the library (no C compiler when the package was built from source) `lif` takes the reference path; WHY_NOT says why,
-and `staa doctor` shows it.
+Without the library (no C compiler when the package was built from source) the operations take their reference paths; WHY_NOT
+says why, and `staa doctor` shows it.
 """
 
 import ctypes
@@ -37,6 +37,19 @@ class _Lif(ctypes.Structure):
     ]
 
 
+class _Frames(ctypes.Structure):
+    """struct Frames of _kernels.c."""
+
+    _fields_ = [
+        ("parallel", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("threads", "F", "A", "B", "vec", "bf16", "past_caches")),
+        *((name, ctypes.c_void_p) for name in ("x", "up", "out", "mean", "m2", "key")),
+        ("key_f", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("weights", "context", "alpha", "beta", "grad_key")),
+        *((name, ctypes.c_int64) for name in ("failed", "next")),
+    ]
+
+
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and why."""
     paths = [p for p in (Path(__file__).with_name("_kernels" + suffix) for suffix in EXTENSION_SUFFIXES) if p.exists()]
@@ -69,14 +82,16 @@ def serves(dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.bfloat16) and LIBRARY is not None
 
 
-def forward(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str, spikes: Tensor, last: Tensor) -> None:
+def lif_forward(
+    x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str, spikes: Tensor, last: Tensor
+) -> None:
     """Fills spikes and the last membrane; the arguments are those of torch.ops.staa.lif, in one memory order."""
     call = _call(x, v, coefficients, geometry, reset)
     call.s, call.h = spikes.data_ptr(), last.data_ptr()
     _run("staa_lif_forward", call)
 
 
-def backward(
+def lif_backward(
     x: Tensor,
     v: Tensor | None,
     coefficients,
@@ -117,7 +132,7 @@ def backward(
 def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str) -> _Lif:
     decay, gain, threshold, scale, shift = coefficients
     _, samples, _, _, channels_last = geometry
-    call = _Lif(parallel=PARALLEL, threads=1 if x.numel() < ALONE else torch.get_num_threads(), vec=channels_last)
+    call = _Lif(parallel=PARALLEL, threads=_threads(x), vec=channels_last)
     call.T, call.N, call.A, call.B = geometry[:4]
     call.bf16, call.reset = x.dtype == torch.bfloat16, reset == "subtract"
     call.x, call.v = x.data_ptr(), None if v is None else v.data_ptr()
@@ -129,7 +144,22 @@ def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: 
     return call
 
 
-def _run(function: str, call: _Lif) -> None:
+def frames(function: str, x: Tensor, channels_last: bool, *, key_f: int = 0, **tensors: Tensor | None) -> None:
+    """Run a kernel over the frames x[t, n]; tensors by their names in struct Frames."""
+    space = x.shape[3] * x.shape[4]
+    call = _Frames(parallel=PARALLEL, threads=_threads(x), F=x.shape[0] * x.shape[1], vec=channels_last, key_f=key_f)
+    call.A, call.B = (space, x.shape[2]) if channels_last else (x.shape[2], space)
+    call.x, call.bf16, call.past_caches = x.data_ptr(), x.dtype == torch.bfloat16, x.nbytes > CACHES
+    for name, tensor in tensors.items():
+        setattr(call, name, None if tensor is None else tensor.data_ptr())
+    _run(function, call)
+
+
+def _threads(x: Tensor) -> int:
+    return 1 if x.numel() < ALONE else torch.get_num_threads()
+
+
+def _run(function: str, call: _Lif | _Frames) -> None:
     getattr(LIBRARY, function)(ctypes.byref(call))
     if call.failed:
-        raise MemoryError("the LIF kernel found no memory for its scratch space")
+        raise MemoryError("a CPU kernel found no memory for its scratch space")

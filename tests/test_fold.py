@@ -1,0 +1,152 @@
+"""What is folded into the neuron, BatchNorm and gates, against the plain form: values, statistics and every gradient."""
+
+import pytest
+import torch
+from torch import nn
+
+from staa.attention import STAA
+from staa.layers import Site, fold_batch_norm, per_step
+from staa.models.parts import ConvNorm, fire
+from staa.neurons import LIF, AdaptiveLIF
+from staa.ops import cpu
+from staa.ops.fold import Folded, context, moments
+
+KERNELS = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+SHAPES = [(3, 2, 24, 6, 7), (2, 2, 70, 9, 9), (2, 3, 16, 70, 70), (1, 2, 600, 2, 3), (1, 1, 1, 1, 1)]
+
+
+def window(shape, layout, dtype=torch.float32):
+    x = torch.randn(shape) * 0.7 + 3.0  # far from zero: a variance as the mean of squares would lose its digits
+    return x.flatten(0, 1).to(dtype).contiguous(memory_format=layout).unflatten(0, shape[:2])
+
+
+def close(a, b, tolerance=5e-6):
+    assert (a.double() - b.double()).norm() <= tolerance * b.double().norm() + 1e-9
+
+
+@KERNELS
+@LAYOUTS
+@pytest.mark.parametrize("shape", SHAPES)
+def test_averages_are_those_of_plain_torch(shape, layout):
+    """Against the same in float64, which takes the plain path; the gradients of all outputs come home through x at once."""
+    narrow = window(shape, layout)
+    key = torch.randn(1, shape[1], shape[2]) * 0.3
+    weights = [torch.randn(shape[:3]) for _ in range(4)] + [torch.randn(shape)]
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        x, k = (p.to(dtype, copy=True).requires_grad_() for p in (narrow, key))
+        x1, mean, variance = moments(x)
+        x2, pooled, mean2 = context(x1, k)
+        sum((out * w).sum() for out, w in zip((mean, variance, pooled, mean2, x2), weights, strict=True)).backward()
+        found.append((mean, variance, pooled, mean2, x.grad, k.grad))
+        assert x2.data_ptr() == x.data_ptr()
+    assert found[0][4].stride() == narrow.stride()
+    scale = found[1][4].norm()
+    for a, b in zip(*found, strict=True):
+        close(a, b, 1e-4 if b.norm() > 1e-3 * scale else 1e-2)  # keys and their gradients are differences of large sums
+
+
+@KERNELS
+@LAYOUTS
+def test_averages_of_bfloat16(layout):
+    x = window((3, 2, 24, 6, 7), layout, torch.bfloat16)
+    key = torch.randn(1, 1, 24)
+    for f in (moments, lambda x: context(x, key)):
+        for a, b in zip(f(x)[1:], f(x.double())[1:], strict=True):
+            close(a, b, 1e-5)
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(context(moments(x)[0], key)[1].sum(), x)
+    assert grad.dtype == torch.bfloat16
+
+
+@KERNELS
+@pytest.mark.filterwarnings("ignore")
+@LAYOUTS
+def test_the_operations_are_registered_as_torch_wants_it(layout):
+    x, up = window((3, 2, 8, 4, 4), layout), window((3, 2, 8, 4, 4), layout)
+    some = lambda *shape: torch.rand(shape) + 0.5  # noqa: E731
+    for key in (some(1, 1, 8), some(3, 1, 8)):
+        ops = torch.ops.staa
+        torch.library.opcheck(ops.context.default, (x, key))
+        torch.library.opcheck(ops.context_backward.default, (up, x, key, some(3, 2, 16), some(3, 2, 8), some(3, 2, 8)))
+    torch.library.opcheck(ops.moments.default, (x,))
+    torch.library.opcheck(ops.add_affine.default, (None, x, some(3, 2, 8), some(3, 2, 8)))
+
+
+def norms():
+    yield nn.BatchNorm2d(8)
+    yield nn.BatchNorm2d(8, momentum=None)
+    yield nn.BatchNorm2d(8, affine=False)
+    yield nn.BatchNorm2d(8, track_running_stats=False)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", range(4))
+def test_folded_batch_norm_is_batch_norm(dtype, training, kind):
+    narrow = window((3, 2, 8, 5, 6), torch.channels_last).to(dtype)
+    found = []
+    for folded in (True, False):
+        torch.manual_seed(0)
+        norm = list(norms())[kind].to(dtype).train(training)
+        for p in norm.parameters():
+            nn.init.uniform_(p, 0.5, 1.5)
+        x = narrow.clone().requires_grad_()
+        for _ in range(2):  # twice: running statistics move on
+            y = fold_batch_norm(x, norm).written_out() if folded else per_step(norm, x)
+        weight = torch.randn(y.shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+        grads = torch.autograd.grad((y * weight).sum(), [x, *norm.parameters()])
+        found.append([y, *grads, *norm.buffers()])
+    for a, b in zip(*found, strict=True):
+        close(a, b, 1e-5 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_folded_and_plain(dtype, monkeypatch):
+    """conv – BN – STAA – neuron, twice: nothing differs but rounding, down to the first layer's gradients."""
+    monkeypatch.setattr("staa.models.parts.served", lambda x: True)  # in float64 too
+    found = []
+    for folded in (True, False):
+        torch.manual_seed(0)
+        layers = [m for c in (3, 8) for m in (ConvNorm(c, 8, 3), Site(AdaptiveLIF(8), STAA(4, 8)))]
+        network = nn.Sequential(*layers).to(dtype)
+        for p in network.parameters():
+            p.data += 0.1 * torch.randn(p.shape, dtype=dtype)
+        x = torch.randn(4, 5, 3, 9, 9, dtype=dtype)
+        torch.manual_seed(2)  # the same steps are skipped
+        y = fire(network, x) if folded else network(x)
+        (y * torch.randn(y.shape, dtype=dtype)).sum().backward()
+        found.append([y, *(p.grad for p in network.parameters())])
+    assert torch.equal(found[0][0], found[1][0])
+    for a, b in zip(*found, strict=True):
+        close(a, b, 2e-4 if dtype == torch.float32 else 1e-9)
+
+
+def test_a_neuron_that_folds_nothing_gets_the_current_written_out():
+    class Bare(nn.Module):
+        def forward(self, x):
+            return (x > 0).float()
+
+    x = torch.randn(2, 3, 4, 5, 5)
+    scale, shift = torch.rand(1, 1, 4, 1, 1), torch.randn(1, 1, 4, 1, 1)
+    assert torch.equal(Site(Bare())(Folded(x, scale, shift)), (x * scale + shift > 0).float())
+    assert Site(LIF())(Folded(x, scale, shift)).shape == x.shape
+
+
+def test_one_value_per_channel_has_no_variance():
+    with pytest.raises(ValueError, match="more than one value per channel"):
+        fold_batch_norm(torch.ones(1, 1, 8, 1, 1), nn.BatchNorm2d(8))
+
+
+@KERNELS
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_equals_eager():
+    torch.manual_seed(0)
+    network = nn.Sequential(ConvNorm(3, 8, 3), Site(AdaptiveLIF(8), STAA(4, 8, dropout=0.0)))
+    x = torch.randn(4, 2, 3, 6, 6)
+    run = lambda: fire(network, x)  # noqa: E731
+    eager, compiled = run(), torch.compile(run, fullgraph=True)()
+    assert torch.equal(eager, compiled)
+    for a, b in zip(*(torch.autograd.grad(y.mean(), list(network.parameters())) for y in (eager, compiled)), strict=True):
+        torch.testing.assert_close(a, b)
