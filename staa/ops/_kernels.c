@@ -25,6 +25,7 @@
 typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);  // GOMP_parallel of the OpenMP torch uses
 
 enum { ZERO, SUBTRACT };
+enum { NO_SUMS, MAP_SUMS, ALL_SUMS };
 enum { RECTANGLE, TRIANGLE, ARCTAN, SIGMOID, FAST_SIGMOID };
 
 typedef struct {
@@ -46,7 +47,7 @@ typedef struct {
     float *gv;                       // and of v, or NULL
     int64_t slabs, sum_t;            // partial sums [slabs][N][sum_t ? T : 1][C], zeroed by the caller, or NULL
     float *sum_gu_x, *sum_gu;        // Σ ∂u·x, Σ ∂u        where u = decay·h + gain·(scale·x + shift)
-    float *sum_gu_h, *sum_gthr;      // Σ ∂u·h[t−1], Σ ∂threshold      [slabs][N][C]
+    float *sum_gu_h, *sum_gthr;      // Σ ∂u·h[t−1], Σ ∂threshold      [slabs][N][C], or NULL
     int64_t past_caches;             // the window is larger than they are
     int64_t failed;                  // out: 1 if scratch memory ran out
     int64_t next;                    // internal: the next task
@@ -78,9 +79,23 @@ INLINE void put(char *to, const char *from, int64_t bytes, int past_caches) {
     memcpy(to, from, bytes);
 }
 
-INLINE void fence(void) {
+// Gradients fade below 1e-38, where arithmetic is many times slower: this thread takes them for 0 until it leaves the kernel.
+INLINE unsigned begin(int gradients) {
 #ifdef __SSE2__
+    unsigned before = _mm_getcsr();
+    if (gradients) _mm_setcsr(before | 0x8040);
+    return before;
+#else
+    return (unsigned)gradients;
+#endif
+}
+
+INLINE void end(unsigned before) {
+#ifdef __SSE2__
+    _mm_setcsr(before);
     _mm_sfence();
+#else
+    (void)before;
 #endif
 }
 
@@ -120,7 +135,11 @@ INLINE float slope(float u, int surrogate) {
 
 #define STEP(t, r, c) (((t) * k->N + n) * k->A + (r)) * k->B + (c)
 
-typedef struct { int64_t n, slab, r0, r1, c0, c1, size; } Block;  // rows r0…r1, columns c0…c1 of sample n: `size` elements at most
+typedef struct {
+    int64_t n, r0, r1, c0, c1, size;  // rows r0…r1, columns c0…c1 of sample n: `size` elements at most
+    int64_t sum_c;                    // the block's sums: [T or 1][sum_c] and [sum_c]
+    float *gu_x, *gu, *gu_h, *gthr;
+} Block;
 
 #define WIDTH (b->c1 - b->c0)
 #define HERE(r) ((b->n * k->A + (r)) * k->B + b->c0)            // in a tensor of one step
@@ -193,13 +212,12 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
     const float keep = (float)k->keep;
     for (int64_t r = b->r0; r < b->r1; r++) {
         COEFFICIENTS(t, r);
-        int64_t here = (r - b->r0) * WIDTH, channels = vec ? k->B : k->A, slab = b->slab * k->N + b->n;
+        int64_t here = (r - b->r0) * WIDTH, st = (k->sum_t ? t * b->sum_c : 0) + ch;
         const char *x = OF(const char, k->x, AT(t, r)), *gs = OF(const char, k->gs, AT(t, r));
         const float *u = u_all + here, *slope = slope_all + here;
         fetch(OF(const char, k->gs, t ? AT(t - 1, r) : AT(k->T - 1, r) + b->size), WIDTH * (bf16 ? 2 : 4));
         float *g = g_all + here, *later = later_all + here;
-        int64_t st = (k->sum_t ? slab * k->T + t : slab) * channels + ch, sc_ = slab * channels + ch;
-        float *px = k->sum_gu_x + st, *p = k->sum_gu + st, *ph = k->sum_gu_h + sc_, *pt = k->sum_gthr + sc_;
+        float *px = sums ? b->gu_x + st : NULL, *p = sums ? b->gu + st : NULL, *ph = sums == ALL_SUMS ? b->gu_h + ch : NULL, *pt = sums == ALL_SUMS ? b->gthr + ch : NULL;
         float sx = 0, s = 0, sh_ = 0, sthr = 0;
 #pragma omp simd reduction(+ : sx, s, sh_, sthr)
         for (int64_t j = 0; j < WIDTH; j++) {
@@ -209,15 +227,21 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
             store(out, j, gu * C(ga) * C(sc), bf16);
             g[j] = C(de) * gu;
             if (sums) {
+                float gx_ = gu * load(x, j, bf16);
+                if (vec) { px[j] += gx_; p[j] += gu; }
+                else { sx += gx_; s += gu; }
+            }
+            if (sums == ALL_SUMS) {
                 float h = reset == ZERO ? u[j] * (1.f - z) : u[j] - threshold * z;
-                float gx_ = gu * load(x, j, bf16), gh_ = later[j] * h, gthr = -gd - (reset == ZERO ? 0.f : gh * z);
+                float gh_ = later[j] * h, gthr = -gd - (reset == ZERO ? 0.f : gh * z);
                 later[j] = gu;
-                if (vec) { px[j] += gx_; p[j] += gu; ph[j] += gh_; pt[j] += gthr; }
-                else { sx += gx_; s += gu; sh_ += gh_; sthr += gthr; }
+                if (vec) { ph[j] += gh_; pt[j] += gthr; }
+                else { sh_ += gh_; sthr += gthr; }
             }
         }
         put(OF(char, k->gx, AT(t, r)), out, WIDTH * (bf16 ? 2 : 4), k->past_caches);
-        if (sums && !vec) { *px += sx; *p += s; *ph += sh_; *pt += sthr; }
+        if (sums && !vec) { *px += sx; *p += s; }
+        if (sums == ALL_SUMS && !vec) { *ph += sh_; *pt += sthr; }
     }
 }
 
@@ -234,14 +258,16 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
     }
 #define CHARGE_KEEP(...) charge(__VA_ARGS__, 1)
 #define CHARGE_FIRE(...) charge(__VA_ARGS__, 0)
-#define UNFIRE_SUMS(...) unfire(__VA_ARGS__, 1)
-#define UNFIRE(...) unfire(__VA_ARGS__, 0)
+#define UNFIRE_ALL(...) unfire(__VA_ARGS__, ALL_SUMS)
+#define UNFIRE_MAP(...) unfire(__VA_ARGS__, MAP_SUMS)
+#define UNFIRE(...) unfire(__VA_ARGS__, NO_SUMS)
 
 CLONES static void charge_and_fire(const Lif *k, const Block *b, float *h, float *s) { FOR_EACH_FORM(CHARGE_FIRE, k, b, h, s) }
 CLONES static void charge_again(const Lif *k, const Block *b, float *h, float *u) { FOR_EACH_FORM(CHARGE_KEEP, k, b, h, u) }
 CLONES static void unfire_step(const Lif *k, const Block *b, int64_t t, const float *u, const float *slope, float *g, float *later,
                                char *out) {
-    if (k->sum_gu) FOR_EACH_FORM(UNFIRE_SUMS, k, b, t, u, slope, g, later, out)
+    if (k->sum_gu_h) FOR_EACH_FORM(UNFIRE_ALL, k, b, t, u, slope, g, later, out)
+    else if (k->sum_gu) FOR_EACH_FORM(UNFIRE_MAP, k, b, t, u, slope, g, later, out)
     else FOR_EACH_FORM(UNFIRE, k, b, t, u, slope, g, later, out)
 }
 
@@ -263,35 +289,78 @@ static void backward_block(const Lif *k, const Block *b, float *scratch) {
         unfire_step(k, b, t, u + t * b->size, slope, g, later, (char *)out);
     }
     scatter(k, b, g, k->gv);
-    if (k->sum_gu && k->v) {  // the first step's share of ∂decay
-        int64_t channels = k->vec ? k->B : k->A;
+    if (k->sum_gu_h && k->v) {  // the first step's share of ∂decay
         for (int64_t r = b->r0; r < b->r1; r++) {
-            float *sum = k->sum_gu_h + (b->slab * k->N + b->n) * channels + (k->vec ? b->c0 : r);
+            float *sum = b->gu_h + (k->vec ? b->c0 : r);
             for (int64_t j = 0; j < WIDTH; j++) sum[k->vec ? j : 0] += later[(r - b->r0) * WIDTH + j] * k->v[HERE(r) + j];
         }
     }
 }
 
+// to[t][row][c] = from[t][c]
+static float *repeat(const float *from, int64_t stride, int64_t steps, int64_t channels, int64_t rows, float *to) {
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t r = 0; r < rows; r++) memcpy(to + (t * rows + r) * channels, from + t * stride, channels * 4);
+    return to + steps * rows * channels;
+}
+
+static void gather_sums(float *to, const float *from, int64_t steps, int64_t channels, int64_t rows) {
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < channels; c++) to[t * channels + c] += from[(t * rows + r) * channels + c];
+}
+
 // A task is one slab of one sample: a fixed share of its blocks. The shares depend on shapes alone, so sums do not depend on
-// the number of threads.
+// the number of threads. Where several channels-last rows make a block, the coefficients are repeated for each of them, so that
+// the block is one long row; so are the sums.
 static void work(Lif *k, int backward) {
     int64_t most = min_(512, 16384 / k->T & ~15);  // elements of a step at once, so that all steps of them stay in the cache
     if (most < 64) most = 64;
-    int64_t rows = k->B >= most ? 1 : most / k->B, cols = min_(k->B, most);
+    int64_t rows = k->B >= most ? 1 : most / k->B, cols = min_(k->B, most), channels = k->vec ? k->B : k->A;
     int64_t across = (k->B + cols - 1) / cols, blocks = (k->A + rows - 1) / rows * across, size = rows * cols;
-    float *scratch = malloc((backward ? k->T + 4 : 2) * size * 4);
+    int64_t sum_t = k->sum_t ? k->T : 1, scale_steps = k->scale_t ? k->T : 1, shift_steps = k->shift_t ? k->T : 1;
+    int tiled = k->vec && rows > 1, sums = backward && k->sum_gu;
+    int64_t tiles = tiled ? (scale_steps + shift_steps + 3) * size : 0, summed = tiled && sums ? (2 * sum_t + 2) * size : 0;
+    float *scratch = malloc(((backward ? k->T + 4 : 2) * size + tiles + summed) * 4), *tile = scratch + (backward ? k->T + 4 : 2) * size;
     if (!scratch) { k->failed = 1; return; }
+    unsigned before = begin(backward);
+    float *sum = tile + tiles, *sum_gu = sum + sum_t * size, *sum_gu_h = sum_gu + sum_t * size, *sum_gthr = sum_gu_h + size;
     for (int64_t task; (task = __atomic_fetch_add(&k->next, 1, __ATOMIC_RELAXED)) < k->N * k->slabs;) {
-        int64_t n = task / k->slabs, slab = task % k->slabs;
+        int64_t n = task / k->slabs, slab = task % k->slabs, of = slab * k->N + n;
+        Lif mine = *k;
+        Block b = { .n = n, .size = size, .sum_c = channels };
+        if (sums) {
+            b.gu_x = k->sum_gu_x + of * sum_t * channels, b.gu = k->sum_gu + of * sum_t * channels;
+            if (k->sum_gu_h) b.gu_h = k->sum_gu_h + of * channels, b.gthr = k->sum_gthr + of * channels;
+        }
+        Block whole = b;
+        if (tiled) {
+            float *to = tile;
+            mine.scale = to, to = repeat(k->scale + n * k->scale_n, k->scale_t, scale_steps, channels, rows, to);
+            mine.shift = to, to = repeat(k->shift + n * k->shift_n, k->shift_t, shift_steps, channels, rows, to);
+            mine.decay = to, to = repeat(k->decay, 0, 1, channels, rows, to);
+            mine.gain = to, to = repeat(k->gain, 0, 1, channels, rows, to);
+            mine.threshold = to, repeat(k->threshold, 0, 1, channels, rows, to);
+            mine.scale_n = mine.shift_n = 0;
+            mine.scale_t = k->scale_t ? size : 0, mine.shift_t = k->shift_t ? size : 0;
+            if (sums) {
+                memset(sum, 0, summed * 4);
+                b.sum_c = size, b.gu_x = sum, b.gu = sum_gu, b.gu_h = sum_gu_h, b.gthr = sum_gthr;
+            }
+        }
         for (int64_t i = blocks * slab / k->slabs; i < blocks * (slab + 1) / k->slabs; i++) {
-            int64_t r = i / across * rows, c = i % across * cols;
-            Block b = { n, slab, r, min_(r + rows, k->A), c, min_(c + cols, k->B), size };
-            if (backward) backward_block(k, &b, scratch);
-            else forward_block(k, &b, scratch);
+            int64_t r = i / across * rows, c = i % across * cols, last = min_(r + rows, k->A);
+            b.r0 = r, b.r1 = tiled ? r + 1 : last, b.c0 = c, b.c1 = tiled ? (last - r) * cols : min_(c + cols, k->B);
+            if (backward) backward_block(&mine, &b, scratch);
+            else forward_block(&mine, &b, scratch);
+        }
+        if (tiled && sums) {
+            gather_sums(whole.gu_x, sum, sum_t, channels, rows), gather_sums(whole.gu, sum_gu, sum_t, channels, rows);
+            if (k->sum_gu_h) gather_sums(whole.gu_h, sum_gu_h, 1, channels, rows), gather_sums(whole.gthr, sum_gthr, 1, channels, rows);
         }
     }
     free(scratch);
-    fence();
+    end(before);
 }
 
 static void forward_work(void *k) { work(k, 0); }
@@ -357,18 +426,33 @@ INLINE void frame_moments(const Frames *k, int64_t f, float *scratch, int vec, i
     for (int64_t r0 = 0; r0 < k->A; r0 += rows) {
         int64_t n = min_(rows, k->A - r0);
         memset(here, 0, channels * 4), memset(dev, 0, channels * 4);
-        for (int64_t r = r0; r < r0 + n; r++) {
-            const char *row = ROW(const char, x, r);
+        for (int64_t r = r0; r < r0 + n; r += 4) {  // four rows at once: less to load and store of the sums
+            int64_t many = r + 4 <= r0 + n;
+            const char *a = ROW(const char, x, r), *b = ROW(const char, x, r + many), *c = ROW(const char, x, r + 2 * many),
+                       *d = ROW(const char, x, r + 3 * many);
+            if (many) {
 #pragma omp simd
-            for (int64_t j = 0; j < channels; j++) here[j] += load(row, j, bf16);
+                for (int64_t j = 0; j < channels; j++)
+                    here[j] += (load(a, j, bf16) + load(b, j, bf16)) + (load(c, j, bf16) + load(d, j, bf16));
+                continue;
+            }
+            for (int64_t q = r; q < r0 + n; q++) {
+                const char *row = ROW(const char, x, q);
+#pragma omp simd
+                for (int64_t j = 0; j < channels; j++) here[j] += load(row, j, bf16);
+            }
         }
         float share = 1.f / (float)n, all = (float)(r0 + n), part = (float)n / all, spread = (float)r0 * part;
 #pragma omp simd
         for (int64_t j = 0; j < channels; j++) here[j] *= share;
-        for (int64_t r = r0; r < r0 + n; r++) {
-            const char *row = ROW(const char, x, r);
+        for (int64_t r = r0; r < r0 + n; r += 2) {
+            const char *row = ROW(const char, x, r), *next = ROW(const char, x, r + 1 < r0 + n ? r + 1 : r);
+            float second = r + 1 < r0 + n ? 1.f : 0.f;
 #pragma omp simd
-            for (int64_t j = 0; j < channels; j++) { float d = load(row, j, bf16) - here[j]; dev[j] += d * d; }
+            for (int64_t j = 0; j < channels; j++) {
+                float d = load(row, j, bf16) - here[j], e = load(next, j, bf16) - here[j];
+                dev[j] += d * d + second * (e * e);
+            }
         }
 #pragma omp simd
         for (int64_t j = 0; j < channels; j++) {
@@ -379,16 +463,21 @@ INLINE void frame_moments(const Frames *k, int64_t f, float *scratch, int vec, i
     }
 }
 
-// out = up + alpha + beta · x
+// out = up + alpha + beta · x. Several channels-last rows are one long row, the coefficients repeated for each.
 INLINE void frame_add_affine(const Frames *k, int64_t f, float *scratch, int vec, int bf16) {
     const char *x = FRAME(const char, k->x), *up = k->up ? FRAME(const char, k->up) : NULL;
-    int64_t channels = vec ? k->B : k->A;
+    int64_t channels = vec ? k->B : k->A, rows = vec && channels <= 256 ? min_(512 / channels, k->A) : 1;
     const float *al = k->alpha + f * channels, *be = k->beta + f * channels;
-    for (int64_t r = 0; r < k->A; r++) {
+    if (rows > 1) {
+        repeat(be, 0, 1, channels, rows, repeat(al, 0, 1, channels, rows, scratch + 512));
+        al = scratch + 512, be = al + rows * channels;
+    }
+    for (int64_t r = 0; r < k->A; r += rows) {
         const char *row = ROW(const char, x, r), *above = up ? ROW(const char, up, r) : NULL;
         const float al0 = al[vec ? 0 : r], be0 = be[vec ? 0 : r];
-        for (int64_t j0 = 0; j0 < k->B; j0 += 512) {
-            int64_t n = min_(512, k->B - j0);
+        int64_t width = k->B * min_(rows, k->A - r);
+        for (int64_t j0 = 0; j0 < width; j0 += 512) {
+            int64_t n = min_(512, width - j0);
             const float *a = al + (vec ? j0 : 0), *b = be + (vec ? j0 : 0);
 #pragma omp simd
             for (int64_t j = 0; j < n; j++) {
@@ -486,7 +575,7 @@ INLINE void frame_context_backward(const Frames *k, int64_t f, float *scratch, i
     }
 }
 
-#define FRAME_KERNEL(name, function, floats) \
+#define FRAME_KERNEL(name, function, floats, gradients) \
     CLONES static void function##_any(const Frames *k, int64_t f, float *scratch) { \
         if (k->vec) { if (k->bf16) function(k, f, scratch, 1, 1); else function(k, f, scratch, 1, 0); } \
         else { if (k->bf16) function(k, f, scratch, 0, 1); else function(k, f, scratch, 0, 0); } \
@@ -495,9 +584,10 @@ INLINE void frame_context_backward(const Frames *k, int64_t f, float *scratch, i
         Frames *k = p; \
         float *scratch = malloc((floats) * 4); \
         if (!scratch) { k->failed = 1; return; } \
+        unsigned before = begin(gradients); \
         for (int64_t f; (f = __atomic_fetch_add(&k->next, 1, __ATOMIC_RELAXED)) < k->F;) function##_any(k, f, scratch); \
         free(scratch); \
-        fence(); \
+        end(before); \
     } \
     EXPORT void name(Frames *k) { \
         k->next = k->failed = 0; \
@@ -505,9 +595,9 @@ INLINE void frame_context_backward(const Frames *k, int64_t f, float *scratch, i
         else function##_work(k); \
     }
 
-FRAME_KERNEL(staa_moments, frame_moments, 2 * k->B)
-FRAME_KERNEL(staa_add_affine, frame_add_affine, 512)
-FRAME_KERNEL(staa_context, frame_context, k->vec ? k->A : k->B)
-FRAME_KERNEL(staa_context_backward, frame_context_backward, 512 + (k->vec ? k->A : k->B))
+FRAME_KERNEL(staa_moments, frame_moments, 2 * k->B, 0)
+FRAME_KERNEL(staa_add_affine, frame_add_affine, 3 * 512, 1)
+FRAME_KERNEL(staa_context, frame_context, k->vec ? k->A : k->B, 0)
+FRAME_KERNEL(staa_context_backward, frame_context_backward, 512 + (k->vec ? k->A : k->B), 1)
 
 EXPORT int64_t staa_version(void) { return 1; }

@@ -118,13 +118,15 @@ def lif_backward(
     window = x.numel() // (16 * by_step * channels * call.N)  # keep the partial sums small beside the window
     call.slabs, call.sum_t = max(min(call.slabs, window), min(call.slabs, 2)), by_step > 1
     partial = [torch.zeros(call.slabs, call.N, by_step, channels) for _ in range(2)]
-    partial += [torch.zeros(call.slabs, call.N, channels) for _ in range(2)]
-    call.sum_gu_x, call.sum_gu, call.sum_gu_h, call.sum_gthr = (p.data_ptr() for p in partial)
+    call.sum_gu_x, call.sum_gu = (p.data_ptr() for p in partial)
+    if sums[2].numel():
+        partial += [torch.zeros(call.slabs, call.N, channels) for _ in range(2)]
+        call.sum_gu_h, call.sum_gthr = (p.data_ptr() for p in partial[2:])
     _run("staa_lif_backward", call)
     for total, part in zip(sums[:2], partial[:2], strict=True):
         part = part.sum(0) if sums[0].shape[1] > 1 else part.sum((0, 1)).unsqueeze(0)  # [N or 1, T or 1, C]
         total.copy_(part.transpose(0, 1))
-    for total, part in zip(sums[2:], partial[2:], strict=True):
+    for total, part in zip(sums[2:], partial[2:], strict=False):
         torch.sum(part, (0, 1), out=total)
     return None
 

@@ -104,12 +104,12 @@ def _lif_backward(
     reset: str,
     surrogate: str,
     detach_reset: bool,
-    sums: bool,
+    sums: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(∂x, ∂v, Σ ∂u·x, Σ ∂u, Σ ∂u·h, ∂threshold), where u is a membrane before its reset and h the one it decayed from.
 
-    The first two sums are [T or 1, N or 1, C], over whatever scale and shift do not tell apart; the others are [C]. They
-    are empty without `sums`, and so is ∂v without v.
+    The first two sums are [T or 1, N or 1, C], over whatever scale and shift do not tell apart; the others are [C]. `sums`
+    says how many pairs of them are wanted, 0, 1 or 2; the others are empty, and so is ∂v without v.
     """
     x = dense(x)
     grad_spikes = laid_out(grad_spikes, x, 2)
@@ -127,9 +127,9 @@ def _(grad_spikes, grad_last, x, v, decay, gain, threshold, scale, shift, reset,
     return _backward_outputs(dense(x), v, scale, shift, sums)
 
 
-def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor, sums: bool) -> tuple[Tensor, ...]:
+def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor, sums: int) -> tuple[Tensor, ...]:
     steps, samples, channels = (max(a, b) for a, b in zip(scale.shape, shift.shape, strict=True))
-    shapes = [(steps, samples, channels)] * 2 + [(channels,)] * 2 if sums else [(0,)] * 4
+    shapes = [(steps, samples, channels) if sums > 0 else (0,)] * 2 + [(channels,) if sums > 1 else (0,)] * 2
     grad_v = x.new_empty(0, dtype=torch.float32) if v is None else torch.empty_like(x[0], dtype=torch.float32)
     return torch.empty_like(x), grad_v, *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
@@ -144,15 +144,16 @@ def _autograd(ctx, grad_spikes, grad_last):
     x, v, decay, gain, threshold, scale, shift = ctx.saved_tensors
     if grad_spikes is None:
         grad_spikes = torch.zeros_like(x)
-    sums = any(ctx.needs_input_grad[2:7])
+    _, _, decay_, gain_, threshold_, scale_, shift_ = ctx.needs_input_grad[:7]
+    sums = 2 if decay_ or threshold_ else int(gain_ or scale_ or shift_)
     constants = (decay, gain, threshold, scale, shift, ctx.reset, ctx.surrogate, ctx.detach_reset)
     grad_x, grad_v, ux, u, grad_decay, grad_threshold = torch.ops.staa.lif_backward(
         grad_spikes, grad_last, x, v, *constants, sums
     )
     grads = [grad_x, None if v is None else grad_v]
     if sums:
-        grad_gain = (scale * ux + shift * u).sum((0, 1))
-        grads += [grad_decay, grad_gain, grad_threshold, _sum_to(gain * ux, scale), _sum_to(gain * u, shift)]
+        grad_gain = (scale * ux + shift * u).sum((0, 1)) if gain_ else None
+        grads += [*((grad_decay, grad_gain, grad_threshold) if sums > 1 else (None, grad_gain, None)), _sum_to(gain * ux, scale), _sum_to(gain * u, shift)]
     return *grads, *[None] * (10 - len(grads))
 
 
