@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test
+.PHONY: train test bench
 train: $(VENV)/.installed
 	$(BIN)/staa train
 
@@ -13,6 +13,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# Beside SpikingJelly, snnTorch and Norse: half an hour.
+bench: $(VENV)/.installed-dev
+	$(BIN)/pip install --disable-pip-version-check snntorch norse nir nirtorch matplotlib
+	$(BIN)/python -m benchmarks.run
 
 $(VENV)/.installed: pyproject.toml staa/ops/_kernels.c | $(VENV)/bin/pip
 	$(BIN)/pip install --disable-pip-version-check -e .

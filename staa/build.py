@@ -234,6 +234,7 @@ def run(
     device: str | None = None,
     workers: int | None = None,
     save_minutes: float = 10.0,
+    bits: bool = False,
     resume: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
@@ -245,9 +246,9 @@ def run(
     and the result tells the best epoch's accuracy too, as best_test_accuracy.
 
     workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
-    inside an epoch. resume: the folder or a checkpoint in it; a finished run just yields its result again. After "start"
-    comes "transfer" (what `transfer_weights` says) where the recipe starts from another run, and a "warning" for each of
-    the data set's notes.
+    inside an epoch. bits: spikes wait for the backward pass as bits. resume: the folder or a checkpoint in it; a finished
+    run just yields its result again. After "start" comes "transfer" (what `transfer_weights` says) where the recipe starts
+    from another run, and a "warning" for each of the data set's notes.
 
     Raises ValueError and OSError on bad input, before anything is written, and what `train` raises.
     """
@@ -328,6 +329,7 @@ def run(
             precision=precision,
             seed=recipe.seed,
             save_every=60 * save_minutes,
+            bits=bits,
             state=state,
             about={"recipe": to_json(recipe)},
             stop=stop,

@@ -18,6 +18,7 @@ from staa.checkpoint import BEST, load_weights, save_checkpoint, save_weights
 from staa.evaluate import Epochs, autocast, evaluate
 from staa.losses import mean_cross_entropy
 from staa.metrics import classification_figures, classification_sums
+from staa.ops.bits import spikes_as_bits
 from staa.recording import firing_rates
 
 RATE_EVERY = 10  # steps between measurements of the firing rates
@@ -42,6 +43,7 @@ def train(
     precision: Literal["float32", "bfloat16"] = "float32",
     seed: int = 0,
     save_every: float = math.inf,
+    bits: bool = False,
     state: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -57,7 +59,7 @@ def train(
     loss: of (logits, targets); penalty: of the layers' firing rates, added to it. accumulate: pieces a batch is taken in;
     their gradients add up to the whole batch's, weighted by their samples. average: of the same model, updated after
     each step; it is then what validation measures and what best.safetensors holds. measured_on: what the validation
-    samples are, for the names of the figures.
+    samples are, for the names of the figures. bits: spikes wait for the backward pass as bits (`spikes_as_bits`).
 
     Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (loss with penalty, accuracy, lr, samples,
     seconds); "warning" (text); "epoch" (loss, accuracy, rates by layer, seconds, validation_loss, validation_accuracy,
@@ -124,7 +126,7 @@ def train(
             outputs: list[Tensor] = []
             for some_x, some_y in _pieces(x, y, accumulate):
                 share = len(some_y) / len(y)
-                with autocast(device, precision), measuring(step) as layers:
+                with autocast(device, precision), spikes_as_bits() if bits else nullcontext(), measuring(step) as layers:
                     logits = model(some_x)
                 value = loss(logits, some_y)
                 if penalty is not None:

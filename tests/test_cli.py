@@ -1,12 +1,14 @@
 """The command line as a user meets it: one clear line on bad input, exit code 2, nothing written."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
 
 from staa import checkpoint
+from staa.bench import bench
 from staa.cli import COMMANDS, main
 from staa.recipes import RECIPES
 
@@ -196,3 +198,13 @@ def test_a_checkpoint_of_another_run_in_the_folder(capsys, tmp_path):
     (b / checkpoint.LAST).write_bytes((a / checkpoint.LAST).read_bytes())
     capsys.readouterr()
     assert "belongs to another recipe" in complaint(capsys, "train", "--resume", str(b))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [[], ["--inference"]])
+def test_bench(capsys, option, monkeypatch):
+    monkeypatch.setattr("staa.cli.run_bench", partial(bench, rounds=2))
+    assert main(["bench", *option]) == 0
+    text = capsys.readouterr().out
+    assert ("fused, inference mode" if option else "lif_reference") in text
+    assert "× 1.00 (1.00–1.00)" in text

@@ -1,5 +1,6 @@
 """What the image models share: convolution + norm per step, where attention goes, the readout."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from staa.layers import Site, fold_batch_norm, per_step
 from staa.ops import direct
@@ -23,7 +25,7 @@ class ConvNorm(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
         nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (kernel * kernel * outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,14 +34,31 @@ class ConvNorm(nn.Module):
     def fold(self, x: Tensor) -> Folded:
         """The same, BatchNorm left to the neuron that follows, where a kernel takes its averages."""
         x = per_step(self._convolve, x)
-        return fold_batch_norm(x, self.norm) if served(x) else Folded(per_step(self.norm, x))
+        if served(x) and isinstance(self.norm, nn.BatchNorm2d):
+            return fold_batch_norm(x, self.norm)
+        return Folded(per_step(self.norm, x))
 
     def _convolve(self, frames: Tensor) -> Tensor:
         if self.conv.kernel_size != (1, 1) or self.conv.stride == (1, 1):
             return self.conv(frames)
         # The same sum; oneDNN's backward pass of a strided 1×1 convolution, channels-last and narrow, corrupts the heap.
         height, width = self.conv.stride  # type: ignore[misc]
-        return F.conv2d(frames[..., ::height, ::width], self.conv.weight)
+        return F.conv2d(frames[..., ::height, ::width], self.conv.weight, self.conv.bias)
+
+
+def fuse_norms(model: nn.Module) -> nn.Module:
+    """A copy of the model for evaluation, each BatchNorm multiplied into the convolution before it; up to rounding the same.
+
+    Raises ValueError for a model in training mode, whose BatchNorm goes by the batch.
+    """
+    if model.training:
+        raise ValueError("BatchNorm can only be fused with its running statistics: call model.eval() first")
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        if isinstance(layer, ConvNorm) and isinstance(layer.norm, nn.BatchNorm2d):
+            layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm).requires_grad_(False)
+            layer.norm = nn.Identity()
+    return model
 
 
 def fire(layers: Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -600,4 +600,59 @@ FRAME_KERNEL(staa_add_affine, frame_add_affine, 3 * 512, 1)
 FRAME_KERNEL(staa_context, frame_context, k->vec ? k->A : k->B, 0)
 FRAME_KERNEL(staa_context_backward, frame_context_backward, 512 + (k->vec ? k->A : k->B), 1)
 
+// ---------------------------------------------------------------------------------------------------------------------------
+// Zeros and ones as bits: 32 elements a word, in memory order.
+
+typedef struct {
+    parallel_fn parallel;
+    int64_t threads, count, bf16;
+    void *x;                         // [count]
+    uint32_t *bits;                  // [count / 32, rounded up]
+    int64_t other, next;             // out: 1 where x holds anything else
+} Bits;
+
+enum { BITS_AT_ONCE = 1 << 15 };
+
+#define WORD_LOOPS(type, one, shift) \
+    type *x = (type *)k->x + i; \
+    for (int64_t w = 0; w < n; w += 32, x += 32) { \
+        int64_t m = min_(32, n - w); \
+        uint32_t word = 0, other = 0; \
+        _Pragma("omp simd reduction(| : word, other)") \
+        for (int64_t j = 0; j < m; j++) { uint32_t u = x[j]; word |= (u >> shift & 1) << j; other |= u != 0 && u != one; } \
+        k->bits[(i + w) / 32] = word; \
+        if (other) { __atomic_store_n(&k->other, 1, __ATOMIC_RELAXED); return; } \
+    }
+#define ELEMENT_LOOPS(type, one) \
+    type *x = (type *)k->x + i; \
+    for (int64_t w = 0; w < n; w += 32, x += 32) { \
+        int64_t m = min_(32, n - w); \
+        uint32_t word = k->bits[(i + w) / 32]; \
+        _Pragma("omp simd") \
+        for (int64_t j = 0; j < m; j++) x[j] = word >> j & 1 ? one : 0; \
+    }
+
+CLONES static void pack_some(Bits *k, int64_t i, int64_t n) {
+    if (k->bf16) { WORD_LOOPS(uint16_t, 0x3f80u, 7) } else { WORD_LOOPS(uint32_t, 0x3f800000u, 23) }
+}
+
+CLONES static void unpack_some(Bits *k, int64_t i, int64_t n) {
+    if (k->bf16) { ELEMENT_LOOPS(uint16_t, 0x3f80u) } else { ELEMENT_LOOPS(uint32_t, 0x3f800000u) }
+}
+
+#define BITS_KERNEL(name, function) \
+    static void function##_work(void *p) { \
+        Bits *k = p; \
+        for (int64_t i; !k->other && (i = __atomic_fetch_add(&k->next, BITS_AT_ONCE, __ATOMIC_RELAXED)) < k->count;) \
+            function(k, i, min_(BITS_AT_ONCE, k->count - i)); \
+    } \
+    EXPORT void name(Bits *k) { \
+        k->next = k->other = 0; \
+        if (k->parallel && k->threads > 1) k->parallel(function##_work, k, (unsigned)k->threads, 0); \
+        else function##_work(k); \
+    }
+
+BITS_KERNEL(staa_pack, pack_some)
+BITS_KERNEL(staa_unpack, unpack_some)
+
 EXPORT int64_t staa_version(void) { return 1; }

@@ -15,7 +15,7 @@ from staa.ops.spike import SURROGATES
 
 VERSION = 1  # of the C interface
 TASKS = 64  # a window is cut into about so many pieces, whatever the number of threads: sums don't depend on it
-CACHES = 1 << 23  # bytes of a window that is written past the caches
+CACHES = 1 << 21  # bytes of a window that is written past the caches
 ALONE = 1 << 15  # elements below which one thread is faster
 
 Geometry = tuple[int, int, int, int, bool]
@@ -47,6 +47,18 @@ class _Frames(ctypes.Structure):
         ("key_f", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("weights", "context", "alpha", "beta", "grad_key")),
         *((name, ctypes.c_int64) for name in ("failed", "next")),
+    ]
+
+
+class _Bits(ctypes.Structure):
+    """struct Bits of _kernels.c."""
+
+    _fields_ = [
+        ("parallel", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("threads", "count", "bf16")),
+        ("x", ctypes.c_void_p),
+        ("bits", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("other", "next")),
     ]
 
 
@@ -157,11 +169,26 @@ def frames(function: str, x: Tensor, channels_last: bool, *, key_f: int = 0, **t
     _run(function, call)
 
 
+def pack(x: Tensor, bits: Tensor) -> bool:
+    """Fill bits, int32, with a dense x of zeros and ones in memory order; False where x holds anything else."""
+    call = _Bits(parallel=PARALLEL, threads=_threads(x), count=x.numel(), bf16=x.dtype == torch.bfloat16)
+    call.x, call.bits = x.data_ptr(), bits.data_ptr()
+    _run("staa_pack", call)
+    return not call.other
+
+
+def unpack(bits: Tensor, x: Tensor) -> None:
+    """Fill a dense x with what was packed."""
+    call = _Bits(parallel=PARALLEL, threads=_threads(x), count=x.numel(), bf16=x.dtype == torch.bfloat16)
+    call.x, call.bits = x.data_ptr(), bits.data_ptr()
+    _run("staa_unpack", call)
+
+
 def _threads(x: Tensor) -> int:
     return 1 if x.numel() < ALONE else torch.get_num_threads()
 
 
-def _run(function: str, call: _Lif | _Frames) -> None:
+def _run(function: str, call: _Lif | _Frames | _Bits) -> None:
     getattr(LIBRARY, function)(ctypes.byref(call))
-    if call.failed:
+    if getattr(call, "failed", 0):
         raise MemoryError("a CPU kernel found no memory for its scratch space")

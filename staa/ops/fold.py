@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from staa.ops.register import register
 from staa.ops.scan_fused import KERNELS, channels_last, dense, laid_out
 
 
@@ -94,7 +95,6 @@ class _Context(torch.autograd.Function):
         return grad_x, grad_key.sum([i for i in (0, 1) if key.shape[i] == 1], keepdim=True) if 1 in key.shape[:2] else grad_key
 
 
-@torch.library.custom_op("staa::moments", mutates_args=())
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     x = dense(x)
     mean, m2 = _per_channel(x), _per_channel(x)
@@ -102,12 +102,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, m2 / (x.shape[3] * x.shape[4])
 
 
-@_moments.register_fake
-def _(x):
+def _moments_shapes(x):
     return _per_channel(x), _per_channel(x)
 
 
-@torch.library.custom_op("staa::add_affine", mutates_args=())
 def _add_affine(up: Tensor | None, x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """up + alpha + beta · x, with alpha and beta [T, N, C]."""
     x = dense(x)
@@ -117,12 +115,10 @@ def _add_affine(up: Tensor | None, x: Tensor, alpha: Tensor, beta: Tensor) -> Te
     return out
 
 
-@_add_affine.register_fake
-def _(up, x, alpha, beta):
+def _add_affine_shapes(up, x, alpha, beta):
     return torch.empty_like(dense(x))
 
 
-@torch.library.custom_op("staa::context", mutates_args=())
 def _context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(context, mean, weights [T, N, H·W])."""
     x = dense(x)
@@ -134,12 +130,10 @@ def _context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return pooled, mean, weights
 
 
-@_context.register_fake
-def _(x, key):
+def _context_shapes(x, key):
     return _per_channel(x), _per_channel(x), x.new_empty(_positions(x), dtype=torch.float32)
 
 
-@torch.library.custom_op("staa::context_backward", mutates_args=())
 def _context_backward(
     up: Tensor | None, x: Tensor, key: Tensor, weights: Tensor, grad_context: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -154,8 +148,7 @@ def _context_backward(
     return out, grad_key
 
 
-@_context_backward.register_fake
-def _(up, x, key, weights, grad_context, alpha):
+def _context_backward_shapes(up, x, key, weights, grad_context, alpha):
     return torch.empty_like(dense(x)), _per_channel(x)
 
 
@@ -172,3 +165,9 @@ def _key(x: Tensor, key: Tensor) -> tuple[Tensor, int]:
     if key.shape[:2] == (1, 1):
         return key.contiguous(), 0
     return key.expand(*x.shape[:2], -1).contiguous(), x.shape[2]
+
+
+register("moments", _moments, _moments_shapes)
+register("add_affine", _add_affine, _add_affine_shapes)
+register("context", _context, _context_shapes)
+register("context_backward", _context_backward, _context_backward_shapes)

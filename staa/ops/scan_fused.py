@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from staa.ops import cpu
+from staa.ops.register import register
 from staa.ops.spike import SURROGATES, Surrogate
 
 KERNELS = {"cpu": cpu}
@@ -62,7 +63,6 @@ def _leading(p: float | Tensor, x: Tensor, ndim: int, keep: int) -> Tensor | Non
     return None if any(n != 1 for n in shape[keep:]) else p.float().reshape(shape[:keep])
 
 
-@torch.library.custom_op("staa::lif", mutates_args=())
 def _lif(
     x: Tensor,
     v: Tensor | None,
@@ -84,13 +84,11 @@ def _lif(
     return spikes, last
 
 
-@_lif.register_fake
-def _(x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset):
+def _lif_shapes(x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset):
     x = dense(x)
     return torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
 
 
-@torch.library.custom_op("staa::lif_backward", mutates_args=())
 def _lif_backward(
     grad_spikes: Tensor,
     grad_last: Tensor | None,
@@ -122,8 +120,9 @@ def _lif_backward(
     return grad_x, grad_v, *of_coefficients  # type: ignore[return-value]
 
 
-@_lif_backward.register_fake
-def _(grad_spikes, grad_last, x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset, sums):
+def _lif_backward_shapes(
+    grad_spikes, grad_last, x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset, sums
+):
     return _backward_outputs(dense(x), v, scale, shift, sums)
 
 
@@ -152,12 +151,16 @@ def _autograd(ctx, grad_spikes, grad_last):
     )
     grads = [grad_x, None if v is None else grad_v]
     if sums:
-        grad_gain = (scale * ux + shift * u).sum((0, 1)) if gain_ else None
-        grads += [*((grad_decay, grad_gain, grad_threshold) if sums > 1 else (None, grad_gain, None)), _sum_to(gain * ux, scale), _sum_to(gain * u, shift)]
+        grad_gain = (scale * ux + shift * u).sum((0, 1))
+        if sums == 1:
+            grad_decay = grad_threshold = None
+        grads += [grad_decay, grad_gain, grad_threshold, _sum_to(gain * ux, scale), _sum_to(gain * u, shift)]
     return *grads, *[None] * (10 - len(grads))
 
 
-_lif.register_autograd(_autograd, setup_context=_setup_context)
+register("lif", _lif, _lif_shapes)
+register("lif_backward", _lif_backward, _lif_backward_shapes)
+torch.library.register_autograd("staa::lif", _autograd, setup_context=_setup_context)
 
 
 def _sum_to(p: Tensor, like: Tensor) -> Tensor:

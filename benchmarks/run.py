@@ -1,0 +1,300 @@
+"""Measure ours beside SpikingJelly, snnTorch and Norse on this machine:  python -m benchmarks.run [--out DIR] [--quick]
+
+Two processes, one that keeps its memory pages (as the `staa` command does) and one as it starts, take turns, one at a time, so
+that all columns see the same load. Each round runs every column once; what is reported is the median over rounds of the
+ratio to a column of the same round, with the quarter- and three-quarter-points. "limit" is what must be moved (20 bytes an
+element: x and the gradient read, spikes and x's gradient written, x read again) at the speed of a copy in the same rounds.
+Writes DIR/bench.json, bench.md and bench.png.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SHAPES = {
+    "T=4 16×128×32×32": (4, 16, 128, 32, 32),
+    "T=10 16×64×48×48": (10, 16, 64, 48, 48),
+    "T=4 262144": (4, 262144),
+    "T=16 65536": (16, 65536),
+    "T=100 10240": (100, 10240),
+}
+SCALING = {
+    f"T={t} N={n} C={c}": (t, n, c, 16, 16)
+    for t, n, c in ((1, 16, 64), (4, 16, 64), (16, 16, 64), (64, 16, 64), (4, 4, 64), (4, 64, 64), (4, 16, 16), (4, 16, 256))
+}
+Case = Callable[[], None]
+
+
+def neuron_case(shape: tuple[int, ...], column: str) -> Case:
+    from benchmarks.nets import NEURONS
+
+    torch.manual_seed(0)
+    if column == "copy":  # of 10 bytes an element: read and written, 20
+        source = torch.empty(int(torch.Size(shape).numel() * 2.5))
+        target = torch.empty_like(source)
+        return lambda: target.copy_(source)
+    x = (2 * torch.randn(shape) + 0.6).requires_grad_()
+    grad = torch.randn(shape)
+    neuron = NEURONS[column]()
+
+    def run() -> None:
+        x.grad = None
+        neuron(x).backward(grad)
+
+    return run
+
+
+def layer_case(column: str) -> Case:
+    """conv3×3 – BatchNorm – neuron, 64 channels at 32 × 32, T = 4, batch 16: forward and backward."""
+    from benchmarks import nets
+
+    torch.manual_seed(0)
+    network = nets._network((64,), 64, column)
+    x, grad = torch.rand(4, 16, 64, 32, 32, requires_grad=True), torch.randn(16, 10)
+
+    def run() -> None:
+        if column.startswith("spikingjelly"):
+            nets._spikingjelly()[0].reset_net(network)
+        x.grad = None
+        network(x).backward(grad)
+
+    return run
+
+
+def resnet_case(column: str) -> Case:
+    """A training step of ResNet-20 on CIFAR-size images, T = 4, batch 32: STAA against its plain twin."""
+    from functools import partial
+
+    from staa.attention import STAA
+    from staa.models import resnet20
+    from staa.neurons import LIF, AdaptiveLIF
+    from staa.ops import rectangle
+
+    torch.manual_seed(0)
+    plain = partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle)
+    options = {"neuron": AdaptiveLIF, "attention": STAA} if column == "staa" else {"neuron": plain}
+    network = resnet20(100, steps=4, **options).to(memory_format=torch.channels_last)
+    x, y = torch.rand(32, 3, 32, 32), torch.randint(100, (32,))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(x).mean(0), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def build(case: str, column: str) -> Case:
+    kind, _, name = case.partition("/")
+    if kind == "neuron":
+        return neuron_case({**SHAPES, **SCALING}[name], column)
+    if kind == "layer":
+        return layer_case(column)
+    if kind == "step" and name == "resnet20":
+        return resnet_case(column)
+    from benchmarks.nets import training_step
+
+    return training_step(name, column)[0]
+
+
+def kept_bytes(case: str, column: str) -> int:
+    """What one forward pass keeps for its backward pass, each storage once, weights left out."""
+    run = build(case, column)
+    weights: set[int] = set()
+    kept: dict[int, int] = {}
+    if case.startswith("step/") and case != "step/resnet20":
+        from benchmarks.nets import training_step
+
+        run, network = training_step(case.removeprefix("step/"), column)
+        weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    held = []  # so that no address is used twice
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (held.append(t.detach()), pack(t))[1], lambda t: t):
+        run()
+    return sum(kept.values())
+
+
+def worker(keep: bool, pipe: Any) -> None:
+    """Answer (what, case, column): "time" with seconds, "bytes" with bytes, "drop" when cases are forgotten; errors as text."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    if keep:
+        from staa.pages import keep_pages
+
+        keep_pages()
+    cases: dict[tuple[str, str], Case] = {}
+    while True:
+        try:
+            what, case, column = pipe.recv()
+        except EOFError:  # the other end is gone
+            return
+        try:
+            if what == "drop":
+                cases.clear()
+                pipe.send(None)
+            elif what == "bytes":
+                pipe.send(kept_bytes(case, column))
+            else:
+                if (case, column) not in cases:
+                    began = time.perf_counter()
+                    cases[case, column] = build(case, column)
+                    for _ in range(2):
+                        cases[case, column]()
+                    pipe.send(("warm", time.perf_counter() - began))
+                    continue
+                began = time.perf_counter()
+                cases[case, column]()
+                pipe.send(time.perf_counter() - began)
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
+
+
+class Workers:
+    """Both processes; only one works at a time."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes = {}
+        for keep in (False, True):
+            here, there = context.Pipe()
+            context.Process(target=worker, args=(keep, there), daemon=True).start()
+            self.pipes[keep] = here
+
+    def ask(self, keep: bool, *question: str) -> Any:
+        self.pipes[keep].send(question)
+        return self.pipes[keep].recv()
+
+
+def measure(workers: Workers, case: str, columns: list[str], rounds: int) -> dict[str, Any]:
+    """Seconds of each column in each round, "column" as it starts and "column, pages kept"; and what did not run, and why."""
+    runs = [(keep, column) for column in columns for keep in (False, True)]
+    name = {run: run[1] + (", pages kept" if run[0] else "") for run in runs}
+    seconds: dict[str, list[float]] = {}
+    failed, warm = {}, {}
+    for run in runs:
+        answer = workers.ask(run[0], "time", case, run[1])
+        if isinstance(answer, str):
+            failed[name[run]] = answer
+        else:
+            seconds[name[run]], warm[name[run]] = [], answer[1]
+    for _ in range(rounds):
+        for run in runs:
+            if name[run] in seconds:
+                seconds[name[run]].append(workers.ask(run[0], "time", case, run[1]))
+    for keep in (False, True):
+        workers.ask(keep, "drop", "", "")
+    return {"seconds": seconds, "warm_up": warm, "failed": failed}
+
+
+def ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
+    """The median over rounds of a / b, and the quarter- and three-quarter-points."""
+    ratios = sorted(x / y for x, y in zip(a, b, strict=True))
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return statistics.median(ratios), low, high
+
+
+def environment() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    packages = {}
+    for name in ("torch", "spikingjelly", "snntorch", "norse", "staa-snn"):
+        try:
+            packages[name] = version(name)
+        except Exception:
+            packages[name] = None
+    about = {"cpu": model, "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "time": time.ctime()}
+    return {**about, "versions": packages}
+
+
+def table(case: str, found: dict[str, Any], base: str) -> str:
+    lines = [f"\n### {case}\n", f"| | ms, median | × {base} (quartiles) |", "|---|---|---|"]
+    for name, times in found["seconds"].items():
+        middle, low, high = ratio(times, found["seconds"][base])
+        lines.append(f"| {name} | {statistics.median(times) * 1e3:.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) |")
+    lines += [f"| {name} | did not run: {why} | |" for name, why in found["failed"].items()]
+    return "\n".join(lines)
+
+
+def picture(results: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases = {case: found for case, found in results.items() if case.startswith(("neuron/T=4 16×", "neuron/T=10 16×", "step/"))}
+    if not cases:
+        return
+    figure, axes = plt.subplots(1, len(cases), figsize=(3.6 * len(cases), 5), layout="constrained")
+    for axis, (case, found) in zip(axes if len(cases) > 1 else [axes], cases.items(), strict=True):
+        names = list(found["seconds"])
+        milliseconds = [statistics.median(found["seconds"][n]) * 1e3 for n in names]
+        colour = {"staa": "tab:orange", "copy": "tab:gray", "conv": "tab:gray"}
+        colours = [next((c for start, c in colour.items() if n.startswith(start)), "tab:blue") for n in names]
+        axis.barh(range(len(names)), milliseconds, color=colours)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.invert_yaxis()
+        axis.set_xlabel("ms")
+        axis.set_title(case, fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and nothing that must be compiled")
+    parser.add_argument("--only", default="", help="cases whose name starts so")
+    options = parser.parse_args()
+    from benchmarks.nets import COLUMNS, NEURONS
+
+    wanted = lambda columns: [c for c in columns if not (options.quick and "compiled" in c)]  # noqa: E731
+    plan = [(f"neuron/{name}", wanted(["copy", *NEURONS]), "copy, pages kept", 15) for name in SHAPES]
+    plan += [(f"neuron/{name}", ["copy", "staa", "spikingjelly"], "copy, pages kept", 11) for name in SCALING]
+    eager = [c for c in COLUMNS if "compiled" not in c]
+    plan += [("layer/conv-BN-neuron", eager, "conv only, pages kept", 11)]
+    plan += [(f"step/{net}", wanted(COLUMNS), "conv only, pages kept", 9) for net in ("vgg6", "events")]
+    plan += [("step/resnet20", ["plain", "staa"], "plain, pages kept", 7)]
+    plan = [p for p in plan if p[0].startswith(options.only)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    workers, results, texts = Workers(), {}, []
+    about = environment()
+    for case, columns, base, rounds in plan:
+        found = results[case] = measure(workers, case, columns, 3 if options.quick else rounds)
+        texts.append(table(case, found, base))
+        print(texts[-1], flush=True)
+        if case.startswith("step/"):
+            found["kept_bytes"] = {c: workers.ask(True, "bytes", case, c) for c in columns if "compiled" not in c}
+            texts.append(
+                "\nkept for backward, MiB: "
+                + ", ".join(
+                    f"{c} {b / 2**20:.1f}" if isinstance(b, int) else f"{c}: {b}" for c, b in found["kept_bytes"].items()
+                )
+            )
+            print(texts[-1], flush=True)
+        (options.out / "bench.json").write_text(json.dumps({"environment": about, "cases": results}, indent=1) + "\n")
+    packages = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
+    machine = f"{about['cpu']}, {about['threads']} threads, load {about['load']:.1f} at the start"
+    head = f"# Benchmarks\n\n{machine}; {packages}; {about['time']}.\n"
+    (options.out / "bench.md").write_text(head + "\n".join(texts) + "\n")
+    picture(results, options.out / "bench.png")
+
+
+if __name__ == "__main__":
+    main()

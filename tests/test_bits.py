@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from staa.attention import STAA
+from staa.models import resnet20
+from staa.models.parts import fuse_norms
+from staa.neurons import AdaptiveLIF
+from staa.ops import cpu
+from staa.ops.bits import _pack, _unpack, spikes_as_bits
+
+pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 3, 16, 33, 31), (5000,), (3, 4097), (1 << 16,)])
+def test_what_is_packed_comes_back(shape, dtype):
+    x = (torch.rand(shape) < 0.2).to(dtype)
+    if len(shape) == 5:
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+    kept = _pack(x)
+    assert not isinstance(kept, torch.Tensor)
+    assert kept[0].nbytes <= x.nbytes / (8 * x.element_size()) + 4
+    back = _unpack(kept)
+    assert torch.equal(back, x)
+    assert back.stride() == x.stride()
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 2.0, float("nan"), -0.0, 1e-40])
+@pytest.mark.parametrize("where", [0, 12345, -1])
+def test_what_is_no_spike_is_kept_as_it_is(value, where):
+    x = (torch.rand(40000) < 0.2).float()
+    x[where] = value
+    assert _pack(x) is x
+
+
+def test_others_are_kept_as_they_are():
+    for x in (
+        torch.zeros(100),
+        torch.zeros(50, 200)[:, ::2],
+        torch.zeros(5000, dtype=torch.float64),
+        torch.zeros(1, 1).expand(99, 99),
+    ):
+        assert _pack(x) is x
+
+
+def test_gradients_are_the_same_and_less_is_kept():
+    torch.manual_seed(0)
+    model = resnet20(10, steps=4, width=0.25, neuron=AdaptiveLIF, attention=STAA).to(memory_format=torch.channels_last)
+    x, y = torch.rand(8, 3, 16, 16), torch.randint(10, (8,))
+    found = []
+    for bits in (False, True):
+        torch.manual_seed(1)
+        model.zero_grad()
+        if bits:
+            with spikes_as_bits():
+                logits = model(x)
+        else:
+            logits = model(x)
+        F.cross_entropy(logits.mean(0), y).backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_fused_norms_change_nothing_but_rounding():
+    torch.manual_seed(0)
+    model = resnet20(10, steps=4, width=0.25, neuron=AdaptiveLIF, attention=STAA)
+    x = torch.rand(8, 3, 16, 16)
+    for _ in range(3):
+        model(x)  # running statistics
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
+        fuse_norms(model)
+    model = model.double().eval()
+    fused = fuse_norms(model)
+    torch.testing.assert_close(fused(x.double()), model(x.double()), rtol=1e-9, atol=1e-9)
+    assert sum("norm" in name for name in fused.state_dict()) < sum("norm" in name for name in model.state_dict())
