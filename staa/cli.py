@@ -283,7 +283,8 @@ def _epoch_line(event: dict[str, Any]) -> str:
     rates = event["rates"].values()
     if rates:
         line += f"  firing {statistics.mean(rates):.1%} ({min(rates):.1%}–{max(rates):.1%})"
-    return f"{line}  {event['seconds']:.1f} s"
+    waited = event["waited"] / event["seconds"]
+    return f"{line}  {event['seconds']:.1f} s" + (f", {waited:.0%} waiting for data" if waited >= 0.01 else "")
 
 
 def evaluate(args: list[str]) -> int:

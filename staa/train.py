@@ -62,8 +62,9 @@ def train(
     samples are, for the names of the figures. bits: spikes wait for the backward pass as bits (`spikes_as_bits`).
 
     Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (loss with penalty, accuracy, lr, samples,
-    seconds); "warning" (text); "epoch" (loss, accuracy, rates by layer, seconds, validation_loss, validation_accuracy,
-    best, best_epoch); "interrupted"; "end" (best accuracy on validation, or -1; best_epoch).
+    seconds); "warning" (text); "epoch" (loss, accuracy, rates by layer, seconds, of which `waited` for data,
+    validation_loss, validation_accuracy, best, best_epoch); "interrupted"; "end" (best accuracy on validation, or -1;
+    best_epoch).
 
     Raises FloatingPointError when the loss or a weight is not finite, ValueError for a checkpoint of another network, and
     RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
@@ -118,8 +119,10 @@ def train(
         epoch, done = divmod(step, len(batches))
         started = time.perf_counter()
         model.train()
+        waited = 0.0
         began = time.perf_counter()
         for x, y in batches.epoch(epoch, done):
+            waited += time.perf_counter() - began
             torch.manual_seed(random.Random(f"{seed} step {step}").getrandbits(63))
             optimizer.zero_grad()
             total: Tensor | float = 0.0
@@ -182,6 +185,7 @@ def train(
                 save_weights(folder / BEST, measured)
             report["best_epoch"] = best_epoch
         report["seconds"] = time.perf_counter() - started
+        report["waited"] = waited
         sums, rates = torch.zeros_like(sums), {}
         save()
         yield report

@@ -9,6 +9,7 @@ device has its kernels in a module of its own.
 """
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,20 @@ from staa.ops import cpu
 from staa.ops.register import register
 from staa.ops.spike import SURROGATES, Surrogate
 
-KERNELS = {"cpu": cpu}
+KERNELS: dict[str, Any] = {"cpu": cpu}
 
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def kernels_of(device: str) -> Any:
+    """The module with the kernels of a type of device, or None. Triton is imported when the first tensor on CUDA comes."""
+    if device == "cuda" and "cuda" not in KERNELS:
+        try:
+            from staa.ops import scan_triton
+        except ImportError:  # not every torch brings Triton
+            scan_triton = None
+        KERNELS["cuda"] = scan_triton
+    return KERNELS.get(device)
 
 
 def fused(
@@ -36,7 +48,7 @@ def fused(
     shift: Tensor | None,
 ) -> tuple[Tensor, Tensor] | None:
     """`lif` of arguments that passed its checks, or None where no kernel serves them."""
-    kernels = KERNELS.get(x.device.type)
+    kernels = kernels_of(x.device.type)
     if kernels is None or x.numel() == 0 or not kernels.serves(x.dtype):
         return None
     name = getattr(surrogate, "__name__", "")
@@ -80,7 +92,7 @@ def _lif(
     v = None if v is None else laid_out(v, x, 1)
     coefficients, geometry = _geometry(x, (decay, gain, threshold, scale, shift))
     spikes, last = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
-    KERNELS[x.device.type].lif_forward(x, v, coefficients, geometry, reset, spikes, last)
+    kernels_of(x.device.type).lif_forward(x, v, coefficients, geometry, reset, spikes, last)
     return spikes, last
 
 
@@ -114,7 +126,7 @@ def _lif_backward(
     v, grad_last = (None if p is None else laid_out(p, x, 1) for p in (v, grad_last))
     coefficients, geometry = _geometry(x, (decay, gain, threshold, scale, shift))
     grad_x, grad_v, *of_coefficients = _backward_outputs(x, v, scale, shift, sums)
-    KERNELS[x.device.type].lif_backward(
+    kernels_of(x.device.type).lif_backward(
         x, v, coefficients, geometry, reset, surrogate, detach_reset, grad_spikes, grad_last, grad_x, grad_v, of_coefficients
     )
     return grad_x, grad_v, *of_coefficients  # type: ignore[return-value]
