@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import test_fused as fused
 import tiny
 import torch
 
@@ -12,7 +13,7 @@ from staa.attention import STAA
 from staa.build import build_batches, build_source, run
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
-from staa.ops import SURROGATES, lif
+from staa.ops import SURROGATES, lif, lif_reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -28,6 +29,69 @@ def test_lif_equals_the_cpu(name):
         spikes.append(s.cpu())
     assert (spikes[0] != spikes[1]).float().mean() < 1e-4
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def on_cuda():
+    with torch.device("cuda"):
+        yield
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("form", fused.FORMS)
+def test_the_kernels_equal_the_reference(on_cuda, layout, form):
+    x = fused.current(layout, (4, 3, 70, 9, 11))
+    for (reset, detach), v in zip(fused.RESETS, 2 * (None, torch.randn(x.shape[1:])), strict=True):
+        options = {**fused.constants(form, x), "reset": reset, "detach_reset": detach}
+        fused.compare(fused.both(x, options, v), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "features", "flat"])
+@pytest.mark.parametrize("steps", [1, 10, 37])
+def test_the_kernels_at_any_length(on_cuda, layout, steps):
+    x = fused.current(layout, (steps, 3, 70, 9, 11))
+    fused.compare(fused.both(x, fused.constants("attention", x), torch.randn(x.shape[1:])), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_the_kernels_surrogates(on_cuda, surrogate):
+    x = fused.current("channels_last")
+    options = {**fused.constants("attention", x), "surrogate": SURROGATES[surrogate]}
+    fused.compare(fused.both(x, options), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("form", fused.FORMS)
+def test_the_kernels_charge_half_precision_in_float32(on_cuda, layout, form, dtype):
+    x = fused.current(layout, (4, 8, 64, 16, 16)).to(dtype)
+    (spikes, last, *grads), (expected, expected_last, *expected_grads) = fused.both(x, fused.constants(form, x))
+    assert spikes.dtype == grads[0].dtype == dtype
+    assert torch.equal(spikes, expected)
+    assert torch.equal(last, expected_last)
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert (a - b).norm() / b.norm() < 1e-2
+
+
+def test_a_large_window_and_its_sums_again(on_cuda):
+    """Many tiles; no atomics, so gradients of coefficients are the same bit for bit."""
+    x, found = fused.current("channels_last", (4, 64, 128, 32, 32)), []
+    options = fused.constants("attention", x)
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(fused.both(x, options))
+    assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
+    fused.compare(found[0], tolerance=1e-4)
+
+
+def test_numbers_may_stay_on_the_cpu():
+    x = torch.randn(4, 3, 5, device="cuda")
+    decay = torch.tensor(0.3, requires_grad=True)
+    spikes, last = lif(x, decay=decay)
+    assert torch.equal(spikes, lif_reference(x, decay=decay)[0])
+    (spikes.sum() + last.sum()).backward()
+    assert decay.grad is not None
+    assert decay.grad.device.type == "cpu"
 
 
 def test_a_model_equals_the_cpu_in_float64():

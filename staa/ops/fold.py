@@ -53,7 +53,7 @@ def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def served(x: Tensor) -> bool:
     """Whether a kernel takes the averages of x."""
     kernels = KERNELS.get(x.device.type)
-    return hasattr(kernels, "frames") and kernels.serves(x.dtype) and x.numel() > 0
+    return kernels is not None and hasattr(kernels, "frames") and kernels.serves(x.dtype) and x.numel() > 0
 
 
 class _Moments(torch.autograd.Function):

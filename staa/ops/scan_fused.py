@@ -71,6 +71,8 @@ def _leading(p: float | Tensor, x: Tensor, ndim: int, keep: int) -> Tensor | Non
     """p in float32 with the first `keep` of its `ndim` dimensions, up to the channels; None where p varies over space."""
     if not isinstance(p, Tensor):
         return torch.full((1,) * keep, p, dtype=torch.float32, device=x.device)
+    if p.ndim == 0:
+        p = p.to(x.device)  # torch's own operations take a number from the CPU
     shape = [1] * (ndim - p.ndim) + list(p.shape) + [1] * (keep - ndim)  # a current [T, N] has no channels
     return None if any(n != 1 for n in shape[keep:]) else p.float().reshape(shape[:keep])
 

@@ -1,0 +1,261 @@
+"""The CUDA kernels, in Triton: one launch over the window forward and one backward, with the interface of staa.ops.cpu.
+
+A program takes a tile [ROWS, COLS] of a step through all its steps, with the membranes in registers and in float32. The steps
+lie in memory as [GROUPS][rows][cols]: where channels are columns a group is a sample, so that a sum over rows is of one sample;
+where they are rows there is one group, and a row is a channel of a sample. Sums come as one part per tile, added up by torch:
+no atomics, so they are the same every time.
+
+Nothing is contracted to fused multiply-adds (enable_fp_fusion=False) and the order is the reference's: spikes equal those of
+the reference on the same device.
+"""
+# ruff: noqa: N803, RUF005 — Triton writes constants in capitals, and knows no starred tuples
+# pyright: reportMissingImports=false, reportCallIssue=false, reportInvalidTypeForm=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from staa.ops.cpu import Geometry
+from staa.ops.spike import SURROGATES
+
+BLOCK = 1024  # elements of a tile, at most
+COLUMNS = 256  # of a tile at most, where rows are channels: an odd width wastes little
+CHANNELS = 32  # of a tile at most, where columns are channels: 128 bytes a row, and a sum takes many rows at once
+SEGMENT = 16  # steps at most whose currents and membranes backward holds in registers
+PLAIN = ("steps", "rows", "channels", "scale_t", "scale_n", "shift_t", "shift_n", "sum_size")  # numbers not compiled for
+
+
+def serves(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def lif_forward(
+    x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str, spikes: Tensor, last: Tensor
+) -> None:
+    """Fills spikes and the last membrane; see staa.ops.cpu.lif_forward."""
+    grid, tiling, _ = _tiles(geometry, BLOCK)
+    with torch.cuda.device_of(x):
+        _forward[grid](
+            x, v, *coefficients, *_strides(coefficients), spikes, last, geometry[0], **tiling,
+            SUBTRACT=reset == "subtract", num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+
+
+def lif_backward(
+    x: Tensor,
+    v: Tensor | None,
+    coefficients,
+    geometry: Geometry,
+    reset: str,
+    surrogate: str,
+    detach_reset: bool,
+    grad_spikes: Tensor,
+    grad_last: Tensor | None,
+    grad_x: Tensor,
+    grad_v: Tensor,
+    sums: list[Tensor],
+) -> None:
+    """Fills grad_x, grad_v and the sums (where they are not empty); see torch.ops.staa.lif_backward."""
+    steps, samples = geometry[:2]
+    segments = triton.cdiv(steps, SEGMENT)
+    segment = triton.cdiv(steps, segments)
+    grid, tiling, parts = _tiles(geometry, min(BLOCK, 4 * BLOCK // triton.next_power_of_2(segment)))
+    checkpoints = None if segments == 1 else x.new_empty(segments - 1, x[0].numel(), dtype=torch.float32)
+    wanted = sum(p.numel() > 0 for p in sums) // 2  # pairs
+    by_step, channels = (sums[0].shape[0], sums[0].shape[2]) if wanted else (1, 1)
+    shapes = [(parts, by_step, samples, channels)] * 2 + [(parts, samples, channels)] * 2
+    partial = [x.new_empty(shape, dtype=torch.float32) for shape in shapes[: 2 * wanted]]
+    pointers: list[Tensor | None] = [*partial, *[None] * (4 - len(partial))]
+    with torch.cuda.device_of(x):
+        _backward[grid](
+            x, v, *coefficients, *_strides(coefficients), grad_spikes, grad_last, grad_x, None if v is None else grad_v,
+            *pointers, samples * channels, checkpoints, steps, segments, **tiling,
+            SUBTRACT=reset == "subtract", SURROGATE=list(SURROGATES).index(surrogate), KEEP=not detach_reset,
+            SEGMENT=segment, MANY=segments > 1, PADDED=steps % segment > 0, SUMS=wanted, BY_STEP=by_step > 1,
+            num_warps=8, enable_fp_fusion=False,
+        )  # fmt: skip
+    for total, part in zip(sums, partial, strict=False):
+        total.copy_(part.sum(0).sum_to_size(total.shape) if total.ndim == 3 else part.sum((0, 1)))
+
+
+def _tiles(geometry: Geometry, block: int) -> tuple[tuple[int], dict[str, int | bool], int]:
+    """The grid, the kernels' arguments that say how it covers a step, and the number of tiles that share a channel's sum."""
+    _, samples, a, b, vec = geometry
+    groups, rows = (samples, a) if vec else (1, samples * a)
+    most = CHANNELS if vec else COLUMNS if rows > 1 else block
+    wide = triton.next_power_of_2(min(b, most, block))
+    high = triton.next_power_of_2(min(rows, block // wide))
+    down, across = triton.cdiv(rows, high), triton.cdiv(b, wide)
+    tiling = {"size": groups * rows * b, "rows": rows, "cols": b, "channels": a, "VEC": vec, "ROWS": high, "COLS": wide}
+    return (groups * down * across,), tiling, down if vec else across
+
+
+def _strides(coefficients) -> tuple[int, ...]:
+    """Of scale and shift over steps and samples; 0 where they are constant."""
+    return tuple(p.stride(i) if p.shape[i] > 1 else 0 for p in coefficients[3:] for i in (0, 1))
+
+
+@triton.jit
+def _tile(rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """This program's (offsets within a step, which of them exist, sample, channel, which channels exist, part, offset in it).
+
+    The first two are [ROWS, COLS], those of channels [1, COLS] where columns are channels, else [ROWS, 1].
+    """
+    across, down = tl.cdiv(cols, COLS), tl.cdiv(rows, ROWS)
+    program = tl.program_id(0).to(tl.int64)  # so that every offset below is 64 bits wide
+    right, below, group = program % across, program // across % down, program // across // down
+    c = right * COLS + tl.arange(0, COLS)[None, :]
+    r = below * ROWS + tl.arange(0, ROWS)[:, None]
+    at = (group * rows + r) * cols + c
+    inside = (r < rows) & (c < cols)
+    if VEC:
+        return at, inside, group, c, c < cols, below, group * cols + c
+    else:
+        return at, inside, r // channels, r % channels, r < rows, right, r
+
+
+@triton.jit
+def _charge(h, x, decay, gain, scale, shift):
+    return decay * h + gain * (x * scale + shift)
+
+
+@triton.jit
+def _fire(u, threshold):
+    return (u - threshold >= 0).to(tl.float32)
+
+
+@triton.jit
+def _reset(u, z, threshold, SUBTRACT: tl.constexpr):
+    return u - threshold * z if SUBTRACT else u * (1 - z)
+
+
+@triton.jit
+def _slope(u, SURROGATE: tl.constexpr):
+    """S'(u), in the order of SURROGATES."""
+    a = tl.abs(u)
+    if SURROGATE == 0:
+        return (a < 0.5).to(tl.float32)
+    elif SURROGATE == 1:
+        return tl.where(a < 1, 1 - a, 0.0)
+    elif SURROGATE == 2:
+        u *= 3.14159265
+        return 1 / (1 + u * u)
+    elif SURROGATE == 3:
+        e = tl.exp(-4 * a)
+        return 4 * e / ((1 + e) * (1 + e))
+    else:
+        return 1 / ((1 + 25 * a) * (1 + 25 * a))
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def _forward(
+    x, v, decay, gain, threshold, scale, shift, scale_t, scale_n, shift_t, shift_n, spikes, last, steps,
+    size: tl.int64, rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SUBTRACT: tl.constexpr,
+):  # fmt: skip
+    at, inside, sample, channel, known, _, _ = _tile(rows, cols, channels, VEC, ROWS, COLS)
+    decay, gain = tl.load(decay + channel, known, 0.0), tl.load(gain + channel, known, 0.0)
+    threshold = tl.load(threshold + channel, known, 0.0)
+    scale += sample * scale_n + channel
+    shift += sample * shift_n + channel
+    h = tl.zeros([ROWS, COLS], tl.float32)
+    if v is not None:
+        h = tl.load(v + at, inside, 0.0)
+    for _ in range(steps):
+        current = tl.load(x + at, inside, 0.0).to(tl.float32)
+        u = _charge(h, current, decay, gain, tl.load(scale, known, 0.0), tl.load(shift, known, 0.0))
+        z = _fire(u, threshold)
+        tl.store(spikes + at, z.to(spikes.dtype.element_ty), inside)
+        h = _reset(u, z, threshold, SUBTRACT)
+        x, spikes, scale, shift = x + size, spikes + size, scale + scale_t, shift + shift_t
+    tl.store(last + at, h, inside)
+
+
+@triton.jit(do_not_specialize=PLAIN)
+def _backward(
+    x, v, decay, gain, threshold, scale, shift, scale_t, scale_n, shift_t, shift_n, grad_spikes, grad_last, grad_x, grad_v,
+    sum_x, sum_u, sum_h, sum_threshold, sum_size, checkpoints, steps, segments,
+    size: tl.int64, rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SUBTRACT: tl.constexpr,
+    SURROGATE: tl.constexpr, KEEP: tl.constexpr, SEGMENT: tl.constexpr, MANY: tl.constexpr, PADDED: tl.constexpr,
+    SUMS: tl.constexpr, BY_STEP: tl.constexpr,
+):  # fmt: skip
+    """Segment by segment from the last, each charged again from the membrane it began with.
+
+    Those come from a pass over all segments but the last, where there are MANY. PADDED: the last has steps past the end.
+    """
+    AXIS: tl.constexpr = 0 if VEC else 1
+    at, inside, sample, channel, known, part, sum_at = _tile(rows, cols, channels, VEC, ROWS, COLS)
+    decay, gain = tl.load(decay + channel, known, 0.0), tl.load(gain + channel, known, 0.0)
+    threshold = tl.load(threshold + channel, known, 0.0)
+    scale += sample * scale_n + channel
+    shift += sample * shift_n + channel
+    h = tl.zeros([ROWS, COLS], tl.float32)
+    if v is not None:
+        h = tl.load(v + at, inside, 0.0)
+    if MANY:
+        for k in range(segments - 1):
+            tl.store(checkpoints + k * size + at, h, inside)
+            for i in range(SEGMENT):
+                t = k * SEGMENT + i
+                current = tl.load(x + t * size + at, inside, 0.0).to(tl.float32)
+                a, b = tl.load(scale + t * scale_t, known, 0.0), tl.load(shift + t * shift_t, known, 0.0)
+                u = _charge(h, current, decay, gain, a, b)
+                h = _reset(u, _fire(u, threshold), threshold, SUBTRACT)
+        tl.debug_barrier()  # what other threads stored is read below
+    g = tl.zeros([ROWS, COLS], tl.float32)  # ∂h
+    if grad_last is not None:
+        g = tl.load(grad_last + at, inside, 0.0)
+    of_x, of_u = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
+    of_h, of_threshold = tl.zeros([ROWS, COLS], tl.float32), tl.zeros([ROWS, COLS], tl.float32)
+    for back in range(segments):
+        k = segments - 1 - back
+        currents, membranes, before = (), (), h
+        for i in tl.static_range(SEGMENT):
+            t = k * SEGMENT + i
+            exists = tl.full([1, 1], t, tl.int32) < steps if PADDED else True
+            current = tl.load(x + t * size + at, inside & exists, 0.0).to(tl.float32)
+            a = tl.load(scale + t * scale_t, known & exists, 0.0)
+            b = tl.load(shift + t * shift_t, known & exists, 0.0)
+            u = _charge(h, current, decay, gain, a, b)
+            h = _reset(u, _fire(u, threshold), threshold, SUBTRACT)
+            currents, membranes = currents + (current,), membranes + (u,)
+        for i in tl.static_range(SEGMENT - 1, -1, -1):
+            t = k * SEGMENT + i
+            exists = tl.full([1, 1], t, tl.int32) < steps if PADDED else True
+            u = membranes[i]
+            z = _fire(u, threshold)
+            gs = tl.load(grad_spikes + t * size + at, inside & exists, 0.0).to(tl.float32)
+            through = g * (threshold if SUBTRACT else u) if KEEP else 0.0
+            gd = (gs - through) * _slope(u - threshold, SURROGATE)
+            gu = (g if SUBTRACT else g * (1 - z)) + gd
+            if PADDED:
+                gd, gu, z = tl.where(exists, gd, 0.0), tl.where(exists, gu, 0.0), tl.where(exists, z, 0.0)
+            a = tl.load(scale + t * scale_t, known & exists, 0.0)
+            tl.store(grad_x + t * size + at, (gu * gain * a).to(grad_x.dtype.element_ty), inside & exists)
+            if SUMS > 0:
+                if BY_STEP:
+                    to = (part * steps + t) * sum_size + sum_at
+                    tl.store(sum_x + to, tl.sum(gu * currents[i], AXIS, keep_dims=True), known & exists)
+                    tl.store(sum_u + to, tl.sum(gu, AXIS, keep_dims=True), known & exists)
+                else:
+                    of_x += gu * currents[i]
+                    of_u += gu
+            if SUMS > 1:
+                h = before
+                if i > 0:
+                    h = _reset(membranes[i - 1], _fire(membranes[i - 1], threshold), threshold, SUBTRACT)
+                of_h += gu * h
+                of_threshold -= gd + g * z if SUBTRACT else gd
+            g = tl.where(exists, decay * gu, g) if PADDED else decay * gu
+        if MANY:
+            h = tl.load(checkpoints + (k - 1) * size + at, inside & (tl.full([1, 1], k, tl.int32) > 0), 0.0)
+    if grad_v is not None:
+        tl.store(grad_v + at, g, inside)
+    to = part * sum_size + sum_at
+    if SUMS > 0 and not BY_STEP:
+        tl.store(sum_x + to, tl.sum(of_x, AXIS, keep_dims=True), known)
+        tl.store(sum_u + to, tl.sum(of_u, AXIS, keep_dims=True), known)
+    if SUMS > 1:
+        tl.store(sum_h + to, tl.sum(of_h, AXIS, keep_dims=True), known)
+        tl.store(sum_threshold + to, tl.sum(of_threshold, AXIS, keep_dims=True), known)

@@ -1,0 +1,178 @@
+"""The CUDA kernels without a CUDA device: run by Triton's interpreter on the CPU, and compiled for a GPU that is not there.
+
+Whether a kernel is interpreted is settled when Triton is imported, so those tests run in a process of their own: this file
+again with TRITON_INTERPRET=1. tests/test_gpu.py has what needs a GPU.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_fused import FORMS, RESETS, both, compare, constants, current
+
+from staa.ops import SURROGATES, fold, lif, lif_reference, scan_fused
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this torch brought no Triton")
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter, see test_in_the_interpreter")
+LAYOUTS = pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+SMALL = (4, 2, 5, 3, 7)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="is in the interpreter")
+def test_in_the_interpreter():
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=os.path.dirname(__file__))
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Triton's kernels in the place of the CPU's, in tiles so small that a little window has many."""
+    from staa.ops import scan_triton
+
+    monkeypatch.setitem(scan_fused.KERNELS, "cpu", scan_triton)
+    monkeypatch.setattr(scan_triton, "BLOCK", 64)
+    monkeypatch.setattr(scan_triton, "CHANNELS", 4)
+    monkeypatch.setattr(scan_triton, "COLUMNS", 16)
+    return scan_triton
+
+
+@interpreted
+@LAYOUTS
+@pytest.mark.parametrize("form", FORMS)
+def test_equals_the_reference(kernels, layout, form):
+    x = current(layout, SMALL)
+    for (reset, detach), v in zip(RESETS, 2 * (None, torch.randn(x.shape[1:])), strict=True):
+        compare(both(x, {**constants(form, x), "reset": reset, "detach_reset": detach}, v), tolerance=2e-5)
+
+
+@interpreted
+@pytest.mark.parametrize("surrogate", list(SURROGATES.values()), ids=list(SURROGATES))
+def test_every_surrogate(kernels, surrogate):
+    x = current("contiguous", SMALL)
+    compare(both(x, {**constants("channels", x), "surrogate": surrogate}), tolerance=2e-5)
+
+
+@interpreted
+@LAYOUTS
+@pytest.mark.parametrize(("steps", "samples"), [(1, 1), (1, 2), (4, 1), (4, 2)])
+def test_maps_that_tell_steps_or_samples_apart(kernels, layout, steps, samples):
+    """Their sums alone are wanted."""
+    x, shift = current(layout, SMALL), torch.randn(steps, samples, 5, 1, 1)
+    compare(both(x, {"decay": 0.5, "scale": torch.rand(1, samples, 5, 1, 1), "shift": shift}), tolerance=2e-5)
+
+
+@interpreted
+@LAYOUTS
+@pytest.mark.parametrize("steps", [6, 7])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_windows_longer_than_a_segment(kernels, monkeypatch, layout, steps, reset):
+    monkeypatch.setattr(kernels, "SEGMENT", 3)
+    x = current(layout, (steps, *SMALL[1:]))
+    compare(both(x, {**constants("channels", x), "reset": reset}), tolerance=2e-5)
+    compare(both(x, {**constants("attention", x), "reset": reset}, torch.randn(x.shape[1:])), tolerance=2e-5)
+
+
+@interpreted
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (20, 2, 3, 5, 1), (2, 1, 70, 3, 3), (2, 3, 3, 11, 9)])
+@LAYOUTS
+def test_any_shape(kernels, shape, layout):
+    x = current(layout, shape)
+    for form in FORMS:
+        compare(both(x, constants(form, x), torch.randn(x.shape[1:])), tolerance=5e-5)
+
+
+@interpreted
+@pytest.mark.parametrize("layout", ["features", "flat"])
+@pytest.mark.parametrize("form", FORMS)
+def test_currents_without_space(kernels, layout, form):
+    x = current(layout, (17, 3, 7, 1, 1))
+    compare(both(x, constants(form, x), torch.randn(x.shape[1:])), tolerance=5e-5)
+
+
+@interpreted
+@LAYOUTS
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_charged_in_float32(kernels, layout, dtype):
+    x = current(layout, SMALL).to(dtype)
+    for form in FORMS:
+        (spikes, last, *grads), (expected, expected_last, *expected_grads) = both(x, constants(form, x))
+        assert spikes.dtype == grads[0].dtype == dtype
+        assert torch.equal(spikes, expected)
+        assert torch.equal(last, expected_last)
+        for a, b in zip(grads, expected_grads, strict=True):
+            assert (a - b).norm() / b.norm() < 1e-2
+
+
+@interpreted
+def test_either_output_alone_has_gradients(kernels):
+    x = current("contiguous", SMALL)
+    compare(both(x, constants("attention", x), grad_last=False))
+    x = x.requires_grad_()
+    found = [torch.autograd.grad(f(x, decay=0.5)[1].sum(), x)[0] for f in (lif, lif_reference)]
+    torch.testing.assert_close(*found)
+
+
+@interpreted
+def test_sums_are_the_same_every_time(kernels):
+    x, found = current("channels_last", SMALL), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(both(x, constants("attention", x))[0])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@interpreted
+def test_there_are_no_averages(kernels):
+    assert not fold.served(torch.randn(SMALL))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="compiles")
+@LAYOUTS
+@pytest.mark.parametrize(
+    ("form", "steps", "dtype"), [("plain", 1, "float32"), ("attention", 4, "bfloat16"), ("channels", 17, "float16")]
+)
+def test_compiles_for_a_gpu(monkeypatch, tmp_path, layout, form, steps, dtype):
+    """The arguments of a launch, compiled to an H100's machine code and not launched."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from staa.ops import scan_triton
+
+    compiled = []
+    device = {"get_current_target": lambda: GPUTarget("cuda", 90, 32), "get_current_device": lambda: "an absent one"}
+    monkeypatch.setattr(
+        triton.runtime.driver, "_active", SimpleNamespace(**device, get_current_stream=lambda _: None), raising=False
+    )
+    monkeypatch.setattr(
+        triton.runtime.jit.JITFunction,
+        "__getitem__",
+        lambda kernel, grid: lambda *args, **options: compiled.append(kernel.warmup(*args, grid=grid, **options)),
+        raising=False,
+    )
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setitem(scan_fused.KERNELS, "cpu", scan_triton)
+    x = current(layout, (steps, 2, 16, 4, 4)).to(getattr(torch, dtype)).requires_grad_()
+    v = torch.randn(x.shape[1:], requires_grad=True)
+    options = {k: p.requires_grad_() if isinstance(p, torch.Tensor) else p for k, p in constants(form, x).items()}
+    sum(out.sum() for out in lif(x, v, **options)).backward()
+    assert len(compiled) == 2
+    assert not any("fma." in kernel.asm["ptx"] for kernel in compiled[:1])
+
+
+def test_triton_is_imported_for_cuda_alone():
+    code = "import sys, torch, staa.ops; staa.ops.lif(torch.randn(2, 3), decay=0.5); assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_triton_cuda_has_no_kernels(monkeypatch):
+    monkeypatch.setattr(scan_fused, "KERNELS", {})
+    monkeypatch.setitem(sys.modules, "staa.ops.scan_triton", None)
+    monkeypatch.delattr("staa.ops.scan_triton", raising=False)
+    assert scan_fused.kernels_of("cuda") is None
