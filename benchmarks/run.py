@@ -1,9 +1,9 @@
 """Measure ours beside SpikingJelly, snnTorch and Norse on this machine:  python -m benchmarks.run [--out DIR] [--quick]
 
 Two processes, one that keeps its memory pages (as the `staa` command does) and one as it starts, take turns, one at a time, so
-that all columns see the same load. Each round runs every column once; what is reported is the median over rounds of the
-ratio to a column of the same round, with the quarter- and three-quarter-points. "limit" is what must be moved (20 bytes an
-element: x and the gradient read, spikes and x's gradient written, x read again) at the speed of a copy in the same rounds.
+that all columns see the same load. Each round gives every column one turn; what is reported is the median over rounds of the
+ratio to a column of the same round, with the quarter- and three-quarter-points. A "copy" moves the bytes that a neuron must,
+forward and backward: for each element x in, its spike out; x and the gradient in, x's gradient out. On a GPU: --device cuda.
 Writes DIR/bench.json, bench.md and bench.png.
 """
 
@@ -71,25 +71,29 @@ def layer_case(column: str) -> Case:
     return run
 
 
-def resnet_case(column: str) -> Case:
-    """A training step of ResNet-20 on CIFAR-size images, T = 4, batch 32: STAA against its plain twin."""
+def resnet_case(name: str, column: str) -> Case:
+    """A training step on CIFAR-size images, T = 4: STAA against its plain twin. Batch 32; on CUDA 128 in bfloat16."""
     from functools import partial
 
     from staa.attention import STAA
-    from staa.models import resnet20
+    from staa.models import MODELS
     from staa.neurons import LIF, AdaptiveLIF
     from staa.ops import rectangle
 
     torch.manual_seed(0)
+    cuda = torch.get_default_device().type == "cuda"
     plain = partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle)
-    options = {"neuron": AdaptiveLIF, "attention": STAA} if column == "staa" else {"neuron": plain}
-    network = resnet20(100, steps=4, **options).to(memory_format=torch.channels_last)
-    x, y = torch.rand(32, 3, 32, 32), torch.randint(100, (32,))
+    options = {"neuron": plain} if column == "plain" else {"neuron": AdaptiveLIF, "attention": STAA}
+    network = MODELS[name](100, steps=4, **options).to(memory_format=torch.channels_last)
+    call = torch.compile(network) if column.endswith("compiled") else network
+    x, y = torch.rand(128 if cuda else 32, 3, 32, 32), torch.randint(100, (128 if cuda else 32,))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(x).mean(0), y).backward()
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            logits = call(x)
+        torch.nn.functional.cross_entropy(logits.mean(0).float(), y).backward()
         optimizer.step()
 
     return step
@@ -101,11 +105,21 @@ def build(case: str, column: str) -> Case:
         return neuron_case({**SHAPES, **SCALING}[name], column)
     if kind == "layer":
         return layer_case(column)
-    if kind == "step" and name == "resnet20":
-        return resnet_case(column)
+    if kind == "step" and name.startswith("resnet"):
+        return resnet_case(name, column)
     from benchmarks.nets import training_step
 
     return training_step(name, column)[0]
+
+
+def flops(case: str, column: str) -> int:
+    """Floating-point operations of one step, as torch counts them: those of convolutions and matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    run = build(case, column)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
 
 
 def kept_bytes(case: str, column: str) -> int:
@@ -113,7 +127,7 @@ def kept_bytes(case: str, column: str) -> int:
     run = build(case, column)
     weights: set[int] = set()
     kept: dict[int, int] = {}
-    if case.startswith("step/") and case != "step/resnet20":
+    if case in ("step/vgg6", "step/events"):
         from benchmarks.nets import training_step
 
         run, network = training_step(case.removeprefix("step/"), column)
@@ -131,11 +145,31 @@ def kept_bytes(case: str, column: str) -> int:
     return sum(kept.values())
 
 
-def worker(keep: bool, pipe: Any) -> None:
-    """Answer (what, case, column): "time" with seconds, "bytes" with bytes, "drop" when cases are forgotten; errors as text."""
+def turn(run: Case) -> float:
+    """Seconds of one run: the median of as many as take a twentieth of a second, after one that is not counted.
+
+    The pause lets the other process's threads fall asleep, which spin for a while after their work.
+    """
+    time.sleep(0.03)
+    run()
+    seconds: list[float] = []
+    wait = torch.cuda.synchronize if torch.get_default_device().type == "cuda" else lambda: None
+    while sum(seconds) < 0.05:
+        wait()
+        began = time.perf_counter()
+        run()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def worker(keep: bool, device: str, dtype: str, pipe: Any) -> None:
+    """Answer (what, case, column): "time" with seconds, "bytes", "flops", "drop" when cases are forgotten; errors as text."""
     import warnings
 
     warnings.simplefilter("ignore")
+    torch.set_default_device(device)
+    torch.set_default_dtype(getattr(torch, dtype))
     if keep:
         from staa.pages import keep_pages
 
@@ -152,6 +186,8 @@ def worker(keep: bool, pipe: Any) -> None:
                 pipe.send(None)
             elif what == "bytes":
                 pipe.send(kept_bytes(case, column))
+            elif what == "flops":
+                pipe.send(flops(case, column))
             else:
                 if (case, column) not in cases:
                     began = time.perf_counter()
@@ -160,22 +196,20 @@ def worker(keep: bool, pipe: Any) -> None:
                         cases[case, column]()
                     pipe.send(("warm", time.perf_counter() - began))
                     continue
-                began = time.perf_counter()
-                cases[case, column]()
-                pipe.send(time.perf_counter() - began)
+                pipe.send(turn(cases[case, column]))
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
 
 
 class Workers:
-    """Both processes; only one works at a time."""
+    """Both processes, of which one works at a time; on CUDA, where pages matter little, one."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str, dtype: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipes = {}
-        for keep in (False, True):
+        for keep in (False, True) if device == "cpu" else (False,):
             here, there = context.Pipe()
-            context.Process(target=worker, args=(keep, there), daemon=True).start()
+            context.Process(target=worker, args=(keep, device, dtype, there), daemon=True).start()
             self.pipes[keep] = here
 
     def ask(self, keep: bool, *question: str) -> Any:
@@ -185,7 +219,7 @@ class Workers:
 
 def measure(workers: Workers, case: str, columns: list[str], rounds: int) -> dict[str, Any]:
     """Seconds of each column in each round, "column" as it starts and "column, pages kept"; and what did not run, and why."""
-    runs = [(keep, column) for column in columns for keep in (False, True)]
+    runs = [(keep, column) for column in columns for keep in workers.pipes]
     name = {run: run[1] + (", pages kept" if run[0] else "") for run in runs}
     seconds: dict[str, list[float]] = {}
     failed, warm = {}, {}
@@ -199,7 +233,7 @@ def measure(workers: Workers, case: str, columns: list[str], rounds: int) -> dic
         for run in runs:
             if name[run] in seconds:
                 seconds[name[run]].append(workers.ask(run[0], "time", case, run[1]))
-    for keep in (False, True):
+    for keep in workers.pipes:
         workers.ask(keep, "drop", "", "")
     return {"seconds": seconds, "warm_up": warm, "failed": failed}
 
@@ -260,33 +294,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and nothing that must be compiled")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of neurons and layers")
     parser.add_argument("--only", default="", help="cases whose name starts so")
     options = parser.parse_args()
     from benchmarks.nets import COLUMNS, NEURONS
 
+    cuda = options.device == "cuda"
+    kept = "" if cuda else ", pages kept"
     wanted = lambda columns: [c for c in columns if not (options.quick and "compiled" in c)]  # noqa: E731
-    plan = [(f"neuron/{name}", wanted(["copy", *NEURONS]), "copy, pages kept", 15) for name in SHAPES]
-    plan += [(f"neuron/{name}", ["copy", "staa", "spikingjelly"], "copy, pages kept", 11) for name in SCALING]
+    plan = [(f"neuron/{name}", wanted(["copy", *NEURONS]), f"copy{kept}", 11) for name in SHAPES]
+    plan += [(f"neuron/{name}", ["copy", "staa", "spikingjelly"], f"copy{kept}", 7) for name in SCALING]
     eager = [c for c in COLUMNS if "compiled" not in c]
-    plan += [("layer/conv-BN-neuron", eager, "conv only, pages kept", 11)]
-    plan += [(f"step/{net}", wanted(COLUMNS), "conv only, pages kept", 9) for net in ("vgg6", "events")]
-    plan += [("step/resnet20", ["plain", "staa"], "plain, pages kept", 7)]
+    plan += [("layer/conv-BN-neuron", eager, f"conv only{kept}", 11)]
+    plan += [(f"step/{net}", wanted(COLUMNS), f"conv only{kept}", 7) for net in ("vgg6", "events")]
+    plan += [("step/resnet20", ["plain", "staa", *(["staa compiled"] if cuda else [])], f"plain{kept}", 5)]
+    plan += [("step/resnet19", ["plain", "staa", "staa compiled"], "plain", 5)] if cuda else []
     plan = [p for p in plan if p[0].startswith(options.only)]
     options.out.mkdir(parents=True, exist_ok=True)
-    workers, results, texts = Workers(), {}, []
+    workers, results, texts = Workers(options.device, options.dtype), {}, []
     about = environment()
     for case, columns, base, rounds in plan:
         found = results[case] = measure(workers, case, columns, 3 if options.quick else rounds)
         texts.append(table(case, found, base))
         print(texts[-1], flush=True)
         if case.startswith("step/"):
-            found["kept_bytes"] = {c: workers.ask(True, "bytes", case, c) for c in columns if "compiled" not in c}
-            texts.append(
-                "\nkept for backward, MiB: "
-                + ", ".join(
-                    f"{c} {b / 2**20:.1f}" if isinstance(b, int) else f"{c}: {b}" for c, b in found["kept_bytes"].items()
-                )
-            )
+            plain = [c for c in columns if "compiled" not in c]
+            found["kept_bytes"] = {c: workers.ask(not cuda, "bytes", case, c) for c in plain}
+            found["flops"] = workers.ask(not cuda, "flops", case, "staa")
+            sizes = (f"{c} {b / 2**20:.1f}" if isinstance(b, int) else f"{c}: {b}" for c, b in found["kept_bytes"].items())
+            texts.append(f"\nkept for backward, MiB: {', '.join(sizes)}")
+            if isinstance(found["flops"], int) and f"staa{kept}" in found["seconds"]:
+                speed = found["flops"] / statistics.median(found["seconds"][f"staa{kept}"])
+                texts[-1] += f"; a step of staa is {found['flops'] / 1e9:.1f} GFLOP, {speed / 1e12:.2f} TFLOP/s"
             print(texts[-1], flush=True)
         (options.out / "bench.json").write_text(json.dumps({"environment": about, "cases": results}, indent=1) + "\n")
     packages = ", ".join(f"{k} {v}" for k, v in about["versions"].items())

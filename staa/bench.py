@@ -29,14 +29,14 @@ def bench(device: torch.device, *, inference: bool = False, rounds: int = 9) -> 
         moved = torch.empty(int(x.numel() * 2.5), device=device)  # a copy reads and writes 20 bytes for each element of x
         room = torch.empty_like(moved)
         title = f"one neuron, {' × '.join(map(str, shape))}, forward and backward"
-        functions = {
+        functions: dict[str, Callable[[], object]] = {
             "a copy of the bytes that must move": partial(room.copy_, moved),
             "lif": partial(_backward, lif, x, grad),
             "lif_reference": partial(_backward, lif_reference, x, grad),
         }
         yield title, _rows(functions, rounds, device)
     plain = partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle)
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "plain LIF": _training_step(resnet20(100, width=0.5, neuron=plain), device),
         "STAA": _training_step(resnet20(100, width=0.5, neuron=AdaptiveLIF, attention=STAA), device),
     }
@@ -55,7 +55,7 @@ def _inference(device: torch.device, rounds: int) -> Iterator[tuple[str, list[Ro
     def with_autograd() -> None:
         model(x)
 
-    functions = {
+    functions: dict[str, Callable[[], object]] = {
         "fused, inference mode": partial(run, fused),
         "as trained, inference mode": partial(run, model),
         "as trained, with what autograd keeps": with_autograd,

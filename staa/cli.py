@@ -31,6 +31,7 @@ from staa.checkpoint import save_text
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar
 from staa.ops import cpu
+from staa.ops.scan_fused import kernels_of
 from staa.pages import keep_pages
 from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
@@ -346,7 +347,7 @@ def doctor(args: list[str]) -> int:
         "processor": f"{cores}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": f"{choose_precision('auto', device)} with --precision auto",
         "memory": f"freed pages are {'kept' if _keeps_pages() and keep_pages() else 'given back'} (STAA_KEEP_PAGES=0 or 1)",
-        "neuron": f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels",
+        "neuron": _neuron_path(device),
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
@@ -374,6 +375,12 @@ def bench(args: list[str]) -> int:
         f"medians and quartiles, run in turns; load {os.getloadavg()[0]:.1f}, torch uses {torch.get_num_threads()} threads"
     )
     return 0
+
+
+def _neuron_path(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "fused kernels in Triton" if kernels_of("cuda") else "reference path, several times slower: no Triton here"
+    return f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels"
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {f.__name__: f for f in (train, evaluate, recipes, data, bench, doctor)}
