@@ -6,6 +6,7 @@ from torch import nn
 
 from staa.attention import STAA
 from staa.layers import Site, fold_batch_norm, per_step
+from staa.models import resnet20
 from staa.models.parts import ConvNorm, fire
 from staa.neurons import LIF, AdaptiveLIF
 from staa.ops import cpu
@@ -150,3 +151,11 @@ def test_compiled_equals_eager():
     assert torch.equal(eager, compiled)
     for a, b in zip(*(torch.autograd.grad(y.mean(), list(network.parameters())) for y in (eager, compiled)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_exported_equals_eager_and_leaves_nothing_behind():
+    torch.manual_seed(0)
+    network = resnet20(5, width=0.125, neuron=AdaptiveLIF, attention=STAA).eval()
+    x = torch.rand(2, 3, 16, 16)
+    exported = torch.export.export(network, (x,)).module()
+    assert torch.equal(exported(x), network(x))

@@ -9,7 +9,6 @@ device has its kernels in a module of its own.
 """
 
 import warnings
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -71,18 +70,11 @@ def fused(
 def _leading(p: float | Tensor, x: Tensor, ndim: int, keep: int) -> Tensor | None:
     """p in float32 with the first `keep` of its `ndim` dimensions, up to the channels; None where p varies over space."""
     if not isinstance(p, Tensor):
-        return _number(p, keep, x.device)
+        return torch.full((1,) * keep, p, dtype=torch.float32, device=x.device)
     if p.ndim == 0:
         p = p.to(x.device)  # torch's own operations take a number from the CPU
     shape = [1] * (ndim - p.ndim) + list(p.shape) + [1] * (keep - ndim)  # a current [T, N] has no channels
     return None if any(n != 1 for n in shape[keep:]) else p.float().reshape(shape[:keep])
-
-
-@lru_cache(256)
-def _number(value: float, ndim: int, device: torch.device) -> Tensor:
-    """A constant as a tensor, made once: five of them took a tenth of a small neuron's time."""
-    with torch.inference_mode(False):  # else it could not serve training later
-        return torch.full((1,) * ndim, value, dtype=torch.float32, device=device)
 
 
 def _lif(
