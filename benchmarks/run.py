@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from staa.bench import ratio
+
 SHAPES = {
     "T=4 16×128×32×32": (4, 16, 128, 32, 32),
     "T=10 16×64×48×48": (10, 16, 64, 48, 48),
@@ -73,17 +75,13 @@ def layer_case(column: str) -> Case:
 
 def resnet_case(name: str, column: str) -> Case:
     """A training step on CIFAR-size images, T = 4: STAA against its plain twin. Batch 32; on CUDA 128 in bfloat16."""
-    from functools import partial
-
     from staa.attention import STAA
     from staa.models import MODELS
-    from staa.neurons import LIF, AdaptiveLIF
-    from staa.ops import rectangle
+    from staa.neurons import NEURONS, AdaptiveLIF
 
     torch.manual_seed(0)
     cuda = torch.get_default_device().type == "cuda"
-    plain = partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle)
-    options = {"neuron": plain} if column == "plain" else {"neuron": AdaptiveLIF, "attention": STAA}
+    options = {"neuron": NEURONS["plain"]} if column == "plain" else {"neuron": AdaptiveLIF, "attention": STAA}
     network = MODELS[name](100, steps=4, **options).to(memory_format=torch.channels_last)
     call = torch.compile(network) if column.endswith("compiled") else network
     x, y = torch.rand(128 if cuda else 32, 3, 32, 32), torch.randint(100, (128 if cuda else 32,))
@@ -124,7 +122,6 @@ def flops(case: str, column: str) -> int:
 
 def kept_bytes(case: str, column: str) -> int:
     """What one forward pass keeps for its backward pass, each storage once, weights left out."""
-    run = build(case, column)
     weights: set[int] = set()
     kept: dict[int, int] = {}
     if case in ("step/vgg6", "step/events"):
@@ -132,6 +129,8 @@ def kept_bytes(case: str, column: str) -> int:
 
         run, network = training_step(case.removeprefix("step/"), column)
         weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    else:
+        run = build(case, column)
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -236,13 +235,6 @@ def measure(workers: Workers, case: str, columns: list[str], rounds: int) -> dic
     for keep in workers.pipes:
         workers.ask(keep, "drop", "", "")
     return {"seconds": seconds, "warm_up": warm, "failed": failed}
-
-
-def ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
-    """The median over rounds of a / b, and the quarter- and three-quarter-points."""
-    ratios = sorted(x / y for x, y in zip(a, b, strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return statistics.median(ratios), low, high
 
 
 def environment() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -76,7 +77,7 @@ def seconds_an_epoch(recipe: Recipe, data: Path, steps: int = 60) -> float:
                 epoch_steps = event["epoch_steps"]
             if event["event"] == "step":
                 times.append(event["seconds"])
-    return sum(times[len(times) // 2 :]) / len(times[len(times) // 2 :]) * epoch_steps
+    return fmean(times[len(times) // 2 :]) * epoch_steps
 
 
 def piece(

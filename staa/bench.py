@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from staa.attention import STAA
 from staa.models import resnet20
 from staa.models.parts import fuse_norms
-from staa.neurons import LIF, AdaptiveLIF
-from staa.ops import lif, lif_reference, rectangle
+from staa.neurons import NEURONS, AdaptiveLIF
+from staa.ops import lif, lif_reference
 
 Row = tuple[str, float, float, float, float]
 """What, median milliseconds, and its ratio to the first row of its group: median, quarter- and three-quarter-point."""
@@ -35,9 +35,8 @@ def bench(device: torch.device, *, inference: bool = False, rounds: int = 9) -> 
             "lif_reference": partial(_backward, lif_reference, x, grad),
         }
         yield title, _rows(functions, rounds, device)
-    plain = partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle)
     steps: dict[str, Callable[[], object]] = {
-        "plain LIF": _training_step(resnet20(100, width=0.5, neuron=plain), device),
+        "plain LIF": _training_step(resnet20(100, width=0.5, neuron=NEURONS["plain"]), device),
         "STAA": _training_step(resnet20(100, width=0.5, neuron=AdaptiveLIF, attention=STAA), device),
     }
     yield "training step, resnet20 at half width, T = 4, 32 images", _rows(steps, rounds, device)

@@ -92,7 +92,7 @@ def fold_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Folded:
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
-    return Folded(x, scale[:, None, None].expand(1, 1, -1, 1, 1), shift[:, None, None].expand(1, 1, -1, 1, 1), mean_of_frames)
+    return Folded(x, scale.view(1, 1, -1, 1, 1), shift.view(1, 1, -1, 1, 1), mean_of_frames)
 
 
 @torch.no_grad()

@@ -151,11 +151,15 @@ def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: 
     call.bf16, call.reset = x.dtype == torch.bfloat16, reset == "subtract"
     call.x, call.v = x.data_ptr(), None if v is None else v.data_ptr()
     call.scale, call.shift = scale.data_ptr(), shift.data_ptr()
-    call.scale_t, call.scale_n = (scale.stride(i) if scale.shape[i] > 1 else 0 for i in (0, 1))
-    call.shift_t, call.shift_n = (shift.stride(i) if shift.shape[i] > 1 else 0 for i in (0, 1))
+    call.scale_t, call.scale_n, call.shift_t, call.shift_n = strides(coefficients)
     call.decay, call.gain, call.threshold = decay.data_ptr(), gain.data_ptr(), threshold.data_ptr()
     call.slabs, call.past_caches = -(-TASKS // samples), x.nbytes > CACHES
     return call
+
+
+def strides(coefficients) -> tuple[int, ...]:
+    """Of scale and shift over steps and samples; 0 where they are constant."""
+    return tuple(p.stride(i) if p.shape[i] > 1 else 0 for p in coefficients[3:] for i in (0, 1))
 
 
 def frames(function: str, x: Tensor, channels_last: bool, *, key_f: int = 0, **tensors: Tensor | None) -> None:
@@ -171,17 +175,19 @@ def frames(function: str, x: Tensor, channels_last: bool, *, key_f: int = 0, **t
 
 def pack(x: Tensor, bits: Tensor) -> bool:
     """Fill bits, int32, with a dense x of zeros and ones in memory order; False where x holds anything else."""
-    call = _Bits(parallel=PARALLEL, threads=_threads(x), count=x.numel(), bf16=x.dtype == torch.bfloat16)
-    call.x, call.bits = x.data_ptr(), bits.data_ptr()
-    _run("staa_pack", call)
-    return not call.other
+    return not _bits("staa_pack", x, bits).other
 
 
 def unpack(bits: Tensor, x: Tensor) -> None:
     """Fill a dense x with what was packed."""
+    _bits("staa_unpack", x, bits)
+
+
+def _bits(function: str, x: Tensor, bits: Tensor) -> _Bits:
     call = _Bits(parallel=PARALLEL, threads=_threads(x), count=x.numel(), bf16=x.dtype == torch.bfloat16)
     call.x, call.bits = x.data_ptr(), bits.data_ptr()
-    _run("staa_unpack", call)
+    _run(function, call)
+    return call
 
 
 def _threads(x: Tensor) -> int:

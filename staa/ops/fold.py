@@ -92,7 +92,7 @@ class _Context(torch.autograd.Function):
         alpha = none if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
         pooled = none if grad_context is None else grad_context
         grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, alpha)
-        return grad_x, grad_key.sum([i for i in (0, 1) if key.shape[i] == 1], keepdim=True) if 1 in key.shape[:2] else grad_key
+        return grad_x, grad_key.sum_to_size(key.shape)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -168,17 +168,14 @@ def _autograd(ctx, grad_spikes, grad_last):
         grad_gain = (scale * ux + shift * u).sum((0, 1))
         if sums == 1:
             grad_decay = grad_threshold = None
-        grads += [grad_decay, grad_gain, grad_threshold, _sum_to(gain * ux, scale), _sum_to(gain * u, shift)]
+        grads += [grad_decay, grad_gain, grad_threshold]
+        grads += [(gain * ux).sum_to_size(scale.shape), (gain * u).sum_to_size(shift.shape)]
     return *grads, *[None] * (10 - len(grads))
 
 
 register("lif", _lif, _lif_shapes)
 register("lif_backward", _lif_backward, _lif_backward_shapes)
 torch.library.register_autograd("staa::lif", _autograd, setup_context=_setup_context)
-
-
-def _sum_to(p: Tensor, like: Tensor) -> Tensor:
-    return p.sum([i for i in (0, 1) if like.shape[i] == 1], keepdim=True) if 1 in like.shape[:2] else p
 
 
 def channels_last(x: Tensor, dim: int = 2) -> bool:

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from staa.ops.cpu import Geometry
+from staa.ops.cpu import Geometry, strides
 from staa.ops.spike import SURROGATES
 
 BLOCK = 1024  # elements of a tile, at most
@@ -38,7 +38,7 @@ def lif_forward(
     grid, tiling, _ = _tiles(geometry, BLOCK)
     with torch.cuda.device_of(x):
         _forward[grid](
-            x, v, *coefficients, *_strides(coefficients), spikes, last, geometry[0], **tiling,
+            x, v, *coefficients, *strides(coefficients), spikes, last, geometry[0], **tiling,
             SUBTRACT=reset == "subtract", num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
 
@@ -70,7 +70,7 @@ def lif_backward(
     pointers: list[Tensor | None] = [*partial, *[None] * (4 - len(partial))]
     with torch.cuda.device_of(x):
         _backward[grid](
-            x, v, *coefficients, *_strides(coefficients), grad_spikes, grad_last, grad_x, None if v is None else grad_v,
+            x, v, *coefficients, *strides(coefficients), grad_spikes, grad_last, grad_x, None if v is None else grad_v,
             *pointers, samples * channels, checkpoints, steps, segments, **tiling,
             SUBTRACT=reset == "subtract", SURROGATE=list(SURROGATES).index(surrogate), KEEP=not detach_reset,
             SEGMENT=segment, MANY=segments > 1, PADDED=steps % segment > 0, SUMS=wanted, BY_STEP=by_step > 1,
@@ -90,11 +90,6 @@ def _tiles(geometry: Geometry, block: int) -> tuple[tuple[int], dict[str, int | 
     down, across = triton.cdiv(rows, high), triton.cdiv(b, wide)
     tiling = {"size": groups * rows * b, "rows": rows, "cols": b, "channels": a, "VEC": vec, "ROWS": high, "COLS": wide}
     return (groups * down * across,), tiling, down if vec else across
-
-
-def _strides(coefficients) -> tuple[int, ...]:
-    """Of scale and shift over steps and samples; 0 where they are constant."""
-    return tuple(p.stride(i) if p.shape[i] > 1 else 0 for p in coefficients[3:] for i in (0, 1))
 
 
 @triton.jit
