@@ -208,6 +208,17 @@ def test_pixels_of_32_bits_are_refused(tmp_path):
             decode(str(tmp_path / f"{name}.tiff"))
 
 
+def test_a_palette_with_transparency_keeps_its_colours_and_warns_of_nothing(tmp_path):
+    """Warnings are errors here, and images are checked by several threads, where silencing them would leak."""
+    image = Image.new("P", (4, 4))
+    image.putpalette([200, 20, 30, 20, 30, 200])
+    image.paste(1, (0, 0, 2, 4))
+    image.save(tmp_path / "some.png", transparency=bytes([0, 128]))
+    pixels = np.asarray(decode(str(tmp_path / "some.png")))
+    assert (pixels[:, :2] == (20, 30, 200)).all()
+    assert (pixels[:, 2:] == (200, 20, 30)).all()
+
+
 def test_a_long_strip_is_cut_before_it_is_enlarged(tmp_path):
     Image.new("RGB", (20000, 1), "red").save(tmp_path / "strip.png")
     assert decode(str(tmp_path / "strip.png")).size == (8, 1)

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -68,13 +67,17 @@ def decode(path: str) -> Image.Image:
     except FileNotFoundError as error:
         raise ValueError(f"{path} can't be decoded as an image: {error.strerror}") from error
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore")  # of transparency
+        with Image.open(io.BytesIO(data)) as image:
             if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
                 raise ValueError("32 bits a pixel, black and white unknown: store it with 8 or 16")
             if image.mode.startswith("I"):  # convert() would clip these to white
                 return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8)).convert("RGB")
-            return _middle(image).convert("RGB")
+            image = _middle(image)
+            if (
+                image.mode == "P" and "transparency" in image.info
+            ):  # else Pillow warns; silencing it would not be safe in threads
+                return image.convert("RGBA").convert("RGB")
+            return image.convert("RGB")
     except MemoryError:
         raise
     except UnidentifiedImageError as error:  # its text names a buffer in memory
