@@ -73,7 +73,7 @@ def layer_case(column: str) -> Case:
     return run
 
 
-def resnet_case(name: str, column: str) -> Case:
+def resnet_step(name: str, column: str) -> tuple[Case, torch.nn.Module]:
     """A training step on CIFAR-size images, T = 4: STAA against its plain twin. Batch 32; on CUDA 128 in bfloat16."""
     from staa.attention import STAA
     from staa.models import MODELS
@@ -94,7 +94,14 @@ def resnet_case(name: str, column: str) -> Case:
         torch.nn.functional.cross_entropy(logits.mean(0).float(), y).backward()
         optimizer.step()
 
-    return step
+    return step, network
+
+
+def training_step(name: str, column: str) -> tuple[Case, torch.nn.Module]:
+    """A function that takes one step, and the network it trains."""
+    from benchmarks import nets
+
+    return (resnet_step if name.startswith("resnet") else nets.training_step)(name, column)
 
 
 def build(case: str, column: str) -> Case:
@@ -103,10 +110,6 @@ def build(case: str, column: str) -> Case:
         return neuron_case({**SHAPES, **SCALING}[name], column)
     if kind == "layer":
         return layer_case(column)
-    if kind == "step" and name.startswith("resnet"):
-        return resnet_case(name, column)
-    from benchmarks.nets import training_step
-
     return training_step(name, column)[0]
 
 
@@ -121,16 +124,10 @@ def flops(case: str, column: str) -> int:
 
 
 def kept_bytes(case: str, column: str) -> int:
-    """What one forward pass keeps for its backward pass, each storage once, weights left out."""
-    weights: set[int] = set()
+    """What the forward pass of a training step keeps for its backward pass, each storage once, weights left out."""
+    run, network = training_step(case.removeprefix("step/"), column)
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, int] = {}
-    if case in ("step/vgg6", "step/events"):
-        from benchmarks.nets import training_step
-
-        run, network = training_step(case.removeprefix("step/"), column)
-        weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    else:
-        run = build(case, column)
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()

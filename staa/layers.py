@@ -4,10 +4,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from staa.ops.fold import Folded, moments
+from staa.ops.fold import Folded, batch_norm, norm_affine
 
 
 def per_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -81,28 +80,22 @@ def fold_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Folded:
     """
     mean_of_frames = None
     if norm.training or norm.running_mean is None or norm.running_var is None:
-        x, mean_of_frames, variance_of_frames = moments(x)
-        mean = mean_of_frames.mean((0, 1))
-        variance = (variance_of_frames + (mean_of_frames - mean).square()).mean((0, 1))
+        x, scale, shift, mean_of_frames, mean, variance = batch_norm(x, norm.weight, norm.bias, norm.eps)
         if norm.training:
-            _update_running(norm, mean.detach(), variance.detach(), x.numel() // x.shape[2])
+            _update_running(norm, mean, variance, x.numel() // x.shape[2])
     else:
-        mean, variance = norm.running_mean, norm.running_var
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
-    return Folded(x, scale.view(1, 1, -1, 1, 1), shift.view(1, 1, -1, 1, 1), mean_of_frames)
+        scale, shift = norm_affine(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    return Folded(x, scale, shift, mean_of_frames)
 
 
-@torch.no_grad()
 def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     if count < 2:
         raise ValueError("BatchNorm needs more than one value per channel in training: give more samples, steps or pixels")
     if norm.running_mean is None or norm.running_var is None:
         return
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked += 1
-    momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked or 1)
+    batches = norm.num_batches_tracked
+    if batches is not None:
+        batches.add_(1)
+    momentum = norm.momentum if norm.momentum is not None else 1 / float(1 if batches is None else batches)
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
     norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)

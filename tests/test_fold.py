@@ -10,7 +10,7 @@ from staa.models import resnet20
 from staa.models.parts import ConvNorm, fire
 from staa.neurons import LIF, AdaptiveLIF
 from staa.ops import cpu
-from staa.ops.fold import Folded, context, moments
+from staa.ops.fold import Folded, batch_norm, context
 
 KERNELS = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
@@ -32,20 +32,28 @@ def close(a, b, tolerance=5e-6):
 def test_averages_are_those_of_plain_torch(shape, layout):
     """Against the same in float64, which takes the plain path; the gradients of all outputs come home through x at once."""
     narrow = window(shape, layout)
-    key = torch.randn(1, shape[1], shape[2]) * 0.3
-    weights = [torch.randn(shape[:3]) for _ in range(4)] + [torch.randn(shape)]
+    key, gain, bias = torch.randn(1, shape[1], shape[2]) * 0.3, torch.rand(shape[2]) + 0.5, torch.randn(shape[2])
+    weights = [torch.randn(p) for p in ((1, 1, shape[2], 1, 1), (1, 1, shape[2], 1, 1), shape[:3], shape[:3], shape[:3], shape)]
     found = []
     for dtype in (torch.float32, torch.float64):
-        x, k = (p.to(dtype, copy=True).requires_grad_() for p in (narrow, key))
-        x1, mean, variance = moments(x)
+        x, k, g, b = (p.to(dtype, copy=True).requires_grad_() for p in (narrow, key, gain, bias))
+        x1, scale, shift, mean, _, variance = batch_norm(x, g, b, 0.1)
         x2, pooled, mean2 = context(x1, k)
-        sum((out * w).sum() for out, w in zip((mean, variance, pooled, mean2, x2), weights, strict=True)).backward()
-        found.append((mean, variance, pooled, mean2, x.grad, k.grad))
+        outputs = [scale, shift, mean, pooled, mean2, x2]
+        sum((out * w).sum() for out, w in zip(outputs, weights, strict=True)).backward()
+        found.append((scale, shift, mean, variance, pooled, mean2, x.grad, k.grad, g.grad, b.grad))
         assert x2.data_ptr() == x.data_ptr()
-    assert found[0][4].stride() == narrow.stride()
-    scale = found[1][4].norm()
+    assert found[0][6].stride() == narrow.stride()
+    size = found[1][6].norm()
     for a, b in zip(*found, strict=True):
-        close(a, b, 1e-4 if b.norm() > 1e-3 * scale else 1e-2)  # keys and their gradients are differences of large sums
+        close(a, b, 1e-4 if b.norm() > 1e-3 * size else 1e-2)  # keys and their gradients are differences of large sums
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients_of_batch_norm_are_those_of_differences(affine):
+    x = window((3, 2, 4, 3, 2), torch.channels_last, torch.float64).requires_grad_()
+    weight, bias = (torch.rand(4, dtype=torch.float64, requires_grad=True) if affine else None for _ in range(2))
+    assert torch.autograd.gradcheck(lambda *p: batch_norm(*p, 1e-5)[:4], (x, weight, bias))
 
 
 @KERNELS
@@ -53,11 +61,11 @@ def test_averages_are_those_of_plain_torch(shape, layout):
 def test_averages_of_bfloat16(layout):
     x = window((3, 2, 24, 6, 7), layout, torch.bfloat16)
     key = torch.randn(1, 1, 24)
-    for f in (moments, lambda x: context(x, key)):
+    for f in (lambda x: batch_norm(x, None, None, 1e-5), lambda x: context(x, key)):
         for a, b in zip(f(x)[1:], f(x.double())[1:], strict=True):
             close(a, b, 1e-5)
     x.requires_grad_()
-    (grad,) = torch.autograd.grad(context(moments(x)[0], key)[1].sum(), x)
+    (grad,) = torch.autograd.grad(context(batch_norm(x, None, None, 1e-5)[0], key)[1].sum(), x)
     assert grad.dtype == torch.bfloat16
 
 
@@ -71,8 +79,12 @@ def test_the_operations_are_registered_as_torch_wants_it(layout):
         ops = torch.ops.staa
         torch.library.opcheck(ops.context.default, (x, key))
         torch.library.opcheck(ops.context_backward.default, (up, x, key, some(3, 2, 16), some(3, 2, 8), some(3, 2, 8)))
-    torch.library.opcheck(ops.moments.default, (x,))
-    torch.library.opcheck(ops.add_affine.default, (None, x, some(3, 2, 8), some(3, 2, 8)))
+    for weight, bias, grads in (
+        (None, None, (None, some(1, 1, 8, 1, 1), None)),
+        (some(8), some(8), (*some(2, 1, 1, 8, 1, 1), some(3, 2, 8))),
+    ):
+        torch.library.opcheck(ops.batch_norm.default, (x, weight, bias, 1e-5))
+        torch.library.opcheck(ops.batch_norm_backward.default, (up, *grads, x, some(8), some(8), some(8), 1e-5))
 
 
 def norms():

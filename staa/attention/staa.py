@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.ops.fold import Folded, context, moments
+from staa.ops.fold import Folded, context
 
 Affine = tuple[Tensor | None, Tensor | None]
 
@@ -144,8 +144,7 @@ class StepAttention(Gate):
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """q is [T, N, 1, 1, 1]."""
         _check_shape(self, current.x, self.squeeze.in_features, None)
-        current, mean = _mean(current)
-        p = mean.mean(2)  # [T, N]
+        p = _mean(current).mean(2)  # [T, N]
         hidden = F.relu(F.linear(p.T, self._weight(self.squeeze), self.squeeze.bias))
         q = F.linear(hidden, self._weight(self.excite), self.excite.bias).sigmoid()
         return current, q.T[:, :, None, None, None]
@@ -176,8 +175,7 @@ class ChannelGate(Gate):
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """The gate is [T, N, C, 1, 1]."""
         _check_shape(self, current.x, None, self.squeeze.in_features)
-        current, mean = _mean(current)
-        return current, _as_gate(self.excite(F.relu(self.squeeze(mean))))
+        return current, _as_gate(self.excite(F.relu(self.squeeze(_mean(current)))))
 
 
 class STAA(nn.Module):
@@ -300,13 +298,12 @@ def _apply(average: Tensor, current: Folded) -> Tensor:
     return average if current.shift is None else average + current.shift.flatten(2)
 
 
-def _mean(current: Folded) -> tuple[Folded, Tensor]:
-    """The mean of the current over space [T, N, C], and the current that knows its x's."""
-    if current.mean is None:
-        x, mean, _ = moments(current.x)
-        current = current._replace(x=x, mean=mean)
-    assert current.mean is not None
-    return current, _apply(current.mean, current).to(current.x.dtype)
+def _mean(current: Folded) -> Tensor:
+    """The mean of the current over space [T, N, C]."""
+    mean = current.mean
+    if mean is None:
+        mean = current.x.mean((3, 4), dtype=torch.promote_types(current.x.dtype, torch.float32))
+    return _apply(mean, current).to(current.x.dtype)
 
 
 def _choose(skip: Tensor, before: Tensor | None, after: Tensor | None, neutral: int) -> Tensor | None:

@@ -7,6 +7,7 @@
 // The sums are written in the reference's order and never contracted to fused multiply-adds (-ffp-contract=off), so that
 // spikes equal the reference's bit for bit.
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,9 +46,9 @@ typedef struct {
     const float *gh;                 // and of the last membrane, or NULL
     void *gx;                        // gradient of x out
     float *gv;                       // and of v, or NULL
-    int64_t slabs, sum_t;            // partial sums [slabs][N][sum_t ? T : 1][C], zeroed by the caller, or NULL
-    float *sum_gu_x, *sum_gu;        // Σ ∂u·x, Σ ∂u        where u = decay·h + gain·(scale·x + shift)
-    float *sum_gu_h, *sum_gthr;      // Σ ∂u·h[t−1], Σ ∂threshold      [slabs][N][C], or NULL
+    int64_t slabs, sum_t, sum_n;     // pieces of a sample; whether the sums tell steps and samples apart
+    float *sum_gu_x, *sum_gu;        // Σ ∂u·x, Σ ∂u        where u = decay·h + gain·(scale·x + shift); or NULL
+    float *sum_gu_h, *sum_gthr;      // Σ ∂u·h[t−1], Σ ∂threshold      [C], or NULL
     int64_t past_caches;             // the window is larger than they are
     int64_t failed;                  // out: 1 if scratch memory ran out
     int64_t next;                    // internal: the next task
@@ -373,7 +374,32 @@ static void run(Lif *k, void (*f)(void *)) {
 }
 
 EXPORT void staa_lif_forward(Lif *k) { run(k, forward_work); }
-EXPORT void staa_lif_backward(Lif *k) { run(k, backward_work); }
+
+// to[t][n][c] = Σ from[slab][n][t][c], over the samples too where they are not told apart
+static void reduce(const Lif *k, const float *from, int64_t steps, int64_t samples, int64_t channels, float *to) {
+    memset(to, 0, steps * samples * channels * 4);
+    for (int64_t i = 0; i < k->slabs * k->N * steps; i++, from += channels) {
+        float *sum = to + (i % steps * samples + (samples > 1 ? i / steps % k->N : 0)) * channels;
+        for (int64_t c = 0; c < channels; c++) sum[c] += from[c];
+    }
+}
+
+// The tasks add up [slabs][N][T or 1][C] and [slabs][N][C] of their own.
+EXPORT void staa_lif_backward(Lif *k) {
+    if (!k->sum_gu) { run(k, backward_work); return; }
+    const Lif out = *k;
+    int64_t channels = k->vec ? k->B : k->A, steps = k->sum_t ? k->T : 1, samples = k->sum_n ? k->N : 1;
+    int64_t tasks = k->slabs * k->N * channels;
+    float *parts = calloc(tasks * (2 * steps + (k->sum_gu_h ? 2 : 0)), 4);
+    if (!parts) { k->failed = 1; return; }
+    k->sum_gu_x = parts, k->sum_gu = parts + tasks * steps;
+    if (k->sum_gu_h) k->sum_gu_h = k->sum_gu + tasks * steps, k->sum_gthr = k->sum_gu_h + tasks;
+    run(k, backward_work);
+    reduce(k, k->sum_gu_x, steps, samples, channels, out.sum_gu_x), reduce(k, k->sum_gu, steps, samples, channels, out.sum_gu);
+    if (out.sum_gu_h) reduce(k, k->sum_gu_h, 1, 1, channels, out.sum_gu_h), reduce(k, k->sum_gthr, 1, 1, channels, out.sum_gthr);
+    free(parts);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------------
 // Averages over the space of each frame x[f], f = (t, n): [A][B], channels as above. staa/ops/fold.py says what they are for.
 
@@ -383,11 +409,17 @@ typedef struct {
     int64_t F, A, B, vec, bf16, past_caches;
     const void *x, *up;              // [F][A][B]; up: a gradient that arrives, or NULL
     void *out;                       // [F][A][B]
-    float *mean, *m2;                // [F][C]: mean, Σ (x − mean)²
+    float *mean, *m2;                // [F][C]: mean; Σ (x − mean)², internal
+    const float *weight, *bias;      // [C] or NULL
+    double eps;
+    float *scale, *shift, *all_mean, *variance;           // [C]
+    const float *grad_scale, *grad_shift, *grad_mean;     // [C], [C], [F][C]; or NULL
+    float *grad_weight;              // [C]
     const float *key;                // [C], with a stride of C between frames or 0
     int64_t key_f;
     float *weights, *context;        // [F][space], [F][C]
-    const float *alpha, *beta;       // [F][C]
+    const float *alpha, *beta;       // [C] with a stride of alpha_f between frames, [C]
+    int64_t alpha_f;
     float *grad_key;                 // [F][C]
     int64_t failed, next;
 } Frames;
@@ -467,7 +499,7 @@ INLINE void frame_moments(const Frames *k, int64_t f, float *scratch, int vec, i
 INLINE void frame_add_affine(const Frames *k, int64_t f, float *scratch, int vec, int bf16) {
     const char *x = FRAME(const char, k->x), *up = k->up ? FRAME(const char, k->up) : NULL;
     int64_t channels = vec ? k->B : k->A, rows = vec && channels <= 256 ? min_(512 / channels, k->A) : 1;
-    const float *al = k->alpha + f * channels, *be = k->beta + f * channels;
+    const float *al = k->alpha + f * k->alpha_f, *be = k->beta;
     if (rows > 1) {
         repeat(be, 0, 1, channels, rows, repeat(al, 0, 1, channels, rows, scratch + 512));
         al = scratch + 512, be = al + rows * channels;
@@ -550,7 +582,7 @@ INLINE void frame_context_backward(const Frames *k, int64_t f, float *scratch, i
     const char *x = FRAME(const char, k->x), *up = k->up ? FRAME(const char, k->up) : NULL;
     int64_t channels = vec ? k->B : k->A, space = vec ? k->A : k->B;
     const float *w = k->weights + f * space, *gc = k->context + f * channels, *key = k->key + f * k->key_f;
-    const float *al = k->alpha + f * channels;
+    const float *al = k->alpha + f * k->alpha_f;
     float *gk = scratch, *out = scratch + space, mean = 0;
     over_channels(k, x, gc, gk, vec, bf16);
 #pragma omp simd reduction(+ : mean)
@@ -589,16 +621,63 @@ INLINE void frame_context_backward(const Frames *k, int64_t f, float *scratch, i
         free(scratch); \
         end(before); \
     } \
-    EXPORT void name(Frames *k) { \
+    name(Frames *k) { \
         k->next = k->failed = 0; \
         if (k->parallel && k->threads > 1 && k->F > 1) k->parallel(function##_work, k, (unsigned)k->threads, 0); \
         else function##_work(k); \
     }
 
-FRAME_KERNEL(staa_moments, frame_moments, 2 * k->B, 0)
-FRAME_KERNEL(staa_add_affine, frame_add_affine, 3 * 512, 1)
-FRAME_KERNEL(staa_context, frame_context, k->vec ? k->A : k->B, 0)
-FRAME_KERNEL(staa_context_backward, frame_context_backward, 512 + (k->vec ? k->A : k->B), 1)
+FRAME_KERNEL(static void moments, frame_moments, 2 * k->B, 0)
+FRAME_KERNEL(static void add_affine, frame_add_affine, 3 * 512, 1)
+FRAME_KERNEL(EXPORT void staa_context, frame_context, k->vec ? k->A : k->B, 0)
+FRAME_KERNEL(EXPORT void staa_context_backward, frame_context_backward, 512 + (k->vec ? k->A : k->B), 1)
+
+// BatchNorm's statistics from those of the frames, all of one size, and what they make of weight and bias.
+EXPORT void staa_batch_norm(Frames *k) {
+    int64_t channels = k->vec ? k->B : k->A;
+    double space = (double)(k->vec ? k->A : k->B), frames = (double)k->F;
+    double *mean = calloc(2 * channels, sizeof(double)), *variance = mean + channels;
+    k->m2 = malloc(k->F * channels * 4);
+    if (mean && k->m2) moments(k);
+    k->failed |= !mean || !k->m2;
+    if (k->failed) { free(mean), free(k->m2); return; }
+    for (int64_t i = 0; i < k->F; i++)
+        for (int64_t c = 0; c < channels; c++) mean[c] += k->mean[i * channels + c] / frames;
+    for (int64_t i = 0; i < k->F; i++) {
+        for (int64_t c = 0; c < channels; c++) {
+            double d = k->mean[i * channels + c] - mean[c];
+            variance[c] += (k->m2[i * channels + c] / space + d * d) / frames;
+        }
+    }
+    for (int64_t c = 0; c < channels; c++) {
+        double scale = (k->weight ? k->weight[c] : 1) / sqrt(variance[c] + k->eps);
+        k->scale[c] = (float)scale, k->shift[c] = (float)((k->bias ? k->bias[c] : 0) - mean[c] * scale);
+        k->all_mean[c] = (float)mean[c], k->variance[c] = (float)variance[c];
+    }
+    free(mean), free(k->m2);
+}
+
+// The gradients of scale, shift and the frames' means, to that of x: out = up + alpha + beta · x; see _BatchNorm in fold.py.
+EXPORT void staa_batch_norm_backward(Frames *k) {
+    int64_t channels = k->vec ? k->B : k->A, rows = k->grad_mean ? k->F : 1;
+    double space = (double)(k->vec ? k->A : k->B), count = space * (double)k->F;
+    float *beta = malloc((rows + 1) * channels * 4), *alpha = beta + channels;
+    if (!beta) { k->failed = 1; return; }
+    for (int64_t c = 0; c < channels; c++) {
+        double shift_ = k->grad_shift ? k->grad_shift[c] : 0, scale_ = (k->grad_scale ? k->grad_scale[c] : 0) - k->all_mean[c] * shift_;
+        double inverse = 1 / sqrt(k->variance[c] + k->eps), through = scale_ * inverse;
+        k->grad_weight[c] = (float)through;
+        beta[c] = (float)(-through * k->scale[c] * inverse / count);
+        alpha[c] = (float)(-k->scale[c] * shift_ / count) - beta[c] * k->all_mean[c];
+    }
+    if (k->grad_mean) {
+        for (int64_t i = rows; i--;)
+            for (int64_t c = 0; c < channels; c++) alpha[i * channels + c] = alpha[c] + k->grad_mean[i * channels + c] / (float)space;
+    }
+    k->alpha = alpha, k->beta = beta, k->alpha_f = k->grad_mean ? channels : 0;
+    add_affine(k);
+    free(beta);
+}
 
 // ---------------------------------------------------------------------------------------------------------------------------
 // Zeros and ones as bits: 32 elements a word, in memory order.
@@ -655,4 +734,4 @@ CLONES static void unpack_some(Bits *k, int64_t i, int64_t n) {
 BITS_KERNEL(staa_pack, pack_some)
 BITS_KERNEL(staa_unpack, unpack_some)
 
-EXPORT int64_t staa_version(void) { return 1; }
+EXPORT int64_t staa_version(void) { return 2; }

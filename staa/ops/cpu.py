@@ -13,9 +13,10 @@ from torch import Tensor
 
 from staa.ops.spike import SURROGATES
 
-VERSION = 1  # of the C interface
+VERSION = 2  # of the C interface
 TASKS = 64  # a window is cut into about so many pieces, whatever the number of threads: sums don't depend on it
-CACHES = 1 << 21  # bytes of a window that is written past the caches
+CACHES = 1 << 21  # bytes of a window whose steps, far apart in memory, are written past the caches
+LARGE = 1 << 24  # and of one that is written from end to end
 ALONE = 1 << 15  # elements below which one thread is faster
 
 Geometry = tuple[int, int, int, int, bool]
@@ -31,7 +32,7 @@ class _Lif(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("x", "v", "scale", "shift")),
         *((name, ctypes.c_int64) for name in ("scale_t", "scale_n", "shift_t", "shift_n")),
         *((name, ctypes.c_void_p) for name in ("decay", "gain", "threshold", "s", "h", "gs", "gh", "gx", "gv")),
-        *((name, ctypes.c_int64) for name in ("slabs", "sum_t")),
+        *((name, ctypes.c_int64) for name in ("slabs", "sum_t", "sum_n")),
         *((name, ctypes.c_void_p) for name in ("sum_gu_x", "sum_gu", "sum_gu_h", "sum_gthr")),
         *((name, ctypes.c_int64) for name in ("past_caches", "failed", "next")),
     ]
@@ -43,9 +44,14 @@ class _Frames(ctypes.Structure):
     _fields_ = [
         ("parallel", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("threads", "F", "A", "B", "vec", "bf16", "past_caches")),
-        *((name, ctypes.c_void_p) for name in ("x", "up", "out", "mean", "m2", "key")),
+        *((name, ctypes.c_void_p) for name in ("x", "up", "out", "mean", "m2", "weight", "bias")),
+        ("eps", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("scale", "shift", "all_mean", "variance")),
+        *((name, ctypes.c_void_p) for name in ("grad_scale", "grad_shift", "grad_mean", "grad_weight", "key")),
         ("key_f", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("weights", "context", "alpha", "beta", "grad_key")),
+        *((name, ctypes.c_void_p) for name in ("weights", "context", "alpha", "beta")),
+        ("alpha_f", ctypes.c_int64),
+        ("grad_key", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("failed", "next")),
     ]
 
@@ -114,33 +120,24 @@ def lif_backward(
     grad_spikes: Tensor,
     grad_last: Tensor | None,
     grad_x: Tensor,
-    grad_v: Tensor,
+    grad_v: Tensor | None,
     sums: list[Tensor],
 ) -> None:
-    """Fills grad_x, grad_v and the sums (where they are not empty); see torch.ops.staa.lif_backward."""
+    """Fills grad_x, grad_v and the sums that are there; see torch.ops.staa.lif_backward."""
     call = _call(x, v, coefficients, geometry, reset)
     call.surrogate = list(SURROGATES).index(surrogate)
     call.keep = 0.0 if detach_reset else 1.0
     call.gs, call.gx = grad_spikes.data_ptr(), grad_x.data_ptr()
     call.gh = None if grad_last is None else grad_last.data_ptr()
-    call.gv = None if v is None else grad_v.data_ptr()
-    if sums[0].numel() == 0:
-        return _run("staa_lif_backward", call)
-    by_step, channels = sums[0].shape[0], sums[0].shape[2]
-    window = x.numel() // (16 * by_step * channels * call.N)  # keep the partial sums small beside the window
-    call.slabs, call.sum_t = max(min(call.slabs, window), min(call.slabs, 2)), by_step > 1
-    partial = [torch.zeros(call.slabs, call.N, by_step, channels) for _ in range(2)]
-    call.sum_gu_x, call.sum_gu = (p.data_ptr() for p in partial)
-    if sums[2].numel():
-        partial += [torch.zeros(call.slabs, call.N, channels) for _ in range(2)]
-        call.sum_gu_h, call.sum_gthr = (p.data_ptr() for p in partial[2:])
+    call.gv = None if grad_v is None else grad_v.data_ptr()
+    if sums:
+        by_step, by_sample, channels = sums[0].shape
+        call.sum_t, call.sum_n = by_step > 1, by_sample > 1
+        window = x.numel() // (16 * by_step * channels * call.N)  # keep the partial sums small beside the window
+        call.slabs = max(min(call.slabs, window), min(call.slabs, 2))
+        for name, total in zip(("sum_gu_x", "sum_gu", "sum_gu_h", "sum_gthr"), sums, strict=False):
+            setattr(call, name, total.data_ptr())
     _run("staa_lif_backward", call)
-    for total, part in zip(sums[:2], partial[:2], strict=True):
-        part = part.sum(0) if sums[0].shape[1] > 1 else part.sum((0, 1)).unsqueeze(0)  # [N or 1, T or 1, C]
-        total.copy_(part.transpose(0, 1))
-    for total, part in zip(sums[2:], partial[2:], strict=False):
-        torch.sum(part, (0, 1), out=total)
-    return None
 
 
 def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str) -> _Lif:
@@ -162,12 +159,12 @@ def strides(coefficients) -> tuple[int, ...]:
     return tuple(p.stride(i) if p.shape[i] > 1 else 0 for p in coefficients[3:] for i in (0, 1))
 
 
-def frames(function: str, x: Tensor, channels_last: bool, *, key_f: int = 0, **tensors: Tensor | None) -> None:
-    """Run a kernel over the frames x[t, n]; tensors by their names in struct Frames."""
+def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
+    """Run a kernel over the frames x[t, n]; numbers and tensors by their names in struct Frames."""
     space = x.shape[3] * x.shape[4]
-    call = _Frames(parallel=PARALLEL, threads=_threads(x), F=x.shape[0] * x.shape[1], vec=channels_last, key_f=key_f)
+    call = _Frames(parallel=PARALLEL, threads=_threads(x), F=x.shape[0] * x.shape[1], vec=channels_last, **numbers)
     call.A, call.B = (space, x.shape[2]) if channels_last else (x.shape[2], space)
-    call.x, call.bf16, call.past_caches = x.data_ptr(), x.dtype == torch.bfloat16, x.nbytes > CACHES
+    call.x, call.bf16, call.past_caches = x.data_ptr(), x.dtype == torch.bfloat16, x.nbytes > LARGE
     for name, tensor in tensors.items():
         setattr(call, name, None if tensor is None else tensor.data_ptr())
     _run(function, call)

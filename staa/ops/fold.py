@@ -27,13 +27,26 @@ class Folded(NamedTuple):
         return current if self.shift is None else current + self.shift
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x [T, N, C, H, W] itself, its mean over space and its variance (divided by H·W), both [T, N, C], at least float32."""
-    if not served(x):
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.mean((3, 4))
-        return x, mean, (wide - mean[..., None, None]).square().mean((3, 4))
-    return _Moments.apply(x)
+def norm_affine(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """scale = weight / √(variance + eps), shift = bias − mean · scale, [1, 1, C, 1, 1]; without weight 1, without bias 0."""
+    scale = (variance + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return scale.view(1, 1, -1, 1, 1), shift.view(1, 1, -1, 1, 1)
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """BatchNorm by the statistics of x [T, N, C, H, W] over all but C, as `norm_affine` of its mean and biased variance.
+
+    Returns (x itself, scale and shift [1, 1, C, 1, 1], mean of each frame over space [T, N, C], mean [C], variance [C]), at
+    least float32. The last two carry no gradient.
+    """
+    return _BatchNorm.apply(x, weight, bias, eps)
 
 
 def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,23 +69,21 @@ def served(x: Tensor) -> bool:
     return kernels is not None and hasattr(kernels, "frames") and kernels.serves(x.dtype) and x.numel() > 0
 
 
-class _Moments(torch.autograd.Function):
+class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = torch.ops.staa.moments(x)
-        ctx.save_for_backward(x, mean)
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+        scale, shift, mean_of_frames, mean, variance = torch.ops.staa.batch_norm(x, weight, bias, eps)
+        ctx.save_for_backward(x, scale, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
-        return x.view_as(x), mean, variance
+        return x.view_as(x), scale, shift, mean_of_frames, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor | None, grad_mean: Tensor | None, grad_variance: Tensor | None) -> Tensor | None:
-        x, mean = ctx.saved_tensors
-        if grad_mean is None and grad_variance is None:
-            return up
-        share = 1 / (x.shape[3] * x.shape[4])
-        beta = torch.zeros_like(mean) if grad_variance is None else grad_variance * (2 * share)
-        alpha = -beta * mean if grad_mean is None else grad_mean * share - beta * mean
-        return torch.ops.staa.add_affine(up, x, alpha, beta)
+    def backward(ctx: Any, up: Tensor | None, scale_: Tensor | None, shift_: Tensor | None, frames_: Tensor | None, *_: Any):  # type: ignore[override]
+        grad_x, grad_weight = torch.ops.staa.batch_norm_backward(up, scale_, shift_, frames_, *ctx.saved_tensors, ctx.eps)
+        _, weight_, bias_, _ = ctx.needs_input_grad
+        return grad_x, grad_weight if weight_ else None, shift_.flatten() if bias_ and shift_ is not None else None, None
 
 
 class _Context(torch.autograd.Function):
@@ -95,28 +106,65 @@ class _Context(torch.autograd.Function):
         return grad_x, grad_key.sum_to_size(key.shape)
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(scale, shift, mean of each frame, mean, variance)."""
+    if not served(x):
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(wide, (0, 1, 3, 4), correction=0)
+        return *norm_affine(mean, variance, weight, bias, eps), wide.mean((3, 4)), mean, variance
     x = dense(x)
-    mean, m2 = _per_channel(x), _per_channel(x)
-    KERNELS[x.device.type].frames("staa_moments", x, channels_last(x), mean=mean, m2=m2)
-    return mean, m2 / (x.shape[3] * x.shape[4])
+    outputs = _batch_norm_shapes(x, weight, bias, eps)
+    tensors = dict(zip(("scale", "shift", "mean", "all_mean", "variance"), outputs, strict=True))
+    given = {name: None if p is None else p.float().contiguous() for name, p in (("weight", weight), ("bias", bias))}
+    KERNELS[x.device.type].frames("staa_batch_norm", x, channels_last(x), {"eps": eps}, **tensors, **given)
+    return outputs  # type: ignore[return-value]
 
 
-def _moments_shapes(x):
-    return _per_channel(x), _per_channel(x)
+def _batch_norm_shapes(x, weight, bias, eps):
+    wide = torch.promote_types(x.dtype, torch.float32)
+    channels = x.shape[2]
+    shapes = [(1, 1, channels, 1, 1)] * 2 + [x.shape[:3]] + [(channels,)] * 2
+    return tuple(x.new_empty(shape, dtype=wide) for shape in shapes)
 
 
-def _add_affine(up: Tensor | None, x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """up + alpha + beta · x, with alpha and beta [T, N, C]."""
+def _batch_norm_backward(
+    up: Tensor | None,
+    scale_: Tensor | None,
+    shift_: Tensor | None,
+    frames_: Tensor | None,
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """(∂x, ∂weight), with p_ for ∂p; up is what else x gets. Here ∂mean/∂x = 1 / count, ∂variance/∂x = 2 (x − mean) / count.
+
+    ∂x = up + alpha + beta · x with alpha and beta constant over space; count = T·N·H·W.
+    """
+    if not served(x):
+        scale_, shift_ = (torch.zeros_like(mean) if p is None else p.flatten() for p in (scale_, shift_))
+        inverse = (variance + eps).rsqrt()
+        grad_weight = (scale_ - mean * shift_) * inverse  # the shift goes by the scale too
+        space, count = x.shape[3] * x.shape[4], x.numel() // x.shape[2]
+        beta = -grad_weight * scale.flatten() * inverse / count
+        alpha = -scale.flatten() * shift_ / count - beta * mean
+        alpha = alpha if frames_ is None else alpha + frames_ / space
+        added = alpha.expand(x.shape[:3])[..., None, None] + beta[:, None, None] * x
+        return (added if up is None else added + up).to(x.dtype), grad_weight
     x = dense(x)
-    up, out = None if up is None else laid_out(up, x, 2), torch.empty_like(x)
-    coefficients = {"alpha": alpha.contiguous(), "beta": beta.contiguous()}
-    KERNELS[x.device.type].frames("staa_add_affine", x, channels_last(x), up=up, out=out, **coefficients)
-    return out
+    up, out, grad_weight = None if up is None else laid_out(up, x, 2), torch.empty_like(x), torch.empty_like(mean)
+    given = {"grad_scale": scale_, "grad_shift": shift_, "grad_mean": frames_}
+    tensors = {name: None if p is None else p.contiguous() for name, p in given.items()}
+    tensors |= {"up": up, "out": out, "scale": scale, "all_mean": mean, "variance": variance, "grad_weight": grad_weight}
+    KERNELS[x.device.type].frames("staa_batch_norm_backward", x, channels_last(x), {"eps": eps}, **tensors)
+    return out, grad_weight
 
 
-def _add_affine_shapes(up, x, alpha, beta):
-    return torch.empty_like(dense(x))
+def _batch_norm_backward_shapes(up, scale_, shift_, frames_, x, scale, mean, variance, eps):
+    return torch.empty_like(dense(x)), torch.empty_like(mean)
 
 
 def _context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +173,7 @@ def _context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     key, stride = _key(x, key)
     pooled, mean, weights = _per_channel(x), _per_channel(x), x.new_empty(_positions(x), dtype=torch.float32)
     KERNELS[x.device.type].frames(
-        "staa_context", x, channels_last(x), key=key, key_f=stride, context=pooled, mean=mean, weights=weights
+        "staa_context", x, channels_last(x), {"key_f": stride}, key=key, context=pooled, mean=mean, weights=weights
     )
     return pooled, mean, weights
 
@@ -142,9 +190,8 @@ def _context_backward(
     up, out, grad_key = None if up is None else laid_out(up, x, 2), torch.empty_like(x), _per_channel(x)
     key, stride = _key(x, key)
     tensors = {"weights": weights, "context": grad_context.contiguous(), "alpha": alpha.contiguous(), "grad_key": grad_key}
-    KERNELS[x.device.type].frames(
-        "staa_context_backward", x, channels_last(x), up=up, out=out, key=key, key_f=stride, **tensors
-    )
+    numbers = {"key_f": stride, "alpha_f": x.shape[2]}
+    KERNELS[x.device.type].frames("staa_context_backward", x, channels_last(x), numbers, up=up, out=out, key=key, **tensors)
     return out, grad_key
 
 
@@ -167,7 +214,7 @@ def _key(x: Tensor, key: Tensor) -> tuple[Tensor, int]:
     return key.expand(*x.shape[:2], -1).contiguous(), x.shape[2]
 
 
-register("moments", _moments, _moments_shapes)
-register("add_affine", _add_affine, _add_affine_shapes)
+register("batch_norm", _batch_norm, _batch_norm_shapes)
+register("batch_norm_backward", _batch_norm_backward, _batch_norm_backward_shapes)
 register("context", _context, _context_shapes)
 register("context_backward", _context_backward, _context_backward_shapes)

@@ -8,12 +8,16 @@ import torch
 _LIBRARY = torch.library.Library("staa", "DEF")
 
 
-def register(name: str, f: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def register(name: str, f: Callable[..., Any], fake: Callable[..., Any], autograd: Callable[..., Any] | None = None) -> None:
     """Make f torch.ops.staa.NAME for every device; fake gives empty tensors of its outputs' shapes.
 
-    torch.library.custom_op does this and, at every call, looks for outputs that alias inputs, which takes longer than a small
-    neuron: none of ours do, and opcheck in the tests says so.
+    autograd: the `apply` of an autograd.Function that calls NAME below autograd, where it has a gradient.
+
+    torch.library.custom_op and register_autograd do this and more at every call, such as to look for outputs that alias
+    inputs, which takes longer than a small neuron: none of ours do, and opcheck in the tests says so.
     """
     _LIBRARY.define(name + torch.library.infer_schema(f, mutates_args=()))
     _LIBRARY.impl(name, f, "CompositeExplicitAutograd")
     torch.library.register_fake(f"staa::{name}", fake)
+    if autograd is not None:
+        _LIBRARY.impl(name, autograd, "Autograd")

@@ -3,9 +3,9 @@
 The reference keeps every intermediate of every step for the backward pass; this keeps x alone. Forward reads x and writes
 the spikes; backward reads x and the spikes' gradient and writes x's: 20 bytes an element in float32.
 
-The operation takes its coefficients in one form, float32: decay, gain, threshold [C] and scale, shift [T or 1, N or 1, C],
-where C is the number of channels, or 1 where all channels are alike. `fused` brings the arguments of `lif` into it. Each
-device has its kernels in a module of its own.
+The operation takes its coefficients in one form, float32: decay, gain, threshold [C] and scale, shift [T or 1, N or 1, C] and
+any 1s behind, where C is the number of channels, or 1 where all channels are alike. `fused` brings the arguments of `lif` into
+it. Each device has its kernels in a module of its own.
 """
 
 import warnings
@@ -57,24 +57,30 @@ def fused(
             f"{name or surrogate} is none of staa.ops.SURROGATES: it takes the reference path, which is slower", stacklevel=3
         )
         return None
-    constants = [_leading(p, x, x.ndim - 1, 2) for p in (decay, gain, threshold)]
-    maps = [_leading(p, x, x.ndim, 3) for p in (1.0 if scale is None else scale, 0.0 if shift is None else shift)]
-    given = [p for p in constants + maps if p is not None]
-    if len(given) < 5 or any(p.shape[0] != 1 for p in given[:3]):
+    given = (decay, gain, threshold, 1.0 if scale is None else scale, 0.0 if shift is None else shift)
+    terms = [_leading(p, x) if isinstance(p, Tensor) else p for p in given]
+    constant = all(p.shape[:2] == (1, 1) for p in terms[:3] if isinstance(p, Tensor))
+    if not constant or any(isinstance(p, Tensor) and p.shape[3:].numel() > 1 for p in terms):  # it varies over space
         return None
-    channels = max(p.shape[-1] for p in given)
-    coefficients = [p[0].expand(channels) for p in given[:3]] + [p.expand(*p.shape[:2], channels) for p in given[3:]]
-    return torch.ops.staa.lif(x, v, *coefficients, reset, name, detach_reset)
+    channels = max((p.shape[2] for p in terms if isinstance(p, Tensor)), default=1)
+    decay, gain, threshold, scale, shift = (_over_channels(p, channels, x) for p in terms)
+    constants = (p.view(channels) for p in (decay, gain, threshold))
+    return torch.ops.staa.lif(x, v, *constants, scale, shift, reset, name, detach_reset)
 
 
-def _leading(p: float | Tensor, x: Tensor, ndim: int, keep: int) -> Tensor | None:
-    """p in float32 with the first `keep` of its `ndim` dimensions, up to the channels; None where p varies over space."""
-    if not isinstance(p, Tensor):
-        return torch.full((1,) * keep, p, dtype=torch.float32, device=x.device)
+def _leading(p: Tensor, x: Tensor) -> Tensor:
+    """p, which broadcasts with x or x[0], in float32 and with all dimensions of x: [T or 1, N or 1, C or 1, …]."""
     if p.ndim == 0:
         p = p.to(x.device)  # torch's own operations take a number from the CPU
-    shape = [1] * (ndim - p.ndim) + list(p.shape) + [1] * (keep - ndim)  # a current [T, N] has no channels
-    return None if any(n != 1 for n in shape[keep:]) else p.float().reshape(shape[:keep])
+    if p.ndim != max(x.ndim, 3):
+        p = p.reshape([1] * (x.ndim - p.ndim) + list(p.shape) + [1] * (3 - x.ndim))  # a current [T, N] has no channels
+    return p.float()
+
+
+def _over_channels(p: float | Tensor, channels: int, x: Tensor) -> Tensor:
+    if not isinstance(p, Tensor):
+        return torch.full((1, 1, channels), p, dtype=torch.float32, device=x.device)
+    return p if p.shape[2] == channels else p.expand(-1, -1, channels, *p.shape[3:])
 
 
 def _lif(
@@ -117,21 +123,23 @@ def _lif_backward(
     surrogate: str,
     detach_reset: bool,
     sums: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(∂x, ∂v, Σ ∂u·x, Σ ∂u, Σ ∂u·h, ∂threshold), where u is a membrane before its reset and h the one it decayed from.
+) -> list[Tensor]:
+    """[∂x, Σ ∂u·x, Σ ∂u, Σ ∂u·h, ∂threshold, ∂v], where u is a membrane before its reset and h the one it decayed from.
 
     The first two sums are [T or 1, N or 1, C], over whatever scale and shift do not tell apart; the others are [C]. `sums`
-    says how many pairs of them are wanted, 0, 1 or 2; the others are empty, and so is ∂v without v.
+    says how many pairs of them there are, 0, 1 or 2; ∂v is there if v is.
     """
     x = dense(x)
     grad_spikes = laid_out(grad_spikes, x, 2)
     v, grad_last = (None if p is None else laid_out(p, x, 1) for p in (v, grad_last))
     coefficients, geometry = _geometry(x, (decay, gain, threshold, scale, shift))
-    grad_x, grad_v, *of_coefficients = _backward_outputs(x, v, scale, shift, sums)
+    outputs = _backward_outputs(x, v, scale, shift, sums)
+    grad_x, *of_coefficients = outputs
+    grad_v = None if v is None else of_coefficients.pop()
     kernels_of(x.device.type).lif_backward(
         x, v, coefficients, geometry, reset, surrogate, detach_reset, grad_spikes, grad_last, grad_x, grad_v, of_coefficients
     )
-    return grad_x, grad_v, *of_coefficients  # type: ignore[return-value]
+    return outputs
 
 
 def _lif_backward_shapes(
@@ -140,46 +148,48 @@ def _lif_backward_shapes(
     return _backward_outputs(dense(x), v, scale, shift, sums)
 
 
-def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor, sums: int) -> tuple[Tensor, ...]:
-    steps, samples, channels = (max(a, b) for a, b in zip(scale.shape, shift.shape, strict=True))
-    shapes = [(steps, samples, channels) if sums > 0 else (0,)] * 2 + [(channels,) if sums > 1 else (0,)] * 2
-    grad_v = x.new_empty(0, dtype=torch.float32) if v is None else torch.empty_like(x[0], dtype=torch.float32)
-    return torch.empty_like(x), grad_v, *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor, sums: int) -> list[Tensor]:
+    steps, samples, channels = (max(scale.shape[i], shift.shape[i]) for i in range(3))
+    shapes = [(steps, samples, channels)] * 2 + [(channels,)] * 2
+    outputs = [torch.empty_like(x), *(x.new_empty(shape, dtype=torch.float32) for shape in shapes[: 2 * sums])]
+    return outputs if v is None else [*outputs, torch.empty_like(x[0], dtype=torch.float32)]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.reset, ctx.surrogate, ctx.detach_reset = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.set_materialize_grads(False)
+class _Lif(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *tensors, ctx.reset, ctx.surrogate, ctx.detach_reset = arguments
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.staa.lif(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad_spikes: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, v, decay, gain, threshold, scale, shift = ctx.saved_tensors
+        if grad_spikes is None:
+            grad_spikes = torch.zeros_like(x)
+        _, _, decay_, gain_, threshold_, scale_, shift_ = ctx.needs_input_grad[:7]
+        sums = 2 if decay_ or threshold_ else int(gain_ or scale_ or shift_)
+        constants = (decay, gain, threshold, scale, shift, ctx.reset, ctx.surrogate, ctx.detach_reset)
+        grad_x, *rest = torch.ops.staa.lif_backward(grad_spikes, grad_last, x, v, *constants, sums)
+        grads = {"v": rest.pop() if v is not None else None}
+        if sums:
+            ux, u = rest[:2]
+            grads["gain"] = (scale.view(scale.shape[:3]) * ux + shift.view(shift.shape[:3]) * u).sum((0, 1)) if gain_ else None
+            grads["scale"] = (gain * ux).sum_to_size(scale.shape[:3]).view(scale.shape) if scale_ else None
+            grads["shift"] = (gain * u).sum_to_size(shift.shape[:3]).view(shift.shape) if shift_ else None
+        if sums == 2:
+            grads["decay"], grads["threshold"] = rest[2:]
+        return grad_x, *(grads.get(name) for name in ("v", "decay", "gain", "threshold", "scale", "shift")), None, None, None
 
 
-def _autograd(ctx, grad_spikes, grad_last):
-    x, v, decay, gain, threshold, scale, shift = ctx.saved_tensors
-    if grad_spikes is None:
-        grad_spikes = torch.zeros_like(x)
-    _, _, decay_, gain_, threshold_, scale_, shift_ = ctx.needs_input_grad[:7]
-    sums = 2 if decay_ or threshold_ else int(gain_ or scale_ or shift_)
-    constants = (decay, gain, threshold, scale, shift, ctx.reset, ctx.surrogate, ctx.detach_reset)
-    grad_x, grad_v, ux, u, grad_decay, grad_threshold = torch.ops.staa.lif_backward(
-        grad_spikes, grad_last, x, v, *constants, sums
-    )
-    grads = [grad_x, None if v is None else grad_v]
-    if sums:
-        grad_gain = (scale * ux + shift * u).sum((0, 1))
-        if sums == 1:
-            grad_decay = grad_threshold = None
-        grads += [grad_decay, grad_gain, grad_threshold]
-        grads += [(gain * ux).sum_to_size(scale.shape), (gain * u).sum_to_size(shift.shape)]
-    return *grads, *[None] * (10 - len(grads))
-
-
-register("lif", _lif, _lif_shapes)
+register("lif", _lif, _lif_shapes, _Lif.apply)
 register("lif_backward", _lif_backward, _lif_backward_shapes)
-torch.library.register_autograd("staa::lif", _autograd, setup_context=_setup_context)
 
 
 def channels_last(x: Tensor, dim: int = 2) -> bool:
-    return x.ndim > dim and x.movedim(dim, -1).is_contiguous()
+    return x.ndim > dim and x.stride(dim) == 1 and x.movedim(dim, -1).is_contiguous()
 
 
 def dense(x: Tensor) -> Tensor:
@@ -189,6 +199,8 @@ def dense(x: Tensor) -> Tensor:
 
 def laid_out(p: Tensor, x: Tensor, dim: int) -> Tensor:
     """p, whose channels are dimension `dim`, in the memory order of x."""
+    if p.stride() == x.stride()[x.ndim - p.ndim :]:
+        return p
     return p.contiguous() if x.is_contiguous() else p.movedim(dim, -1).contiguous().movedim(-1, dim)
 
 
@@ -199,7 +211,7 @@ def _geometry(x: Tensor, coefficients: Coefficients) -> tuple[Coefficients, tupl
     """
     *_, scale, shift = coefficients
     steps, samples, channels = x.shape[0], x.shape[1], scale.shape[2]
-    step, apart = x[0].numel(), scale.shape[1] > 1 or shift.shape[1] > 1
+    step, apart = x.numel() // steps, scale.shape[1] > 1 or shift.shape[1] > 1
     decay, gain, threshold, scale, shift = (p.contiguous() for p in coefficients)
     n = samples if apart else 1
     if channels == 1:

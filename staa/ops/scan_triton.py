@@ -54,29 +54,29 @@ def lif_backward(
     grad_spikes: Tensor,
     grad_last: Tensor | None,
     grad_x: Tensor,
-    grad_v: Tensor,
+    grad_v: Tensor | None,
     sums: list[Tensor],
 ) -> None:
-    """Fills grad_x, grad_v and the sums (where they are not empty); see torch.ops.staa.lif_backward."""
+    """Fills grad_x, grad_v and the sums that are there; see torch.ops.staa.lif_backward."""
     steps, samples = geometry[:2]
     segments = triton.cdiv(steps, SEGMENT)
     segment = triton.cdiv(steps, segments)
     grid, tiling, parts = _tiles(geometry, min(BLOCK, 4 * BLOCK // triton.next_power_of_2(segment)))
     checkpoints = None if segments == 1 else x.new_empty(segments - 1, x[0].numel(), dtype=torch.float32)
-    wanted = sum(p.numel() > 0 for p in sums) // 2  # pairs
+    wanted = len(sums) // 2  # pairs
     by_step, channels = (sums[0].shape[0], sums[0].shape[2]) if wanted else (1, 1)
     shapes = [(parts, by_step, samples, channels)] * 2 + [(parts, samples, channels)] * 2
     partial = [x.new_empty(shape, dtype=torch.float32) for shape in shapes[: 2 * wanted]]
     pointers: list[Tensor | None] = [*partial, *[None] * (4 - len(partial))]
     with torch.cuda.device_of(x):
         _backward[grid](
-            x, v, *coefficients, *strides(coefficients), grad_spikes, grad_last, grad_x, None if v is None else grad_v,
+            x, v, *coefficients, *strides(coefficients), grad_spikes, grad_last, grad_x, grad_v,
             *pointers, samples * channels, checkpoints, steps, segments, **tiling,
             SUBTRACT=reset == "subtract", SURROGATE=list(SURROGATES).index(surrogate), KEEP=not detach_reset,
             SEGMENT=segment, MANY=segments > 1, PADDED=steps % segment > 0, SUMS=wanted, BY_STEP=by_step > 1,
             num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
-    for total, part in zip(sums, partial, strict=False):
+    for total, part in zip(sums, partial, strict=True):
         total.copy_(part.sum(0).sum_to_size(total.shape) if total.ndim == 3 else part.sum((0, 1)))
 
 
