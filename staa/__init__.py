@@ -6,6 +6,7 @@ from staa import attention, data, layers, models, neurons, ops
 from staa.build import load
 from staa.config import Augment, Data, Loss, Model, Optim, Recipe
 from staa.recipes import RECIPES
+from staa.streaming import stream
 
 __all__ = [
     "RECIPES",
@@ -22,4 +23,5 @@ __all__ = [
     "models",
     "neurons",
     "ops",
+    "stream",
 ]

@@ -31,7 +31,7 @@ from staa.checkpoint import (
     save_text,
     transfer_weights,
 )
-from staa.config import Loss, Recipe, to_json
+from staa.config import Data, Loss, Recipe, to_json
 from staa.data import DATASETS, Batches, Source
 from staa.data.augment import make_augment, make_mix
 from staa.evaluate import evaluate
@@ -95,13 +95,14 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     ValueError for an option of the recipe that this data set does not take.
     """
     dataset = find(recipe.data.name, DATASETS, "data set")
-    data, scale = recipe.data, recipe.augment.scale
-    given = {"data.size": data.size, "data.resize": data.resize, "data.corrupt": data.corrupt, "augment.scale": scale}
-    settings = _asked_for(dataset, f"the data set {data.name}", given, {"data.corrupt": "refuse"})
+    data = recipe.data
+    names = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
+    given, usual = ({f"data.{name}": getattr(d, name) for name in names} for d in (data, Data()))
+    settings = _asked_for(dataset, f"the data set {data.name}", given | {"augment.scale": recipe.augment.scale}, usual)
     if settings.get("corrupt") == "refuse" and not check:
         settings["corrupt"] = "unchecked"
     asked = inspect.signature(dataset).parameters
-    given = {"root": data_root, "validation": data.validation, "steps": recipe.model.steps}
+    given = {"root": data_root, "validation": data.validation, "steps": recipe.model.steps or data.steps}
     return dataset(**settings, **{name: value for name, value in given.items() if name in asked})
 
 
@@ -145,12 +146,20 @@ def build_batches(
             raise ValueError(
                 f"augment.policy and augment.jitter are for colour images; {recipe.data.name} has {source.channels} channels"
             )
+        if a.events is not None and (source.channels == 3 or (isinstance(samples.x, Tensor) and samples.x.ndim != 5)):
+            raise ValueError(f"augment.events is for event frames, [T, 2, H, W] a sample; {recipe.data.name} has images")
         if max(a.shift, a.cutout) > source.size:
             raise ValueError(
                 f"augment.shift and augment.cutout can't exceed the images' {source.size} pixels, got {a.shift} and {a.cutout}"
             )
         augment = make_augment(
-            shift=a.shift, flip=a.flip, policy=a.policy, magnitude=a.magnitude, jitter=a.jitter, cutout=a.cutout
+            shift=a.shift,
+            flip=a.flip,
+            policy=a.policy,
+            magnitude=a.magnitude,
+            jitter=a.jitter,
+            events=a.events,
+            cutout=a.cutout,
         )
         mix = make_mix(classes=source.classes, mixup=a.mixup, cutmix=a.cutmix, probability=a.mix_probability)
         slow = slow or one_by_one

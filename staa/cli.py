@@ -16,12 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
-from urllib.error import URLError
 
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 import staa
@@ -29,10 +28,14 @@ from staa.bench import bench as run_bench
 from staa.build import LOG_EVERY, choose_device, choose_precision, evaluate_run, find_recipe, run, with_absolute_paths
 from staa.checkpoint import save_text
 from staa.config import Recipe
-from staa.data import DOWNLOADS, load_cifar
+from staa.data import DOWNLOADS, load_cifar, read_events
+from staa.data.events import ARCHIVES, parse_sensor
+from staa.data.images import CIFAR
+from staa.live import stream_run
 from staa.ops import cpu
 from staa.ops.scan_fused import kernels_of
 from staa.pages import keep_pages
+from staa.plot import draw_recording
 from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
 
@@ -87,13 +90,47 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class StreamOptions:
+    """Feed a run's model a recording of an event camera, window by window: running prediction and latency."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    window: float | None = None
+    """Length of a window in milliseconds; by default the recipe's."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
+    weights: Literal["last", "best"] = "last"
+    """Those of the last epoch, or of the one best on validation."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """Download a data set, checking its md5."""
 
     name: tyro.conf.Positional[str]
-    """cifar10 or cifar100."""
+    """cifar10, cifar100, nmnist, cifar10dvs or dvsgesture; or show, to draw a recording: staa data show --help."""
     data: Path = Path("data")
     """Where data sets are."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
+
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    out: Path | None = None
+    """PNG to write; None: beside the recording's name, here."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -308,6 +345,38 @@ def evaluate(args: list[str]) -> int:
     return 0
 
 
+def stream(args: list[str]) -> int:
+    """run a model on a recording as it comes"""
+    options = _parse(StreamOptions, args, "staa stream")
+    steps = stream_run(
+        options.run,
+        options.file,
+        window=options.window,
+        sensor=options.sensor,
+        weights=options.weights,
+        device=options.device,
+    )
+    latencies, end = [], 0.0
+    for step in steps:
+        if step["event"] == "full":
+            out.print(
+                f"the model was built for T = {step['steps']} steps and has seen them all; {step['left']} windows are left "
+                f"out: train with --model.steps None to go on for ever"
+            )
+            break
+        latencies.append(step["seconds"])
+        end = step["end"]
+        out.print(
+            f"{end:8.3f} s  {step['events']:>8,} events  {step['prediction']} {step['probability']:6.1%}  "
+            f"{step['seconds'] * 1e3:6.1f} ms"
+        )
+    out.print(
+        f"{len(latencies)} windows of {end / len(latencies) * 1e3:g} ms; from events to prediction "
+        f"{statistics.median(latencies) * 1e3:.1f} ms in the median, {max(latencies) * 1e3:.1f} ms at most"
+    )
+    return 0
+
+
 def recipes(args: list[str]) -> int:
     """list the recipes"""
     _parse(RecipesOptions, args, "staa recipes")
@@ -322,15 +391,36 @@ def recipes(args: list[str]) -> int:
 
 
 def data(args: list[str]) -> int:
-    """download a data set"""
+    """download a data set, or draw a recording"""
+    if args[:1] == ["show"]:
+        return _show(args[1:])
     options = _parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
         raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
-    try:
-        folder = DOWNLOADS[options.name](options.data)
-    except (URLError, ConnectionError, TimeoutError) as error:
-        raise ValueError(f"could not download {options.name}: {error}; is this machine online?") from error
+    columns = (TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        bars: dict[str, Any] = {}
+
+        def tell(name: str, there: int, of: int | None) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name)
+            progress.update(bars[name], completed=there, total=of)
+
+        folder = DOWNLOADS[options.name](options.data, tell)
     out.print(f"{options.name} is in {folder}")
+    return 0
+
+
+def _show(args: list[str]) -> int:
+    options = _parse(ShowOptions, args, "staa data show")
+    path = options.out or Path(f"{options.file.stem}.png")
+    events = read_events(options.file, parse_sensor(options.sensor))
+    if events.sensor is None:
+        height, width = int(events.y.max()) + 1, int(events.x.max()) + 1
+        out.print(f"the file doesn't say its sensor: taken as {height}x{width}, which holds all its events")
+        events = events._replace(sensor=(height, width))
+    draw_recording(events, path, options.file.name)
+    out.print(f"{options.file} drawn in {path}")
     return 0
 
 
@@ -351,12 +441,15 @@ def doctor(args: list[str]) -> int:
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
-    for key in DOWNLOADS:
+    for key in CIFAR:
         try:
             train_part, test_part = load_cifar(key, options.data)
             rows[key] = f"{len(train_part)} + {len(test_part)} images under {options.data}, md5 right"
         except (OSError, ValueError) as error:
             rows[key] = str(error)
+    for key, (folder, *_) in ARCHIVES.items():
+        there = (options.data / folder).is_dir()
+        rows[key] = f"in {options.data / folder}" if there else f"not under {options.data}: staa data {key} downloads it"
     for key, value in rows.items():
         out.print(f"{key:<14} {value}")
     return 0
@@ -383,7 +476,9 @@ def _neuron_path(device: torch.device) -> str:
     return f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels"
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {f.__name__: f for f in (train, evaluate, recipes, data, bench, doctor)}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    f.__name__: f for f in (train, evaluate, stream, recipes, data, bench, doctor)
+}
 
 
 def main(argv: list[str] | None = None) -> int:

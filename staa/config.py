@@ -20,11 +20,23 @@ class Data:
     validation: float = 0.1
     """Share of the training set held out for validation, stratified; 0 holds out none."""
     size: int | None = None
-    """Height and width of images from a folder; None: the data set's own, 224."""
+    """Height and width of images from a folder (None: 224), or of event frames (None: the sensor's)."""
     resize: int | None = None
     """Shorter side of images from a folder before their centre is cut out; None: size."""
     corrupt: Literal["refuse", "skip", "unchecked"] = "refuse"
-    """Images in a folder that can't be decoded: refuse or skip them, after a look at all, or don't look."""
+    """Files that can't be read: refuse or skip them, after a look at all, or don't look."""
+    frames: Literal["number", "time", "window"] = "number"
+    """Event frames of equal numbers of events, of equal duration, or windows of a fixed length."""
+    window: float | None = None
+    """Length of such windows in milliseconds."""
+    steps: int | None = None
+    """Event frames of a recording for a network of any number of steps (model.steps None); None: 10."""
+    values: Literal["sum", "binary", "normalised"] = "sum"
+    """Event frames hold counts, 1 where there is an event, or counts as a share of the recording's largest."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
+    split: str | None = None
+    """Named split, where the data set has several, such as fold-1-of-5; None: its usual one."""
 
     def __post_init__(self) -> None:
         _check_types(self, "data.")
@@ -46,6 +58,9 @@ class Augment:
     """Strength of randaugment, of 30."""
     jitter: float = 0.0
     """Brightness, contrast and saturation change by up to this share."""
+    events: Literal["nda", "eventdrop"] | None = None
+    """One random operation, or none, on each sample of event frames: roll, rotation, shear or cutout (nda); or a loss of
+    events, by time, by area or at random (eventdrop)."""
     cutout: int = 0
     """Side of a square that is blanked, in pixels; 0: none."""
     mixup: float = 0.0
@@ -169,6 +184,7 @@ class Recipe:
         for name, value in (
             ("epochs", self.epochs), ("batch_size", self.batch_size), ("max_steps", self.max_steps), ("data.size", data.size),
             ("data.resize", data.resize), ("model.steps", model.steps), ("optim.accumulate", optim.accumulate),
+            ("data.steps", data.steps),
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
         _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
@@ -190,6 +206,8 @@ class Recipe:
             _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
             _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
+        _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
+        _require(None in (data.steps, model.steps), "data.steps goes with --model.steps None alone", data.steps)
         _require(math.isfinite(loss.tet_level), "loss.tet_level is finite", loss.tet_level)
         _require(0 <= augment.magnitude <= 30, "augment.magnitude is from 0 to 30", augment.magnitude)
         _require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from staa.ops.fold import Folded, batch_norm, norm_affine
@@ -35,6 +36,46 @@ class PerStep(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return per_step(self.module, x)
+
+
+class Window(nn.Module):
+    """Which of its T steps a module sees in x [t, ...], as a slice: all of them in a call, in a stream the next ones.
+
+    steps: T, or None for any number. owner: who is named in an error. window.scan(x, seen) -> (slice, seen) is the explicit
+    form for pieces, seen the steps before x. Raises ValueError where a call has other than T steps, or the pieces more.
+    """
+
+    def __init__(self, steps: int | None, owner: str):
+        super().__init__()
+        self.steps, self.owner = steps, owner
+
+    def forward(self, x: Tensor) -> slice:
+        steps = x.shape[0]
+        if self.steps is not None and steps != self.steps:
+            raise ValueError(f"this {self.owner} was built for T = {self.steps} steps, got {steps} (input {list(x.shape)})")
+        return slice(0, steps)
+
+    def scan(self, x: Tensor, seen: int | None = None) -> tuple[slice, int]:
+        begin = seen or 0
+        end = begin + x.shape[0]
+        if self.steps is not None and end > self.steps:
+            left = "them all" if begin == self.steps else f"{begin} of them, so {x.shape[0]} more are too many"
+            raise ValueError(
+                f"this {self.owner} was built for T = {self.steps} steps and has seen {left}: begin anew with state=None, or "
+                f"build it with steps=None"
+            )
+        return slice(begin, end), end
+
+
+class Past(nn.Module):
+    """What a step may look back on: x [t, ...] itself in a call; past.scan(x, before) puts the steps before in front of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def scan(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = x if before is None else torch.cat([before, x])
+        return x, x
 
 
 class Site(nn.Module):

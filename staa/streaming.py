@@ -1,12 +1,70 @@
-"""A network run through a window piece by piece, its neurons' membranes carried along."""
+"""A network run through time piece by piece, its neurons' membranes carried along.
 
-from collections.abc import Sequence
+Whatever has to do with time is a module with forward(x, …) for a whole window and scan(x, state, …) -> (y, state) for a
+piece: the neurons, and the `Window` and `Past` of what counts steps or looks back. For one call of the network each forward
+is replaced by the scan, which finds its state by the order of the calls.
+"""
+
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+
+class StreamState(NamedTuple):
+    """Where a stream stands: steps seen, what a frame is like, who scans in this network, and what each scan left behind."""
+
+    steps: int
+    frame: tuple[torch.Size, torch.dtype, torch.device]
+    scanning: list[str]
+    scans: tuple[Any, ...]
+
+
+def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    """The model's output for the next steps of a window that comes piece by piece: inference, without gradients.
+
+        state = None
+        for chunk in chunks:  # [t, N, ...], any t ≥ 1; one frame is frame[None]
+            logits, state = stream(model, chunk, state)  # [t, N, classes]
+
+    state: None at the beginning, then what the call before returned; it is all that is kept, so one model serves many
+    streams in turns (not in threads: one call at a time). Its size does not grow, but for causal step attention: up to T × N
+    numbers. A neuron's scan is bit-equal under any chunking, the network up to the rounding of its convolutions.
+
+    A model built for T steps streams until step T, one built with steps=None for ever. A module of one's own that treats
+    steps differently must have a scan(x, state) of its own or a `staa.layers.Window`, or say causal = False.
+
+    Raises ValueError in training mode, for a module that sees the whole window or has no scan for its T steps, past step T,
+    without a step, where frames or the network differ from those before, and where the output is not [t, N, ...].
+    """
+    if chunk.ndim < 2 or chunk.shape[0] == 0:
+        raise ValueError(f"a chunk is [t, N, ...] with at least one time step, got shape {list(chunk.shape)}")
+    scanning = {}
+    for name, module in model.named_modules():
+        if module.training:
+            raise ValueError(f"{name or 'the model'} is in training mode, which goes by the batch: call model.eval()")
+        if _scans(module):
+            scanning[name] = module
+    frame = chunk.shape[1:], chunk.dtype, chunk.device
+    if state is None:
+        check_causal(model)
+    elif [*scanning] != state.scanning:
+        raise ValueError("this state is of another network: begin anew with state=None")
+    elif frame != state.frame:
+        raise ValueError(
+            f"this stream's frames are {_describe(state.frame)}, this chunk's {_describe(frame)}: begin anew with state=None"
+        )
+    with torch.no_grad():
+        output, *scans = _run(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
+    if output.shape[:2] != chunk.shape[:2]:
+        raise ValueError(
+            f"the model gave {list(output.shape)} for a chunk {list(chunk.shape)}: [t, N, ...] in must give [t, N, ...], so "
+            f"average over time outside, and give a frame as frame[None]"
+        )
+    return output, StreamState(chunk.shape[0] + (state.steps if state else 0), frame, [*scanning], tuple(scans))
 
 
 def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
@@ -24,15 +82,21 @@ def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
         raise ValueError(f"a chunk has at least one time step, got {chunk}")
     check_causal(model)
     for name, module in model.named_modules():
+        if getattr(module, "steps", None) is not None:
+            raise ValueError(
+                f"{name or type(model).__name__} was built for a window of T = {module.steps} steps; for pieces of one, build "
+                f"the model with steps=None"
+            )
         if isinstance(module, _BatchNorm) and module.training:
             raise ValueError(
                 f"{name} is a BatchNorm in training mode: its statistics are the whole window's, which is not there at once; "
                 f"freeze it with staa.streaming.freeze_norms(model)"
             )
-    states: Sequence[Tensor | None] = [None] * len(_neurons(model))
+    scanning = [module for module in model.modules() if _scans(module)]
+    states: list[Any] = []
     outputs = []
     for part in x.split(chunk):
-        output, *states = checkpoint(_run, model, part, *states, use_reentrant=False)
+        output, *states = checkpoint(_run, model, scanning, part, *states, use_reentrant=False)
         outputs.append(output)
     return torch.cat(outputs)
 
@@ -53,29 +117,36 @@ def check_causal(model: nn.Module) -> None:
                 f"{name or 'the model'} ({type(module).__name__}) sees the whole window, so it can't be run in pieces; "
                 f"build it with causal=True or steps=None"
             )
-        if getattr(module, "steps", None) is not None:
+        if getattr(module, "steps", None) is not None and not any(_scans(part) for part in (module, *module.children())):
             raise ValueError(
-                f"{name or type(model).__name__} was built for a window of T = {module.steps} steps; for pieces of one, build "
-                f"the model with steps=None"
+                f"{name or 'the model'} ({type(module).__name__}) was built for T = {module.steps} steps and has no "
+                f"scan(x, state), so it can't be run in pieces; build it with steps=None"
             )
 
 
-def _neurons(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if hasattr(module, "scan")]
+def _run(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -> tuple[Any, ...]:
+    """(output, then the state that each scan leaves) of a piece that goes on from such states, or begins without any."""
+    last: list[Any] = []
 
-
-def _run(model: nn.Module, x: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
-    """(output, the neurons' last membranes) of a window that begins with these."""
-    neurons, last = _neurons(model), [torch.empty(0)] * len(states)
-
-    def scan(i: int, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        out, last[i] = neurons[i].scan(x, states[i], scale, shift)  # type: ignore[operator]
-        return out
+    def forward(module: nn.Module, x: Tensor, *args: Any, **options: Any) -> Any:
+        i = len(last)
+        last.append(None)
+        y, last[i] = module.scan(x, states[i] if i < len(states) else None, *args, **options)  # type: ignore[operator]
+        return y
 
     try:
-        for i, neuron in enumerate(neurons):
-            neuron.forward = partial(scan, i)
+        for module in scanning:
+            vars(module)["forward"] = partial(forward, module)  # past nn.Module's slow __setattr__
         return model(x), *last
     finally:
-        for neuron in neurons:
-            del neuron.forward  # the class's own again
+        for module in scanning:
+            vars(module).pop("forward", None)  # the class's own again
+
+
+def _scans(module: nn.Module) -> bool:
+    return hasattr(type(module), "scan")
+
+
+def _describe(frame: tuple[torch.Size, torch.dtype, torch.device]) -> str:
+    shape, dtype, device = frame
+    return f"{list(shape)} {dtype} on {device}"

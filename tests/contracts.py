@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from staa import stream
+
 
 def randomised(module: nn.Module, spread: float = 0.2) -> nn.Module:
     """The module with every parameter moved at random, so that no gate is constant and no gradient zero by symmetry."""
@@ -73,6 +75,33 @@ def causality(module: nn.Module, x: Tensor, causal: bool) -> None:
         past += grad[: t + 1].abs().sum().item()
     assert past > 0
     assert (future == 0) if causal else (future > 0)
+
+
+def chunks_equal_the_whole(module: nn.Module, x: Tensor, *, rounding: float = 1e-12, flipped: float = 0.0) -> None:
+    """Streamed in chunks of 1, 2, 3 and at once: the module's output to a relative rounding, unless a spike flipped.
+
+    flipped: the largest fraction of the spikes of all neurons that may differ. x is the whole window.
+    """
+    module.eval()
+    fired: list[Tensor] = []
+    for part in module.modules():
+        if hasattr(part, "scan") and hasattr(part, "threshold"):
+            part.register_forward_hook(lambda _, __, spikes: fired.append(spikes))
+    with torch.no_grad():
+        whole = module(x)
+    spikes = [s.clone() for s in fired]
+    for chunk in (1, 2, 3, len(x)):
+        fired.clear()
+        outputs, state = [], None
+        for piece in x.split(chunk):
+            output, state = stream(module, piece, state)
+            outputs.append(output)
+        assert state.steps == len(x)
+        pieces = [torch.cat(fired[i :: len(spikes)]) for i in range(len(spikes))]
+        differ = sum((a != b).sum().item() for a, b in zip(pieces, spikes, strict=True))
+        assert differ <= flipped * sum(s.numel() for s in spikes)
+        if differ == 0:
+            assert (torch.cat(outputs) - whole).norm() <= rounding * whole.norm()
 
 
 def state_dict_round_trip(module: nn.Module, fresh: nn.Module, x: Tensor) -> None:

@@ -1,10 +1,17 @@
 """Augmentation: against hand computations, and as a function of its generator alone."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import tiny
 import torch
 from torchvision.transforms import v2
 
-from staa.data.augment import GREY, blank, make_augment, make_mix, random_crop
+from staa.build import build_batches, build_source
+from staa.config import Augment
+from staa.data import Batches, Samples
+from staa.data.augment import GREY, blank, event_drop, make_augment, make_mix, nda, random_crop, warp
 
 
 def seeded(seed=0):
@@ -92,6 +99,216 @@ def test_all_frames_lose_the_same_square():
     assert torch.equal(y, y[:, :1].expand_as(y))
     assert not torch.equal(y[0], y[1])
     assert torch.equal(y[:, 0], blank(torch.ones(7, 2, 8, 8), seeded(), size=3))
+
+
+def test_cutout_of_each_sample_its_own():
+    x = torch.ones(400, 1, 9, 9)
+    size = torch.arange(400)[:, None] % 4
+    lost = (blank(x, seeded(), size=size) == 0).flatten(1).sum(1)
+    for side in range(4):
+        assert lost[side::4].max() == side**2
+        assert torch.equal(lost[side::4], (blank(x, seeded(), size=side) == 0).flatten(1).sum(1)[side::4])
+
+
+@pytest.mark.parametrize("size", [(48, 48), (9, 9), (12, 20)])
+def test_rotation_and_shear_are_torchvisions(size):
+    """Sample by sample, nearest neighbour, zeros from outside; but where a pixel comes from half-way between two, rounding
+    decides (2 of 92,160 pixels here). In torchvision a shear is in degrees."""
+    x = torch.randint(1, 256, (40, 3, 2, *size), generator=seeded(), dtype=torch.uint8)
+    angle = torch.linspace(-90.0, 177.3, 40)
+    slant, nearest = angle / 150, v2.InterpolationMode.NEAREST
+    rotated, sheared = warp(x, degrees=angle.view(-1, 1, 1)), warp(x, shear=slant.view(-1, 1, 1))
+    differ = 0
+    for n, (turn, shear) in enumerate(zip(angle.tolist(), slant.rad2deg().tolist(), strict=True)):
+        differ += (rotated[n] != v2.functional.rotate(x[n], turn, nearest)).sum()
+        differ += (sheared[n] != v2.functional.affine(x[n], 0.0, [0, 0], 1.0, [shear, 0.0], nearest)).sum()
+    assert differ <= 1e-4 * x.numel()
+    assert torch.equal(warp(x[:1], degrees=33), v2.functional.rotate(x[:1], 33, nearest))
+
+
+def test_shear_by_hand():
+    """tan = 1: a row moves left by as many pixels as it is below the centre."""
+    x = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)[None, None]
+    assert warp(x, shear=torch.pi / 4)[0, 0].tolist() == [[0, 1, 2], [4, 5, 6], [8, 9, 0]]
+
+
+def test_a_roll_is_torchs_and_comes_last():
+    x = torch.randint(0, 256, (5, 3, 2, 7, 10), dtype=torch.uint8)
+    down, right = torch.tensor([0, 3, -2, 7, -11]), torch.tensor([1, 0, -4, 30, 2])
+    rolled = warp(x, down=down.view(-1, 1, 1), right=right.view(-1, 1, 1))
+    turned = warp(x, degrees=20.0, shear=0.2, down=2, right=-3)
+    assert torch.equal(turned, warp(x, degrees=20.0, shear=0.2).roll((2, -3), (-2, -1)))
+    for n in range(5):
+        assert torch.equal(rolled[n], x[n].roll((int(down[n]), int(right[n])), (-2, -1)))
+    assert torch.equal(rolled.flatten(1).long().sum(1), x.flatten(1).long().sum(1))
+
+
+DTYPES = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float32]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_warp_by_nothing_is_the_identity(dtype):
+    x = torch.randint(0, 256, (4, 3, 2, 6, 7)).to(dtype)
+    for y in (warp(x), warp(x, degrees=torch.zeros(4, 1, 1), shear=torch.zeros(4, 1, 1))):
+        assert y.dtype == dtype
+        assert torch.equal(y, x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("events", ["nda", "eventdrop"])
+def test_events_follow_from_the_generator_alone(events, dtype):
+    x = torch.randint(0, 5, (32, 4, 2, 12, 12)).to(dtype)
+    given, augment = x.clone(), make_augment(shift=1, flip=True, events=events, cutout=2)
+    y = augment(x, seeded())
+    assert y.dtype == dtype
+    assert y.shape == x.shape
+    assert torch.equal(augment(x, seeded()), y)
+    assert not torch.equal(augment(x, seeded(1)), y)
+    assert torch.equal(x, given)
+    assert set(y.long().unique().tolist()) <= set(range(5))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32])
+@pytest.mark.parametrize("events", ["nda", "eventdrop"])
+def test_events_are_augmented_where_the_generator_lives(events, dtype):
+    x = torch.randint(0, 5, (32, 4, 2, 12, 12)).to("cuda", dtype)
+    augment = make_augment(shift=1, flip=True, events=events, cutout=2)
+    y, again = (augment(x, torch.Generator("cuda").manual_seed(0)) for _ in range(2))
+    assert y.device == x.device
+    assert y.dtype == dtype
+    assert torch.equal(y, again)
+    assert not torch.equal(y, x)
+
+
+@pytest.mark.parametrize("events", ["nda", "eventdrop"])
+def test_events_follow_from_seed_epoch_and_batch_alone(events):
+    samples = Samples(torch.randint(0, 5, (24, 3, 2, 8, 8), dtype=torch.uint8), torch.arange(24))
+    batches = Batches(samples, 8, prepare=lambda x: x, augment=make_augment(events=events), seed=3)
+    whole, rest, other = list(batches.epoch(1)), list(batches.epoch(1, start=2)), list(batches.epoch(2))
+    assert torch.equal(whole[2][0], rest[0][0])
+    changed = [x != samples.x[y] for x, y in (*whole, *other)]
+    assert all(c.any() for c in changed)
+    assert len({str(c.flatten(1).sum(1).tolist()) for c in changed}) == 6
+
+
+def test_nda_does_the_same_to_all_frames_and_another_thing_to_each_sample():
+    frame = torch.randint(1, 9, (64, 1, 1, 20, 20), dtype=torch.uint8)
+    y = nda(frame.expand(-1, 5, 2, -1, -1), seeded())
+    assert torch.equal(y, y[:, :1, :1].expand_as(y))
+    same = nda(frame[:1].expand(64, 5, 2, -1, -1), seeded())
+    assert len(same.unique(dim=0)) > 40
+
+
+def test_nda_takes_one_of_five_alike_often():
+    """A ramp tells them apart: a roll keeps all values, cutout zeroes a square, a shear keeps rows and a rotation does not."""
+    n, side = 2000, 24
+    x = torch.arange(1, side**2 + 1, dtype=torch.int16).view(1, 1, 1, side, side).expand(n, 2, 2, -1, -1)
+    y = nda(x, seeded())[:, 0, 0].long()
+    home = x[:, 0, 0].long()
+    fixed = (y == home).flatten(1).all(1)
+    rolled = (y.flatten(1).sort(1).values == home.flatten(1)).all(1) & ~fixed
+    cut = ((y == home) | (y == 0)).flatten(1).all(1) & ~fixed
+    rows = (((y - 1) // side == torch.arange(side)[:, None]) | (y == 0)).flatten(1).all(1)
+    sheared = rows & ~fixed & ~rolled & ~cut
+    rotated = ~(fixed | rolled | cut | sheared)
+    # what moves 11.5 pixels from the centre by less than 0.5 changes nothing: 14 % of the shears, 8 % of the rotations
+    still, slight, little = 1 / 121, 0.145, 0.081
+    shares = (1 + still + slight + little, 1 - still, 1, 1 - slight, 1 - little)
+    for kind, share in zip((fixed, rolled, cut, sheared, rotated), shares, strict=True):
+        assert kind.float().mean().item() == pytest.approx(0.2 * share, abs=0.025)
+    top_left = y[rolled, 0, 0] - 1
+    down, right = -(top_left // side), -(top_left % side)
+    for moved in (down, right):
+        assert set(((moved + side // 2) % side - side // 2).tolist()) == set(range(-5, 6))
+    lost = (y[cut] == 0).flatten(1).sum(1)
+    assert lost.max() <= (0.11**0.5 * side + 0.5) ** 2
+    assert lost.max() > 0.08 * side**2
+    edge = y[sheared, 0].ne(0).sum(1)  # the first row moves by 11.5 tan(0.3) at most
+    assert side - edge.min() == 4
+    for corner in (0, -1):
+        assert (y[sheared, 0, corner] == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    origin = (y[rotated, side // 2, 2] - 1) // side  # 9.5 pixels left of the centre: up or down by 9.5 sin 30° at most
+    assert (origin.min(), origin.max()) == (side // 2 - 5, side // 2 + 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_event_drop_takes_one_of_four_alike_often(dtype):
+    n, steps, side = 2000, 15, 20
+    x = torch.full((n, steps, 2, side, side), 8).to(dtype)
+    y = event_drop(x, seeded())
+    assert y.dtype == dtype
+    y = y.long()
+    assert y.min() == 0
+    assert y.max() == 8
+    frames, pixels = (y != 0).flatten(2).any(2), (y != 0).flatten(1, 2).any(1)
+    whole = (y == 8) | (y == 0)
+    fixed = (y == 8).flatten(1).all(1)
+    at_random = ~whole.flatten(1).all(1)
+    by_time, by_area = ~frames.all(1), ~pixels.flatten(1).all(1)
+    assert (fixed.int() + at_random.int() + by_time.int() + by_area.int() == 1).all()
+    for kind in (fixed, at_random, by_time, by_area):
+        assert kind.float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+    gone = ~frames[by_time]
+    assert torch.equal(y[by_time] == 0, gone[:, :, None, None, None].expand_as(y[by_time]))
+    assert (gone.int().diff(dim=1).abs().sum(1) <= 2).all()  # contiguous
+    lengths = [1, 3, 4, 6, 7, 9, 10, 12, 13]
+    assert set(gone[~gone[:, -1]].sum(1).tolist()) == set(lengths)
+    assert all(gone.any(0))
+    expected = sum(min(length, steps - first) for length in lengths for first in range(steps)) / (9 * steps)
+    assert gone.sum(1).float().mean().item() == pytest.approx(expected, abs=0.5)  # cut off at the end
+
+    hole = ~pixels[by_area]
+    assert torch.equal(y[by_area] == 0, hole[:, None, None].expand_as(y[by_area]))
+    assert {4, 6, 8, 9, 10} == {round((share * side**2) ** 0.5) for share in (0.05, 0.1, 0.15, 0.2, 0.25)}
+    assert set(hole.any(1).sum(1).tolist()) <= set(range(2, 11))
+    assert hole.flatten(1).sum(1).max() == 100
+
+    kept = y[at_random].flatten(1).float().mean(1) / 8
+    ratio = (kept * 10).round() / 10
+    assert (kept - ratio).abs().max() < 0.02
+    assert set((10 * ratio).int().tolist()) == set(range(1, 10))
+    assert kept.mean().item() == pytest.approx(0.5, abs=0.04)
+    for r in ratio.unique().tolist():  # each event by itself: the variance is the binomial's
+        assert y[at_random][ratio == r].float().var().item() == pytest.approx(8 * r * (1 - r), rel=0.05)
+
+
+def test_dropping_never_adds_an_event_nor_takes_the_last():
+    x = torch.randint(0, 4, (200, 3, 2, 6, 6), generator=seeded(), dtype=torch.uint8)
+    assert (event_drop(x, seeded()) <= x).all()
+    lone = torch.zeros(400, 3, 2, 6, 6, dtype=torch.uint8)
+    lone[:, 1, 0, 2, 3] = 1
+    assert torch.equal(event_drop(lone, seeded()), lone)
+    one = torch.ones(200, 1, 2, 6, 6)  # the only frame is never dropped
+    assert event_drop(one, seeded()).flatten(1).any(1).all()
+
+
+def test_events_are_refused_where_there_are_none():
+    with pytest.raises(ValueError, match="events is nda, eventdrop or None, got 'eventmix'"):
+        make_augment(events="eventmix")
+    with pytest.raises(ValueError, match=r"takes frames \[N, T, 2, H, W\], got \[2, 3, 8, 8\]"):
+        make_augment(events="nda")(torch.zeros(2, 3, 8, 8), seeded())
+    with pytest.raises(ValueError, match="augment.events must be 'nda', 'eventdrop', None; got 'x'"):
+        Augment(events="x")
+    cpu = torch.device("cpu")
+    for recipe, message in (
+        (replace(tiny.pictures, augment=Augment(events="nda")), "augment.events is for event frames, .* has images"),
+        (replace(tiny.recipe, augment=Augment(events="nda", jitter=0.1)), "for colour images; .* has 2 channels"),
+    ):
+        source = build_source(recipe, Path())
+        with pytest.raises(ValueError, match=message):
+            build_batches(recipe, source, "train", cpu, workers=0, training=True)
+        build_batches(recipe, source, "train", cpu, workers=0)  # measuring augments nothing
+    recipe = replace(tiny.recipe, augment=Augment(events="eventdrop"))
+    source = build_source(recipe, Path())
+    grey = replace(source, channels=1, train=Samples(source.train.x[:, 0], source.train.y))
+    with pytest.raises(ValueError, match="has images"):
+        build_batches(recipe, grey, "train", cpu, workers=0, training=True)
+    plain = build_batches(replace(recipe, augment=Augment()), source, "train", cpu, workers=0, training=True)
+    batches = build_batches(recipe, source, "train", cpu, workers=0, training=True)
+    assert any((x < y).any() for (x, _), (y, _) in zip(batches.epoch(), plain.epoch(), strict=True))
 
 
 def test_cutout_comes_after_the_image_operations():

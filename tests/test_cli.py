@@ -186,8 +186,11 @@ def test_offline_download_says_so(capsys, monkeypatch, tmp_path):
     def offline(*_, **__):
         raise URLError("no route to host")
 
-    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", offline)
-    assert "is this machine online?" in complaint(capsys, "data", "cifar100", "--data", str(tmp_path))
+    monkeypatch.setattr("staa.data.download.urlopen", offline)
+    for name in ("cifar100", "nmnist", "cifar10dvs", "dvsgesture"):
+        text = complaint(capsys, "data", name, "--data", str(tmp_path))
+        assert "no route to host" in text
+        assert "By hand: get it from https://" in text
 
 
 def test_a_checkpoint_of_another_run_in_the_folder(capsys, tmp_path):

@@ -177,11 +177,11 @@ def test_a_corrupt_image_is_refused_skipped_or_met(tmp_path, kind, ending):
     write(tmp_path / "test", 2)
     victim = tmp_path / "train" / "green" / f"001.{ending}"
     corrupt(victim, kind)
-    with pytest.raises(ValueError, match=rf"1 of the images under .* can't be decoded: {victim} \(.+\); .*corrupt skip"):
+    with pytest.raises(ValueError, match=rf"1 of the images under .* can't be read: {victim} \(.+\); .*corrupt skip"):
         image_folder(root=tmp_path, validation=0.0, size=16)
     source = image_folder(root=tmp_path, validation=0.0, size=16, corrupt="skip")
     assert len(source.train) == 11
-    assert source.notes == (f"1 images that can't be decoded are left out: {victim}",)
+    assert source.notes == (f"1 images that can't be read are left out: {victim}",)
     source = image_folder(root=tmp_path, validation=0.0, size=16, corrupt="unchecked")
     for workers in (None, 0, 1):
         with pytest.raises(ValueError, match=f"^{victim} can't be decoded as an image"):

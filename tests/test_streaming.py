@@ -1,14 +1,62 @@
-from functools import partial
+import copy
+from functools import cache, partial
 
+import contracts
 import pytest
 import torch
 from torch import nn
 
-from staa.attention import STAA
-from staa.layers import PerStep
-from staa.models import vggsnn
-from staa.neurons import LIF, AdaptiveLIF, Integrator
+from staa import stream
+from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
+from staa.layers import PerStep, Site
+from staa.models import MODELS, vggsnn
+from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator
+from staa.ops import direct
 from staa.streaming import freeze_norms, recompute
+
+T = 7
+FORMS = {  # steps, attention
+    "plain": (None, None),
+    "plain-T": (T, None),
+    "any": (None, STAA),
+    "causal": (T, partial(STAA, causal=True)),
+    "context": (T, lambda steps, channels: GlobalContext(channels)),
+}
+
+
+@cache
+def _network(name, form):
+    """Its gates and encodings differ by step and sample, and its running statistics let it fire."""
+    torch.manual_seed(0)
+    steps, attention = FORMS[form]
+    options = {"size": 16} if name == "vggsnn" else {}
+    model = MODELS[name](5, in_channels=2, steps=steps, width=0.125, neuron=AdaptiveLIF, attention=attention, **options)
+    contracts.randomised(model, 0.05)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+        if isinstance(module, STAA):
+            module.dropout = 0.0
+        if isinstance(module, StepAttention):  # a gate that hangs on the past
+            contracts.randomised(module, 1.0)
+    model(events(T, 8))
+    return model.eval()
+
+
+def streaming(name="vggsnn", form="any", dtype=torch.float32):
+    return copy.deepcopy(_network(name, form)).to(dtype)
+
+
+def events(steps, batch=3, dtype=torch.float32):
+    return (torch.rand(steps, batch, 2, 16, 16) < 0.2).to(dtype)
+
+
+def streamed(model, x, chunk=1, state=None):
+    outputs = []
+    for piece in x.split(chunk):
+        output, state = stream(model, piece, state)
+        outputs.append(output)
+    return torch.cat(outputs), state
 
 
 def network(steps=None, **options):
@@ -75,3 +123,177 @@ def test_what_can_not_run_in_pieces_is_refused_with_the_reason():
         recompute(freeze_norms(network(steps=4, causal=True)), x, 2)
     with pytest.raises(ValueError, match="at least one time step"):
         recompute(network(), x, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limits"), [(torch.float64, {}), (torch.float32, dict(rounding=1e-5, flipped=1e-5))], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_streams(name, form, dtype, limits):
+    contracts.chunks_equal_the_whole(streaming(name, form, dtype), events(T, 4, dtype), **limits)
+
+
+@pytest.mark.parametrize("neuron", [*NEURONS.values(), Integrator])
+def test_a_neuron_streams_bit_for_bit(neuron):
+    contracts.chunks_equal_the_whole(neuron(3), torch.randn(T, 2, 3, 4, 4), rounding=0.0)
+
+
+PARTS = {
+    "position": PositionEncoding,
+    "context": lambda steps, channels: GlobalContext(channels),
+    "step": lambda steps, channels: StepAttention(steps),
+    "step-causal": lambda steps, channels: StepAttention(steps, causal=True),
+    "channel": lambda steps, channels: ChannelGate(channels),
+    "any": lambda steps, channels: STAA(None, channels),
+}
+
+
+@pytest.mark.parametrize("name", [*ATTENTIONS, *PARTS])
+def test_attention_streams_alone_and_before_a_neuron(name):
+    attention = contracts.randomised({**ATTENTIONS, **PARTS}[name](T, 3).double().eval())
+    for module in (attention, Site(LIF(), attention)):
+        if attention.causal:
+            contracts.chunks_equal_the_whole(module, contracts.window(T, 2, 3, 4, 4))
+        else:
+            with pytest.raises(ValueError, match=r"sees the whole window.*causal=True or steps=None"):
+                stream(module.eval(), contracts.window(1, 2, 3, 4, 4))
+
+
+def test_two_streams_in_turns_on_one_model():
+    for form in ("any", "causal"):
+        model, a, b = streaming(form=form), events(T), events(T, 2)
+        alone = [streamed(model, x)[0] for x in (a, b)]
+        states, outputs = [None, None], [[], []]
+        for t in range(T):
+            for i, x in enumerate((a, b)):
+                output, states[i] = stream(model, x[t : t + 1], states[i])
+                outputs[i].append(output)
+        for i in range(2):
+            assert torch.equal(torch.cat(outputs[i]), alone[i])
+
+
+class Fuse(nn.Module):
+    """Burns at a call of its choice."""
+
+    lasts = 1000
+
+    def forward(self, x):
+        self.lasts -= 1
+        if not self.lasts:
+            raise RuntimeError("burnt")
+        return x
+
+
+@pytest.mark.parametrize("form", ["any", "causal"])
+def test_nothing_stays_in_the_model(form):
+    model, x = streaming(form=form), events(T)
+    model.readout = nn.Sequential(Fuse(), model.readout).eval()
+    whole = model(x).detach()
+    pieces, state = streamed(model, x[:4])
+    before = {name: {**vars(module), "lasts": None} for name, module in model.named_modules()}
+    rest = streamed(model, x[4:], 2, state)[0]
+    model.readout[0].lasts = 1
+    with pytest.raises(RuntimeError, match="burnt"):
+        stream(model, x[4:], state)
+    model.readout[0].lasts = 1000
+    assert before == {name: {**vars(module), "lasts": None} for name, module in model.named_modules()}
+    assert torch.equal(model(x), whole)
+    assert torch.equal(streamed(model, x[4:], 2, state)[0], rest)  # a state is not used up
+    torch.testing.assert_close(torch.cat([pieces, rest]), whole, rtol=1e-4, atol=1e-5)
+    assert model(x).requires_grad
+    assert not rest.requires_grad
+    assert not any(isinstance(s, torch.Tensor) and s.requires_grad for s in state.scans)
+
+
+def test_a_stream_without_end_keeps_as_much():
+    model, state, kept = streaming(), None, set()
+    for piece in events(40 * T).split(T):
+        output, state = stream(model, piece, state)
+        assert output.isfinite().all()
+        kept.add(sum(s.untyped_storage().nbytes() for s in state.scans if isinstance(s, torch.Tensor)))
+    assert state.steps == 40 * T
+    assert len(kept) == 1
+
+
+def test_of_one_step_there_is_no_future():
+    contracts.chunks_equal_the_whole(contracts.randomised(STAA(1, 3).double()), contracts.window(1, 2, 3, 4, 4))
+
+
+def test_past_the_last_step():
+    for form in ("plain-T", "causal"):
+        model, x = streaming(form=form), events(T + 1)
+        _, state = streamed(model, x[:5])
+        with pytest.raises(ValueError, match=r"model was built for T = 7 steps and has seen 5 of them, so 3 more are too many"):
+            stream(model, x[5:], state)
+        _, state = stream(model, x[5:7], state)
+        with pytest.raises(ValueError, match=r"T = 7 steps and has seen them all: begin anew with state=None, or.*steps=None"):
+            stream(model, x[7:], state)
+        with pytest.raises(ValueError, match="seen 0 of them, so 8 more"):
+            stream(model, x)
+        with pytest.raises(ValueError, match="built for T = 7 steps, got 2"):  # a call takes the whole window as ever
+            model(x[:2])
+    for part in (STAA(T, 2, causal=True), PositionEncoding(T, 2), StepAttention(T, causal=True)):
+        _, state = stream(part.eval(), x[:T])
+        with pytest.raises(ValueError, match=f"this {type(part).__name__} was built for T = 7 steps and has seen them all"):
+            stream(part, x[T:], state)
+
+
+def test_a_stream_keeps_to_its_frames():
+    """And to its network."""
+    model, x = streaming(), events(2)
+    _, state = stream(model, x)
+    for other in (x[:, :2], x[..., 1:], x.double(), x.to("meta")):
+        with pytest.raises(ValueError, match=r"frames are \[3, 2, 16, 16\] torch.float32 on cpu, this chunk's .*state=None"):
+            stream(model, other, state)
+    with pytest.raises(ValueError, match="another network"):
+        stream(streaming("resnet20"), x, state)
+
+
+def test_what_can_not_be_streamed_is_refused_with_the_reason():
+    x, model = events(1), streaming()
+    for shape in ((0, 3, 2, 16, 16), (3,)):
+        with pytest.raises(ValueError, match="at least one time step"):
+            stream(model, torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"the model is in training mode.*model.eval\(\)"):
+        stream(model.train(), x)
+    assert model.training
+    model.eval().stages[1].train()
+    with pytest.raises(ValueError, match=r"stages.1 is in training mode.*model.eval\(\)"):
+        stream(model, x)
+
+    class Counts(nn.Module):
+        def __init__(self, steps):
+            super().__init__()
+            self.steps = steps
+
+    with pytest.raises(ValueError, match=r"1 \(Counts\) was built for T = 4 steps and has no scan.*steps=None"):
+        stream(nn.Sequential(LIF(), Counts(4)).eval(), x)
+
+
+def test_an_output_that_is_not_per_step_is_refused():
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean(0)
+
+    with pytest.raises(ValueError, match=r"gave \[3, 2, 16, 16\] for a chunk \[1, 3, 2, 16, 16\].*average over time outside"):
+        stream(nn.Sequential(LIF(), Mean()).eval(), events(1))
+    with pytest.raises(ValueError, match=r"frame\[None\]"):  # an image would be repeated T times
+        stream(streaming(form="causal"), events(1)[0])
+
+
+def test_a_neuron_that_serves_twice_has_a_membrane_at_each_place():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron, self.unused = LIF(), LIF()
+
+        def forward(self, x):
+            return self.neuron(0.3 * x) + self.neuron(0.6 * x, shift=torch.full((1, 1, 1), 0.1))
+
+    contracts.chunks_equal_the_whole(Twice(), torch.rand(T, 2, 3), rounding=0.0)
+
+
+def test_a_readout_that_integrates_streams_on():
+    model = nn.Sequential(PerStep(nn.Linear(3, 4)), LIF(), PerStep(nn.Linear(4, 2)), Integrator())
+    contracts.chunks_equal_the_whole(model.double(), direct(contracts.window(5, 3), T))

@@ -16,7 +16,7 @@ import staa
 from staa.attention import STAA
 from staa.build import evaluate_run, run
 from staa.checkpoint import exclusive, load_checkpoint, measured_weights, transfer_weights
-from staa.config import Augment, Loss, Optim, from_json, to_json
+from staa.config import Augment, Data, Loss, Optim, from_json, to_json
 from staa.evaluate import evaluate
 from staa.layers import PerStep
 from staa.losses import mean_cross_entropy, rate_penalty, tet
@@ -724,9 +724,11 @@ def test_every_recipe_round_trips_and_takes_a_shrunk_step(name, tmp_path):
     assert recipe.summary
     assert recipe.source
     assert recipe.expect
-    data = f"{tiny.__file__}:{'events' if 'events' in name else 'images'}"
+    of_events = any(word in recipe.data.name for word in ("events", "nmnist", "dvs"))
+    data = f"{tiny.__file__}:{'events' if of_events else 'images'}"
     small = replace(
-        recipe, epochs=1, max_steps=1, batch_size=4, data=replace(recipe.data, name=data),
+        recipe, epochs=1, max_steps=1, batch_size=4,
+        data=Data(data, recipe.data.validation) if of_events else replace(recipe.data, name=data),
         model=replace(recipe.model, steps=2, width=0.05), augment=replace(recipe.augment, cutout=min(4, recipe.augment.cutout)),
     )  # fmt: skip
     assert finish(small, tmp_path / "run")[-1]["event"] == "result"

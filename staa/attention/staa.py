@@ -10,7 +10,8 @@ Each part maps the current [T, N, C, H, W] to the same shape and is affine over 
     fold(current) -> current            the same of a `Folded` current, whose x carries the gradients of the averages
 
 so a chain of parts, and the neuron behind it, needs averages of x and no rewrite of it. scale and shift broadcast with
-x and are constant over H × W; None stands for 1 and 0. A part of one's own needs forward and affine alone.
+x and are constant over H × W; None stands for 1 and 0. A part of one's own needs forward and affine alone; one that counts
+steps or looks back takes them from a `Window` and a `Past` of its own, which go on where they were in a stream.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from staa.layers import Past, Window
 from staa.ops.fold import Folded, context
 
 Affine = tuple[Tensor | None, Tensor | None]
@@ -42,6 +44,7 @@ class PositionEncoding(nn.Module):
         if steps is None or steps < 1 or channels < 1:
             raise ValueError(f"a position encoding needs a fixed number of steps and channels, got {steps} and {channels}")
         self.encoding = nn.Parameter(nn.init.trunc_normal_(torch.empty(steps, channels), std=0.02))
+        self.window = Window(steps, "PositionEncoding")
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self._encoding(x)
@@ -53,8 +56,8 @@ class PositionEncoding(nn.Module):
         return current._replace(shift=self.affine(*current[:3])[1])
 
     def _encoding(self, x: Tensor) -> Tensor:
-        _check_shape(self, x, *self.encoding.shape)
-        return self.encoding[:, None, :, None, None]
+        _check_shape(self, x, self.encoding.shape[1])
+        return self.encoding[self.window(x), None, :, None, None]
 
 
 class Gate(nn.Module):
@@ -108,7 +111,7 @@ class GlobalContext(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """g is [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
-        _check_shape(self, current.x, None, self.query.in_features)
+        _check_shape(self, current.x, self.query.in_features)
         key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
         x, pooled, mean = context(current.x, key)
         hidden = F.relu(self.norm(self.query(_apply(pooled, current).to(x.dtype))))
@@ -134,23 +137,26 @@ class StepAttention(Gate):
         if steps is None or steps < 1:
             raise ValueError(f"step attention needs a fixed number of steps, got {steps}")
         hidden = steps if causal or steps <= 4 else max(1, steps // 4)
-        self.causal = causal
+        self.causal = causal or steps == 1  # one step has no future
         self.squeeze = nn.Linear(steps, hidden)
         self.excite = nn.Linear(hidden, steps)
         nn.init.kaiming_normal_(self.squeeze.weight)
         nn.init.ones_(self.squeeze.bias)
         _open_gate(self.excite)
+        self.window, self.past = Window(steps, "StepAttention"), Past()
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """q is [T, N, 1, 1, 1]."""
-        _check_shape(self, current.x, self.squeeze.in_features, None)
-        p = _mean(current).mean(2)  # [T, N]
-        hidden = F.relu(F.linear(p.T, self._weight(self.squeeze), self.squeeze.bias))
-        q = F.linear(hidden, self._weight(self.excite), self.excite.bias).sigmoid()
+        _check_shape(self, current.x)
+        steps = self.window(current.x)
+        p = self.past(_mean(current).mean(2))  # [T, N]; in a stream from its beginning
+        if self.causal:
+            seen = slice(0, steps.stop)
+            hidden = F.relu(F.linear(p.T, self.squeeze.weight.tril()[seen, seen], self.squeeze.bias[seen]))
+            q = F.linear(hidden, self.excite.weight.tril()[steps, seen], self.excite.bias[steps]).sigmoid()
+        else:
+            q = self.excite(F.relu(self.squeeze(p.T))).sigmoid()
         return current, q.T[:, :, None, None, None]
-
-    def _weight(self, layer: nn.Linear) -> Tensor:
-        return layer.weight.tril() if self.causal else layer.weight
 
 
 class ChannelGate(Gate):
@@ -174,7 +180,7 @@ class ChannelGate(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """The gate is [T, N, C, 1, 1]."""
-        _check_shape(self, current.x, None, self.squeeze.in_features)
+        _check_shape(self, current.x, self.squeeze.in_features)
         return current, _as_gate(self.excite(F.relu(self.squeeze(_mean(current)))))
 
 
@@ -218,6 +224,7 @@ class STAA(nn.Module):
         if steps is None and (position not in (None, PositionEncoding) or step not in (None, StepAttention)):
             raise ValueError("steps=None takes no position= or step= of your own: they would need a number of steps")
         self.steps, self.channels, self.dropout = steps, channels, dropout
+        self.window = Window(steps, type(self).__name__)
         self.position: nn.Module | None = None
         self.context: nn.Module | None = None
         self.step: nn.Module | None = None
@@ -237,7 +244,7 @@ class STAA(nn.Module):
             raise ValueError("causal=True, but a part of your own does not say causal = True")
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_shape(self, x, self.steps, self.channels)
+        self._check(x)
         y = x
         for part in self.parts():
             y = part(y)
@@ -249,7 +256,7 @@ class STAA(nn.Module):
         return folded.scale, folded.shift
 
     def fold(self, current: Folded) -> Folded:
-        _check_shape(self, current.x, self.steps, self.channels)
+        self._check(current.x)
         before = current
         for part in self.parts():
             if hasattr(part, "fold"):
@@ -266,6 +273,10 @@ class STAA(nn.Module):
     def parts(self) -> list[Any]:
         """The parts that are there, in the order they apply."""
         return [part for part in (self.position, self.context, self.step) if part is not None]
+
+    def _check(self, x: Tensor) -> None:
+        _check_shape(self, x, self.channels)
+        self.window(x)
 
     def _skip(self, x: Tensor) -> Tensor | None:
         if not self.training or self.dropout == 0:
@@ -312,11 +323,9 @@ def _choose(skip: Tensor, before: Tensor | None, after: Tensor | None, neutral: 
     return torch.where(skip, neutral if before is None else before, after)
 
 
-def _check_shape(module: nn.Module, x: Tensor, steps: int | None, channels: int | None) -> None:
+def _check_shape(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
     name = type(module).__name__
     if x.ndim != 5:
         raise ValueError(f"{name} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
-    if steps is not None and x.shape[0] != steps:
-        raise ValueError(f"this {name} was built for T = {steps} steps, got {x.shape[0]} (input {list(x.shape)})")
     if channels is not None and x.shape[2] != channels:
         raise ValueError(f"this {name} was built for {channels} channels, got {x.shape[2]} (input {list(x.shape)})")

@@ -1,33 +1,51 @@
-"""Data sets: f(*, root, validation, …) -> Source, with those of steps, size, resize, scale and corrupt it asks for."""
+"""Data sets: f(*, root, validation, …) -> Source, with those of steps, scale and a recipe's data settings it asks for."""
 
 from functools import partial
 
+from staa.data.binning import to_frames
 from staa.data.digits import digits_events, saccade_events
+from staa.data.events import ARCHIVES, cifar10dvs, download_events, dvsgesture, event_folder, nmnist
 from staa.data.folder import image_folder
 from staa.data.images import cifar, download_cifar, load_cifar
+from staa.data.recordings import Events, read_events
 from staa.data.source import Batches, Samples, Source, split_by_hash
 
 DATASETS = {
     "digits-events": digits_events,
     "cifar10": partial(cifar, "cifar10"),
     "cifar100": partial(cifar, "cifar100"),
+    "cifar10dvs": cifar10dvs,
+    "dvsgesture": dvsgesture,
+    "nmnist": nmnist,
+    "events-folder": event_folder,
     "folder": image_folder,
     "imagenet": partial(image_folder, val_is_test=True),
     "tiny-imagenet": partial(image_folder, val_is_test=True),
 }
-DOWNLOADS = {"cifar10": partial(download_cifar, "cifar10"), "cifar100": partial(download_cifar, "cifar100")}
+DOWNLOADS = {
+    **{name: partial(download_cifar, name) for name in ("cifar10", "cifar100")},
+    **{name: partial(download_events, name) for name in ARCHIVES},
+}
+"""f(root, tell) -> the folder; see `staa.data.download`"""
 
 __all__ = [
     "DATASETS",
     "DOWNLOADS",
     "Batches",
+    "Events",
     "Samples",
     "Source",
     "cifar",
+    "cifar10dvs",
     "digits_events",
     "download_cifar",
+    "dvsgesture",
+    "event_folder",
     "image_folder",
     "load_cifar",
+    "nmnist",
+    "read_events",
     "saccade_events",
     "split_by_hash",
+    "to_frames",
 ]

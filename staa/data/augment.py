@@ -1,6 +1,6 @@
 """Augmentation of training samples, from torchvision's transforms v2; what follows a batch's seed alone, resumes exactly.
 
-Two moments: `augment(x, generator)` acts on stored samples (uint8, N first), in a worker process where it is slow;
+Two moments: `augment(x, generator)` acts on stored samples (N first), in a worker process where it is slow;
 `mix(x, y, generator)` on the network's input and labels, on the device.
 """
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 Transform = Callable[..., Any]
 Policy = Literal["autoaugment-cifar10", "autoaugment-imagenet", "randaugment"]
+Events = Literal["nda", "eventdrop"]
 GREY = [128, 128, 128]  # what a rotated or sheared image leaves empty
 
 
@@ -25,15 +26,21 @@ def make_augment(
     policy: Policy | None = None,
     magnitude: int = 9,
     jitter: float = 0.0,
+    events: Events | None = None,
     cutout: int = 0,
 ) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    """augment(x [N, ..., H, W] uint8, generator) -> the same, or None where nothing is asked for.
+    """augment(x [N, ..., H, W], generator) -> the same, or None where nothing is asked for.
 
     In this order: a random shift of up to `shift` pixels (a random crop of the image padded with zeros) and a mirror image
     of every other; image by image, AutoAugment (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020; two operations,
-    magnitude of 30), and brightness, contrast and saturation each times U(1 − jitter, 1 + jitter); then `blank` with
-    squares of side cutout. All frames of a sample are treated alike. policy and jitter take colour images [N, 3, H, W].
+    magnitude of 30), and brightness, contrast and saturation each times U(1 − jitter, 1 + jitter); `nda` or `event_drop`;
+    then `blank` with squares of side cutout. policy and jitter take colour images [N, 3, H, W] uint8, events takes counts
+    [N, T, 2, H, W] of any type. But for two of `event_drop`'s, an operation is the same on all frames of a sample. Raises
+    ValueError for another name, and augment for events where x has no frames.
     """
+    operation = {None: None, "nda": nda, "eventdrop": event_drop}
+    if events not in operation:
+        raise ValueError(f"events is nda, eventdrop or None, got {events!r}")
     transforms: list[Transform] = []
     if policy is not None or jitter:
         from torchvision.transforms import v2  # a second to import, so not with staa
@@ -47,9 +54,9 @@ def make_augment(
             transforms.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
         # as PIL images: at 32 × 32 three times faster than as tensors
         transforms = [v2.Compose([v2.ToPILImage(), *transforms, v2.PILToTensor()])]
-    if not (shift or flip or transforms or cutout):
+    if not (shift or flip or transforms or events or cutout):
         return None
-    return partial(_augment, shift=shift, flip=flip, transforms=transforms, cutout=cutout)
+    return partial(_augment, shift=shift, flip=flip, transforms=transforms, events=operation[events], cutout=cutout)
 
 
 def make_mix(
@@ -91,8 +98,8 @@ def random_crop(x: Tensor, generator: torch.Generator, *, padding: int, flip: bo
     return F.pad(x, [padding] * 4)[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def blank(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
-    """Cutout (DeVries & Taylor 2017): zero a square of size × size in each sample [N, ..., H, W].
+def blank(x: Tensor, generator: torch.Generator, *, size: int | Tensor) -> Tensor:
+    """Cutout (DeVries & Taylor 2017): zero a square of size × size in each sample [N, ..., H, W]; or size [N, 1], each its own.
 
     Its centre is any pixel, so at the border only a part of the square falls on the image. Stored images lose it before
     they are normalised, so it is black, as in the authors' sister code. All frames of a sample lose the same square.
@@ -105,7 +112,78 @@ def blank(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
         return (position >= first) & (position < first + size)
 
     hole = covered(height)[:, :, None] & covered(width)[:, None, :]
-    return x.masked_fill(hole.view(len(x), *[1] * (x.ndim - 3), height, width), 0)
+    return torch.where(hole.view(len(x), *[1] * (x.ndim - 3), height, width), 0, x)
+
+
+def warp(
+    x: Tensor,
+    *,
+    degrees: float | Tensor = 0.0,
+    shear: float | Tensor = 0.0,
+    down: int | Tensor = 0,
+    right: int | Tensor = 0,
+) -> Tensor:
+    """Each sample [N, ..., H, W] sheared along x, rotated counterclockwise, then rolled by whole pixels, all frames alike.
+
+    shear is an angle [rad]: a row y pixels below the centre moves y tan(shear) to the left. Each pixel takes the value nearest
+    to where it comes from, so counts stay counts, or 0 from outside; what rolls out at one side comes in at the other.
+    Each argument is a number, or [N, 1, 1], each sample its own.
+    """
+    height, width = x.shape[-2:]
+    turn, slant = torch.as_tensor(degrees, device=x.device).deg2rad(), torch.as_tensor(shear, device=x.device).tan()
+    sine, cosine = turn.sin(), turn.cos()
+    # from the centre, and backwards: the output's pixels, where they were before the roll, the rotation and the shear
+    i = (torch.arange(height, device=x.device)[:, None] - down) % height - (height - 1) / 2
+    j = (torch.arange(width, device=x.device) - right) % width - (width - 1) / 2
+    y, j = sine * j + cosine * i, cosine * j - sine * i
+    row = (y + (height - 1) / 2).round().long()
+    column = (j + slant * y + (width - 1) / 2).round().long()
+    outside = (row < 0) | (row >= height) | (column < 0) | (column >= width)
+    pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    frames = x.reshape(len(x), -1, height * width)
+    moved = frames.gather(2, pixel.expand(len(x), -1, -1).reshape(len(x), 1, -1).expand_as(frames)).view(x.shape)
+    return torch.where(outside.expand(len(x), -1, -1).view(len(x), *[1] * (x.ndim - 3), height, width), 0, moved)
+
+
+def nda(x: Tensor, generator: torch.Generator) -> Tensor:
+    """NDA (Li et al., ECCV 2022): in each sample [N, T, 2, H, W] one of five operations, the same on all frames.
+
+    Nothing; a roll by −5 … 5 pixels along both axes and a rotation by U(−30°, 30°), as in the authors' code for CIFAR10-DVS;
+    a shear by U(−0.3, 0.3) rad and `blank` with a square of U(0.001, 0.11) of the area, as later papers have them (DTA-SNN).
+    """
+    n, (height, width) = len(x), x.shape[-2:]
+    kind = torch.randint(5, (n, 1, 1), generator=generator, device=x.device)
+
+    def uniform(low: float, high: float, *, of: int) -> Tensor:
+        drawn = low + (high - low) * torch.rand((n, 1, 1), generator=generator, device=x.device)
+        return torch.where(kind == of, drawn, 0)  # 0 changes nothing
+
+    pixels = torch.randint(-5, 6, (2, n, 1, 1), generator=generator, device=x.device)
+    down, right = torch.where(kind == 1, pixels, 0)
+    x = warp(x, degrees=uniform(-30, 30, of=2), shear=uniform(-0.3, 0.3, of=3), down=down, right=right)
+    return blank(x, generator, size=(uniform(0.001, 0.11, of=4) * height * width).sqrt().round().long()[:, :, 0])
+
+
+def event_drop(x: Tensor, generator: torch.Generator) -> Tensor:
+    """EventDrop (Gu et al., IJCAI 2021) of counts [N, T, 2, H, W]: in each sample drop nothing, by time, by area or at random.
+
+    By time: ⌊ρT⌋ frames from any one on, at most to the end, ρ one of 0.1, 0.2 … 0.9. By area: `blank` with a square of
+    0.05, 0.1 … 0.25 of the area. At random: each event with probability ρ. The shares are those of the authors' code; a
+    sample that would lose every event is left as it is, as there.
+    """
+    n, steps = x.shape[:2]
+
+    def draw(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (n, 1), generator=generator, device=x.device)
+
+    kind, tenths, first = draw(0, 4), draw(1, 10), draw(0, steps)
+    frame = torch.arange(steps, device=x.device)
+    blind = (kind == 1) & (frame >= first) & (frame < first + tenths * steps // 10)
+    side = (draw(1, 6) / 20 * x.shape[-2] * x.shape[-1]).sqrt().round().long()
+    kept = blank(torch.where(blind.view(n, steps, 1, 1, 1), 0, x), generator, size=torch.where(kind == 2, side, 0))
+    share = torch.where(kind == 3, 1 - tenths / 10, 1.0)
+    kept = torch.binomial(kept.float(), share.view(n, 1, 1, 1, 1).expand_as(x), generator=generator).to(x.dtype)
+    return torch.where(kept.bool().flatten(1).any(1).view(n, 1, 1, 1, 1), kept, x)
 
 
 @contextmanager
@@ -118,13 +196,24 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def _augment(
-    x: Tensor, generator: torch.Generator, *, shift: int, flip: bool, transforms: Sequence[Transform], cutout: int
+    x: Tensor,
+    generator: torch.Generator,
+    *,
+    shift: int,
+    flip: bool,
+    transforms: Sequence[Transform],
+    events: Callable[[Tensor, torch.Generator], Tensor] | None,
+    cutout: int,
 ) -> Tensor:
+    if events is not None and x.ndim != 5:
+        raise ValueError(f"augmentation of events takes frames [N, T, 2, H, W], got {list(x.shape)}: leave it out for images")
     if shift or flip:
         x = random_crop(x.flatten(1, -3), generator, padding=shift, flip=flip).unflatten(1, x.shape[1:-2])
     for each in transforms:
         with drawing_from(generator):
             x = torch.stack([each(image) for image in x])
+    if events is not None:
+        x = events(x, generator)
     return blank(x, generator, size=cutout) if cutout else x
 
 

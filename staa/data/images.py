@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from staa.data.download import Archive, Tell, fetch, unpack
 from staa.data.source import Samples, Source, split_by_hash, split_digest
 
 IMAGE = (3, 32, 32)
@@ -118,22 +119,17 @@ def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
     )
 
 
-def download_cifar(name: str, root: Path) -> Path:
+def download_cifar(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
     """Download the official binary files into root, check the archive's md5, unpack. Returns their folder.
 
-    Files that are there and whole are left alone. Raises ValueError when what arrived is not the published archive.
+    Files that are there and whole are left alone. Raises ValueError as `fetch` does.
     """
-    from torchvision.datasets.utils import download_and_extract_archive
-
     spec = CIFAR[name]
     if (root / spec.folder).is_dir():
         load_cifar(name, root)  # raises if what is there is not whole
         return root / spec.folder
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        download_and_extract_archive(spec.url, str(root), md5=spec.archive_md5)
-    except RuntimeError as error:  # what torchvision raises on another md5
-        raise ValueError(f"{spec.url} is not the published archive (md5 {spec.archive_md5}): {error}") from error
+    page = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    unpack(fetch(Archive(spec.url.rpartition("/")[2], spec.archive_md5, (spec.url,), page), root, tell), root)
     return root / spec.folder
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from staa.layers import Site, fold_batch_norm, per_step
+from staa.layers import Site, Window, fold_batch_norm, per_step
 from staa.ops import direct
 from staa.ops.fold import Folded, served
 
@@ -113,18 +113,17 @@ def site_factory(
     return make
 
 
-def as_window(x: Tensor, steps: int | None, in_channels: int) -> Tensor:
-    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated `steps` times. Raises ValueError on any other input."""
+def as_window(x: Tensor, window: Window, in_channels: int) -> Tensor:
+    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated T times. Raises ValueError on any other input."""
     if x.ndim == 4:
-        if steps is None:
+        if window.steps is None:
             raise ValueError("a model with steps=None can't repeat an image: give a window [T, N, C, H, W]")
-        x = direct(x, steps)
+        x = direct(x, window.steps)
     if not x.is_floating_point():
         raise ValueError(f"expected a float tensor, got {x.dtype}; call .float() on it")
     if x.ndim != 5:
         raise ValueError(f"expected [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
-    if steps is not None and x.shape[0] != steps:
-        raise ValueError(f"this model was built for T = {steps} steps, got {x.shape[0]} (input {list(x.shape)})")
+    window(x)
     if x.shape[2] != in_channels:
         raise ValueError(f"this model takes {in_channels} input channels, got {x.shape[2]} (input {list(x.shape)})")
     return x

@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.layers import Site, per_step
+from staa.layers import Site, Window, per_step
 from staa.models.parts import (
     AttentionFactory,
     ConvNorm,
@@ -97,6 +97,7 @@ class ResNet(nn.Module):
         super().__init__()
         check_sizes(num_classes, in_channels, steps, width)
         self.steps, self.in_channels, self.pool = steps, in_channels, pool
+        self.window = Window(steps, "model")
         site = site_factory(neuron, attention, steps, sites, scaled(stem[0][0], width))
         self.stem, channels = nn.Sequential(), in_channels
         for i, (outputs, kernel, stride) in enumerate(stem):
@@ -115,7 +116,7 @@ class ResNet(nn.Module):
         self.readout = Readout(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fire(self.stem, as_window(x, self.steps, self.in_channels))
+        x = fire(self.stem, as_window(x, self.window, self.in_channels))
         x = x if self.pool is None else per_step(self.pool, x)
         return self.readout(self.stages(x))
 

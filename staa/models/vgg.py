@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.layers import per_step
+from staa.layers import Window, per_step
 from staa.models.parts import (
     AttentionFactory,
     ConvNorm,
@@ -46,6 +46,7 @@ class VGGSNN(nn.Module):
         if size < 2 ** len(STAGES):
             raise ValueError(f"vggsnn halves its input {len(STAGES)} times: size must be at least 16, got {size}")
         self.steps, self.in_channels, self.size = steps, in_channels, size
+        self.window = Window(steps, "model")
         site = site_factory(neuron, attention, steps, sites, scaled(STAGES[0][0], width))
         self.stages, channels = nn.ModuleList(), in_channels
         for i, stage in enumerate(STAGES):
@@ -59,7 +60,7 @@ class VGGSNN(nn.Module):
         self.readout = linear(channels * (size >> len(STAGES)) ** 2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_window(x, self.steps, self.in_channels)
+        x = as_window(x, self.window, self.in_channels)
         if x.shape[3:] != (self.size, self.size):
             raise ValueError(f"this vggsnn was built for size {self.size}, got {list(x.shape[3:])}; build it with size=")
         for stage in self.stages:

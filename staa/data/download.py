@@ -1,0 +1,98 @@
+"""Archives of data sets: fetched with resume, checked against their published md5, unpacked."""
+
+import http.client
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+CHUNK = 1 << 20
+Tell = Callable[[str, int, int | None], None]
+"""tell(name, bytes there, bytes in all where they are known)"""
+
+
+@dataclass(frozen=True)
+class Archive:
+    name: str
+    md5: str
+    urls: tuple[str, ...]
+    """tried in turn"""
+    page: str
+    """where a person finds it"""
+
+
+def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
+    """The archive in the folder, downloaded where it is not there. What has arrived waits in NAME.part and is gone on with.
+
+    Raises ValueError, saying what to do by hand, where no address answers or what arrived is not the published archive.
+    """
+    path = folder / archive.name
+    if path.is_file():
+        if _md5(path) != archive.md5:
+            raise ValueError(f"{path} is not the published archive (md5 {archive.md5}): remove it, then try again")
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part, problems = folder / f"{archive.name}.part", []
+    for url in archive.urls:
+        try:
+            _download(url, part, lambda there, of: tell(archive.name, there, of))
+        except (URLError, OSError, http.client.HTTPException) as error:
+            problems.append(f"{url}: {error}")
+            continue
+        if _md5(part) == archive.md5:
+            part.replace(path)
+            return path
+        problems.append(f"{url}: what it sends is not the published archive")
+        part.unlink()
+    raise ValueError(
+        f"could not download {archive.name} ({'; '.join(problems)}). By hand: get it from {archive.page}, put it at {path} "
+        f"(md5 {archive.md5}) and run this again"
+    )
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Extract a .zip or .tar.gz: its files and folders appear whole, what is there stays. Raises ValueError on a bad one."""
+    from torchvision.datasets.utils import extract_archive
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as at:
+        try:
+            extract_archive(str(path), at)
+        except OSError:  # such as a full disk
+            raise
+        except Exception as error:  # zipfile, tarfile, zlib and lzma each have their own
+            raise ValueError(f"{path} can't be unpacked: {error}; remove it and download it again") from error
+        for entry in Path(at).iterdir():
+            if not (folder / entry.name).exists():
+                entry.rename(folder / entry.name)
+
+
+def _download(url: str, part: Path, tell: Callable[[int, int | None], None]) -> None:
+    """Append to the part what it lacks. A server that can't go on from there sends all of it again."""
+    there = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "staa"} | ({"Range": f"bytes={there}-"} if there else {})
+    try:
+        answer = urlopen(Request(url, headers=headers), timeout=60)
+    except HTTPError as error:
+        if error.code == 416 and there:  # nothing is missing
+            return
+        raise
+    if answer.status not in (200, 206):  # some hosts ask whether one is a robot, with 202
+        raise OSError(f"it answered {answer.status} {answer.reason}")
+    with answer, part.open("ab" if answer.status == 206 else "wb") as out:
+        there = out.tell()
+        length = answer.headers.get("Content-Length")
+        of = there + int(length) if length else None
+        while chunk := answer.read(CHUNK):
+            out.write(chunk)
+            there += len(chunk)
+            tell(there, of)
+    if of is not None and there < of:
+        raise OSError(f"the connection broke after {there} of {of} bytes; run this again to go on")
+
+
+def _md5(path: Path) -> str:
+    from torchvision.datasets.utils import calculate_md5
+
+    return calculate_md5(str(path))

@@ -1,0 +1,116 @@
+"""Recordings on disk, binned once and kept as frames beside them."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from staa.data.binning import borders_of, count
+from staa.data.recordings import Events, read_events
+
+Frames = Literal["number", "time", "window"]
+
+CACHE_VERSION = 1  # of how recordings are read and binned
+
+
+class EventFiles:
+    """Recordings on disk as counts [N, T, 2, size, size], uint8 where they fit, else int32.
+
+    recordings: paths, "PATH#START-END" being the events of a file from START to before END, in µs.
+    by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
+    shorter one ends in empty frames. sensor: (height, width) of recordings that don't say it, and what the others must have.
+    size: None keeps the sensor's, which must be square.
+
+    What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
+    under root, length and time of the file). A file is written whole or not at all, so processes may share the folder.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[str],
+        *,
+        root: Path,
+        cache: Path,
+        steps: int,
+        by: Frames = "number",
+        window: int | None = None,
+        size: int | None = None,
+        sensor: tuple[int, int] | None = None,
+    ):
+        self.recordings, self.root, self.cache = list(recordings), root, cache
+        self.steps, self.by, self.window, self.size, self.sensor = steps, by, window, size, sensor
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The chosen recordings' frames. Raises ValueError naming one that can't be read."""
+        return torch.from_numpy(np.stack([self.frames(self.recordings[i]) for i in chosen.tolist()]))
+
+    def frames(self, recording: str) -> np.ndarray:
+        """Counts [T, 2, size, size] of one recording, from the cache where they are there."""
+        file = self.cache / f"{self._key(recording)}.npy"
+        try:
+            return np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # not there, or not whole
+            frames = self._bin(recording)
+        handle, name = tempfile.mkstemp(dir=self.cache)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                np.save(out, frames)
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return frames
+
+    def _bin(self, recording: str) -> np.ndarray:
+        path, interval = _interval(recording)
+        events = read_events(Path(path), self.sensor) if interval is None else _read_again(path, self.sensor)
+        try:
+            if interval is not None:
+                inside = slice(*np.searchsorted(events.t, interval))
+                events = Events(events.t[inside], events.x[inside], events.y[inside], events.p[inside], events.sensor)
+            if self.by == "window":
+                borders = borders_of(events, None, window=self.window)[: self.steps + 1]
+                borders = np.pad(borders, (0, self.steps + 1 - len(borders)), mode="edge")
+            else:
+                borders = borders_of(events, self.steps, by=self.by)
+            frames = count(events, borders, size=self._size(events))
+        except ValueError as error:
+            raise ValueError(f"{recording}: {error}") from error
+        return frames.astype(np.uint8) if frames.max() < 256 else frames
+
+    def _size(self, events: Events) -> tuple[int, int] | None:
+        if self.size is not None:
+            return self.size, self.size
+        if events.sensor is not None and events.sensor[0] != events.sensor[1]:
+            raise ValueError(f"frames are square and the sensor is {events.sensor}: give the frames' size, --data.size")
+        return None
+
+    def _key(self, recording: str) -> str:
+        about = os.stat(_interval(recording)[0])
+        which = [os.path.relpath(recording, self.root), about.st_size, about.st_mtime_ns]
+        how = [CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor]
+        return hashlib.sha256(json.dumps([which, how]).encode(errors="surrogateescape")).hexdigest()[:40]
+
+
+def _interval(recording: str) -> tuple[str, tuple[int, int] | None]:
+    """(path, (start, end)) of "path#start-end"."""
+    found = re.fullmatch(r"(.*)#(\d+)-(\d+)", recording, re.DOTALL)
+    return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
+
+
+@lru_cache(1)
+def _read_again(path: str, sensor: tuple[int, int] | None) -> Events:
+    """A file of several recordings, which follow one another."""
+    return read_events(Path(path), sensor)

@@ -1,0 +1,74 @@
+"""A trained network on a recording as it comes: windows of events in, a running prediction out."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from staa.build import choose_device, load
+from staa.data import read_events
+from staa.data.binning import by_window, count, scaled
+from staa.data.events import SENSORS, parse_sensor
+from staa.runfolder import read_environment, read_recipe
+from staa.streaming import stream
+
+
+def stream_run(
+    run_folder: Path,
+    recording: Path,
+    *,
+    window: float | None = None,
+    sensor: str | None = None,
+    weights: Literal["last", "best"] = "last",
+    device: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Feed a run's model a recording in windows of `window` ms (None: the recipe's), yielding a "step" for each.
+
+    A step says: step, from 1; end, seconds of the recording seen; events in the window; prediction, class and its
+    probability by the mean over time of the logits so far; seconds it took from events to prediction. A model built for T
+    steps ends after T windows, with "full" and how many are left.
+
+    Raises ValueError for a run on images or on frames that a stream can't have, what `read_events`, `load` and
+    `staa.stream` raise.
+    """
+    recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
+    data = recipe.data
+    if about["channels"] != 2:
+        raise ValueError(f"{run_folder} was trained on {about['channels']} channels: events come in 2, OFF and ON")
+    if data.values == "normalised":
+        raise ValueError(f"{run_folder} was trained on counts as a share of the recording's largest, which a stream can't know")
+    if window is None and data.frames != "window":
+        raise ValueError(
+            f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
+            f"window has with --window, or train with --data.frames window"
+        )
+    microseconds = round((window or data.window or 0) * 1000)
+    if microseconds < 1:
+        raise ValueError(f"a window has at least a microsecond, got {window} ms")
+    events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
+    chosen = choose_device(device)
+    model = load(run_folder, weights=weights).to(chosen)
+    borders = by_window(events.t, microseconds)
+    names = about.get("names") or [str(c) for c in range(about["classes"])]
+    total, state = torch.zeros(about["classes"], device=chosen), None
+    for step in range(1, len(borders)):
+        if recipe.model.steps is not None and step > recipe.model.steps:
+            yield {"event": "full", "steps": recipe.model.steps, "left": len(borders) - step}
+            return
+        began = time.perf_counter()
+        counts = count(events, borders[step - 1 : step + 1], size=(about["size"], about["size"])).astype(np.float32)
+        logits, state = stream(model, torch.from_numpy(scaled(counts, data.values))[:, None].to(chosen), state)
+        total += logits[0, 0]
+        probability, prediction = (total / step).softmax(0).max(0)
+        yield {
+            "event": "step",
+            "step": step,
+            "end": step * microseconds / 1e6,
+            "events": int(borders[step] - borders[step - 1]),
+            "prediction": names[int(prediction)],
+            "probability": float(probability),
+            "seconds": time.perf_counter() - began,
+        }

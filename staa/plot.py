@@ -1,0 +1,59 @@
+"""Pictures. matplotlib is imported when the first one is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+
+from staa.data.binning import borders_of, count
+from staa.data.recordings import Events
+
+FRAMES = 8
+BINS = 100  # of the curve of event rates
+POINTS = 4000  # of the scatter
+COLOURS = {"OFF": (0.13, 0.35, 0.75), "ON": (0.85, 0.25, 0.1)}
+
+
+def draw_recording(events: Events, path: Path, title: str = "") -> None:
+    """Draw a recording to a PNG: frames of equal duration, the rate of ON and OFF events, and events in space and time.
+
+    Raises ValueError where the sensor is not known, or there are no events.
+    """
+    frames = count(events, borders_of(events, FRAMES, by="time"))
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    seconds = (events.t - events.t[0]) / 1e6
+    figure = plt.figure(figsize=(14, 7), layout="constrained")
+    grid = figure.add_gridspec(2, FRAMES, height_ratios=(1, 1.6))
+    full = max(np.quantile(frames[frames > 0], 0.95), 1)  # brightest colour; a hot pixel would else hide the rest
+    edges = np.linspace(0, float(seconds[-1]) or 1e-6, FRAMES + 1)
+    for k, frame in enumerate(frames):
+        axis = figure.add_subplot(grid[0, k])
+        share = np.clip(frame / full, 0, 1)[..., None]
+        off, on = (share[p] * (1 - np.array(COLOURS[name])) for p, name in enumerate(("OFF", "ON")))
+        axis.imshow(np.clip(1 - off - on, 0, 1), interpolation="nearest")
+        axis.set_title(f"{edges[k]:.3g}–{edges[k + 1]:.3g} s\n{int(frame.sum()):,} events", fontsize=8)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axis = figure.add_subplot(grid[1, : FRAMES // 2])
+    bins = np.linspace(0, edges[-1], BINS + 1)
+    for p, name in enumerate(("OFF", "ON")):
+        rate = np.histogram(seconds[events.p == p], bins)[0] / np.diff(bins)
+        axis.plot((bins[1:] + bins[:-1]) / 2, rate, color=COLOURS[name], label=f"{name}: {int((events.p == p).sum()):,} events")
+    axis.set(xlabel="time [s]", ylabel="events per second")
+    axis.legend()
+    space = figure.add_subplot(grid[1, FRAMES // 2 :], projection="3d")
+    some = np.linspace(0, len(seconds) - 1, min(POINTS, len(seconds))).astype(np.int64)
+    colours = np.array([COLOURS["OFF"], COLOURS["ON"]])[events.p[some]]
+    space.scatter(seconds[some], events.x[some], events.y[some], s=1.5, c=colours, depthshade=False)  # type: ignore[arg-type]
+    space.set(xlabel="time [s]", ylabel="x", zlabel="y")
+    space.invert_zaxis()  # type: ignore[attr-defined]
+    height, width = events.sensor or (0, 0)
+    shown = "" if len(some) == len(seconds) else f"; {len(some):,} of them at the lower right"
+    figure.suptitle(
+        f"{title}  {len(seconds):,} events on {height} × {width} in {seconds[-1]:.3g} s{shown}".strip(), fontsize=10
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
