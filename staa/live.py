@@ -45,9 +45,10 @@ def stream_run(
             f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
             f"window has with --window, or train with --data.frames window"
         )
-    microseconds = round((window or data.window or 0) * 1000)
-    if microseconds < 1:
-        raise ValueError(f"a window has at least a microsecond, got {window} ms")
+    window = data.window if window is None else window
+    if window is None or not 1e-3 <= window <= 1e9:
+        raise ValueError(f"a window is from 0.001 to a billion ms, got {window} ms")
+    microseconds = round(window * 1000)
     events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
     chosen = choose_device(device)
     model = load(run_folder, weights=weights).to(chosen)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from staa.data import recordings
 from staa.data.recordings import READERS, Events, read_events
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*a part of an event and left out")
 SAMPLES = os.environ.get("STAA_EVENT_SAMPLES")
 EVENTS = [(1000, 3, 5, 1), (1000, 0, 0, 0), (1007, 127, 1, 1), (5096, 64, 126, 0), (90_000, 12, 127, 1)]  # t, x, y, p
 
@@ -202,9 +203,8 @@ def test_real_samples_have_the_events_they_are_known_to_have(name, count, last, 
 def test_the_aedat_2_sample_has_four_events_and_six_stray_bytes(tmp_path):
     """Its header is a real one of jAER; its data are 36 dollar signs and a line's end."""
     data = (Path(SAMPLES) / "aedatrs_header_test_128.aedat_test").read_bytes()
-    with pytest.raises(ValueError, match="truncated: 38 bytes hold no whole number of events of 8 bytes"):
-        read_events(write(tmp_path / "x.aedat", data))
-    events = check(read_events(write(tmp_path / "x.aedat", data[:-6])))
+    with pytest.warns(UserWarning, match="the last 6 bytes are a part of an event and left out"):
+        events = check(read_events(write(tmp_path / "x.aedat", data)))
     assert rows(events) == [(0x24242424, 127 - 0x24, 127 - 0x12, 1)] * 4
     assert events.sensor == (128, 128)
 
@@ -571,7 +571,6 @@ def test_files_that_are_not_there_and_folders_are_errors_of_the_system(ending, t
         ("aedat", b"#!AER-DAT1.0\r\n", "expected a first line .*found b'#!AER-DAT1.0'"),
         ("aedat", b"#!AER-DAT3.0\r\n", "expected a first line .*found b'#!AER-DAT3.0'"),
         ("aedat", AEDAT2_HEADER, "holds no events"),
-        ("aedat", FILES["2.aedat"][:-4], "truncated: 36 bytes hold no whole number of events of 8 bytes"),
         ("aedat", AEDAT3_HEADER, "holds no events"),
         ("aedat", AEDAT3_HEADER[:-4], "the header has no last line '#!END-HEADER'"),
         ("aedat", AEDAT3_HEADER.replace(b"RAW", b"Serial-TS"), "found format Serial-TS, 1 sources: convert it"),
@@ -636,6 +635,11 @@ def test_files_that_are_not_there_and_folders_are_errors_of_the_system(ending, t
 def test_errors_name_the_file_and_the_problem(ending, data, problem, tmp_path):
     with pytest.raises(ValueError, match=rf"^{tmp_path}/r\.{ending}: .*{problem}"):
         read_events(write(tmp_path / f"r.{ending}", data))
+
+
+def test_a_part_of_an_event_at_the_end_of_aedat_2_is_left_out(tmp_path):
+    with pytest.warns(UserWarning, match=r"r.aedat: the last 4 bytes are a part of an event and left out"):
+        assert rows(read_events(write(tmp_path / "r.aedat", aedat2_file(EVENTS)[:-4]))) == EVENTS[:-1]
 
 
 @pytest.mark.parametrize("name", FILES)

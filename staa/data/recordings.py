@@ -7,6 +7,7 @@ import io
 import math
 import re
 import struct
+import warnings
 import zipfile
 from itertools import chain
 from pathlib import Path
@@ -47,14 +48,17 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
 
         .bin     N-MNIST, N-Caltech101                 .aedat4  iniVation's DV (pip install staa-snn[events])
         .dat     Prophesee DAT: N-CARS                 .raw     Prophesee EVT 2.0, EVT 3.0
-        .aedat   AEDAT 2.0 of a DVS128: CIFAR10-DVS    .npz     arrays t, x, y, p, or one structured array
-                 AEDAT 3.1: DVS128 Gesture             .npy     structured, or tonic's [n, 4] of x, y, p, t
+        .aedat   AEDAT 2.0 of a DVS128: CIFAR10-DVS    .npz     arrays t (µs), x, y, p, or one structured array
+                 AEDAT 3.1: DVS128 Gesture             .npy     structured (t in µs), or plain [n, 4]: x, y, p, t in ms
+
+    The plain [n, 4] is tonic's download of DVS128 Gesture, whose times are in milliseconds.
 
     sensor: (height, width), needed where the file doesn't say; where it does, they must be the same.
 
     Raises ValueError naming the file: unknown ending, truncated or no such format, no events, events outside the sensor,
     another sensor than the given one, time that runs backwards, polarities other than {0, 1} or {-1, 1}; OSError for
-    one that can't be read; ImportError where the package for .aedat4 is missing.
+    one that can't be read; ImportError where the package for .aedat4 is missing. A part of an event at the end of an
+    AEDAT 2.0 is left out with a warning.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
@@ -233,7 +237,10 @@ def _aedat2(path: Path) -> Events:
     header = AEDAT2_HEADER.match(data)
     start = header.end() if header else 0
     chip = _said(data[:start].decode("latin-1"), r"^# *AEChip: *(\S+)").rpartition(".")[2]
-    address, t = _records(data, start, np.dtype((">u4", 2))).astype(np.uint32).T
+    rest = (len(data) - start) % 8
+    if rest:  # recorders are stopped at any byte, and nothing in the file says how long it should be
+        warnings.warn(f"{path}: the last {rest} bytes are a part of an event and left out", stacklevel=2)
+    address, t = _records(data[: len(data) - rest], start, np.dtype((">u4", 2))).astype(np.uint32).T
     pixel = address & 0x80008000 == 0
     address, t = address[pixel], t[pixel]
     if not chip.startswith("DVS128") and (chip or (address >> 16).any()):
