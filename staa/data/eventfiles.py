@@ -110,7 +110,7 @@ def _interval(recording: str) -> tuple[str, tuple[int, int] | None]:
     return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
 
 
-@lru_cache(1)
+@lru_cache(4)  # some threads read at once
 def _read_again(path: str, sensor: tuple[int, int] | None) -> Events:
     """A file of several recordings, which follow one another."""
     return read_events(Path(path), sensor)

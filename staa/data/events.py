@@ -145,15 +145,15 @@ def cifar10dvs(
     frames: Frames = "number",
     window: float | None = None,
     values: Values = "sum",
-    split: str | None = "first-90",
+    split: str | None = None,
     corrupt: Corrupt = "refuse",
 ) -> Source:
     """CIFAR10-DVS (Li et al. 2017): root/CIFAR10DVS/CLASS/*.aedat4 (tonic) or *.aedat (the authors'), 128 × 128, 1000 a class.
 
-    There is no official split. split: "first-90", the first nine tenths of each class to train, in the order of the number in
-    the file's name, as most papers have it (they leave the order to the file system); "stratified", a tenth of each class to
-    test, chosen by a hash; "train-val-test", tenths for validation and test by a hash, which data.validation must say
-    too (0.1); or "fold-1-of-5" and so on. The other arguments are those of `event_folder`.
+    There is no official split. split: "first-90" (None), the first nine tenths of each class to train, in the order of the
+    number in the file's name, as most papers have it (they leave the order to the file system); "stratified", a tenth of each
+    class to test, chosen by a hash; "train-val-test", tenths for validation and test by a hash, which data.validation must
+    say too (0.1); or "fold-1-of-5" and so on. The other arguments are those of `event_folder`.
     """
     folder = root / "CIFAR10DVS"
     found = _class_files(folder, CIFAR_CLASSES, (".aedat4", ".aedat"), "cifar10dvs", root)
@@ -250,7 +250,9 @@ def _files(
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
     if (frames == "window") != (window is not None):
         raise ValueError(f'data.window goes with data.frames "window" and is needed there; got {frames!r} and {window}')
-    cache = Path(os.environ.get("STAA_FRAMES", folder / CACHE))
+    cache = folder / CACHE
+    if "STAA_FRAMES" in os.environ:
+        cache = Path(os.environ["STAA_FRAMES"]) / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return partial(
         EventFiles,
         root=folder,
@@ -315,7 +317,8 @@ def _named_split(found: Labelled, split: str, validation: float, root: Path) -> 
             for c, f in found.items()
         }
         test = {c: sorted(files[k::n]) for c, files in order.items()}
-        train = {c: [f for f in files if f not in set(test[c])] for c, files in found.items()}
+        out = {f for files in test.values() for f in files}
+        train = {c: [f for f in files if f not in out] for c, files in found.items()}
     elif split == "first-90":
         tenth = {c: len(files) * 9 // 10 for c, files in found.items()}
         train, test = ({c: f[: tenth[c]] for c, f in found.items()}, {c: f[tenth[c] :] for c, f in found.items()})
@@ -390,6 +393,7 @@ def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[s
             return str(error).removeprefix(f"{recording}: ")
         return None
 
+    recordings = sorted(recordings)  # those of one file follow one another
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         return {r: p for r, p in zip(recordings, pool.map(problem, recordings), strict=True) if p is not None}
