@@ -128,7 +128,7 @@ class ShowOptions:
     file: tyro.conf.Positional[Path]
     """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
     out: Path | None = None
-    """PNG to write; None: beside the recording's name, here."""
+    """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
     debug: bool = False
@@ -414,6 +414,8 @@ def data(args: list[str]) -> int:
 def _show(args: list[str]) -> int:
     options = _parse(ShowOptions, args, "staa data show")
     path = options.out or Path(f"{options.file.stem}.png")
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"--out is a PNG to write, such as {path.stem or 'picture'}.png; got {path}")
     events = read_events(options.file, parse_sensor(options.sensor))
     if events.sensor is None:
         height, width = int(events.y.max()) + 1, int(events.x.max()) + 1

@@ -207,7 +207,11 @@ class Recipe:
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
             _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
         _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
-        _require(None in (data.steps, model.steps), "data.steps goes with --model.steps None alone", data.steps)
+        _require(
+            None in (data.steps, model.steps),
+            "data.steps goes with --model.steps None alone: add --data.steps None",
+            data.steps,
+        )
         _require(math.isfinite(loss.tet_level), "loss.tet_level is finite", loss.tet_level)
         _require(0 <= augment.magnitude <= 30, "augment.magnitude is from 0 to 30", augment.magnitude)
         _require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)

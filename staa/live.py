@@ -1,4 +1,4 @@
-"""A trained network on a recording as it comes: windows of events in, a running prediction out."""
+"""A trained network on a recording as if it came from the camera: windows of events in, a running prediction out."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from staa.data import read_events
 from staa.data.binning import by_window, count, scaled
 from staa.data.events import SENSORS, parse_sensor
 from staa.runfolder import read_environment, read_recipe
-from staa.streaming import stream
+from staa.streaming import check_causal, stream
 
 
 def stream_run(
@@ -50,8 +50,18 @@ def stream_run(
         raise ValueError(f"a window is from 0.001 to a billion ms, got {window} ms")
     microseconds = round(window * 1000)
     events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
+    side = about["size"]
+    if events.sensor is None:
+        raise ValueError(f"{recording} doesn't say its sensor: say it with --sensor HEIGHTxWIDTH")
+    if data.size is None and events.sensor != (side, side):
+        there = f"{events.sensor[0]} × {events.sensor[1]}"
+        raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
     chosen = choose_device(device)
     model = load(run_folder, weights=weights).to(chosen)
+    try:
+        check_causal(model)
+    except ValueError as error:
+        raise ValueError(f"{error} (--model.attention staa-causal, or --model.steps None)") from error
     borders = by_window(events.t, microseconds)
     names = about.get("names") or [str(c) for c in range(about["classes"])]
     total, state = torch.zeros(about["classes"], device=chosen), None
@@ -60,7 +70,7 @@ def stream_run(
             yield {"event": "full", "steps": recipe.model.steps, "left": len(borders) - step}
             return
         began = time.perf_counter()
-        counts = count(events, borders[step - 1 : step + 1], size=(about["size"], about["size"])).astype(np.float32)
+        counts = count(events, borders[step - 1 : step + 1], size=(side, side)).astype(np.float32)
         logits, state = stream(model, torch.from_numpy(scaled(counts, data.values))[:, None].to(chosen), state)
         total += logits[0, 0]
         probability, prediction = (total / step).softmax(0).max(0)

@@ -28,7 +28,7 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     figure = plt.figure(figsize=(14, 7), layout="constrained")
     grid = figure.add_gridspec(2, FRAMES, height_ratios=(1, 1.6))
     full = max(np.quantile(frames[frames > 0], 0.95), 1)  # brightest colour; a hot pixel would else hide the rest
-    edges = np.linspace(0, float(seconds[-1]) or 1e-6, FRAMES + 1)
+    edges = np.linspace(0, float(seconds[-1]) + 1e-6, FRAMES + 1)  # the last event's own microsecond too
     for k, frame in enumerate(frames):
         axis = figure.add_subplot(grid[0, k])
         share = np.clip(frame / full, 0, 1)[..., None]
@@ -42,18 +42,19 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     for p, name in enumerate(("OFF", "ON")):
         rate = np.histogram(seconds[events.p == p], bins)[0] / np.diff(bins)
         axis.plot((bins[1:] + bins[:-1]) / 2, rate, color=COLOURS[name], label=f"{name}: {int((events.p == p).sum()):,} events")
-    axis.set(xlabel="time [s]", ylabel="events per second")
+    axis.set(xlabel="time [s]", ylabel="events per second", ylim=(0, None))
     axis.legend()
     space = figure.add_subplot(grid[1, FRAMES // 2 :], projection="3d")
     some = np.linspace(0, len(seconds) - 1, min(POINTS, len(seconds))).astype(np.int64)
     colours = np.array([COLOURS["OFF"], COLOURS["ON"]])[events.p[some]]
     space.scatter(seconds[some], events.x[some], events.y[some], s=1.5, c=colours, depthshade=False)  # type: ignore[arg-type]
-    space.set(xlabel="time [s]", ylabel="x", zlabel="y")
+    space.set(xlabel="time [s]", ylabel="x", zlabel="y", xlim=(0, edges[-1]))
+    space.locator_params(nbins=5)
     space.invert_zaxis()  # type: ignore[attr-defined]
     height, width = events.sensor or (0, 0)
-    shown = "" if len(some) == len(seconds) else f"; {len(some):,} of them at the lower right"
-    figure.suptitle(
-        f"{title}  {len(seconds):,} events on {height} × {width} in {seconds[-1]:.3g} s{shown}".strip(), fontsize=10
-    )
-    figure.savefig(path, dpi=110)
+    about = [f"{title}  {len(seconds):,} events on {height} × {width} in {seconds[-1]:.3g} s".strip()]
+    about += ["frames: OFF blue, ON red, both black"]
+    about += [f"{len(some):,} of the events at the lower right"] if len(some) < len(seconds) else []
+    figure.suptitle("; ".join(about), fontsize=10)
+    figure.savefig(path, dpi=110, format="png")
     plt.close(figure)

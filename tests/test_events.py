@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from staa.build import build_source
 from staa.data import DATASETS, Events, cifar10dvs, dvsgesture, event_folder, nmnist, read_events, to_frames
 from staa.data import events as events_module
-from staa.data.binning import borders_of, by_number, by_time, by_window, count
+from staa.data.binning import UnsuitedError, borders_of, by_number, by_time, by_window, count
 from staa.data.download import Archive, fetch, unpack
 from staa.data.eventfiles import EventFiles
 from staa.recipes import RECIPES
@@ -183,6 +183,68 @@ def test_hot_pixels_need_more_than_a_byte(tmp_path):
     assert x.sum() == 6000
 
 
+def test_frames_of_very_long_recordings():
+    t = np.linspace(0, 2**61, 1000).astype(np.int64)
+    assert np.diff(by_time(t, 10)).tolist() == [100] * 10
+    assert np.diff(by_time(np.array([-(2**61), 2**61]), 3)).tolist() == [1, 0, 1]
+    assert by_window(t, 10**9, 4).tolist() == [0, 1, 1, 1, 1]
+    assert by_window(t, 2**60, 5).tolist() == [0, 500, 999, 1000, 1000, 1000]
+    with pytest.raises(UnsuitedError, match="make the window longer"):
+        by_window(t, 1)
+
+
+def test_frames_of_another_shape_are_not_believed(tmp_path):
+    write_nmnist(tmp_path / "0.bin", some_events())
+    files = files_of(tmp_path)
+    right = files.read(torch.tensor([0]))
+    (kept,) = (tmp_path / "cache").iterdir()
+    for wrong in (np.zeros((4, 2, 9, 8), np.uint8), np.zeros((4, 2, 34, 34)), np.zeros((3, 2, 34, 34), np.uint8)):
+        np.save(kept, wrong)
+        assert torch.equal(files.read(torch.tensor([0])), right)
+
+
+def test_a_cache_that_can_not_be_written_says_what_to_do(tmp_path, monkeypatch):
+    class_folder(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STAA_FRAMES", str(tmp_path / "file"))
+    with pytest.raises(OSError, match="set STAA_FRAMES to a folder that can be written"):
+        event_folder(root=tmp_path, validation=0.2, steps=4, sensor="34x34")
+    monkeypatch.setenv("STAA_FRAMES", str(tmp_path / "elsewhere"))
+    event_folder(root=tmp_path, validation=0.2, steps=4, sensor="34x34")
+    assert len(list((tmp_path / "elsewhere").glob("*/*.npy"))) == 20
+    assert not (tmp_path / ".staa-frames").exists()
+
+
+def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
+    class_folder(tmp_path)
+    for options, message in (
+        ({}, r"does not say the size of its sensor: .* --data.sensor HEIGHTxWIDTH$"),
+        ({"sensor": "34x34", "size": 64}, r"frames of 64 × 64 can't be made from a sensor of 34 × 34: only smaller ones can$"),
+        ({"sensor": "34x36"}, r"give the frames' size, --data.size$"),
+    ):
+        for corrupt in ("refuse", "skip"):
+            with pytest.raises(UnsuitedError, match=message):
+                event_folder(root=tmp_path, validation=0.2, steps=4, corrupt=corrupt, **options)
+    t, x, y, p, _ = some_events(sensor=(20, 20))
+    np.savez(tmp_path / "left" / "small.npz", t=t, x=x, y=y, p=p, sensor=(20, 20))
+    np.savez(tmp_path / "left" / "large.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
+    for f in tmp_path.glob("*/*.bin"):
+        f.rename(f.with_suffix(".off"))
+    np.savez(tmp_path / "right" / "a.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
+    np.savez(tmp_path / "right" / "b.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
+    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size, --data.size"):
+        event_folder(root=tmp_path, validation=0.0, steps=4)
+
+
+def test_what_can_not_be_opened_is_skipped_too(tmp_path):
+    class_folder(tmp_path)
+    (tmp_path / "left" / "link.bin").symlink_to(tmp_path / "nowhere")
+    folder = partial(event_folder, root=tmp_path, steps=4, sensor="34x34", validation=0.2)
+    with pytest.raises(ValueError, match=r"link.bin.*can't be opened"):
+        folder()
+    assert "link.bin" in folder(corrupt="skip").notes[0]
+
+
 def nmnist_set(root, per_class=10):
     for d in range(10):
         for i in range(per_class):
@@ -303,6 +365,21 @@ def test_dvsgesture_in_the_authors_files(tmp_path):
     (folder / "user24_led_labels.csv").write_text(GESTURE_CSV + "1,90000000,90000100\n")
     with pytest.raises(ValueError, match=r"user24_led.aedat#90000000-90000100.*0 events"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
+    for text, message in (
+        ("1,0,100000\n2,0,100000\n", "has the interval 0 to 100000 twice"),
+        ("1,0,100000,9\n", "has a row"),
+        ("", "has no rows"),
+    ):
+        (folder / "user24_led_labels.csv").write_text(GESTURE_CSV + text)
+        with pytest.raises(ValueError, match=f"user24_led_labels.csv {message}"):
+            dvsgesture(root=tmp_path, validation=0.0, steps=2)
+    (folder / "trials_to_test.txt").write_text("user01_led.aedat\n")
+    with pytest.raises(ValueError, match="both to train and to test"):
+        dvsgesture(root=tmp_path, validation=0.0, steps=2)
+    (folder / "trials_to_test.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="which files are in this part"):
+        dvsgesture(root=tmp_path, validation=0.0, steps=2)
+    (folder / "trials_to_test.txt").write_text("user24_led.aedat\n")
     (folder / "user24_led_labels.csv").unlink()
     with pytest.raises(FileNotFoundError, match="which says what"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
@@ -377,8 +454,9 @@ def server(tmp_path):
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self):
-            data = (tmp_path / self.path[1:]).read_bytes()
-            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            name, _, anew = self.path[1:].partition("?")
+            data = (tmp_path / name).read_bytes()
+            start = 0 if anew else int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
             asked.append(start)
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(data) - start))
@@ -419,6 +497,20 @@ def test_a_broken_download_goes_on_where_it_was(tmp_path, server):
         fetch(archive, tmp_path / "data")
     with pytest.raises(ValueError, match="can't be unpacked"):
         unpack(tmp_path / "data" / "set.zip", tmp_path / "data")
+
+
+def test_what_has_arrived_outlives_a_host_that_sends_something_else(tmp_path, server):
+    url, asked = server
+    (tmp_path / "set.zip").write_bytes(b"please log in" * 1000)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "set.zip.part").write_bytes(b"half of it")
+    asked += [0, 0]  # the server then sends all of a file
+
+    archive = Archive("set.zip", "0" * 32, (f"{url}/set.zip?anew",), "https://example.org")
+    with pytest.raises(ValueError, match="what it sends is not the published archive"):
+        fetch(archive, tmp_path / "data")
+    assert (tmp_path / "data" / "set.zip.part").read_bytes() == b"half of it"
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["set.zip.part"]
 
 
 def test_one_call_from_a_recording_to_frames(tmp_path):

@@ -676,7 +676,7 @@ def test_the_given_sensor_must_be_the_files_and_hold_the_events(name, tmp_path):
         ):
             read_events(path, (128, 127))
     for sensor in ((0, 5), (5,), (128, 128, 2)):
-        with pytest.raises(ValueError, match=r"a sensor is \(height, width\), both at least 1; found"):
+        with pytest.raises(ValueError, match=r"a sensor is \(height, width\), at most 32768 and both at least 1; found"):
             read_events(path, sensor)
 
 

@@ -7,6 +7,11 @@ import numpy as np
 from staa.data.recordings import Events
 
 Values = Literal["sum", "binary", "normalised"]
+LONGEST = (1 << 63) - 1  # of a time in µs
+
+
+class UnsuitedError(ValueError):
+    """A setting does not suit a recording that is whole."""
 
 
 def by_number(n: int, steps: int) -> np.ndarray:
@@ -16,17 +21,22 @@ def by_number(n: int, steps: int) -> np.ndarray:
 
 def by_time(t: np.ndarray, steps: int) -> np.ndarray:
     """The same for frames of equal duration: an event at t [µs] is in frame ⌊(t − t₀) · T / (t₁ − t₀ + 1)⌋, t₁ the last."""
-    span = int(t[-1]) - int(t[0]) + 1
-    begins = int(t[0]) + -(-np.arange(steps, dtype=np.int64) * span // steps)
+    whole, rest = divmod(int(t[-1]) - int(t[0]) + 1, steps)
+    k = np.arange(steps, dtype=np.int64)
+    begins = int(t[0]) + k * whole - (-k * rest // steps)  # ⌈k · span / T⌉, in numbers that can't overflow
     return np.append(np.searchsorted(t, begins), len(t))
 
 
-def by_window(t: np.ndarray, window: int) -> np.ndarray:
-    """The same for as many windows of `window` µs as it takes: an event at t is in frame ⌊(t − t₀) / window⌋."""
-    steps = (int(t[-1]) - int(t[0])) // window + 1
-    if steps > max(1_000_000, len(t)):
-        raise ValueError(f"{steps:,} windows of {window} µs for {len(t):,} events: make the window longer")
-    return np.append(np.searchsorted(t, int(t[0]) + np.arange(steps, dtype=np.int64) * window), len(t))
+def by_window(t: np.ndarray, window: int, steps: int | None = None) -> np.ndarray:
+    """The same for as many windows of `window` µs as it takes: an event at t is in frame ⌊(t − t₀) / window⌋.
+
+    steps: exactly so many, what comes later left out. Raises UnsuitedError for more than a million, and than events.
+    """
+    count = (int(t[-1]) - int(t[0])) // window + 1 if steps is None else steps
+    if count > max(1_000_000, len(t)):
+        raise UnsuitedError(f"{count:,} windows of {window} µs for {len(t):,} events: make the window longer")
+    ends = np.arange(1, count + 1, dtype=np.int64) * min(window, LONGEST // count)
+    return np.append(0, np.searchsorted(t - t[0], ends))
 
 
 def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -35,14 +45,16 @@ def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None =
     borders [T + 1]: frame k holds events borders[k] … borders[k + 1] − 1. size (h, w): pixel (y, x) of the sensor H × W is
     counted in (⌊y · h / H⌋, ⌊x · w / W⌋), so a smaller frame sums up areas of the sensor and conserves every event.
 
-    Raises ValueError where the sensor is not known, an event lies outside it, or the frame is larger than the sensor.
+    Raises UnsuitedError where the sensor is not known or smaller than the frame, ValueError for an event outside it.
     """
     if events.sensor is None:
-        raise ValueError("the recording does not say the size of its sensor: give it as (height, width)")
+        raise UnsuitedError(
+            "the recording does not say the size of its sensor: give it as (height, width), --data.sensor HEIGHTxWIDTH"
+        )
     height, width = events.sensor
     h, w = size or (height, width)
     if not (1 <= h <= height and 1 <= w <= width):
-        raise ValueError(f"frames of {h} × {w} can't be made from a sensor of {height} × {width}: only smaller ones can")
+        raise UnsuitedError(f"frames of {h} × {w} can't be made from a sensor of {height} × {width}: only smaller ones can")
     row, column = np.arange(height) * h // height * w, np.arange(width) * w // width
     frames = np.empty((len(borders) - 1, 2 * h * w), np.int32)
     for k in range(len(frames)):  # frame by frame it all stays in the cache
@@ -84,13 +96,12 @@ def to_frames(
 def borders_of(events: Events, steps: int | None, *, by: str = "number", window: int | None = None) -> np.ndarray:
     """`by_window` where a window is given, else `by_number` or `by_time`. Raises ValueError where frames would be empty."""
     n = len(events.t)
-    least = 1 if window is not None or by == "time" else steps or 1
     if (steps is not None and steps < 1) or (window is not None and window < 1):
         raise ValueError(f"steps and window must be at least 1, got {steps} and {window}")
-    if n < least:
+    if n < (steps or 1 if window is None and by == "number" else 1):
         raise ValueError(f"the recording has {n} events, too few for {steps or 1} frames")
     if window is not None:
-        return by_window(events.t, window)
+        return by_window(events.t, window, steps)
     return by_number(n, steps or 1) if by == "number" else by_time(events.t, steps or 1)
 
 

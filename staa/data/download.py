@@ -1,6 +1,7 @@
 """Archives of data sets: fetched with resume, checked against their published md5, unpacked."""
 
 import http.client
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,18 +35,20 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
             raise ValueError(f"{path} is not the published archive (md5 {archive.md5}): remove it, then try again")
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    part, problems = folder / f"{archive.name}.part", []
+    part, anew = folder / f"{archive.name}.part", folder / f"{archive.name}.part.{os.getpid()}"
+    problems = []
     for url in archive.urls:
         try:
-            _download(url, part, lambda there, of: tell(archive.name, there, of))
+            arrived = _download(url, part, anew, lambda there, of: tell(archive.name, there, of))
         except (URLError, OSError, http.client.HTTPException) as error:
             problems.append(f"{url}: {error}")
             continue
-        if _md5(part) == archive.md5:
-            part.replace(path)
+        if _md5(arrived) == archive.md5:
+            arrived.replace(path)
+            part.unlink(missing_ok=True)
             return path
         problems.append(f"{url}: what it sends is not the published archive")
-        part.unlink()
+        arrived.unlink()
     raise ValueError(
         f"could not download {archive.name} ({'; '.join(problems)}). By hand: get it from {archive.page}, put it at {path} "
         f"(md5 {archive.md5}) and run this again"
@@ -68,19 +71,20 @@ def unpack(path: Path, folder: Path) -> None:
                 entry.rename(folder / entry.name)
 
 
-def _download(url: str, part: Path, tell: Callable[[int, int | None], None]) -> None:
-    """Append to the part what it lacks. A server that can't go on from there sends all of it again."""
+def _download(url: str, part: Path, anew: Path, tell: Callable[[int, int | None], None]) -> Path:
+    """Append to the part what it lacks, or write to `anew` where a server sends all of it again; returns which of the two."""
     there = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "staa"} | ({"Range": f"bytes={there}-"} if there else {})
     try:
         answer = urlopen(Request(url, headers=headers), timeout=60)
     except HTTPError as error:
         if error.code == 416 and there:  # nothing is missing
-            return
+            return part
         raise
     if answer.status not in (200, 206):  # some hosts ask whether one is a robot, with 202
         raise OSError(f"it answered {answer.status} {answer.reason}")
-    with answer, part.open("ab" if answer.status == 206 else "wb") as out:
+    to = part if answer.status == 206 or not there else anew
+    with answer, to.open("ab" if answer.status == 206 else "wb") as out:
         there = out.tell()
         length = answer.headers.get("Content-Length")
         of = there + int(length) if length else None
@@ -89,7 +93,10 @@ def _download(url: str, part: Path, tell: Callable[[int, int | None], None]) -> 
             there += len(chunk)
             tell(there, of)
     if of is not None and there < of:
+        if to is anew:
+            anew.unlink()
         raise OSError(f"the connection broke after {there} of {of} bytes; run this again to go on")
+    return to
 
 
 def _md5(path: Path) -> str:

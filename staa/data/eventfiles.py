@@ -1,10 +1,11 @@
 """Recordings on disk, binned once and kept as frames beside them."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-import tempfile
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staa.data.binning import borders_of, count
+from staa.data.binning import UnsuitedError, borders_of, count
 from staa.data.recordings import Events, read_events
 
 Frames = Literal["number", "time", "window"]
@@ -52,49 +53,85 @@ class EventFiles:
     def __len__(self) -> int:
         return len(self.recordings)
 
+    def notes(self) -> list[str]:
+        """What the user should hear about these settings."""
+        if self.window is None:
+            return []
+        length = self.steps * self.window / 1000
+        return [
+            f"of a recording longer than {length:g} ms ({self.steps} windows) the rest is left out; a shorter one ends empty"
+        ]
+
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The chosen recordings' frames. Raises ValueError naming one that can't be read."""
-        return torch.from_numpy(np.stack([self.frames(self.recordings[i]) for i in chosen.tolist()]))
+        """The chosen recordings' frames. Raises ValueError naming one that can't be read, or whose frames have another size."""
+        found = {self.recordings[i]: self.frames(self.recordings[i]) for i in chosen.tolist()}
+        first = next(iter(found))
+        for recording, frames in found.items():
+            if frames.shape != found[first].shape:
+                here, there = (f"{f.shape[2]} × {f.shape[3]}" for f in (frames, found[first]))
+                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size, --data.size")
+        return torch.from_numpy(np.stack([found[self.recordings[i]] for i in chosen.tolist()]))
 
     def frames(self, recording: str) -> np.ndarray:
-        """Counts [T, 2, size, size] of one recording, from the cache where they are there."""
-        file = self.cache / f"{self._key(recording)}.npy"
+        """Counts [T, 2, size, size] of one recording, from the cache where they are there.
+
+        Raises ValueError naming a recording that can't be read, UnsuitedError where a setting doesn't suit it, OSError where
+        the cache can't be written.
+        """
         try:
-            return np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # not there, or not whole
+            file = self.cache / f"{self._key(recording)}.npy"
+            kept = self._kept(file)
+            if kept is not None:
+                return kept
             frames = self._bin(recording)
-        handle, name = tempfile.mkstemp(dir=self.cache)
+        except OSError as error:
+            raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
+        part = file.with_name(f".{file.stem}.{os.getpid()}.{threading.get_ident()}")
         try:
-            with os.fdopen(handle, "wb") as out:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as out:
                 np.save(out, frames)
-            os.replace(name, file)
-        except BaseException:
-            os.unlink(name)
-            raise
+            part.replace(file)
+        except OSError as error:
+            text = f"frames can't be kept in {self.cache} ({error.strerror}): set STAA_FRAMES to a folder that can be written"
+            raise OSError(text) from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
         return frames
+
+    def _kept(self, file: Path) -> np.ndarray | None:
+        """Frames from the cache; None where they are not there, not whole, or not such frames."""
+        try:
+            frames = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        fits = isinstance(frames, np.ndarray) and frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
+        size = self.size or (frames.shape[-1] if fits else 0)
+        return frames if fits and frames.shape[2:] == (size, size) else None
 
     def _bin(self, recording: str) -> np.ndarray:
         path, interval = _interval(recording)
-        events = read_events(Path(path), self.sensor) if interval is None else _read_again(path, self.sensor)
+        events = (
+            read_events(Path(path), self.sensor)
+            if interval is None
+            else _read_again(path, self.sensor, os.stat(path).st_mtime_ns)
+        )
         try:
             if interval is not None:
                 inside = slice(*np.searchsorted(events.t, interval))
                 events = Events(events.t[inside], events.x[inside], events.y[inside], events.p[inside], events.sensor)
-            if self.by == "window":
-                borders = borders_of(events, None, window=self.window)[: self.steps + 1]
-                borders = np.pad(borders, (0, self.steps + 1 - len(borders)), mode="edge")
-            else:
-                borders = borders_of(events, self.steps, by=self.by)
+            borders = borders_of(events, self.steps, by=self.by, window=self.window)
             frames = count(events, borders, size=self._size(events))
         except ValueError as error:
-            raise ValueError(f"{recording}: {error}") from error
+            raise type(error)(f"{recording}: {error}") from error
         return frames.astype(np.uint8) if frames.max() < 256 else frames
 
     def _size(self, events: Events) -> tuple[int, int] | None:
         if self.size is not None:
             return self.size, self.size
         if events.sensor is not None and events.sensor[0] != events.sensor[1]:
-            raise ValueError(f"frames are square and the sensor is {events.sensor}: give the frames' size, --data.size")
+            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames' size, --data.size")
         return None
 
     def _key(self, recording: str) -> str:
@@ -111,6 +148,6 @@ def _interval(recording: str) -> tuple[str, tuple[int, int] | None]:
 
 
 @lru_cache(4)  # some threads read at once
-def _read_again(path: str, sensor: tuple[int, int] | None) -> Events:
-    """A file of several recordings, which follow one another."""
+def _read_again(path: str, sensor: tuple[int, int] | None, modified: int) -> Events:
+    """A file of several recordings, which are binned one after the other."""
     return read_events(Path(path), sensor)

@@ -17,12 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from staa.data.binning import Values
+from staa.data.binning import UnsuitedError, Values
 from staa.data.digits import as_frames
 from staa.data.download import Archive, Tell, fetch, unpack
 from staa.data.eventfiles import EventFiles, Frames
-from staa.data.layout import Labelled, class_folders, digest, files_and_labels, readable, some
-from staa.data.recordings import READERS
+from staa.data.layout import TEST_SHARE, Labelled, class_folders, digest, files_and_labels, readable, some
+from staa.data.recordings import LARGEST_SENSOR, READERS
 from staa.data.source import Samples, Source, split_by_hash
 
 Corrupt = Literal["refuse", "skip", "unchecked"]
@@ -98,6 +98,7 @@ def event_folder(
         validation=0.0 if split else validation,
         corrupt=corrupt,
         problems=partial(_unreadable, files),
+        test_share=0.0 if split else TEST_SHARE,
     )
     if split is not None:
         if any((root / part).is_dir() for part in ("train", "val", "test")):
@@ -160,7 +161,7 @@ def cifar10dvs(
     endings = {Path(f).suffix for files in found.values() for f in files}
     if len(endings) > 1:
         raise ValueError(f"{folder} holds both .aedat and .aedat4 files, the same recordings twice: keep one kind")
-    parts = _named_split(found, split or "first-90", validation, folder)
+    parts = _named_split(found, split or "first-90", validation, folder, ("first-90", "stratified", "train-val-test"))
     odd = [f"{c} {len(files)}" for c, files in found.items() if len(files) != 1000]
     notes = [f"not 1000 recordings of every class: {some(odd)}"] if odd else []
     files = _files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["cifar10dvs"])
@@ -196,6 +197,11 @@ def dvsgesture(
             f"dvsgesture is not under {root}: expected {tonic / 'ibmGestureTrain'} or {original / 'trials_to_train.txt'}; "
             f"run 'staa data dvsgesture --data {root}' to download it, or point --data at it"
         )
+    twice = sorted(found["train"].keys() & found["test"].keys())
+    if twice:
+        raise ValueError(f"{some(twice)}: both to train and to test; a user belongs in one of the two lists")
+    count = sum(map(len, found.values()))
+    notes = [] if count == 1342 else [f"{count} of the 1,342 recordings are there"]
     if validation:
         users = sorted({_user(f) for f in found["train"]}, key=lambda u: hashlib.sha256(f"dvsgesture {u}".encode()).digest())
         chosen = set(users[: max(1, round(validation * len(users)))])
@@ -203,13 +209,13 @@ def dvsgesture(
         found["train"] = {f: c for f, c in found["train"].items() if _user(f) not in chosen}
     parts = {name: {c: sorted(f for f in part if part[f] == c) for c in GESTURES} for name, part in found.items()}
     files = _files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["dvsgesture"])
-    return _source(files, folder, parts, values, [], corrupt)
+    return _source(files, folder, parts, values, notes, corrupt)
 
 
 def _saved_trials(folder: Path) -> dict[str, str]:
     """recording -> class, of tonic's USER_LIGHT/CLASS.npy, classes numbered from 0."""
     found = {}
-    for path in sorted(folder.glob("user*/*.npy")):
+    for path in sorted(folder.glob("user*/[!.]*.npy")):
         if not (path.stem.isdecimal() and int(path.stem) < len(GESTURES)):
             raise ValueError(f"{path} is not named by its class, 0 to {len(GESTURES) - 1}")
         found[str(path)] = GESTURES[int(path.stem)]
@@ -220,22 +226,32 @@ def _saved_trials(folder: Path) -> dict[str, str]:
 
 def _original_trials(listing: Path) -> dict[str, str]:
     """recording -> class, of the authors' list of files and the table beside each: class (from 1), start and end in µs."""
-    found = {}
-    for name in listing.read_text().split():
+    if not listing.is_file():
+        raise FileNotFoundError(f"{listing} is missing, which says which files are in this part")
+    found: dict[str, str] = {}
+    for name in listing.read_text(errors="replace").split():
         table = listing.parent / f"{Path(name).stem}_labels.csv"
         if not table.is_file():
             raise FileNotFoundError(f"{table} is missing, which says what {listing.parent / name} holds")
-        with table.open(newline="") as rows:
-            for row in csv.DictReader(rows):
-                try:
-                    gesture, start, end = (int(row[key]) for key in ("class", "startTime_usec", "endTime_usec"))
-                    if not (1 <= gesture <= len(GESTURES) and 0 <= start < end):
-                        raise ValueError("class, start or end is impossible")
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"{table} has a row {dict(row)}: expected class (1 to 11), startTime_usec, endTime_usec"
-                    ) from error
-                found[f"{listing.parent / name}#{start}-{end}"] = GESTURES[gesture - 1]
+        try:
+            rows = list(csv.DictReader(table.read_text(errors="replace").splitlines()))
+        except csv.Error as error:
+            raise ValueError(f"{table} can't be read as a table: {error}") from error
+        if not rows:
+            raise ValueError(f"{table} has no rows: expected class (1 to 11), startTime_usec, endTime_usec")
+        for row in rows:
+            try:
+                gesture, start, end = (int(row[key]) for key in ("class", "startTime_usec", "endTime_usec"))
+                if len(row) != 3 or not (1 <= gesture <= len(GESTURES) and 0 <= start < end):
+                    raise ValueError("class, start or end is impossible")
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{table} has a row {dict(row)}: expected class (1 to 11), startTime_usec, endTime_usec"
+                ) from error
+            recording = f"{listing.parent / name}#{start}-{end}"
+            if recording in found:
+                raise ValueError(f"{table} has the interval {start} to {end} twice: keep one")
+            found[recording] = GESTURES[gesture - 1]
     return found
 
 
@@ -251,8 +267,8 @@ def _files(
     if (frames == "window") != (window is not None):
         raise ValueError(f'data.window goes with data.frames "window" and is needed there; got {frames!r} and {window}')
     cache = folder / CACHE
-    if "STAA_FRAMES" in os.environ:
-        cache = Path(os.environ["STAA_FRAMES"]) / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    if os.environ.get("STAA_FRAMES"):
+        cache = Path(os.environ["STAA_FRAMES"]).expanduser() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return partial(
         EventFiles,
         root=folder,
@@ -270,8 +286,8 @@ def parse_sensor(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not found or not int(found[1]) or not int(found[2]):
-        raise ValueError(f"the sensor is HEIGHTxWIDTH, such as 260x346; got {text!r}")
+    if not found or not all(1 <= int(side) <= LARGEST_SENSOR for side in found.groups()):
+        raise ValueError(f"the sensor is HEIGHTxWIDTH, such as 260x346, at most {LARGEST_SENSOR} each; got {text!r}")
     return int(found[1]), int(found[2])
 
 
@@ -279,7 +295,7 @@ def _class_files(folder: Path, names: Sequence[str], endings: tuple[str, ...], d
     """The recordings in folder/CLASS of a data set whose classes are known, in the order of the number in their names."""
     found = {}
     for c in names:
-        files = sorted(str(p) for p in (folder / c).glob("*") if p.suffix in endings)
+        files = sorted(str(p) for p in (folder / c).glob("[!.]*") if p.suffix in endings)
         if not files:
             raise FileNotFoundError(
                 f"{data_set} is not whole under {root}: no *{' or *'.join(endings)} in {folder / c}; run "
@@ -302,15 +318,20 @@ def _chosen(found: Labelled, share: float, salt: str, root: Path) -> tuple[Label
     names = list(found)
     files, labels = files_and_labels(found, names)
     keys = [os.path.relpath(f, root) for f in files]
-    chosen, others = split_by_hash(labels, round(share * len(files)), salt, names=keys)
+    chosen, others = split_by_hash(labels, max(round(share * len(files)), len(names)), salt, names=keys)
     pick = lambda indices: {c: [files[i] for i in indices[labels[indices] == k].tolist()] for k, c in enumerate(names)}  # noqa: E731
     return pick(others), pick(chosen)
 
 
-def _named_split(found: Labelled, split: str, validation: float, root: Path) -> dict[str, Labelled]:
-    """Parts by the name of a split; see `cifar10dvs`. Raises ValueError for an unknown one."""
+def _named_split(
+    found: Labelled, split: str, validation: float, root: Path, names: tuple[str, ...] = ()
+) -> dict[str, Labelled]:
+    """Parts by the name of a split: a fold, or one of names; see `cifar10dvs`. Raises ValueError for another one."""
     fold = re.fullmatch(r"fold-(\d{1,3})-of-(\d{1,3})", split)
-    if fold and 1 <= int(fold[1]) <= int(fold[2]) and int(fold[2]) >= 2:
+    if not (split in names or (fold and 1 <= int(fold[1]) <= int(fold[2]) and int(fold[2]) >= 2)):
+        known = ", ".join((*names, "fold-1-of-5 … fold-5-of-5 and other numbers of folds"))
+        raise ValueError(f"unknown split {split!r}; known: {known}")
+    if fold:
         k, n = int(fold[1]) - 1, int(fold[2])
         order = {
             c: sorted(f, key=lambda x: hashlib.sha256(f"fold {os.path.relpath(x, root)}".encode()).digest())
@@ -322,7 +343,7 @@ def _named_split(found: Labelled, split: str, validation: float, root: Path) -> 
     elif split == "first-90":
         tenth = {c: len(files) * 9 // 10 for c, files in found.items()}
         train, test = ({c: f[: tenth[c]] for c, f in found.items()}, {c: f[tenth[c] :] for c, f in found.items()})
-    elif split in ("stratified", "train-val-test"):
+    else:
         train, test = _chosen(found, 0.1, "test", root)
         if split == "train-val-test":
             if validation != 0.1:
@@ -330,9 +351,14 @@ def _named_split(found: Labelled, split: str, validation: float, root: Path) -> 
                     f"the split train-val-test holds out a tenth for validation; data.validation says {validation}"
                 )
             validation = 1 / 9  # of the other nine tenths
-    else:
-        raise ValueError(f"unknown split {split!r}; known: first-90, stratified, train-val-test, fold-1-of-5 and so on")
-    return _with_validation(train, validation, "validation", root) | {"test": test}
+    parts = _with_validation(train, validation, "validation", root) | {"test": test}
+    for name, part in parts.items():
+        empty = [c for c, files in part.items() if not files]
+        if empty:
+            raise ValueError(
+                f"the split {split} leaves class {some(empty)} without recordings in {name}: it needs more of them"
+            )
+    return parts
 
 
 def _source(
@@ -352,7 +378,6 @@ def _source(
         if not recordings:
             raise ValueError(f"no recording of {root} is left for {part}: give it more, or another split")
         reader = files(recordings)
-        reader.cache.mkdir(parents=True, exist_ok=True)
         frames = reader.frames(recordings[0])
         held = len(recordings) * frames.nbytes <= IN_MEMORY
         return Samples(reader.read(torch.arange(len(recordings))) if held else reader, labels)
@@ -369,7 +394,7 @@ def _source(
         prepare=partial(as_values, values=values),
         split=digest(root, parts),
         names=tuple(names),
-        notes=(*notes, *left_out),
+        notes=(*notes, *left_out, *files([]).notes()),
     )
 
 
@@ -384,11 +409,12 @@ def as_values(x: Tensor, values: Values) -> Tensor:
 def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[str]) -> dict[str, str]:
     """recording -> problem, of those that can't be read; the others' frames are kept."""
     reader = files(recordings)
-    reader.cache.mkdir(parents=True, exist_ok=True)
 
     def problem(recording: str) -> str | None:
         try:
             reader.frames(recording)
+        except UnsuitedError:  # so are the others: skipping this one would not help
+            raise
         except ValueError as error:
             return str(error).removeprefix(f"{recording}: ")
         return None

@@ -29,6 +29,7 @@ def class_folders(
     corrupt: Literal["refuse", "skip", "unchecked"],
     problems: Callable[[list[str]], dict[str, str]],
     val_is_test: bool = False,
+    test_share: float = TEST_SHARE,
     annotated: Callable[[Path], Labelled | None] = lambda _: None,
 ) -> tuple[dict[str, Labelled], list[str]]:
     """The files of "train", "test" and, where there is one, "val", by class; and what the user should hear about them.
@@ -38,8 +39,8 @@ def class_folders(
     Files (`what` they hold, for messages) may lie at any depth under their class; names starting with a dot, links to
     folders there, and files without one of the endings, are left out. Without test/, a tenth of the training files are
     the test set, and without val/ a share `validation` of the others is held out, both stratified and chosen by a hash of
-    their paths: neither depends on the other. val_is_test: val/ is the test set; test/ is not looked at. annotated: tells a
-    part's classes where they are written down.
+    their paths, at least as many files as classes: neither depends on the other. val_is_test: val/ is the test set; test/ is
+    not looked at. annotated: tells a part's classes where they are written down.
 
     problems: path -> problem, of those files that can't be read. They are refused, or skipped and counted; corrupt =
     "unchecked" does not look. Raises FileNotFoundError where there is no folder, ValueError for one without files or
@@ -64,7 +65,7 @@ def class_folders(
             lacking, alone = [c for c in train if c not in part], [c for c in part if c not in train]
             text = f"has no {what} of class {some(lacking)}" if lacking else f"has class {some(alone)}, which train/ lacks"
             raise ValueError(f"{name}/ of {root} {text}; it must have the same {len(names)} classes as train/")
-    for name, share in (("test", TEST_SHARE), ("val", validation)):
+    for name, share in (("test", test_share), ("val", validation)):
         if name not in parts and share:
             parts[name], train = _hold_out(train, share, name, root, what)
     return {"train": train, **parts}, notes + left_out
@@ -172,7 +173,7 @@ def _hold_out(train: Labelled, share: float, name: str, root: Path, what: str) -
     files = list(chain.from_iterable(train.values()))
     labels = torch.repeat_interleave(torch.tensor([len(f) for f in train.values()]))
     paths = [os.path.relpath(f, root) for f in files]
-    chosen, rest = split_by_hash(labels, round(share * len(files)), f"folder {name}", names=paths)
+    chosen, rest = split_by_hash(labels, max(round(share * len(files)), len(train)), f"folder {name}", names=paths)
     held_out, kept = (
         {c: [files[i] for i in indices[labels[indices] == k].tolist()] for k, c in enumerate(train)}
         for indices in (chosen, rest)

@@ -26,6 +26,7 @@ AEDAT3_PACKET = struct.Struct("<hhiiiiii")  # type, source, size, time's offset,
 SENSOR = ("height", "width", "sensor")
 COLUMNS = {"t": ("t", "ts", "timestamp"), "x": ("x",), "y": ("y",), "p": ("p", "polarity")}
 LARGEST = 1 << 62  # of a time in µs: differences still fit int64
+LARGEST_SENSOR = 1 << 15  # the formats' coordinates have 15 bits at most
 INFLATION = 200  # times a .npz may grow: a recording shrinks to a tenth in one, seldom to a fortieth
 SLICE = 1 << 16  # words of EVT 3.0 at a time
 NO_ROW, NO_BASE = 0x1000, 2  # EVT 3.0: no row of CD events, no VECT_BASE_X yet
@@ -76,8 +77,8 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
 def _checked(events: Events, given: Sensor | None) -> Events:
     t, x, y, p, own = events
     for size in (own, given):
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(f"a sensor is (height, width), both at least 1; found {size}")
+        if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SENSOR):
+            raise ValueError(f"a sensor is (height, width), at most {LARGEST_SENSOR} and both at least 1; found {size}")
     if own and given and tuple(own) != tuple(given):
         raise ValueError(f"wrong sensor size: the file says {_size(own)}, {_size(given)} was given; correct it or leave it out")
     if not len(t):
@@ -90,7 +91,7 @@ def _checked(events: Events, given: Sensor | None) -> Events:
             f"a fault of the recording, or another format than its ending says; sort or cut it and save it as .npz"
         )
     sensor = own or given
-    height, width = sensor or (1 << 31, 1 << 31)
+    height, width = sensor or (LARGEST_SENSOR, LARGEST_SENSOR)
     if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
         i = int(((x < 0) | (y < 0) | (x >= width) | (y >= height)).argmax())
         where = f"outside the sensor of {_size(sensor)}" if sensor else "at no pixel"
