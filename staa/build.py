@@ -161,7 +161,14 @@ def build_batches(
             events=a.events,
             cutout=a.cutout,
         )
-        mix = make_mix(classes=source.classes, mixup=a.mixup, cutmix=a.cutmix, probability=a.mix_probability)
+        mix = make_mix(
+            classes=source.classes,
+            mixup=a.mixup,
+            cutmix=a.cutmix,
+            probability=a.mix_probability,
+            whole_epochs=a.mix_epochs,
+            hard=a.mix_hard,
+        )
         slow = slow or one_by_one
     return Batches(
         samples,
@@ -303,7 +310,12 @@ def run(
         steps = recipe.epochs * len(training)
         steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
         optimizer = make_optimizer(
-            model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+            model,
+            name=optim.name,
+            lr=optim.lr,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
+            decay_all=optim.decay_all,
         )
         warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)

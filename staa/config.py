@@ -69,6 +69,10 @@ class Augment:
     """CutMix with λ ~ Beta(cutmix, cutmix); 0: none. With both, each batch takes one of the two."""
     mix_probability: float = 1.0
     """Share of the batches that are mixed."""
+    mix_epochs: bool = False
+    """Mix whole epochs, that share of them, not single batches."""
+    mix_hard: bool = False
+    """Give a mixed sample the label of its larger part alone, as DTA-SNN's code does."""
 
     def __post_init__(self) -> None:
         _check_types(self, "augment.")
@@ -129,7 +133,9 @@ class Optim:
     momentum: float = 0.9
     """Momentum (sgd)."""
     weight_decay: float = 0.0
-    """Weight decay of convolution and linear weights; never on norms, biases, decays, gains and position encodings."""
+    """Weight decay of convolution and linear weights; not on norms, biases, decays, gains and position encodings."""
+    decay_all: bool = False
+    """Weight decay on every parameter."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up, at most half of the run."""
     clip: float | None = None

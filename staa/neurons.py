@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from staa.ops import Surrogate, arctan, integrate, lif, rectangle
+from staa.ops import Surrogate, arctan, integrate, lif, rectangle, triangle
 from staa.ops.scan import Reset
 
 
@@ -199,4 +199,5 @@ NEURONS = {
     "parametric": ParametricLIF,
     "adaptive": AdaptiveLIF,
     "plain": partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle),  # STAA's plain twin
+    "dta": partial(LIF, decay=0.5, threshold=1.0, surrogate=triangle),  # DTA-SNN's, which fires above 1, not at it
 }

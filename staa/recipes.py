@@ -199,6 +199,45 @@ events_folder_vggsnn_staa = Recipe(
     batch_size=32,
 )
 
+
+def _dta(data: str) -> Recipe:
+    """DTA-SNN's CIFAR recipe at T = 6; the paper also has T = 2 and 4 (--model.steps)."""
+    return Recipe(
+        name=f"{data}-msresnet18-dta",
+        summary=f"MS-ResNet-18 with DTA on {data}, T = 6",
+        source="DTA-SNN (WACV 2025), after its official code",
+        expect="unmeasured; the paper's figure is not known to us",
+        data=Data(name=data, validation=0.0),
+        augment=Augment(shift=4, flip=True, cutmix=1.0, mix_probability=0.5, mix_epochs=True),
+        model=Model(name="ms_resnet18", steps=6, neuron="dta", attention="dta"),
+        optim=Optim(name="sgd", lr=0.1, min_lr=0.0, weight_decay=5e-5, decay_all=True),
+        epochs=250,
+        batch_size=64,
+    )
+
+
+cifar10dvs_msresnet18_dta = replace(
+    _dta("cifar10dvs"),
+    summary="MS-ResNet-18 with DTA on CIFAR10-DVS, 10 frames of 48 × 48",
+    data=Data(name="cifar10dvs", validation=0.0, size=48),
+    augment=Augment(flip=True, events="nda", mixup=0.5, mix_probability=0.5),
+    model=Model(name="ms_resnet18", steps=10, neuron="dta", attention="dta"),
+    optim=Optim(name="sgd", lr=0.05, min_lr=0.0),
+    epochs=1000,
+)
+
+imagenet_msresnet34_dta = replace(
+    _dta("imagenet"),
+    name="imagenet-msresnet34-dta",
+    summary="MS-ResNet-34 with DTA on ImageNet-1k at 224 × 224, T = 6",
+    data=Data(name="imagenet", validation=0.0, size=224, resize=256, corrupt="unchecked"),
+    augment=Augment(scale=0.08, flip=True),
+    model=Model(name="ms_resnet34", steps=6, neuron="dta", attention="dta"),
+    optim=Optim(name="sgd", lr=0.1, min_lr=0.0, weight_decay=1e-5, decay_all=True),
+    epochs=200,
+    batch_size=128,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -216,6 +255,10 @@ RECIPES = {
         folder_resnet18_staa,
         tiny_imagenet_resnet18_staa,
         imagenet_resnet34_staa,
+        _dta("cifar10"),
+        _dta("cifar100"),
+        cifar10dvs_msresnet18_dta,
+        imagenet_msresnet34_dta,
         *(_cifar(d, b, row) for d in ("cifar100", "cifar10") for b in ("resnet20", "resnet19") for row in ABLATION),
     )
 }

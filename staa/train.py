@@ -198,16 +198,22 @@ def train(
 
 
 def make_optimizer(
-    model: nn.Module, *, name: Literal["sgd", "adamw"], lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+    model: nn.Module,
+    *,
+    name: Literal["sgd", "adamw"],
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    decay_all: bool = False,
 ) -> Optimizer:
-    """SGD with momentum or AdamW; weight decay on convolution and linear weights alone.
+    """SGD with momentum or AdamW; weight decay on convolution and linear weights alone, or on all parameters.
 
     Those are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
     position encodings are left out.
     """
     decayed, free = [], []
     for key, p in model.named_parameters():
-        (decayed if p.ndim >= 2 and key.rpartition(".")[2] == "weight" else free).append(p)
+        (decayed if decay_all or (p.ndim >= 2 and key.rpartition(".")[2] == "weight") else free).append(p)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     if name == "sgd":
         return SGD(groups, lr=lr, momentum=momentum)

@@ -4,6 +4,7 @@ import contracts
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
 from staa.neurons import AdaptiveLIF
@@ -21,9 +22,24 @@ PARTS = {
 ALL = {**ATTENTIONS, **PARTS, "staa-any": lambda steps, channels: STAA(None, channels)}
 
 
+class OnSpikes(nn.Module):
+    """Attention on spikes, given those of a threshold at 0."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention, self.causal = attention, attention.causal
+
+    def forward(self, x):
+        return self.attention(x, (x > 0).to(x.dtype))
+
+
 @pytest.fixture(params=ALL)
 def make(request):
-    return ALL[request.param]
+    def made(steps, channels):
+        attention = ALL[request.param](steps, channels)
+        return OnSpikes(attention) if getattr(attention, "acts_on", None) == "spikes" else attention
+
+    return made
 
 
 def test_contracts(make):
@@ -40,14 +56,17 @@ def test_contracts(make):
 
 def test_only_full_step_attention_sees_the_future():
     causal = {name: make(STEPS, CHANNELS).causal for name, make in ALL.items()}
-    assert {name for name, c in causal.items() if not c} == {"staa", "gc-pe-sa", "step"}
+    assert {name for name, c in causal.items() if not c} == {
+        "staa", "gc-pe-sa", "step", "dta", "dta-txa", "dta-tna", "dta-ltca", "dta-gtca", "ta",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_affine_equals_forward(make, training):
+@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("dta")])
+def test_affine_equals_forward(name, training):
     """The folded form and the plain form, values and every gradient, with the same draws of dropout."""
     x = contracts.window(*SHAPE).requires_grad_()
-    module = contracts.randomised(make(STEPS, CHANNELS).double()).train(training)
+    module = contracts.randomised(ALL[name](STEPS, CHANNELS).double()).train(training)
     torch.manual_seed(1)
     plain = module(x)
     torch.manual_seed(1)

@@ -324,7 +324,7 @@ def test_mixup_by_hand(monkeypatch):
     x = torch.tensor([1.0, 10.0, 100.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
     mix = make_mix(classes=4, mixup=0.5)
     monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self, shape=(): torch.tensor([0.3]))
-    mixed, targets = mix(x, torch.tensor([0, 3, 1]), seeded())
+    mixed, targets = mix(x, torch.tensor([0, 3, 1]), seeded(), seeded())
     assert mixed[:, 0, 0, 0].tolist() == pytest.approx([0.3 + 70, 3 + 0.7, 30 + 7])
     expected = [[0.3, 0.7, 0, 0], [0.7, 0, 0, 0.3], [0, 0.3, 0, 0.7]]
     torch.testing.assert_close(targets, torch.tensor(expected))
@@ -335,7 +335,7 @@ def test_cutmix_by_area():
     x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8)
     shares = set()
     for seed in range(20):
-        mixed, targets = make_mix(classes=4, cutmix=1.0)(x, torch.arange(4), seeded(seed))
+        mixed, targets = make_mix(classes=4, cutmix=1.0)(x, torch.arange(4), seeded(seed), seeded())
         for n in range(4):
             own, other = (mixed[n] == n).float().mean(), (mixed[n] == (n - 1) % 4).float().mean()
             assert (own + other).item() == pytest.approx(1)
@@ -349,10 +349,10 @@ def test_cutmix_by_area():
 def test_all_frames_of_a_window_are_mixed_alike(kind):
     window = torch.rand(5, 4, 2, 8, 8)
     mix = make_mix(classes=4, **kind)
-    mixed, targets = mix(window, torch.arange(4), seeded(3))
+    mixed, targets = mix(window, torch.arange(4), seeded(3), seeded())
     assert mixed.shape == window.shape
     for t in range(5):
-        frame, same = mix(window[t], torch.arange(4), seeded(3))
+        frame, same = mix(window[t], torch.arange(4), seeded(3), seeded())
         assert torch.equal(mixed[t], frame)
         assert torch.equal(targets, same)
 
@@ -362,7 +362,7 @@ def test_a_share_of_the_batches_is_mixed_by_one_of_the_two():
     mix = make_mix(classes=4, mixup=1.0, cutmix=1.0, probability=0.5)
     kinds = {"plain": 0, "mixup": 0, "cutmix": 0}
     for seed in range(300):
-        mixed, targets = mix(x, y, seeded(seed))
+        mixed, targets = mix(x, y, seeded(seed), seeded())
         assert targets.dtype == torch.float32  # the targets' type does not depend on the draw
         torch.testing.assert_close(targets.sum(1), torch.ones(4))
         if torch.equal(mixed, x):
@@ -372,3 +372,20 @@ def test_a_share_of_the_batches_is_mixed_by_one_of_the_two():
     assert kinds["plain"] == pytest.approx(150, abs=40)  # some cut nothing out
     assert kinds["mixup"] == pytest.approx(75, abs=30)
     assert kinds["cutmix"] == pytest.approx(75, abs=30)
+
+
+def test_whole_epochs_are_mixed():
+    x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
+    mix = make_mix(classes=4, mixup=1.0, probability=0.5, whole_epochs=True)
+    mixed = [{bool((mix(x, y, seeded(k), seeded(epoch))[0] != x).any()) for k in range(5)} for epoch in range(60)]
+    assert all(len(kinds) == 1 for kinds in mixed)
+    assert sum(kinds == {True} for kinds in mixed) == pytest.approx(30, abs=15)
+
+
+def test_hard_labels_are_those_of_the_larger_part():
+    x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8)
+    for seed in range(20):
+        soft, hard = (
+            make_mix(classes=4, cutmix=1.0, hard=h)(x, torch.arange(4), seeded(seed), seeded())[1] for h in (False, True)
+        )
+        assert torch.equal(hard, torch.nn.functional.one_hot(soft.argmax(1), 4).float())

@@ -150,7 +150,7 @@ def test_workers_change_nothing(workers):
     samples = Samples(torch.randint(0, 255, (10, 3, 4, 4), dtype=torch.uint8), torch.arange(10))
 
     def make(workers, seed=1):
-        mix = lambda x, y, generator: (x + torch.rand((), generator=generator), y)  # noqa: E731
+        mix = lambda x, y, generator, _: (x + torch.rand((), generator=generator), y)  # noqa: E731
         augment = partial(random_noise, high=9)
         return Batches(samples, 3, prepare=lambda x: x.float(), augment=augment, mix=mix, seed=seed, workers=workers)
 
@@ -168,7 +168,7 @@ def test_what_workers_need_can_be_sent_to_them():
     """Where processes are spawned and not forked, as on macOS; prepare and mix, which may come from anywhere, stay here."""
     samples = Samples(torch.randint(0, 255, (10, 3, 16, 16), dtype=torch.uint8), torch.arange(10))
     augment = make_augment(shift=1, flip=True, policy="randaugment", jitter=0.1, cutout=4)
-    batches = Batches(samples, 4, prepare=lambda x: x, mix=lambda x, y, g: (x, y), augment=augment, seed=0, workers=1)
+    batches = Batches(samples, 4, prepare=lambda x: x, mix=lambda x, y, g, _: (x, y), augment=augment, seed=0, workers=1)
     plan = _Plan(batches, 2)
     sent = pickle.loads(pickle.dumps(plan))
     assert all(torch.equal(a, b) for k in range(2) for a, b in zip(plan[k], sent[k], strict=True))

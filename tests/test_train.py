@@ -389,6 +389,8 @@ def test_weight_decay_is_for_convolutions_and_linear_layers_alone():
         "4.step.squeeze.weight", "4.step.excite.weight",
     }  # fmt: skip
     assert {"3.decay", "3.gain", "4.position.encoding", "1.weight", "4.context.norm.weight"} <= free
+    everything = make_optimizer(model, name="sgd", lr=0.1, weight_decay=0.5, decay_all=True)
+    assert [len(group["params"]) for group in everything.param_groups] == [len(names), 0]
     with pytest.raises(ValueError, match='"sgd" or "adamw"'):
         make_optimizer(model, name="lamb", lr=1)
 

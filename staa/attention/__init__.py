@@ -2,7 +2,15 @@
 
 from functools import partial
 
+from staa.attention.dta import DTA, TNA, TXA
 from staa.attention.staa import STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
+from staa.attention.ta import TemporalAttention
+
+
+def squeeze_excite(steps: int | None, channels: int) -> ChannelGate:
+    """Squeeze-and-excite over channels at each step, for any number of them."""
+    return ChannelGate(channels)
+
 
 ATTENTIONS = {
     "staa": STAA,
@@ -10,6 +18,24 @@ ATTENTIONS = {
     "gc-pe": partial(STAA, step=None, dropout=0.0),
     "gc-pe-sa": partial(STAA, dropout=0.0),
     "staa-causal": partial(STAA, causal=True),
+    "dta": DTA,
+    "dta-txa": partial(DTA, merged=None),
+    "dta-tna": partial(DTA, crossed=None),
+    "dta-ltca": partial(DTA, crossed=None, merged=partial(TNA, gtca=False)),
+    "dta-gtca": partial(DTA, crossed=None, merged=partial(TNA, ltca=False)),
+    "ta": TemporalAttention,
+    "se": squeeze_excite,
 }
 
-__all__ = ["ATTENTIONS", "STAA", "ChannelGate", "GlobalContext", "PositionEncoding", "StepAttention"]
+__all__ = [
+    "ATTENTIONS",
+    "DTA",
+    "STAA",
+    "TNA",
+    "TXA",
+    "ChannelGate",
+    "GlobalContext",
+    "PositionEncoding",
+    "StepAttention",
+    "TemporalAttention",
+]

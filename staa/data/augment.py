@@ -60,13 +60,20 @@ def make_augment(
 
 
 def make_mix(
-    *, classes: int, mixup: float = 0.0, cutmix: float = 0.0, probability: float = 1.0
-) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None:
-    """mix(x, labels [N], CPU generator) -> (x, probabilities [N, classes]), or None where nothing is asked for.
+    *,
+    classes: int,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    probability: float = 1.0,
+    whole_epochs: bool = False,
+    hard: bool = False,
+) -> Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]] | None:
+    """mix(x, labels [N], the batch's CPU generator, the epoch's) -> (x, probabilities [N, classes]), or None for no mixing.
 
     x: images [N, C, H, W] or windows [T, N, C, H, W]. A share `probability` of the batches gets MixUp (Zhang et al. 2018)
     with λ ~ Beta(mixup, mixup), or CutMix (Yun et al. 2019) with Beta(cutmix, cutmix), one of the two at random where
-    both are positive, one λ for the batch; the others get their labels as probabilities.
+    both are positive, one λ for the batch; the others get their labels as probabilities. whole_epochs: the share is of the
+    epochs, each mixed from end to end or not at all. hard: a mixed sample has the label of its larger part alone.
     """
     if not (mixup or cutmix):
         return None
@@ -77,7 +84,8 @@ def make_mix(
         mixers.append(v2.MixUp(alpha=mixup, num_classes=classes))
     if cutmix:
         mixers.append(v2.CutMix(alpha=cutmix, num_classes=classes))
-    return partial(_mix, mixers=mixers, probability=probability, classes=classes)
+    options = {"probability": probability, "classes": classes, "whole_epochs": whole_epochs, "hard": hard}
+    return partial(_mix, mixers=mixers, **options)
 
 
 def random_crop(x: Tensor, generator: torch.Generator, *, padding: int, flip: bool = False) -> Tensor:
@@ -221,16 +229,19 @@ def _mix(
     x: Tensor,
     y: Tensor,
     generator: torch.Generator,
+    of_epoch: torch.Generator,
     *,
     mixers: Sequence[Transform],
     probability: float,
     classes: int,
+    whole_epochs: bool,
+    hard: bool,
 ) -> tuple[Tensor, Tensor]:
+    if torch.rand((), generator=of_epoch if whole_epochs else generator) >= probability:
+        return x, F.one_hot(y, classes).float()
     with drawing_from(generator):
-        if torch.rand(()) >= probability:
-            return x, F.one_hot(y, classes).float()
         mixer = mixers[int(torch.randint(len(mixers), ()))]
-        if x.ndim == 4:
-            return mixer(x, y)
-        mixed, targets = mixer(x.transpose(0, 1).flatten(1, 2), y)  # all frames alike
-        return mixed.unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1), targets
+        mixed, targets = mixer(x if x.ndim == 4 else x.transpose(0, 1).flatten(1, 2), y)  # all frames alike
+    if x.ndim == 5:
+        mixed = mixed.unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
+    return mixed, F.one_hot(targets.argmax(1), classes).float() if hard else targets

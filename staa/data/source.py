@@ -71,17 +71,17 @@ class Source:
 
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-Mix = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Mix = Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]
 
 
 class Batches:
     """Batches of samples, on a device. Order and augmentation of batch k of epoch e depend on (seed, e, k) alone, so an
     epoch can be entered anywhere. seed=None: in order, without augmentation, for evaluation.
 
-    augment: (a stored batch, generator) -> the same; mix: (the network's input, labels, CPU generator) -> (input,
-    probabilities); `staa.data.augment` makes these. workers: None keeps samples in memory on the device and augments them
-    there; else they are read and augmented on the CPU, by so many processes, 0 being this one. The number changes nothing
-    but the speed.
+    augment: (a stored batch, generator) -> the same; mix: (the network's input, labels, CPU generators of the batch and of the
+    epoch) -> (input, probabilities); `staa.data.augment` makes these. workers: None keeps samples in memory on the device and
+    augments them there; else they are read and augmented on the CPU, by so many processes, 0 being this one. The number
+    changes nothing but the speed.
 
     The last batch of a training epoch is dropped when it is not full, so that BatchNorm always sees batch_size samples
     (unless there are fewer samples in all). Raises ValueError where a sample can't be read.
@@ -130,7 +130,7 @@ class Batches:
                 raise x
             x, y = self.prepare(x.to(self.device, non_blocking=True)), y.to(self.device, non_blocking=True)
             if self.mix is not None and self.seed is not None:
-                x, y = self.mix(x, y, _generator(self.seed, "cpu", "mix", epoch, k))
+                x, y = self.mix(x, y, *(_generator(self.seed, "cpu", "mix", epoch, *which) for which in ((k,), ())))
             yield x, y
 
 

@@ -1,8 +1,19 @@
 """Networks: f(num_classes, *, in_channels, steps, neuron, attention, sites, width) -> nn.Module."""
 
+from staa.models.ms_resnet import MSResNet, ms_resnet18, ms_resnet34
 from staa.models.resnet import ResNet, resnet18, resnet19, resnet20, resnet34
 from staa.models.vgg import vggsnn
 
-MODELS = {"resnet18": resnet18, "resnet19": resnet19, "resnet20": resnet20, "resnet34": resnet34, "vggsnn": vggsnn}
+MODELS = {
+    "resnet18": resnet18,
+    "resnet19": resnet19,
+    "resnet20": resnet20,
+    "resnet34": resnet34,
+    "ms_resnet18": ms_resnet18,
+    "ms_resnet34": ms_resnet34,
+    "vggsnn": vggsnn,
+}
 
-__all__ = ["MODELS", "ResNet", "resnet18", "resnet19", "resnet20", "resnet34", "vggsnn"]
+__all__ = [
+    "MODELS", "MSResNet", "ResNet", "ms_resnet18", "ms_resnet34", "resnet18", "resnet19", "resnet20", "resnet34", "vggsnn",
+]  # fmt: skip

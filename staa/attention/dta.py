@@ -1,0 +1,154 @@
+"""DTA-SNN's dual temporal-channel-wise attention (Kim et al., WACV 2025, arXiv 2503.10052), on the spikes of one neuron.
+
+Two looks at the current X [T, N, C, H, W] of a neuron, `TXA` and `TNA`, are multiplied into a gate for its spikes S:
+
+    out = σ(Y_na ⊙ Y_xa) ⊙ S          graded spikes in (0, 1), zero where S is
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from staa.layers import Window
+
+
+class TXA(nn.Module):
+    """T-XA, the same attention over time and over channels, crossed: [T, N, C, H, W] -> the same.
+
+        m = mean of X over H, W                                        [T, N, C]
+        a_t = σ(conv(T → T, 3)(m))        steps are the convolution's channels, it slides along C
+        a_c = σ(conv(C → C, 6)(m))        channels are the convolution's channels, it slides along T
+        Y_xa = (X + g_t a_t) ⊙ (X + g_c a_c)
+
+    Without bias; padded to the same length, that of 6 by two before and three behind. g_t and g_c are learned, 1 at first.
+    Raises ValueError on another T or number of channels.
+    """
+
+    def __init__(self, steps: int, channels: int):
+        super().__init__()
+        _check_sizes(steps, channels)
+        self.over_channels = nn.Conv1d(steps, steps, 3, padding="same", bias=False)
+        self.over_time = nn.Conv1d(channels, channels, 6, padding="same", bias=False)
+        self.time_gain = nn.Parameter(torch.ones(()))
+        self.channel_gain = nn.Parameter(torch.ones(()))
+        self.window, self.causal = Window(steps, "TXA"), steps == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_window(self.window, x, self.over_time.in_channels)
+        mean = x.mean((3, 4))
+        of_time = self.over_channels(mean.transpose(0, 1)).sigmoid().transpose(0, 1)
+        of_channels = _same_even(self.over_time, mean.permute(1, 2, 0)).sigmoid().permute(2, 0, 1)
+        return (x + self.time_gain * of_time[..., None, None]) * (x + self.channel_gain * of_channels[..., None, None])
+
+
+class TNA(nn.Module):
+    """T-NA, a local and a global attention on the merged axis of steps and channels: [T, N, C, H, W] -> the same.
+
+        Z = X as [N, D, H, W], D = T·C, index t·C + c
+        E = GELU(conv1×1(Z))
+        L = conv1×1(dilated depthwise k₂(depthwise k₁(E)))       k₁ = 2δ − 1, k₂ = ⌊K/δ⌋ + (⌊K/δ⌋ mod 2) − 1
+        G = W₂ ReLU(W₁ mean of E over H, W)                      no bias, no sigmoid; D // max(D // 16, 4) hidden
+        Y_na = conv1×1(G ⊙ L ⊙ E) + Z
+
+    kernel K, dilation δ: 7 and 3 as in the official code, where k₂ = 1; K = 21 gives 7. ltca=False or gtca=False leaves L
+    or G out (the ablations). PyTorch's own initialisation. Raises ValueError on another T or number of channels, and for a
+    kernel smaller than its dilation.
+    """
+
+    def __init__(self, steps: int, channels: int, *, kernel: int = 7, dilation: int = 3, ltca: bool = True, gtca: bool = True):
+        super().__init__()
+        _check_sizes(steps, channels)
+        if not 1 <= dilation <= kernel:
+            raise ValueError(f"the dilation is from 1 to the kernel, got kernel {kernel} and dilation {dilation}")
+        merged = steps * channels
+        near, far = 2 * dilation - 1, kernel // dilation + kernel // dilation % 2 - 1
+        self.embed = nn.Conv2d(merged, merged, 1)
+        self.ltca = self.gtca = None
+        if ltca:
+            self.ltca = nn.Sequential(
+                nn.Conv2d(merged, merged, near, padding="same", groups=merged),
+                nn.Conv2d(merged, merged, far, padding="same", groups=merged, dilation=dilation),
+                nn.Conv2d(merged, merged, 1),
+            )
+        if gtca:
+            hidden = merged // max(merged // 16, 4)
+            if hidden < 1:
+                raise ValueError(f"{steps} steps of {channels} channels are too few: global attention needs at least 4 in all")
+            self.gtca = nn.Sequential(nn.Linear(merged, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, merged, bias=False))
+        self.project = nn.Conv2d(merged, merged, 1)
+        self.channels, self.window, self.causal = channels, Window(steps, "TNA"), steps == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_window(self.window, x, self.channels)
+        merged = x.transpose(0, 1).flatten(1, 2)
+        embedded = F.gelu(self.embed(merged))
+        attended = embedded
+        if self.ltca is not None:
+            attended = self.ltca(embedded) * attended
+        if self.gtca is not None:
+            attended = self.gtca(embedded.mean((2, 3)))[..., None, None] * attended
+        return (self.project(attended) + merged).unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
+
+
+class DTA(nn.Module):
+    """Dual attention at one neuron, the stem's: DTA(steps, channels)(current, spikes) -> graded spikes of the same shape.
+
+        out = σ(T-NA(current) ⊙ T-XA(current)) ⊙ spikes
+
+    crossed, merged: factories (steps, channels) of the two parts; None leaves one out (the ablations), not both. It sees the
+    whole window, so it is not causal, and its parameters depend on T: another T raises ValueError.
+    """
+
+    acts_on = "spikes"
+    default_sites = "stem"
+
+    def __init__(
+        self,
+        steps: int,
+        channels: int,
+        *,
+        kernel: int = 7,
+        dilation: int = 3,
+        crossed: Callable[[int, int], nn.Module] | None = TXA,
+        merged: Callable[[int, int], nn.Module] | None = TNA,
+    ):
+        super().__init__()
+        if crossed is None and merged is None:
+            raise ValueError("DTA without both of its parts is no attention: use attention=None")
+        _check_sizes(steps, channels)
+        self.steps, self.channels, self.causal = steps, channels, steps == 1
+        self.crossed: Any = None if crossed is None else crossed(steps, channels)
+        self.merged: Any = None
+        if merged is TNA:
+            self.merged = TNA(steps, channels, kernel=kernel, dilation=dilation)
+        elif merged is not None:
+            self.merged = merged(steps, channels)
+
+    def forward(self, current: Tensor, spikes: Tensor) -> Tensor:
+        parts = [part(current) for part in (self.merged, self.crossed) if part is not None]
+        gate = parts[0] if len(parts) == 1 else parts[0] * parts[1]
+        return gate.sigmoid() * spikes
+
+    def extra_repr(self) -> str:
+        return f"steps={self.steps}, channels={self.channels}"
+
+
+def _same_even(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """conv(x) with an even kernel; padding="same" does this too, and warns that it copies."""
+    return F.conv1d(F.pad(x, (2, 3)), conv.weight)
+
+
+def _check_sizes(steps: int, channels: int) -> None:
+    if steps is None or steps < 1 or channels < 1:
+        raise ValueError(f"dual attention needs a fixed number of steps and channels, got {steps} and {channels}")
+
+
+def _check_window(window: Window, x: Tensor, channels: int) -> None:
+    if x.ndim != 5:
+        raise ValueError(f"{window.owner} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
+    window(x)
+    if x.shape[2] != channels:
+        raise ValueError(f"this {window.owner} was built for {channels} channels, got {x.shape[2]} (input {list(x.shape)})")

@@ -1,0 +1,212 @@
+"""DTA-SNN's block against numpy written from its equations, its parameter counts, and what it must refuse."""
+
+import math
+from functools import partial
+
+import contracts
+import numpy as np
+import pytest
+import torch
+
+from staa import stream
+from staa.attention import ATTENTIONS, DTA, STAA, TNA, TXA, TemporalAttention
+from staa.models import ms_resnet18, ms_resnet34, resnet20
+from staa.neurons import LIF, NEURONS, AdaptiveLIF
+
+
+def numbers(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("steps", "count"), [(2, 81_806), (4, 237_362), (6, 491_246), (10, 1_293_998)])
+def test_parameters_of_the_block(steps, count):
+    with torch.device("meta"):
+        assert numbers(DTA(steps, 64)) == count
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (partial(ms_resnet18, 10, steps=2, attention=DTA), 12_583_896),
+        (partial(ms_resnet18, 100, steps=2, attention=DTA), 12_630_066),
+        (partial(ms_resnet18, 10, steps=4, attention=DTA), 12_739_452),
+        (partial(ms_resnet18, 100, steps=4, attention=DTA), 12_785_622),
+        (partial(ms_resnet18, 10, steps=6, attention=DTA), 12_993_336),
+        (partial(ms_resnet18, 100, steps=6, attention=DTA), 13_039_506),
+        (partial(ms_resnet18, 10, steps=10, in_channels=2, attention=DTA), 13_795_512),
+        (partial(ms_resnet18, 10), 12_502_090),
+        (partial(ms_resnet18, 10, in_channels=2), 12_501_514),
+        (partial(ms_resnet34, 1000, steps=4, attention=DTA), 22_035_034),
+        (partial(ms_resnet34, 1000, steps=6, attention=DTA), 22_288_918),
+        (partial(ms_resnet34, 1000, steps=4, attention=DTA, stage_strides=(2, 2, 2, 2)), 22_035_034 + 64 * 64 + 128),
+    ],
+)
+def test_parameters_of_the_networks(make, count):
+    with torch.device("meta"):
+        assert numbers(make()) == count
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+
+
+def slide(signal, weight, before):
+    """signal [inputs, length], weight [outputs, inputs, k]: zeros outside, `before` of them in front."""
+    outputs, _, k = weight.shape
+    length = signal.shape[1]
+    padded = np.zeros((signal.shape[0], length + k))
+    padded[:, before : before + length] = signal
+    return np.array([[(weight[o] * padded[:, i : i + k]).sum() for i in range(length)] for o in range(outputs)])
+
+
+def depthwise(image, weight, bias, dilation):
+    """image [D, H, W], weight [D, k, k]."""
+    reach = dilation * (weight.shape[1] - 1) // 2
+    height, width = image.shape[1:]
+    padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)))
+    out = np.zeros_like(image)
+    for i in range(weight.shape[1]):
+        for j in range(weight.shape[2]):
+            piece = padded[:, i * dilation : i * dilation + height, j * dilation : j * dilation + width]
+            out += weight[:, i, j, None, None] * piece
+    return out + bias[:, None, None]
+
+
+def pointwise(image, weight, bias):
+    return np.einsum("oi,ihw->ohw", weight, image) + bias[:, None, None]
+
+
+def block_in_numpy(p, x, spikes, dilation):
+    """One sample: x and spikes [T, C, H, W], p: state dict as numpy."""
+    steps, channels, height, width = x.shape
+    m = x.mean((2, 3))
+    a_t = sigmoid(slide(m, p["crossed.over_channels.weight"], 1))
+    a_c = sigmoid(slide(m.T, p["crossed.over_time.weight"], 2)).T
+    y_xa = (x + p["crossed.time_gain"] * a_t[..., None, None]) * (x + p["crossed.channel_gain"] * a_c[..., None, None])
+    z = x.reshape(steps * channels, height, width)
+    e = gelu(pointwise(z, p["merged.embed.weight"][:, :, 0, 0], p["merged.embed.bias"]))
+    local = depthwise(e, p["merged.ltca.0.weight"][:, 0], p["merged.ltca.0.bias"], 1)
+    local = depthwise(local, p["merged.ltca.1.weight"][:, 0], p["merged.ltca.1.bias"], dilation)
+    local = pointwise(local, p["merged.ltca.2.weight"][:, :, 0, 0], p["merged.ltca.2.bias"])
+    wide = p["merged.gtca.2.weight"] @ np.maximum(p["merged.gtca.0.weight"] @ e.mean((1, 2)), 0)
+    attended = wide[:, None, None] * local * e
+    y_na = pointwise(attended, p["merged.project.weight"][:, :, 0, 0], p["merged.project.bias"]) + z
+    return sigmoid(y_na.reshape(x.shape) * y_xa) * spikes
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(7, 3), (21, 3), (9, 2), (3, 1)])
+@pytest.mark.parametrize(("steps", "channels"), [(1, 4), (2, 8), (5, 6)])
+def test_the_block_is_the_equations(steps, channels, kernel, dilation):
+    block = contracts.randomised(DTA(steps, channels, kernel=kernel, dilation=dilation))
+    x = torch.randn(steps, 3, channels, 7, 6)
+    spikes = (torch.rand_like(x) < 0.4).float()
+    found = block(x, spikes).detach().numpy()
+    p = {name: value.double().numpy() for name, value in block.state_dict().items()}
+    for n in range(3):
+        expected = block_in_numpy(p, x[:, n].double().numpy(), spikes[:, n].double().numpy(), dilation)
+        np.testing.assert_allclose(found[:, n], expected, rtol=1e-5, atol=1e-5)
+    near, far = block.merged.ltca[0].kernel_size[0], block.merged.ltca[1].kernel_size[0]
+    assert (near, far) == {(7, 3): (5, 1), (21, 3): (5, 7), (9, 2): (3, 3), (3, 1): (1, 3)}[kernel, dilation]
+
+
+@pytest.mark.parametrize("name", ["dta", "dta-txa", "dta-tna", "dta-ltca", "dta-gtca"])
+def test_gradients_of_the_block(name):
+    block = contracts.randomised(ATTENTIONS[name](2, 4).double())
+    x = torch.randn(2, 2, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    spikes = (torch.rand_like(x) < 0.5).double()
+    assert torch.autograd.gradcheck(lambda x: block(x, spikes), (x,))
+    for p in block.parameters():
+        assert torch.autograd.gradcheck(lambda _: block(x.detach(), spikes), (p,), atol=1e-6)
+
+
+def test_the_input_stays_and_nothing_is_remembered():
+    block = contracts.randomised(DTA(3, 8))
+    x, spikes = torch.randn(3, 2, 8, 5, 5), (torch.rand(3, 2, 8, 5, 5) < 0.5).float()
+    kept = x.clone(), spikes.clone()
+    first = block(x, spikes)
+    assert torch.equal(block(x, spikes), first)
+    assert torch.equal(x, kept[0])
+    assert torch.equal(spikes, kept[1])
+    assert ((first > 0) == (spikes > 0)).all()
+    assert first.max() <= 1
+
+
+@pytest.mark.parametrize("make", [DTA, TXA, TNA, TemporalAttention])
+def test_another_window_is_refused(make):
+    module = make(4, 8)
+    args = lambda *shape: [torch.randn(shape)] * (2 if make is DTA else 1)  # noqa: E731
+    with pytest.raises(ValueError, match="was built for T = 4 steps, got 3"):
+        module(*args(3, 2, 8, 5, 5))
+    with pytest.raises(ValueError, match=r"expects a current \[T, N, C, H, W\]"):
+        module(*args(4, 2, 8))
+    if make is not TemporalAttention:
+        with pytest.raises(ValueError, match="was built for 8 channels, got 6"):
+            module(*args(4, 2, 6, 5, 5))
+    for steps in (None, 0):
+        with pytest.raises(ValueError, match="needs a fixed number of steps"):
+            make(steps, 8)
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="without both of its parts"):
+        DTA(4, 8, crossed=None, merged=None)
+    with pytest.raises(ValueError, match="the dilation is from 1 to the kernel"):
+        DTA(4, 8, kernel=2, dilation=3)
+    with pytest.raises(ValueError, match="a stride for each of 3 stages"):
+        ms_resnet18(10, stage_strides=(1, 2))
+
+
+def test_streaming_refuses_what_sees_the_window():
+    model = ms_resnet18(5, steps=4, width=0.125, attention=DTA).eval()
+    with pytest.raises(ValueError, match=r"fire.attention.*sees the whole window"):
+        stream(model, torch.rand(1, 1, 3, 8, 8))
+    plain = ms_resnet18(5, steps=None, width=0.125).eval()
+    assert stream(plain, torch.rand(1, 1, 3, 8, 8))[0].shape == (1, 1, 5)
+
+
+def test_temporal_attention_is_the_equations():
+    module = contracts.randomised(TemporalAttention(5, reduction=2))
+    x = torch.randn(5, 3, 4, 6, 7)
+    w1, w2 = module.squeeze.weight.detach().numpy(), module.excite.weight.detach().numpy()
+    flat = x.numpy().reshape(5, 3, -1)
+    logits = sum(w2 @ np.maximum(w1 @ m, 0) for m in (flat.mean(2), flat.max(2)))
+    expected = x.numpy() * sigmoid(logits)[:, :, None, None, None]
+    np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    scale, shift = torch.rand(1, 1, 4, 1, 1), torch.randn(1, 1, 4, 1, 1)
+    a, b = module.affine(x, scale, shift)
+    torch.testing.assert_close(a * x + b, module(x * scale + shift))
+
+
+@pytest.mark.parametrize("attention", ["dta", "dta-txa", "dta-tna", "dta-ltca", "dta-gtca", "ta", "se", "staa", "gc"])
+@pytest.mark.parametrize("make", [ms_resnet18, resnet20])
+def test_any_attention_stands_in_any_network(make, attention):
+    torch.manual_seed(0)
+    model = make(5, steps=3, width=0.125, in_channels=2, neuron=AdaptiveLIF, attention=ATTENTIONS[attention])
+    x = torch.randn(3, 4, 2, 16, 16)
+    logits = model(x)
+    assert logits.shape == (3, 4, 5)
+    torch.nn.functional.cross_entropy(logits.mean(0), torch.arange(4)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for sites in ("all", "last-of-stage", "stem"):
+        assert make(5, steps=3, width=0.125, attention=ATTENTIONS[attention], sites=sites)(torch.rand(2, 3, 16, 16)).shape == (
+            3,
+            2,
+            5,
+        )
+
+
+def test_the_neuron_of_dta():
+    neuron = NEURONS["dta"]()
+    x = torch.tensor([0.9, 0.5, 2.0, 0.0]).view(4, 1)
+    v, spikes = 0.0, []
+    for i in x[:, 0].tolist():
+        v = 0.5 * v + i
+        spikes.append(float(v > 1))
+        v *= 1 - spikes[-1]
+    assert neuron(x)[:, 0].tolist() == spikes
+    assert isinstance(neuron, LIF)
+    assert STAA.acts_on == "current"
