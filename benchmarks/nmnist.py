@@ -23,9 +23,8 @@ FOLDS = [f"fold-{k}-of-5" for k in range(1, 6)]
 def trained(runs: Path, kind: str, split: str | None, data: Path) -> float:
     folder = runs / f"{kind}-{split.split('-')[1] if split else 'official'}"
     if not (folder / RESULT).is_file():
-        how = ["--resume", str(folder)] if folder.is_dir() else ["--out", str(folder), "--data", str(data)]
-        how += ["--data.split", split] if split and not folder.is_dir() else []
-        if staa(["train", *([] if folder.is_dir() else [f"nmnist-vggsnn-{kind}"]), *how]):
+        anew = [f"nmnist-vggsnn-{kind}", "--out", str(folder), "--data", str(data), *(["--data.split", split] if split else [])]
+        if staa(["train", *(["--resume", str(folder)] if folder.is_dir() else anew)]):
             raise SystemExit(f"{folder} was not trained")
     return read_json(folder / RESULT)["test_accuracy"]
 

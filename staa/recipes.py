@@ -160,18 +160,15 @@ dvsgesture_resnet20_staa = Recipe(
     batch_size=4,
 )
 
-nmnist_vggsnn_staa = Recipe(
+nmnist_vggsnn_staa = replace(
+    digits_events,
     name="nmnist-vggsnn-staa",
     summary="VGGSNN at eighth width on N-MNIST, 10 frames of 34 × 34: real recordings on a CPU",
     source="ours; the network of TET (ICLR 2022) with STAA, made small",
     expect="96.8 ± 0.9 % (5 folds of 1,100 recordings)",
     data=Data(name="nmnist"),
     augment=Augment(shift=2),
-    model=Model(name="vggsnn", steps=10, width=0.125),
-    loss=Loss(label_smoothing=0.1),
-    optim=Optim(name="adamw", lr=5e-3, min_lr=1e-5, weight_decay=0.02, warmup_epochs=2, clip=1.0),
     epochs=30,
-    batch_size=32,
 )
 
 nmnist_stream = replace(
@@ -185,18 +182,15 @@ nmnist_stream = replace(
     loss=replace(nmnist_vggsnn_staa.loss, name="tet"),
 )
 
-events_folder_vggsnn_staa = Recipe(
+events_folder_vggsnn_staa = replace(
+    nmnist_vggsnn_staa,  # and its augmentation: no mirror, since left and right may be two classes
     name="events-folder-vggsnn-staa",
     summary="VGGSNN on event recordings of your own in class folders: --data DIR",
     source="ours",
     expect="depends on the recordings",
     data=Data(name="events-folder", size=48),
-    augment=Augment(shift=2),  # no mirror: left and right may be two classes
     model=Model(name="vggsnn", steps=10, width=0.5),
-    loss=Loss(label_smoothing=0.1),
-    optim=Optim(name="adamw", lr=5e-3, min_lr=1e-5, weight_decay=0.02, warmup_epochs=2, clip=1.0),
     epochs=60,
-    batch_size=32,
 )
 
 

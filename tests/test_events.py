@@ -1,7 +1,6 @@
 """Event recordings: binning that conserves every event, the cache, the data sets in their real layouts, the named splits."""
 
 import os
-import struct
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_recordings import aedat2_file, aedat3_file, bin_file, rows
 
 from staa.build import build_source
 from staa.data import DATASETS, Events, cifar10dvs, dvsgesture, event_folder, nmnist, read_events, to_frames
@@ -32,26 +32,12 @@ def some_events(n=200, sensor=(34, 34), seed=0, span=300_000):
     return Events(t, x, y, rng.integers(0, 2, n).astype(np.uint8), sensor)
 
 
-def write_nmnist(path, events):
-    t, x, y, p, _ = events
+def write_file(make, path, events):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(np.stack([x, y, p.astype(np.int64) << 7 | t >> 16, t >> 8 & 255, t & 255], 1).astype(np.uint8).tobytes())
+    path.write_bytes(make(rows(events)))
 
 
-def write_aedat2(path, events):
-    t, x, y, p, _ = events
-    path.parent.mkdir(parents=True, exist_ok=True)
-    words = np.stack([(127 - x.astype(np.int64)) << 8 | (127 - y.astype(np.int64)) << 1 | 1 - p, t], 1).astype(">u4")
-    path.write_bytes(b"#!AER-DAT2.0\r\n# This is a raw AE data file created by staa's tests\r\n" + words.tobytes())
-
-
-def write_aedat3(path, events):
-    t, x, y, p, _ = events
-    path.parent.mkdir(parents=True, exist_ok=True)
-    words = np.stack([x.astype(np.int64) << 17 | y.astype(np.int64) << 2 | p.astype(np.int64) << 1 | 1, t], 1).astype("<u4")
-    header = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
-    packet = struct.pack("<hhiiiiii", 1, 1, 8, 4, 0, len(t), len(t), len(t))
-    path.write_bytes(header + packet + words.tobytes())
+write_nmnist, write_aedat2, write_aedat3 = (partial(write_file, make) for make in (bin_file, aedat2_file, aedat3_file))
 
 
 recordings = st.builds(
@@ -349,8 +335,8 @@ def test_dvsgesture_in_the_authors_files(tmp_path):
     for user, listing in (("user01_led", "train"), ("user24_led", "test")):
         events = some_events(900, (128, 128), seed=ord(user[4]) + ord(user[5]), span=1_100_000)
         write_aedat3(folder / f"{user}.aedat", events)
-        rows = [f"{c + 1},{c * 100_000},{(c + 1) * 100_000}" for c in range(11)]
-        (folder / f"{user}_labels.csv").write_text(GESTURE_CSV + "\n".join(rows) + "\n")
+        table = [f"{c + 1},{c * 100_000},{(c + 1) * 100_000}" for c in range(11)]
+        (folder / f"{user}_labels.csv").write_text(GESTURE_CSV + "\n".join(table) + "\n")
         (folder / f"trials_to_{listing}.txt").write_text(f"{user}.aedat\n")
     source = dvsgesture(root=tmp_path, validation=0.0, steps=2)
     assert (len(source.train), len(source.test), source.size) == (11, 11, 128)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from staa.attention.staa import check_shape
 from staa.layers import Window
 
 
@@ -37,7 +38,8 @@ class TXA(nn.Module):
         self.window, self.causal = Window(steps, "TXA"), steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_window(self.window, x, self.over_time.in_channels)
+        check_shape(self, x, self.over_time.in_channels)
+        self.window(x)
         mean = x.mean((3, 4))
         of_time = self.over_channels(mean.transpose(0, 1)).sigmoid().transpose(0, 1)
         of_channels = _same_even(self.over_time, mean.permute(1, 2, 0)).sigmoid().permute(2, 0, 1)
@@ -82,7 +84,8 @@ class TNA(nn.Module):
         self.channels, self.window, self.causal = channels, Window(steps, "TNA"), steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_window(self.window, x, self.channels)
+        check_shape(self, x, self.channels)
+        self.window(x)
         merged = x.transpose(0, 1).flatten(1, 2)
         embedded = F.gelu(self.embed(merged))
         attended = embedded
@@ -144,11 +147,3 @@ def _same_even(conv: nn.Conv1d, x: Tensor) -> Tensor:
 def _check_sizes(steps: int, channels: int) -> None:
     if steps is None or steps < 1 or channels < 1:
         raise ValueError(f"dual attention needs a fixed number of steps and channels, got {steps} and {channels}")
-
-
-def _check_window(window: Window, x: Tensor, channels: int) -> None:
-    if x.ndim != 5:
-        raise ValueError(f"{window.owner} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
-    window(x)
-    if x.shape[2] != channels:
-        raise ValueError(f"this {window.owner} was built for {channels} channels, got {x.shape[2]} (input {list(x.shape)})")

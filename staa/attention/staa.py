@@ -56,7 +56,7 @@ class PositionEncoding(nn.Module):
         return current._replace(shift=self.affine(*current[:3])[1])
 
     def _encoding(self, x: Tensor) -> Tensor:
-        _check_shape(self, x, self.encoding.shape[1])
+        check_shape(self, x, self.encoding.shape[1])
         return self.encoding[self.window(x), None, :, None, None]
 
 
@@ -111,7 +111,7 @@ class GlobalContext(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """g is [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
-        _check_shape(self, current.x, self.query.in_features)
+        check_shape(self, current.x, self.query.in_features)
         key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
         x, pooled, mean = context(current.x, key)
         hidden = F.relu(self.norm(self.query(_apply(pooled, current).to(x.dtype))))
@@ -147,7 +147,7 @@ class StepAttention(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """q is [T, N, 1, 1, 1]."""
-        _check_shape(self, current.x)
+        check_shape(self, current.x)
         steps = self.window(current.x)
         p = self.past(_mean(current).mean(2))  # [T, N]; in a stream from its beginning
         if self.causal:
@@ -180,7 +180,7 @@ class ChannelGate(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """The gate is [T, N, C, 1, 1]."""
-        _check_shape(self, current.x, self.squeeze.in_features)
+        check_shape(self, current.x, self.squeeze.in_features)
         return current, _as_gate(self.excite(F.relu(self.squeeze(_mean(current)))))
 
 
@@ -275,7 +275,7 @@ class STAA(nn.Module):
         return [part for part in (self.position, self.context, self.step) if part is not None]
 
     def _check(self, x: Tensor) -> None:
-        _check_shape(self, x, self.channels)
+        check_shape(self, x, self.channels)
         self.window(x)
 
     def _skip(self, x: Tensor) -> Tensor | None:
@@ -323,7 +323,8 @@ def _choose(skip: Tensor, before: Tensor | None, after: Tensor | None, neutral: 
     return torch.where(skip, neutral if before is None else before, after)
 
 
-def _check_shape(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
+def check_shape(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
+    """Raises ValueError where x is not [T, N, C, H, W], or not of the channels the module was built for."""
     name = type(module).__name__
     if x.ndim != 5:
         raise ValueError(f"{name} expects a current [T, N, C, H, W], got shape {list(x.shape)}")

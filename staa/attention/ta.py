@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.attention.staa import Affine
+from staa.attention.staa import Affine, check_shape
 from staa.layers import Window
 
 
@@ -40,8 +40,7 @@ class TemporalAttention(nn.Module):
         return gate if scale is None else gate * scale, None if shift is None else gate * shift
 
     def _gate(self, x: Tensor) -> Tensor:
-        if x.ndim != 5:
-            raise ValueError(f"TemporalAttention expects a current [T, N, C, H, W], got shape {list(x.shape)}")
+        check_shape(self, x)
         self.window(x)
         flat = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
         logits = sum(self.excite(F.relu(self.squeeze(m.T.to(x.dtype)))) for m in (flat.mean(2), flat.amax(2)))

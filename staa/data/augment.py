@@ -1,7 +1,7 @@
 """Augmentation of training samples, from torchvision's transforms v2; what follows a batch's seed alone, resumes exactly.
 
 Two moments: `augment(x, generator)` acts on stored samples (N first), in a worker process where it is slow;
-`mix(x, y, generator)` on the network's input and labels, on the device.
+`mix(x, y, generator, of_epoch)` on the network's input and labels, on the device.
 """
 
 from collections.abc import Callable, Iterator, Sequence

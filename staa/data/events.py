@@ -21,9 +21,9 @@ from staa.data.binning import UnsuitedError, Values
 from staa.data.digits import as_frames
 from staa.data.download import Archive, Tell, fetch, unpack
 from staa.data.eventfiles import EventFiles, Frames
-from staa.data.layout import TEST_SHARE, Labelled, class_folders, digest, files_and_labels, readable, some
+from staa.data.layout import TEST_SHARE, Labelled, chosen_share, class_folders, digest, files_and_labels, readable, some
 from staa.data.recordings import LARGEST_SENSOR, READERS
-from staa.data.source import Samples, Source, split_by_hash
+from staa.data.source import Samples, Source
 
 Corrupt = Literal["refuse", "skip", "unchecked"]
 
@@ -309,18 +309,8 @@ def _with_validation(train: Labelled, share: float, salt: str, root: Path) -> di
     """A stratified share held out by a hash of the paths: {"train", "val" where the share is not 0}."""
     if not share:
         return {"train": train}
-    rest, held_out = _chosen(train, share, salt, root)
+    held_out, rest = chosen_share(train, share, salt, root)
     return {"train": rest, "val": held_out}
-
-
-def _chosen(found: Labelled, share: float, salt: str, root: Path) -> tuple[Labelled, Labelled]:
-    """(the others, those chosen)."""
-    names = list(found)
-    files, labels = files_and_labels(found, names)
-    keys = [os.path.relpath(f, root) for f in files]
-    chosen, others = split_by_hash(labels, max(round(share * len(files)), len(names)), salt, names=keys)
-    pick = lambda indices: {c: [files[i] for i in indices[labels[indices] == k].tolist()] for k, c in enumerate(names)}  # noqa: E731
-    return pick(others), pick(chosen)
 
 
 def _named_split(
@@ -344,7 +334,7 @@ def _named_split(
         tenth = {c: len(files) * 9 // 10 for c, files in found.items()}
         train, test = ({c: f[: tenth[c]] for c, f in found.items()}, {c: f[tenth[c] :] for c, f in found.items()})
     else:
-        train, test = _chosen(found, 0.1, "test", root)
+        test, train = chosen_share(found, 0.1, "test", root)
         if split == "train-val-test":
             if validation != 0.1:
                 raise ValueError(
@@ -383,14 +373,13 @@ def _source(
         return Samples(reader.read(torch.arange(len(recordings))) if held else reader, labels)
 
     train = samples("train")
-    size = (train.x if isinstance(train.x, Tensor) else train.x.read(torch.tensor([0]))).shape[-1]
     return Source(
         train=train,
         validation=samples("val") if "val" in parts else None,
         test=samples("test"),
         classes=len(names),
         channels=2,
-        size=size,
+        size=train.take(torch.tensor([0])).shape[-1],
         prepare=partial(as_values, values=values),
         split=digest(root, parts),
         names=tuple(names),

@@ -97,6 +97,16 @@ def files_and_labels(part: Labelled, names: Sequence[str]) -> tuple[list[str], T
     return list(chain.from_iterable(part[c] for c in names)), labels
 
 
+def chosen_share(part: Labelled, share: float, salt: str, root: Path) -> tuple[Labelled, Labelled]:
+    """(a share of the files, the others): stratified, by a hash of their paths under root; at least as many as classes."""
+    names = list(part)
+    files, labels = files_and_labels(part, names)
+    paths = [os.path.relpath(f, root) for f in files]
+    chosen, others = split_by_hash(labels, max(round(share * len(files)), len(names)), salt, names=paths)
+    pick = lambda indices: {c: [files[i] for i in indices[labels[indices] == k].tolist()] for k, c in enumerate(names)}  # noqa: E731
+    return pick(chosen), pick(others)
+
+
 def digest(root: Path, parts: dict[str, Labelled]) -> str:
     """sha256 of which file, by its path under root, is in which part and class."""
     found = hashlib.sha256()
@@ -170,18 +180,12 @@ def _is_special(path: str) -> bool:
 
 def _hold_out(train: Labelled, share: float, name: str, root: Path, what: str) -> tuple[Labelled, Labelled]:
     """A stratified share of the training files: (held out, the rest). Raises ValueError where a class would be missing."""
-    files = list(chain.from_iterable(train.values()))
-    labels = torch.repeat_interleave(torch.tensor([len(f) for f in train.values()]))
-    paths = [os.path.relpath(f, root) for f in files]
-    chosen, rest = split_by_hash(labels, max(round(share * len(files)), len(train)), f"folder {name}", names=paths)
-    held_out, kept = (
-        {c: [files[i] for i in indices[labels[indices] == k].tolist()] for k, c in enumerate(train)}
-        for indices in (chosen, rest)
-    )
+    held_out, kept = chosen_share(train, share, f"folder {name}", root)
     few = [c for c in train if not held_out[c] or not kept[c]]
     if few:
+        count = sum(map(len, train.values()))
         raise ValueError(
-            f"{root} has no {name}/, and holding out {share:.0%} of {len(files)} {what} for it leaves class {some(few)} "
+            f"{root} has no {name}/, and holding out {share:.0%} of {count} {what} for it leaves class {some(few)} "
             f"without {what} there or in training: give it more, or make a {name}/ folder"
         )
     return held_out, kept

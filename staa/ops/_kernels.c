@@ -1,5 +1,5 @@
 // The CPU kernels behind staa.ops: one pass over the big tensors each, forward and backward. Plain C, no Python and no
-// torch headers, so one build serves every version of both. staa/ops/scan_cpu.py says what each argument means.
+// torch headers, so one build serves every version of both. staa/ops/cpu.py says what each argument means.
 //
 // Geometry: a window is [T][N][A][B] in memory. Its channel is A in a contiguous tensor (B = H·W) and B in a
 // channels-last one (A = H·W); `vec` says which. Coefficients are float arrays of C = vec ? B : A channels.
