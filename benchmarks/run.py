@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from staa import recording
 from staa.bench import ratio
 
 SHAPES = {
@@ -124,21 +125,9 @@ def flops(case: str, column: str) -> int:
 
 
 def kept_bytes(case: str, column: str) -> int:
-    """What the forward pass of a training step keeps for its backward pass, each storage once, weights left out."""
+    """What the forward pass of a training step keeps for its backward pass."""
     run, network = training_step(case.removeprefix("step/"), column)
-    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    held = []  # so that no address is used twice
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (held.append(t.detach()), pack(t))[1], lambda t: t):
-        run()
-    return sum(kept.values())
+    return recording.kept_bytes(network, run)
 
 
 def turn(run: Case) -> float:

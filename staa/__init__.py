@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from staa import attention, data, layers, models, neurons, ops
 from staa.build import load
 from staa.config import Augment, Data, Loss, Model, Optim, Recipe
+from staa.energy import estimate_energy
 from staa.recipes import RECIPES
 from staa.streaming import stream
 
@@ -18,6 +19,7 @@ __all__ = [
     "Recipe",
     "attention",
     "data",
+    "estimate_energy",
     "layers",
     "load",
     "models",

@@ -208,6 +208,13 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     return built.to(memory_format=torch.channels_last)
 
 
+def check_recipe(recipe: Recipe, data_root: Path) -> None:
+    """Raises ValueError or OSError where its data are not there, or its network can't be built for them."""
+    source = build_source(recipe, data_root)
+    with torch.random.fork_rng(devices=[]):
+        build_model(recipe, classes=source.classes, channels=source.channels, size=source.size)
+
+
 def choose_device(name: str | None) -> torch.device:
     """The named device, or the GPU if there is one, else the CPU. Raises ValueError for a device that is not there."""
     if name is None:

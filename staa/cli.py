@@ -25,8 +25,19 @@ from rich.table import Column, Table
 
 import staa
 from staa.bench import bench as run_bench
-from staa.build import LOG_EVERY, choose_device, choose_precision, evaluate_run, find_recipe, run, with_absolute_paths
+from staa.build import (
+    LOG_EVERY,
+    check_recipe,
+    choose_device,
+    choose_precision,
+    evaluate_run,
+    find_recipe,
+    run,
+    with_absolute_paths,
+)
 from staa.checkpoint import save_text
+from staa.compare import Row, check_finished, draw, write_csv
+from staa.compare import compare as compare_runs
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
@@ -65,6 +76,26 @@ class TrainOptions:
     """Keep spikes as bits between forward and backward pass (CPU): a third less memory, a little slower, the same results."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Train several recipes and set them side by side: staa compare NAME|RUN … [OPTIONS]. Run folders are taken as they are."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Folder of the runs, the table and the picture; what is trained there already is taken or gone on with. By default
+    runs/compare/date-time."""
+    seeds: int = 1
+    """How many seeds to train of each, from --seed on."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    data: Path | None = None
+    """Where data sets are, or the folder of images; by default ./data, or where the run found them."""
+    workers: int | None = None
+    """Processes that read and augment images; by default as many as serve."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -185,24 +216,116 @@ def train(args: list[str]) -> int:
             raise ValueError(f"{options.resume} holds several seeds: say how many with --seeds, or resume one of its folders")
         if options.seeds > 1 and _is_run(options.resume):
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    target = options.resume or options.out or Path("runs") / recipe.name / f"{stamp}-seed{recipe.seed}"
+    target = options.resume or options.out or Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
     with _listening() as signals:
-        if options.seeds == 1:
-            return INTERRUPTED if _train_one(recipe, target, options, signals) is None else 0
-        accuracies: list[float] = []
-        for seed in range(recipe.seed, recipe.seed + options.seeds):
-            one = replace(recipe, seed=seed)
-            result = None if signals.asked else _train_one(one, target / f"seed{seed}", options, signals)
-            if result is None:
-                out.print(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
-                return INTERRUPTED
-            accuracies.append(result["test_accuracy"])
-    mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
-    line = f"{recipe.name}: test accuracy {mean:.2%} ± {spread:.2%} over {len(accuracies)} seeds, lowest {min(accuracies):.2%}"
-    out.print(line, style="bold")
-    save_text(target / "summary.txt", line + "\n")
+        results = _train_seeds(recipe, target, options, signals)
+    if results is None:
+        if options.seeds > 1:
+            out.print(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
+        return INTERRUPTED
+    if len(results) > 1:
+        accuracies = [result["test_accuracy"] for result in results]
+        mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+        line = (
+            f"{recipe.name}: test accuracy {mean:.2%} ± {spread:.2%} over {len(accuracies)} seeds, lowest {min(accuracies):.2%}"
+        )
+        out.print(line, style="bold")
+        save_text(target / "summary.txt", line + "\n")
     return 0
+
+
+def compare(args: list[str]) -> int:
+    """train recipes and set them side by side"""
+    count = next((i for i, arg in enumerate(args) if arg.startswith("-")), len(args))
+    names, args = args[:count], args[count:]
+    if not names and not {"-h", "--help"} & set(args):
+        raise ValueError("name what to compare, recipes or run folders: staa compare NAME NAME …")
+    options: dict[str, CompareOptions] = {}
+    runs: dict[str, list[Path]] = {}
+    for name in names or [DEFAULT]:
+        folder = Path(name) if (Path(name) / RECIPE).is_file() else None
+        recipe = find_recipe(name) if folder is None else read_recipe(folder)
+        o = _parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
+        label = recipe.name if folder is None else name.rstrip("/")
+        if label in options:
+            raise ValueError(f"{label} is named twice")
+        if o.seeds < 1:
+            raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
+        options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
+        if folder is not None:
+            check_same_recipe(folder, o.recipe)
+            check_finished([folder])
+            runs[label] = [folder]
+    first = next(iter(options.values()))
+    target = first.out or Path("runs") / "compare" / _now()
+    new = {label: o for label, o in options.items() if label not in runs}
+    for label, o in new.items():
+        _check_before_training(o, target / label)
+    with _listening() as signals:
+        for label, o in new.items():
+            there = target / label if (target / label).exists() else None
+            settings = TrainOptions(
+                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
+            )
+            results = _train_seeds(o.recipe, target / label, settings, signals)
+            if results is None:
+                out.print(f"go on with the same command and --out {target}")
+                return INTERRUPTED
+            runs[label] = [target / label] if o.seeds == 1 else sorted((target / label).glob("seed*"))
+    rows = compare_runs({label: runs[label] for label in options}, data_root=first.data, device=first.device)
+    Console(highlight=False, width=max(out.width, 110)).print(_comparison(rows))
+    target.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, target / "compare.csv")
+    draw(rows, target / "compare.png")
+    out.print(f"table and picture → {target / 'compare.csv'}, {target / 'compare.png'}")
+    return 0
+
+
+def _check_before_training(options: CompareOptions, folder: Path) -> None:
+    """What is wrong with the last recipe is said before the first is trained."""
+    seeded = options.seeds > 1
+    if _is_run(folder) if seeded else any(folder.glob(f"seed*/{RECIPE}")):
+        raise ValueError(f"{folder} was trained with {'one seed' if seeded else 'several seeds'}: choose another --out")
+    for seed in range(options.recipe.seed, options.recipe.seed + options.seeds):
+        run_folder = folder / f"seed{seed}" if seeded else folder
+        if _is_run(run_folder):
+            check_same_recipe(run_folder, replace(options.recipe, seed=seed))
+    check_recipe(options.recipe, options.data or Path("data"))
+
+
+def _comparison(rows: list[Row]) -> Table:
+    table = Table(Column("", no_wrap=True), box=None, pad_edge=False)
+    for header in (
+        "test\naccuracy",
+        "thousand\nparameters",
+        "MACs\n[M]",
+        "SOPs\n[M]",
+        "energy\n[µJ]",
+        "training\n[1/s]",
+        "kept\n[MiB]",
+    ):
+        table.add_column(header, justify="right", no_wrap=True)
+    for r in rows:
+        accuracy = f"{r.test_accuracy:.2%}" + ("" if r.spread is None else f" ± {r.spread:.2%}")
+        figures = r.parameters / 1e3, r.macs / 1e6, r.sops / 1e6, r.microjoules, r.samples_per_second, r.kept_mib
+        table.add_row(r.name, accuracy, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures))
+    return table
+
+
+def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "_Signals") -> list[dict[str, Any]] | None:
+    """Train one seed in target, or several in its folders seed0, seed1 …; their results, or None when interrupted."""
+    results: list[dict[str, Any]] = []
+    for seed in range(recipe.seed, recipe.seed + options.seeds):
+        folder = target if options.seeds == 1 else target / f"seed{seed}"
+        result = None if signals.asked else _train_one(replace(recipe, seed=seed), folder, options, signals)
+        if result is None:
+            return None
+        results.append(result)
+    return results
+
+
+def _now() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")
 
 
 class _Signals:
@@ -479,7 +602,7 @@ def _neuron_path(device: torch.device) -> str:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    f.__name__: f for f in (train, evaluate, stream, recipes, data, bench, doctor)
+    f.__name__: f for f in (train, evaluate, compare, stream, recipes, data, bench, doctor)
 }
 
 

@@ -1,6 +1,8 @@
 """Pictures. matplotlib is imported when the first one is drawn."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +21,7 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     Raises ValueError where the sensor is not known, or there are no events.
     """
     frames = count(events, borders_of(events, FRAMES, by="time"))
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     seconds = (events.t - events.t[0]) / 1e6
     figure = plt.figure(figsize=(14, 7), layout="constrained")
     grid = figure.add_gridspec(2, FRAMES, height_ratios=(1, 1.6))
@@ -58,3 +56,46 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     figure.suptitle("; ".join(about), fontsize=10)
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
+
+
+def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draw a panel of horizontal bars for each title to a PNG, a bar for each name, the names at the left of the first.
+
+    panels: title -> parts that are stacked, label -> values; a label may be empty where there is one part. Part "±" is
+    drawn as error bars, not stacked.
+    """
+    plt = _pyplot()
+    height = 1.6 + 0.45 * len(names)
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels) + 2, height), sharey=True, layout="constrained")
+    rows = np.arange(len(names))
+    for axis, (title, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        spread, left = np.array(parts.get("±", [0.0] * len(names))), np.zeros(len(names))
+        stacked = {label: np.array(values) for label, values in parts.items() if label != "±"}
+        for shade, (label, values) in zip((0.45, 0.75), stacked.items(), strict=False):
+            axis.barh(rows, values, 0.6, left=left, color=plt.get_cmap("Blues")(shade + 0.1), label=label)
+            left = left + values
+        if spread.any():
+            axis.errorbar(left, rows, xerr=spread, fmt="none", color="black", capsize=2, linewidth=1)
+        for row, total, end in zip(rows, left, left + spread, strict=True):
+            axis.annotate(f" {total:.3g}" if total < 1000 else f" {total:,.0f}", (end, row), va="center", fontsize=8)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlim(0, 1.3 * max((left + spread).max(), 1e-9))
+        axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=4)
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(stacked) > 1:
+            axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+    axis = np.atleast_1d(axes)[0]
+    axis.set_yticks(rows, names)
+    axis.invert_yaxis()
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -1,6 +1,6 @@
-"""What a network does inside: firing rates, by hooks that are gone when the block ends."""
+"""What a network does inside, by hooks that are gone afterwards: firing rates, memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -35,3 +35,24 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
+    """What a training step's forward pass keeps for its backward pass, in bytes: each storage once, weights left out.
+
+    step: runs the model forward and backward. The same on every machine that takes the same paths, unlike what a process
+    holds at its peak.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    held, kept = [], {}  # held, so that no address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        held.append(tensor.detach())
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    return sum(kept.values())

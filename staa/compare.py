@@ -1,0 +1,163 @@
+"""Several trained recipes side by side: what each reaches and what it costs."""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from staa.bench import interleaved
+from staa.build import build_batches, build_loss, build_source, choose_device, choose_precision, load
+from staa.checkpoint import save_text
+from staa.energy import AC, MAC, estimate_energy
+from staa.evaluate import autocast
+from staa.plot import draw_bars
+from staa.recording import kept_bytes
+from staa.runfolder import RESULT, check_split, read_environment, read_json, read_recipe
+from staa.train import make_optimizer
+
+SAMPLES = 64  # whose firing rates the energy goes by
+ROUNDS = 7  # of training steps, in turns
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe. Counts and energy are a sample's, over all its time steps."""
+
+    name: str
+    seeds: int
+    test_accuracy: float
+    """Mean over the seeds."""
+    spread: float | None
+    """Standard deviation over the seeds; None for one."""
+    parameters: int
+    macs: float
+    """Multiply-accumulates, where real numbers are read."""
+    sops: float
+    """Additions, where spikes are read."""
+    microjoules: float
+    """4.6 pJ a multiply-accumulate, 0.9 pJ an addition (`staa.estimate_energy`)."""
+    samples_per_second: float
+    """Of a training step, without reading the data: median over rounds in which all recipes take turns."""
+    slowest: float
+    fastest: float
+    """Quarter- and three-quarter-point over the rounds."""
+    kept_mib: float
+    """Memory that the forward pass of a training batch keeps for its backward pass, in MiB; weights left out."""
+
+
+def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None) -> list[Row]:
+    """A row for each name: finished runs of one recipe, a folder for each seed. What is not accuracy is the first seed's.
+
+    Energy goes by the rates on some training samples, unaugmented. data_root: None is where each run found its data.
+    Raises ValueError or OSError for a run that is not finished, or whose data are not there.
+    """
+    chosen = choose_device(device)
+    accuracies: dict[str, list[float]] = {}
+    for name, folders in runs.items():
+        check_finished(folders)
+        accuracies[name] = [read_json(folder / RESULT)["test_accuracy"] for folder in folders]
+    costs, steps, sizes = {}, {}, {}
+    for name, (folder, *_) in runs.items():
+        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen)
+    seconds = interleaved(steps, ROUNDS, chosen)
+    rows = []
+    for name, reached in accuracies.items():
+        slow, middle, fast = statistics.quantiles((sizes[name] / s for s in seconds[name]), n=4)
+        rows.append(
+            Row(
+                name=name,
+                seeds=len(reached),
+                test_accuracy=statistics.mean(reached),
+                spread=statistics.stdev(reached) if len(reached) > 1 else None,
+                samples_per_second=middle,
+                slowest=slow,
+                fastest=fast,
+                **costs[name],
+            )
+        )
+    return rows
+
+
+def check_finished(folders: Iterable[Path]) -> None:
+    """Raises ValueError for a run that has no result yet."""
+    for folder in folders:
+        if not (folder / RESULT).is_file():
+            raise ValueError(f"{folder} is not finished: go on with staa train --resume {folder}")
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """The rows as a picture (PNG): accuracy, energy, parameters, speed and memory, a bar for each recipe."""
+    panels: dict[str, dict[str, list[float]]] = {
+        "test accuracy [%]": {"": [100 * r.test_accuracy for r in rows], "±": [100 * (r.spread or 0) for r in rows]},
+        "energy an inference [µJ]": {
+            "multiply-accumulates": [r.macs * MAC * 1e6 for r in rows],
+            "additions": [r.sops * AC * 1e6 for r in rows],
+        },
+        "parameters [thousand]": {"": [r.parameters / 1e3 for r in rows]},
+        "training, samples a second": {"": [r.samples_per_second for r in rows]},
+        "kept for the backward pass [MiB]": {"": [r.kept_mib for r in rows]},
+    }
+    draw_bars([r.name for r in rows], panels, path)
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """The rows as a table, with the names of `Row`'s fields above; an empty cell for what is not known."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    save_text(path, text.getvalue())
+
+
+def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:
+    """A run's parameters, energy and memory; its training step; and the samples it takes."""
+    recipe = read_recipe(folder)
+    source = build_source(recipe, data_root or Path(read_environment(folder)["data_root"]), check=False)
+    check_split(folder, source)
+    model = load(folder).to(device)
+    some = torch.linspace(0, len(source.train) - 1, min(SAMPLES, len(source.train))).long()
+    energy = estimate_energy(model, source.prepare(source.train.take(some).to(device)))
+    batches = build_batches(recipe, source, "train", device, workers=0, training=True)
+    x, y = next(batches.epoch())
+    pieces = recipe.optim.accumulate
+    step = _training_step(
+        model,
+        x.chunk(pieces, dim=-4)[0],
+        y.chunk(pieces)[0],
+        loss=build_loss(recipe),
+        optimizer=make_optimizer(model, name=recipe.optim.name, lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay),
+        precision=choose_precision(recipe.precision, device),
+    )
+    costs = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": energy.macs,
+        "sops": energy.sops,
+        "microjoules": energy.joules * 1e6,
+        "kept_mib": kept_bytes(model, step) / 2**20,
+    }
+    return costs, step, len(y) // pieces
+
+
+def _training_step(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    precision: str,
+) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(x.device, precision):
+            logits = model(x)
+        loss(logits, y).backward()
+        optimizer.step()
+
+    model.train()
+    return step
