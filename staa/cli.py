@@ -248,7 +248,7 @@ def compare(args: list[str]) -> int:
         o = _parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
         if label in options:
-            raise ValueError(f"{label} is named twice")
+            raise ValueError(f"{label} is there twice: give each recipe a name of its own")
         if o.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
         options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))

@@ -1,13 +1,15 @@
 """The command line as a user meets it: one clear line on bad input, exit code 2, nothing written."""
 
+import csv
 import json
+import statistics
 from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
 
-from staa import checkpoint
+from staa import checkpoint, load
 from staa.bench import bench
 from staa.cli import COMMANDS, main
 from staa.recipes import RECIPES
@@ -52,6 +54,14 @@ def complaint(capsys, *args, code=2):
         (["train", "--model.attention", f"{tiny.__file__}:not_a_recipe"], "attention is a factory"),
         (["train", "--model.neuron", f"{tiny.__file__}:events"], "the network can't be built (TypeError"),
         (["train", "--out", tiny.__file__], "is a file"),
+        (["compare"], "name what to compare"),
+        (["compare", "--epochs", "2"], "name what to compare"),
+        (["compare", TINY, TINY], "tiny is there twice"),
+        (["compare", TINY, "digit-events"], "unknown recipe 'digit-events'"),
+        (["compare", TINY, "--seeds", "0"], "--seeds must be at least 1"),
+        (["compare", TINY, "--bits"], "unknown option --bits"),
+        (["compare", TINY, "cifar100-resnet20-tiny-staa", "--data", "nowhere"], "cifar100 is not under nowhere"),
+        (["compare", TINY, "digits-events", "--model.attention", "stag"], "unknown attention 'stag'"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "required"),
         (["data", "mnist"], "unknown data set 'mnist'; known: cifar10, cifar100"),
@@ -160,6 +170,48 @@ def test_several_seeds_and_going_on_with_them(capsys, tmp_path):
     assert "without --seeds" in complaint(capsys, "train", "--resume", str(out / "seed0"), "--seeds", "3")
     assert main(["train", "--resume", str(out), "--seeds", "3"]) == 0
     assert [json.loads((out / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(3)] == accuracies
+
+
+def test_compare(capsys, tmp_path):
+    """Trains what is not there, takes what is, and writes a table and a picture."""
+    out, run, short = tmp_path / "out", tmp_path / "run", ["--epochs", "1"]
+    assert main(["train", TINY, *short, "--out", str(run)]) == 0
+    pictures = f"{tiny.__file__}:pictures"
+    assert main(["compare", pictures, str(run), *short, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    with open(out / "compare.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["tiny-pictures", str(run)]
+    for row, folder in zip(rows, (out / "tiny-pictures", run), strict=True):
+        assert float(row["test_accuracy"]) == json.loads((folder / "result.json").read_text())["test_accuracy"]
+        assert int(row["parameters"]) == sum(p.numel() for p in load(folder).parameters())
+        joules = 4.6e-12 * float(row["macs"]) + 0.9e-12 * float(row["sops"])
+        assert float(row["microjoules"]) == pytest.approx(1e6 * joules)
+        assert 0 < float(row["slowest"]) <= float(row["samples_per_second"]) <= float(row["fastest"])
+        assert float(row["kept_mib"]) > 0
+        assert row["name"] in text
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    again = ["compare", pictures, "--out", str(out)]
+    assert main([*again, *short]) == 0  # nothing is trained twice
+    assert "epoch" not in capsys.readouterr().out
+    assert "another recipe" in complaint(capsys, *again, "--epochs", "2")
+    assert "was trained with one seed" in complaint(capsys, *again, *short, "--seeds", "2")
+    assert "another recipe" in complaint(capsys, "compare", str(run), "--epochs", "2")
+    (run / "result.json").unlink()
+    assert f"{run} is not finished" in complaint(capsys, "compare", str(run), *short)
+
+
+def test_compare_seeds(capsys, tmp_path):
+    options = ["compare", TINY, "--epochs", "1", "--seeds", "2", "--out", str(tmp_path)]
+    assert main(options) == 0
+    figures = [json.loads((tmp_path / "tiny" / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(2)]
+    with open(tmp_path / "compare.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["test_accuracy"]) == pytest.approx(statistics.mean(figures))
+    assert float(row["spread"]) == pytest.approx(statistics.stdev(figures))
+    assert row["seeds"] == "2"
+    assert "±" in capsys.readouterr().out
+    assert "with several seeds" in complaint(capsys, *options[:4], "--out", str(tmp_path))
 
 
 def test_recipes_doctor_and_help(capsys, monkeypatch, tmp_path):
