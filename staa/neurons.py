@@ -31,11 +31,13 @@ class LIF(nn.Module):
         threshold: float = 1.0,
         surrogate: Surrogate = arctan,
         reset: Reset = "zero",
+        detach_reset: bool = False,
     ):
         super().__init__()
         self.decay, self.gain, self.threshold = decay, gain, threshold
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
+        self.detach_reset = detach_reset
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.scan(x, None, scale, shift)[0]
@@ -51,6 +53,7 @@ class LIF(nn.Module):
             threshold=self.threshold,
             surrogate=self.surrogate,
             reset=self.reset,
+            detach_reset=self.detach_reset,
             scale=scale,
             shift=shift,
         )
@@ -199,5 +202,6 @@ NEURONS = {
     "parametric": ParametricLIF,
     "adaptive": AdaptiveLIF,
     "plain": partial(LIF, decay=0.25, threshold=0.5, surrogate=rectangle),  # STAA's plain twin
+    "seqsnn": partial(LIF, decay=0.5, gain=0.5, threshold=1.0, surrogate=arctan, detach_reset=True),  # Lv et al., ICML 2024
     "dta": partial(LIF, decay=0.5, threshold=1.0, surrogate=triangle),  # DTA-SNN's, which fires above 1, not at it
 }
