@@ -15,8 +15,9 @@ class TemporalAttention(nn.Module):
         g = σ(W₂ ReLU(W₁ m_avg) + W₂ ReLU(W₁ m_max))                       W₁: T → d, W₂: d → T, no bias
         y[t] = x[t] ⊙ g[t]
 
-    d = max(1, T // reduction); the default of 4 is our choice, and so are PyTorch's own initial weights. It acts on the current
-    and sees the whole window, so it is not causal. channels is not needed. Raises ValueError on another T or rank.
+    d = max(1, T // reduction); the default of 4 is our choice, and so is W₂ = 0 at the start, every gate at σ(0) = ½: with
+    random weights a maximum of 4 or 5 can shut a gate from the first step on, and a silent layer learns nothing. It acts on
+    the current and sees the whole window, so it is not causal. channels is not needed. Raises ValueError on another T or rank.
     """
 
     acts_on = "current"
@@ -28,6 +29,7 @@ class TemporalAttention(nn.Module):
         hidden = max(1, steps // reduction)
         self.squeeze = nn.Linear(steps, hidden, bias=False)
         self.excite = nn.Linear(hidden, steps, bias=False)
+        nn.init.zeros_(self.excite.weight)
         self.window, self.causal = Window(steps, "TemporalAttention"), steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
