@@ -17,7 +17,8 @@ from sklearn.datasets import load_sample_images
 from torchvision.utils import save_image
 
 from staa import RECIPES, Data, Recipe
-from staa.build import build_batches, build_source, find_recipe
+from staa.build import build_batches, build_source
+from staa.find import find_recipe
 
 
 def tiles(folder: Path, side: int = 96) -> Path:

@@ -27,8 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from staa import Recipe
-from staa.build import find_recipe, run
 from staa.checkpoint import load_checkpoint, measured_weights
+from staa.find import find_recipe
+from staa.runs import run
 
 DATA_PART, WEIGHTS_PART = 60 << 20, 15 << 20
 FEWEST, MOST = 60, 200  # epochs

@@ -214,3 +214,18 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights that `save_weights` wrote. Raises FileNotFoundError or ValueError where they are missing or broken."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: it is written after an epoch that ends with validation, which needs data.validation above 0"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or corrupt: {error}") from error

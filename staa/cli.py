@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -25,16 +26,7 @@ from rich.table import Column, Table
 
 import staa
 from staa.bench import bench as run_bench
-from staa.build import (
-    LOG_EVERY,
-    check_recipe,
-    choose_device,
-    choose_precision,
-    evaluate_run,
-    find_recipe,
-    run,
-    with_absolute_paths,
-)
+from staa.build import check_recipe, choose_device, choose_precision
 from staa.checkpoint import save_text
 from staa.compare import Row, check_finished, draw, write_csv
 from staa.compare import compare as compare_runs
@@ -42,13 +34,19 @@ from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
+from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
 from staa.ops import cpu
 from staa.ops.scan_fused import kernels_of
 from staa.pages import keep_pages
 from staa.plot import draw_recording
+from staa.predict import draw as draw_prediction
+from staa.predict import draw_run, new_folder
+from staa.predict import predict as predict_file
+from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
+from staa.runs import LOG_EVERY, evaluate_run, run
 
 DEFAULT = "digits-events"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -108,8 +106,9 @@ class EvaluateOptions:
     """The run folder."""
     split: Literal["train", "validation", "test"] | None = None
     """Part of the data; by default test for a finished run, else validation."""
-    weights: Literal["last", "best"] = "last"
-    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set)."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set); by default those that
+    the test figure is of."""
     data: Path | None = None
     """Where data sets are; by default where the run found them."""
     device: str | None = None
@@ -134,6 +133,30 @@ class StreamOptions:
     """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
     weights: Literal["last", "best"] = "last"
     """Those of the last epoch, or of the one best on validation."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Series with the variates of the run's data: .csv, .txt, .npz or .h5."""
+    at: str | None = None
+    """Row number or time of the last row that is seen; by default the file's last."""
+    nodes: tuple[str, ...] = ()
+    """Variates to draw; by default the first four."""
+    time: str | None = None
+    """Column of the times, where it is not the first."""
+    out: Path | None = None
+    """Folder for the table and the pictures; by default a new one in the run's."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None
     """cpu, cuda …; by default the GPU if there is one."""
     debug: bool = False
@@ -224,11 +247,7 @@ def train(args: list[str]) -> int:
             out.print(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
         return INTERRUPTED
     if len(results) > 1:
-        accuracies = [result["test_accuracy"] for result in results]
-        mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
-        line = (
-            f"{recipe.name}: test accuracy {mean:.2%} ± {spread:.2%} over {len(accuracies)} seeds, lowest {min(accuracies):.2%}"
-        )
+        line = f"{recipe.name}: test {_over_seeds(results)} over {len(results)} seeds"
         out.print(line, style="bold")
         save_text(target / "summary.txt", line + "\n")
     return 0
@@ -296,7 +315,7 @@ def _check_before_training(options: CompareOptions, folder: Path) -> None:
 def _comparison(rows: list[Row]) -> Table:
     table = Table(Column("", no_wrap=True), box=None, pad_edge=False)
     for header in (
-        "test\naccuracy",
+        "test\naccuracy" if rows[0].measure == "accuracy" else "test\nMAE",
         "thousand\nparameters",
         "MACs\n[M]",
         "SOPs\n[M]",
@@ -306,9 +325,10 @@ def _comparison(rows: list[Row]) -> Table:
     ):
         table.add_column(header, justify="right", no_wrap=True)
     for r in rows:
-        accuracy = f"{r.test_accuracy:.2%}" + ("" if r.spread is None else f" ± {r.spread:.2%}")
+        form = ".2%" if r.measure == "accuracy" else ".4g"
+        reached = f"{r.test:{form}}" + ("" if r.spread is None else f" ± {r.spread:{form.replace('4', '2')}}")
         figures = r.parameters / 1e3, r.macs / 1e6, r.sops / 1e6, r.microjoules, r.samples_per_second, r.kept_mib
-        table.add_row(r.name, accuracy, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures))
+        table.add_row(r.name, reached, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures))
     return table
 
 
@@ -380,16 +400,18 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
                 signals.training = True
                 out.print(f"{title} → {folder}" + (f", from step {event['step']}" if event["step"] else ""))
                 steps = event["steps"]
+                what = f"{event['classes']} classes; samples" if "classes" in event else f"{event['nodes']} nodes; windows"
                 out.print(
-                    f"{event['classes']} classes; samples: {event['train']} to train, {event['validation']} to validate, "
-                    f"{event['test']} to test"
+                    f"{what}: {event['train']} to train, {event['validation']} to validate, {event['test']} to test; "
+                    f"{event['parameters']:,} parameters"
                 )
                 progress.update(bar, total=steps, completed=event["step"], at=f"{event['step']}/{steps}")
             elif kind == "step":
                 now = event["samples"] / event["seconds"]
                 speed = now if speed is None else 0.9 * speed + 0.1 * now
                 rates = event["rates"]
-                figures = f"loss {event['loss']:.3f} acc {event['accuracy']:.1%} {speed:.0f}/s"
+                main = f"acc {event['accuracy']:.1%}" if "accuracy" in event else f"MAE {event['mae']:.4g}"
+                figures = f"loss {event['loss']:.3f} {main} {speed:.0f}/s"
                 firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
                 progress.update(
                     bar,
@@ -408,9 +430,10 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
             elif kind == "interrupted":
                 out.print(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
             elif kind == "result":
+                which = f"best weights, epoch {event['best_epoch']}" if event["weights"] == "best" else "last weights"
                 out.print(
-                    f"test accuracy {event['test_accuracy']:.2%}, loss {event['test_loss']:.4f} on {event['test_samples']} "
-                    f"samples, last weights ({time.perf_counter() - began:.0f} s) → {folder}",
+                    f"test {_figures(event, 'test_')} on {event['test_samples']} samples, {which} "
+                    f"({time.perf_counter() - began:.0f} s) → {folder}",
                     style="bold",
                 )
                 if event.get("protocol") == "paper":
@@ -420,6 +443,32 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
                     )
                 return event
     return None
+
+
+def _over_seeds(results: list[dict[str, Any]]) -> str:
+    """Mean ± standard deviation, and the worst."""
+
+    def spread(name: str) -> tuple[float, float, list[float]]:
+        values = [result[f"test_{name}"] for result in results]
+        return statistics.mean(values), statistics.stdev(values), values
+
+    if "test_accuracy" in results[0]:
+        mean, deviation, values = spread("accuracy")
+        return f"accuracy {mean:.2%} ± {deviation:.2%}, lowest {min(values):.2%}"
+    parts = []
+    for name, title in (("mae", "MAE"), ("rmse", "RMSE"), ("r2", "R²")):
+        mean, deviation, values = spread(name)
+        worst = f"lowest {min(values):.4g}" if name == "r2" else f"highest {max(values):.4g}"
+        parts.append(f"{title} {mean:.4g} ± {deviation:.2g} ({worst})")
+    return ", ".join(parts)
+
+
+def _figures(values: dict[str, Any], prefix: str = "") -> str:
+    """What a part of the data gives: accuracy and loss, or the errors of a forecast, in the series' units and without."""
+    v = {name: values.get(prefix + name) for name in ("accuracy", "loss", "mae", "rmse", "mape", "r2", "rse")}
+    if v["accuracy"] is not None:
+        return f"accuracy {v['accuracy']:.2%}, loss {v['loss']:.4f}"
+    return f"MAE {v['mae']:.4g}, RMSE {v['rmse']:.4g}, MAPE {v['mape']:.1%}, R² {v['r2']:.3f}, RSE {v['rse']:.3f}"
 
 
 def _transfer_lines(event: dict[str, Any]) -> str:
@@ -436,11 +485,15 @@ def _transfer_lines(event: dict[str, Any]) -> str:
 
 
 def _epoch_line(event: dict[str, Any]) -> str:
-    line = f"epoch {event['epoch']:>3}  loss {event['loss']:.4f}  accuracy {event['accuracy']:.1%}"
+    def brief(prefix: str) -> str:
+        loss = f"loss {event[f'{prefix}loss']:.4f}  "
+        accuracy = event.get(f"{prefix}accuracy")
+        return loss + (f"MAE {event[f'{prefix}mae']:.4g}" if accuracy is None else f"accuracy {accuracy:.1%}")
+
+    line = f"epoch {event['epoch']:>3}  {brief('')}"
     for part in ("validation", "test"):
-        if f"{part}_accuracy" in event:
-            best = " (best)" if event["best"] else ""
-            line += f"  {part} loss {event[f'{part}_loss']:.4f}  accuracy {event[f'{part}_accuracy']:.1%}{best}"
+        if f"{part}_loss" in event:
+            line += f"  {part} {brief(f'{part}_')}" + (" (best)" if event["best"] else "")
     rates = event["rates"].values()
     if rates:
         line += f"  firing {statistics.mean(rates):.1%} ({min(rates):.1%}–{max(rates):.1%})"
@@ -460,8 +513,7 @@ def evaluate(args: list[str]) -> int:
         workers=options.workers,
     )
     out.print(
-        f"{figures['split']} accuracy {figures['accuracy']:.2%}, loss {figures['loss']:.4f} on {figures['samples']} "
-        f"samples, {figures['weights']} weights of {options.run}"
+        f"{figures['split']} {_figures(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}"
     )
     if figures["weights"] == "best" and figures["protocol"] == "paper":
         out.print("its best epoch was chosen on the test set, as the papers do")
@@ -497,6 +549,33 @@ def stream(args: list[str]) -> int:
         f"{len(latencies)} windows of {end / len(latencies) * 1e3:g} ms; from events to prediction "
         f"{statistics.median(latencies) * 1e3:.1f} ms in the median, {max(latencies) * 1e3:.1f} ms at most"
     )
+    return 0
+
+
+def predict(args: list[str]) -> int:
+    """forecast what follows a series"""
+    options = _parse(PredictOptions, args, "staa predict")
+    made = predict_file(
+        options.run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device
+    )
+    folder = options.out or new_folder(options.run, options.file)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=f"{options.file.name}, forecast by {options.run}")
+    write_prediction(made, folder / "forecast.csv")
+    others = draw_run(options.run, folder, made.rates)
+    begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
+    out.print(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
+    error = abs(made.forecast - made.truth)
+    if (known := ~np.isnan(error)).any():
+        last = abs(made.seen[-1] - made.truth)
+        out.print(
+            f"MAE {error[known].mean():.4g} where the file goes on; repeating the last value gives {last[known].mean():.4g}"
+        )
+    out.print(f"table and pictures → {', '.join(str(folder / name) for name in ('forecast.csv', 'forecast.png'))}")
+    if others:
+        out.print(f"of the run → {', '.join(map(str, others))}")
     return 0
 
 
@@ -602,7 +681,7 @@ def _neuron_path(device: torch.device) -> str:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    f.__name__: f for f in (train, evaluate, compare, stream, recipes, data, bench, doctor)
+    f.__name__: f for f in (train, evaluate, compare, stream, predict, recipes, data, bench, doctor)
 }
 
 

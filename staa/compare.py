@@ -6,19 +6,20 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from staa.bench import interleaved
-from staa.build import build_batches, build_loss, build_source, choose_device, choose_precision, load
+from staa.build import build_batches, build_loss, build_source, choose_device, choose_precision, load, some_inputs
 from staa.checkpoint import save_text
 from staa.energy import AC, MAC, estimate_energy
-from staa.evaluate import autocast
+from staa.evaluate import Inputs, autocast, call
 from staa.plot import draw_bars
 from staa.recording import kept_bytes
 from staa.runfolder import RESULT, check_split, read_environment, read_json, read_recipe
-from staa.train import make_optimizer
+from staa.train import make_optimizer, pieces_of
 
 SAMPLES = 64  # whose firing rates the energy goes by
 ROUNDS = 7  # of training steps, in turns
@@ -30,8 +31,10 @@ class Row:
 
     name: str
     seeds: int
-    test_accuracy: float
-    """Mean over the seeds."""
+    measure: Literal["accuracy", "mae"]
+    """What was measured on the test set: accuracy, or a forecast's mean absolute error in the series' units."""
+    test: float
+    """It, mean over the seeds."""
     spread: float | None
     """Standard deviation over the seeds; None for one."""
     parameters: int
@@ -57,22 +60,28 @@ def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None
     Raises ValueError or OSError for a run that is not finished, or whose data are not there.
     """
     chosen = choose_device(device)
-    accuracies: dict[str, list[float]] = {}
+    results: dict[str, list[dict[str, float]]] = {}
     for name, folders in runs.items():
         check_finished(folders)
-        accuracies[name] = [read_json(folder / RESULT)["test_accuracy"] for folder in folders]
+        results[name] = [read_json(folder / RESULT) for folder in folders]
+    forecasts = {name for name, (first, *_) in results.items() if "test_mae" in first}
+    if forecasts and forecasts != results.keys():
+        raise ValueError(f"{', '.join(sorted(forecasts))} forecast, the others classify: compare like with like")
+    measure = "mae" if forecasts else "accuracy"
     costs, steps, sizes = {}, {}, {}
     for name, (folder, *_) in runs.items():
         costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen)
     seconds = interleaved(steps, ROUNDS, chosen)
     rows = []
-    for name, reached in accuracies.items():
+    for name, measured in results.items():
+        reached = [result[f"test_{measure}"] for result in measured]
         slow, middle, fast = statistics.quantiles((sizes[name] / s for s in seconds[name]), n=4)
         rows.append(
             Row(
                 name=name,
                 seeds=len(reached),
-                test_accuracy=statistics.mean(reached),
+                measure=measure,
+                test=statistics.mean(reached),
                 spread=statistics.stdev(reached) if len(reached) > 1 else None,
                 samples_per_second=middle,
                 slowest=slow,
@@ -92,8 +101,9 @@ def check_finished(folders: Iterable[Path]) -> None:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """The rows as a picture (PNG): accuracy, energy, parameters, speed and memory, a bar for each recipe."""
+    title, unit = ("test accuracy [%]", 100) if rows[0].measure == "accuracy" else ("test MAE [series' units]", 1)
     panels: dict[str, dict[str, list[float]]] = {
-        "test accuracy [%]": {"": [100 * r.test_accuracy for r in rows], "±": [100 * (r.spread or 0) for r in rows]},
+        title: {"": [unit * r.test for r in rows], "±": [unit * (r.spread or 0) for r in rows]},
         "energy an inference [µJ]": {
             "multiply-accumulates": [r.macs * MAC * 1e6 for r in rows],
             "additions": [r.sops * AC * 1e6 for r in rows],
@@ -106,11 +116,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """The rows as a table, with the names of `Row`'s fields above; an empty cell for what is not known."""
+    """The rows as a table, with the names of `Row`'s fields above, `test` as what it is of; an empty cell for the unknown."""
+    table = [{(f"test_{r.measure}" if k == "test" else k): v for k, v in asdict(r).items() if k != "measure"} for r in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(rows[0])), lineterminator="\n")
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(table)
     save_text(path, text.getvalue())
 
 
@@ -120,15 +131,13 @@ def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[
     source = build_source(recipe, data_root or Path(read_environment(folder)["data_root"]), check=False)
     check_split(folder, source)
     model = load(folder).to(device)
-    some = torch.linspace(0, len(source.train) - 1, min(SAMPLES, len(source.train))).long()
-    energy = estimate_energy(model, source.prepare(source.train.take(some).to(device)))
-    batches = build_batches(recipe, source, "train", device, workers=0, training=True)
-    x, y = next(batches.epoch())
+    x, _ = some_inputs(source, SAMPLES, device)
+    energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]))
+    x, y = next(build_batches(recipe, source, "train", device, workers=0, training=True).epoch())
     pieces = recipe.optim.accumulate
     step = _training_step(
         model,
-        x.chunk(pieces, dim=-4)[0],
-        y.chunk(pieces)[0],
+        *next(pieces_of(x, y, pieces)),
         loss=build_loss(recipe),
         optimizer=make_optimizer(model, name=recipe.optim.name, lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay),
         precision=choose_precision(recipe.precision, device),
@@ -145,7 +154,7 @@ def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[
 
 def _training_step(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     *,
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -154,10 +163,12 @@ def _training_step(
 ) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
-        with autocast(x.device, precision):
-            logits = model(x)
-        loss(logits, y).backward()
-        optimizer.step()
+        with autocast(y.device, precision):
+            outputs = call(model, x)
+        value = loss(outputs, y)
+        if value.requires_grad:  # not of a forecaster in closed form
+            value.backward()
+            optimizer.step()
 
     model.train()
     return step

@@ -43,6 +43,70 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Series:
+    """Forecasting: what of a series is seen and told. The rest of the series' settings is data's: its name, its validation."""
+
+    horizon: int | None = None
+    """Steps that are forecast; None: the recipe is of images or events."""
+    window: int = 12
+    """Steps that are seen."""
+    train: float = 0.7
+    """Share of the windows, the first ones, to train on; data.validation of them follow, and the rest is the test set."""
+    normalise: Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"] = "zscore"
+    """Divide by the largest absolute value, or subtract the mean and divide by the standard deviation."""
+    fit_on: Literal["train", "all"] = "train"
+    """What that is taken of: the rows that training sees, or the whole series (a leak, as in SeqSNN's code)."""
+    gaps: Literal["refuse", "mask", "interpolate"] = "refuse"
+    """Missing values: refuse them, leave them out of loss and figures, or fill them in from both sides before all else."""
+    time_features: bool = True
+    """Tell the network minute, hour, weekday, day and day of the year, where the series has times."""
+    graph: str | None = None
+    """File of the graph of a series of one's own: a matrix, or a list of edges."""
+    distances: bool = False
+    """That graph holds distances: its weights become exp(−(d / std)²)."""
+    time: str | None = None
+    """Column of the times in a CSV file of one's own; None: the first, where it holds dates."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "series.")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A forecaster, beside its name, steps and neuron in model. One that has no use for a setting refuses it."""
+
+    width: int = 64
+    """Features of a node, a patch and a step."""
+    patch: int | None = None
+    """Steps of the series that make one token; None: the forecaster's own choice for the window."""
+    hops: int = 2
+    """spikestag: neighbourhoods that are aggregated one after the other, K."""
+    graph: Literal["adaptive", "identity", "given"] = "adaptive"
+    """spikestag: neighbours are learned, none, or those of the data's graph."""
+    top_k: int | None = None
+    """spikestag: neighbours of a node, the strongest; None: all."""
+    observe: bool = True
+    """spikestag: the observation block."""
+    fusion: Literal["both", "lstm", "attention", "sum"] = "both"
+    """spikestag: the LSTM's and the attention's sequence joined by a spiking gate, one of them alone, or their sum."""
+    spike_messages: bool = False
+    """spikestag: fire before what neighbours say is multiplied, so that every product has a binary side."""
+    tokens: Literal["patch", "node"] = "patch"
+    """spikestag: attention over a node's patches, or over the nodes of a patch."""
+    heads: int = 8
+    """Attention heads."""
+    blocks: int = 2
+    """ispikformer: attention blocks."""
+    instance_norm: bool = True
+    """Normalise each window by its own mean and standard deviation, and undo it on the forecast."""
+    across: bool = False
+    """linear: a node's forecast is of all nodes' windows, not of its own."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "forecast.")
+
+
+@dataclass(frozen=True)
 class Augment:
     """What is done to training samples, in this order; by default nothing."""
 
@@ -83,7 +147,8 @@ class Loss:
     """What training minimises."""
 
     name: str = "mean"
-    """mean: cross-entropy of the time-mean logits; tet: mean over time of each step's; or my_file.py:function."""
+    """mean: cross-entropy of the time-mean logits; tet: mean over time of each step's; mse, mae: of a forecast; or
+    my_file.py:function."""
     label_smoothing: float = 0.0
     """Label smoothing of the cross-entropy."""
     tet_weight: float = 1e-3
@@ -140,6 +205,8 @@ class Optim:
     """Epochs of linear warm-up, at most half of the run."""
     clip: float | None = None
     """Largest norm of the whole gradient; None: no clipping."""
+    patience: int | None = None
+    """Stop after so many epochs without a better one on validation; None: all epochs."""
     accumulate: int = 1
     """Pieces a batch is taken in, their gradients added up: less memory. What is taken over a batch, as BatchNorm's
     statistics and firing rates are, is then taken over a piece."""
@@ -163,8 +230,10 @@ class Recipe:
     expect: Suppress[str] = ""
     """What we measured, or that we did not; the paper's figure is marked as such."""
     data: Data = field(default_factory=Data)
+    series: Series = field(default_factory=Series)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
+    forecast: Forecast = field(default_factory=Forecast)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     epochs: int = 10
@@ -175,6 +244,8 @@ class Recipe:
     """Samples a step."""
     protocol: Literal["test-once", "paper"] = "test-once"
     """paper: measure on the test set after each epoch, as the papers do, and tell the best epoch too."""
+    weights: Literal["last", "best"] = "last"
+    """Weights that the test figures are of: the last epoch's, or those best on validation."""
     init_from: str | None = None
     """Run folder whose weights to start from, where they fit."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -190,7 +261,10 @@ class Recipe:
         for name, value in (
             ("epochs", self.epochs), ("batch_size", self.batch_size), ("max_steps", self.max_steps), ("data.size", data.size),
             ("data.resize", data.resize), ("model.steps", model.steps), ("optim.accumulate", optim.accumulate),
-            ("data.steps", data.steps),
+            ("data.steps", data.steps), ("series.horizon", self.series.horizon), ("series.window", self.series.window),
+            ("forecast.width", self.forecast.width), ("forecast.patch", self.forecast.patch),
+            ("forecast.top_k", self.forecast.top_k), ("forecast.heads", self.forecast.heads),
+            ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
         _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
@@ -212,6 +286,15 @@ class Recipe:
             _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
             _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
+        _require(self.forecast.hops >= 0, "forecast.hops is 0 or more", self.forecast.hops)
+        _require(0 < self.series.train < 1, "series.train is between 0 and 1", self.series.train)
+        _require(
+            self.series.horizon is None or self.protocol == "test-once",
+            "a forecast is chosen on validation and tested once: add --protocol test-once",
+            self.protocol,
+        )
+        needs = "best" if self.weights == "best" else "a patience" if optim.patience is not None else None
+        _require(needs is None or data.validation > 0, f"{needs} needs validation: data.validation above 0", data.validation)
         _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
         _require(
             None in (data.steps, model.steps),
@@ -233,7 +316,9 @@ class Recipe:
         )
 
 
-PARTS = {"data": Data, "augment": Augment, "model": Model, "loss": Loss, "optim": Optim}
+PARTS = {
+    "data": Data, "series": Series, "augment": Augment, "model": Model, "forecast": Forecast, "loss": Loss, "optim": Optim,
+}  # fmt: skip
 
 
 def to_json(recipe: Recipe) -> str:
@@ -248,7 +333,7 @@ def from_json(text: str) -> Recipe:
     """
     values = json.loads(text)  # JSONDecodeError is a ValueError
     for name, part in PARTS.items():
-        if isinstance(values, dict) and name in ("augment", "loss"):
+        if isinstance(values, dict) and name in ("series", "augment", "forecast", "loss"):
             values.setdefault(name, {})
         if not isinstance(values, dict) or not isinstance(values.get(name), dict):
             raise ValueError(f"this is no recipe: it has no {name!r}")

@@ -1,39 +1,78 @@
 """Measuring a trained model."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from staa.metrics import classification_figures, classification_sums
 
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a model is called with: images or frames, or a forecaster's series and time features."""
+
 
 class Epochs(Protocol):
-    """Batches of a data set: how many an epoch has, and (input, labels) from any of them on."""
+    """Batches of a data set: how many an epoch has, and (inputs, targets) from any of them on."""
 
     def __len__(self) -> int: ...
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Any, Tensor]]: ...
 
 
-def evaluate(model: nn.Module, batches: Epochs, *, precision: str = "float32") -> dict[str, float]:
-    """Accuracy and mean cross-entropy of the time-mean logits over one pass, in evaluation mode.
+class Measure(NamedTuple):
+    """What outputs are worth: sums(outputs, targets), a tensor that adds up over batches; figures(sums), numbers by name, with
+    "loss" among them; score(figures), higher is better, by which the best epoch is chosen; details(sums), what else a result
+    tells."""
+
+    sums: Callable[[Tensor, Tensor], Tensor]
+    figures: Callable[[Tensor], dict[str, float]]
+    score: Callable[[dict[str, float]], float]
+    details: Callable[[Tensor], dict[str, Any]] = lambda sums: {}
+
+
+CLASSIFICATION = Measure(classification_sums, classification_figures, lambda figures: figures["accuracy"])
+
+
+def evaluate(
+    model: nn.Module, batches: Epochs, *, measure: Measure = CLASSIFICATION, precision: str = "float32"
+) -> dict[str, float]:
+    """The measure's figures over one pass, in evaluation mode; by default accuracy and mean cross-entropy of the time-mean
+    logits.
 
     precision: "float32" (the model's own dtype) or "bfloat16" autocast. Leaves the model in the mode it was in.
     Raises FloatingPointError where the loss is not finite.
     """
-    device = next(model.parameters()).device
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    return evaluate_in_detail(model, batches, measure=measure, precision=precision)[0]
+
+
+def evaluate_in_detail(
+    model: nn.Module, batches: Epochs, *, measure: Measure, precision: str = "float32"
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The same, and the measure's details."""
+    total: Tensor | None = None
+    device = device_of(model)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
         for x, y in batches.epoch():
-            sums += classification_sums(model(x), y)
-    figures = classification_figures(sums)
+            sums = measure.sums(call(model, x), y)
+            total = sums if total is None else total + sums
+    if total is None:
+        raise ValueError("no samples to measure on")
+    figures = measure.figures(total)
     if not math.isfinite(figures["loss"]):
         raise FloatingPointError(f"the measured loss is {figures['loss']}: the network's outputs are not finite, or too large")
-    return figures
+    return figures, measure.details(total)
+
+
+def call(model: nn.Module, inputs: Inputs) -> Tensor:
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are, or its buffers if it has none."""
+    return next(iter(model.state_dict().values())).device
 
 
 @contextmanager

@@ -36,6 +36,8 @@ def stream_run(
     """
     recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
     data = recipe.data
+    if "channels" not in about:
+        raise ValueError(f"{run_folder} forecasts a series: staa predict takes it")
     if about["channels"] != 2:
         raise ValueError(f"{run_folder} was trained on {about['channels']} channels: events come in 2, OFF and ON")
     if data.values == "normalised":

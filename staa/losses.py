@@ -1,4 +1,4 @@
-"""Losses on logits per time step: (logits [T, N, classes], targets) -> scalar.
+"""Losses on logits per time step: (logits [T, N, classes], targets) -> scalar; and on forecasts.
 
 Targets are labels [N] int64, or probabilities [N, classes] (soft targets, as MixUp gives).
 """
@@ -32,6 +32,18 @@ def tet(
     return (1 - tet_weight) * each + tet_weight * (logits - tet_level).square().mean()
 
 
+def mean_squared_error(forecast: Tensor, truth: Tensor) -> Tensor:
+    """Mean of (forecast − truth)² over all values [B, P, K] whose truth is known; it is NaN where it is not."""
+    known = ~truth.isnan()
+    return (forecast - truth.where(known, forecast)).square().sum() / known.sum().clamp(min=1)
+
+
+def mean_absolute_error(forecast: Tensor, truth: Tensor) -> Tensor:
+    """Mean of |forecast − truth| over all values [B, P, K] whose truth is known; it is NaN where it is not."""
+    known = ~truth.isnan()
+    return (forecast - truth.where(known, forecast)).abs().sum() / known.sum().clamp(min=1)
+
+
 def rate_penalty(rates: Iterable[Tensor], *, target: float) -> Tensor:
     """mean over layers of (rate − target)², for each layer's mean firing rate (spikes per neuron and step, scalars).
 
@@ -44,3 +56,4 @@ def rate_penalty(rates: Iterable[Tensor], *, target: float) -> Tensor:
 
 
 LOSSES = {"mean": mean_cross_entropy, "tet": tet}
+FORECAST_LOSSES = {"mse": mean_squared_error, "mae": mean_absolute_error}

@@ -1,5 +1,8 @@
 """Figures of merit, as sums that add up over batches (and processes)."""
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,3 +26,58 @@ def classification_figures(sums: Tensor) -> dict[str, float]:
     if samples == 0:
         raise ValueError("no samples to measure on")
     return {"accuracy": correct / samples, "loss": loss / samples}
+
+
+def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Tensor, missing: float | None = None) -> Tensor:
+    """What the figures of forecasts are made of, for each horizon and variate: [10, P, K], float64.
+
+    forecast, truth: [B, P, K], normalised; truth is NaN where it is not known, which counts for nothing. offset, scale: [K],
+    real = normalised · scale + offset. missing: a real value that stands for no measurement, as 0 does in METR-LA: the errors
+    in real units leave it out, R² and RSE do not.
+    """
+    y, offset, scale = truth.double(), offset.to(truth.device).double(), scale.to(truth.device).double()
+    known = ~y.isnan()
+    e = (forecast.double() - y).where(known, 0.0)
+    y = y.where(known, 0.0)
+    real, nothing = y * scale + offset, 1e-4 * scale  # float32 took a zero's last digits when it was normalised
+    counted = known if missing is None else known & ((real - missing).abs() > nothing)
+    error = (e * scale).where(counted, 0.0)
+    relative = counted & (real.abs() > nothing)
+    share = (error / real.where(relative, 1.0)).where(relative, 0.0)
+    parts = (known, y, y.square(), e.abs(), e.square(), counted, error.abs(), error.square(), relative, share.abs())
+    return torch.stack([part.double().sum(0) for part in parts])
+
+
+def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> dict[str, float]:
+    """Figures of such sums, over all horizons and variates they hold:
+
+        mae, rmse   mean absolute error, root of the mean squared error, in the series' units
+        mape        mean of |error / truth|, where the truth is not 0
+        r2          1 − Σ error² / Σ (y − ȳ)²,         ȳ one mean over all values          (SeqSNN, Lv et al., ICML 2024)
+        rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (the same)
+        loss        mean squared or absolute error of the normalised values
+
+    r2 and rse are of the normalised values. NaN where the truth does not vary, or none is counted. Raises ValueError where no
+    truth is known.
+    """
+    n, y, yy, a, ee, counted, absolute, squared, relative, share = sums.flatten(1)
+    if float(n.sum()) == 0:
+        raise ValueError("no truth is known to measure the forecasts by")
+    total = yy.sum() - y.sum().square() / n.sum()
+    each = (yy - y.square() / n.clamp(min=1)).clamp(min=0).sum()
+    varies = 1e-12 * yy.sum()  # below it, a difference of such sums is rounding
+    r2, rse = 1 - ee.sum() / total, (ee.sum() / each).sqrt()
+    values = {
+        "mae": absolute.sum() / counted.sum(),
+        "rmse": (squared.sum() / counted.sum()).sqrt(),
+        "mape": share.sum() / relative.sum(),
+        "r2": r2 if total > varies else torch.tensor(math.nan),
+        "rse": rse if each > varies else torch.tensor(math.nan),
+        "loss": (ee if loss == "mse" else a).sum() / n.sum(),
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def forecast_figures_by_horizon(sums: Tensor) -> list[dict[str, float]]:
+    """The figures of each of the P steps ahead, from 1."""
+    return [{"step": p + 1, **forecast_figures(at)} for p, at in enumerate(sums.transpose(0, 1)) if bool(at[0].any())]

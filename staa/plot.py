@@ -92,6 +92,82 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
     plt.close(figure)
 
 
+def draw_forecast(
+    names: Sequence[str],
+    seen: np.ndarray,
+    forecast: np.ndarray,
+    truth: np.ndarray,
+    path: Path,
+    *,
+    when: Sequence[Any],
+    title: str,
+) -> None:
+    """Draw, a panel for each variate, what was seen, what is forecast and, where it is known, what came, to a PNG.
+
+    seen: [L, K]; forecast, truth: [P, K], truth NaN where it is not known; when: L + P times or row numbers.
+    """
+    plt = _pyplot()
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(6.5 * columns, 2.4 * rows + 0.8), sharex=True, squeeze=False, layout="constrained"
+    )
+    length = len(seen)
+    for k, axis in enumerate(axes.flat):
+        if k >= len(names):
+            axis.set_visible(False)
+            continue
+        axis.plot(when[:length], seen[:, k], color="0.35", label="seen")
+        axis.plot(when[length - 1 :], [seen[-1, k], *truth[:, k]], color="0.35", linestyle=":", label="came")
+        axis.plot(when[length:], forecast[:, k], color=(0.85, 0.25, 0.1), marker=".", label="forecast")
+        axis.axvline(when[length - 1], color="0.8", linewidth=1, zorder=0)
+        axis.set_title(names[k], fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].legend(fontsize=8, frameon=False)
+    figure.autofmt_xdate(rotation=30)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)
+
+
+def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) -> None:
+    """Draw the matrix a forecaster aggregates neighbours by, beside the data's graph where there is one, to a PNG.
+
+    learned, given: [K, K]. Both on a colour scale of their own, cut at their 99th percentile of what is not 0.
+    """
+    plt = _pyplot()
+    matrices = {"used by the network": learned} | ({} if given is None else {"given with the data": given})
+    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 5), squeeze=False, layout="constrained")
+    for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
+        above = matrix[matrix > 0]
+        image = axis.imshow(matrix, cmap="viridis", vmin=0, vmax=np.quantile(above, 0.99) if len(above) else 1)
+        axis.set(title=title, xlabel="neighbour", ylabel="node")
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)
+
+
+def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path, *, title: str = "") -> None:
+    """Draw errors against the steps ahead to a PNG: MAE, RMSE and R², a curve for each name.
+
+    curves: name -> `staa.metrics.forecast_figures_by_horizon`'s figures, in the series' units.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for axis, (key, label) in zip(axes, {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}.items(), strict=True):
+        for name, figures in curves.items():
+            axis.plot([f["step"] for f in figures], [f[key] for f in figures], marker=".", label=name)
+        axis.set(xlabel="steps ahead", title=label)
+        axis.locator_params(axis="x", integer=True)
+        axis.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axes[0].legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)
+
+
 def _pyplot() -> Any:
     import matplotlib
 

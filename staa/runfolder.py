@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from staa.config import Recipe, differences, from_json
-from staa.data import Source
+from staa.data import SeriesSource, Source
 
 RECIPE, LOG, ENVIRONMENT, RESULT = "recipe.json", "log.jsonl", "environment.json", "result.json"
 
@@ -38,7 +38,10 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
     environment = read_json(path)
     about = environment.get("data")
-    sizes = [about.get(key) for key in ("classes", "channels", "size")] if isinstance(about, dict) else [None]
+    about = about if isinstance(about, dict) else {}
+    sizes = [
+        about.get(key) for key in (("nodes", "window", "horizon") if "nodes" in about else ("classes", "channels", "size"))
+    ]
     if not all(isinstance(n, int) and n > 0 for n in sizes) or not isinstance(environment.get("data_root"), str):
         raise ValueError(f"{path} is broken: it does not say what the data were; delete it and resume the run to write it anew")
     return environment
@@ -92,13 +95,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def check_split(folder: Path, source: Source) -> None:
+def check_split(folder: Path, source: Source | SeriesSource) -> None:
     if read_environment(folder)["data"].get("split") != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
 
 
 def describe(
-    source: Source, model: nn.Module, device: torch.device, precision: str, root: Path, version: str
+    source: Source | SeriesSource, model: nn.Module, device: torch.device, precision: str, root: Path, version: str
 ) -> dict[str, Any]:
     """What a run records of its machine, code and data."""
     return {
@@ -113,11 +116,8 @@ def describe(
         "parameters": sum(p.numel() for p in model.parameters()),
         "data_root": str(root.resolve()),
         "data": {
-            "classes": source.classes,
-            "channels": source.channels,
-            "size": source.size,
+            **source.facts,
             "split": source.split,
-            "names": source.names,
             "train": len(source.train),
             "validation": 0 if source.validation is None else len(source.validation),
             "test": len(source.test),

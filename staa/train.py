@@ -15,9 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from staa.checkpoint import BEST, load_weights, save_checkpoint, save_weights
-from staa.evaluate import Epochs, autocast, evaluate
+from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, call, device_of, evaluate
 from staa.losses import mean_cross_entropy
-from staa.metrics import classification_figures, classification_sums
 from staa.ops.bits import spikes_as_bits
 from staa.recording import firing_rates
 
@@ -37,6 +36,8 @@ def train(
     measured_on: Literal["validation", "test"] = "validation",
     loss: Callable[[Tensor, Tensor], Tensor] = mean_cross_entropy,
     penalty: Callable[[Iterable[Tensor]], Tensor] | None = None,
+    measure: Measure = CLASSIFICATION,
+    patience: int | None = None,
     clip: float | None = None,
     accumulate: int = 1,
     average: AveragedModel | None = None,
@@ -53,26 +54,28 @@ def train(
     Every random number of step k follows from (seed, k), and every batch from its own seed, so a run resumed from a
     checkpoint is bit-equal on the CPU to one that never stopped. A checkpoint is written at the start, after each epoch
     (validation first), when the last one is save_every seconds old, and when stop() says so after a step.
-    best.safetensors holds the weights of the epoch with the highest validation accuracy. state: a loaded checkpoint of
-    the same network and settings to go on from; about: plain values to keep in every checkpoint.
+    best.safetensors holds the weights of the epoch with the best validation by the measure's score. patience: end after so
+    many epochs without a better one. state: a loaded checkpoint of the same network and settings to go on from; about:
+    plain values to keep in every checkpoint.
 
-    loss: of (logits, targets); penalty: of the layers' firing rates, added to it. accumulate: pieces a batch is taken in;
-    their gradients add up to the whole batch's, weighted by their samples. average: of the same model, updated after
-    each step; it is then what validation measures and what best.safetensors holds. measured_on: what the validation
-    samples are, for the names of the figures. bits: spikes wait for the backward pass as bits (`spikes_as_bits`).
+    loss: of (outputs, targets); penalty: of the layers' firing rates, added to it. measure: what the figures are.
+    accumulate: pieces a batch is taken in; their gradients add up to the whole batch's, weighted by their samples. average:
+    of the same model, updated after each step; it is then what validation measures and what best.safetensors holds.
+    measured_on: what the validation samples are, for the names of the figures. bits: spikes wait for the backward pass as
+    bits (`spikes_as_bits`).
 
-    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (loss with penalty, accuracy, lr, samples,
-    seconds); "warning" (text); "epoch" (loss, accuracy, rates by layer, seconds, of which `waited` for data,
-    validation_loss, validation_accuracy, best, best_epoch); "interrupted"; "end" (best accuracy on validation, or -1;
-    best_epoch).
+    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (the epoch's figures so far, but the batch's loss
+    with penalty, lr, samples, seconds); "warning" (text); "epoch" (figures, rates by layer, seconds, of which `waited` for
+    data, figures as validation_loss …, best, best_epoch); "interrupted"; "end" (best score on validation and its best_epoch,
+    None and 0 without validation).
 
     Raises FloatingPointError when the loss or a weight is not finite, ValueError for a checkpoint of another network, and
     RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     measured = model if average is None else average.module
-    step, best, best_epoch = 0, -1.0, 0
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    step, best, best_epoch = 0, -math.inf, 0
+    sums = torch.zeros((), dtype=torch.float64, device=device)
     rates: dict[str, list[float]] = {}
     report: dict[str, Any] = {}
 
@@ -115,7 +118,10 @@ def train(
         save()
     yield {"event": "start", "step": step, "epoch": step // len(batches) + 1, "steps": steps, "epoch_steps": len(batches)}
 
-    while step < steps:
+    def out_of_patience() -> bool:
+        return patience is not None and step % len(batches) == 0 and step // len(batches) - best_epoch >= patience
+
+    while step < steps and not out_of_patience():
         epoch, done = divmod(step, len(batches))
         started = time.perf_counter()
         model.train()
@@ -126,17 +132,16 @@ def train(
             torch.manual_seed(random.Random(f"{seed} step {step}").getrandbits(63))
             optimizer.zero_grad()
             total: Tensor | float = 0.0
-            outputs: list[Tensor] = []
-            for some_x, some_y in _pieces(x, y, accumulate):
+            for some_x, some_y in pieces_of(x, y, accumulate):
                 share = len(some_y) / len(y)
                 with autocast(device, precision), spikes_as_bits() if bits else nullcontext(), measuring(step) as layers:
-                    logits = model(some_x)
-                value = loss(logits, some_y)
+                    outputs = call(model, some_x)
+                value = loss(outputs, some_y)
                 if penalty is not None:
                     value = value + penalty(layers.values())
                 (value * share).backward()
                 total += value.detach() * share
-                outputs.append(logits.detach())
+                sums = sums + measure.sums(outputs.detach(), some_y)
                 if step % RATE_EVERY == 0:
                     _add(rates, layers)
             number = float(total)  # once: on a GPU it waits for the device
@@ -153,11 +158,9 @@ def train(
             if average is not None:
                 average.update_parameters(model)
             step += 1
-            sums += classification_sums(torch.cat(outputs, 1), y)
             yield {
-                "event": "step", "step": step, "epoch": epoch + 1, "loss": number, "lr": lr, "samples": len(y),
-                "accuracy": classification_figures(sums)["accuracy"], "seconds": time.perf_counter() - began,
-                "rates": _summary(rates),
+                "event": "step", "step": step, "epoch": epoch + 1, **measure.figures(sums), "loss": number, "lr": lr,
+                "samples": len(y), "seconds": time.perf_counter() - began, "rates": _summary(rates),
             }  # fmt: skip
             last_of_epoch = step == steps or step % len(batches) == 0
             if epoch == 0 and (step == 10 * RATE_EVERY or (last_of_epoch and step < 10 * RATE_EVERY)):
@@ -174,26 +177,27 @@ def train(
             began = time.perf_counter()
 
         check_finite()
-        report = {"event": "epoch", "step": step, "epoch": epoch + 1, **classification_figures(sums)}
+        report = {"event": "epoch", "step": step, "epoch": epoch + 1, **measure.figures(sums)}
         report["rates"] = {name: total / count for name, (total, count) in rates.items()}
         if validation is not None:
-            figures = evaluate(measured, validation, precision=precision)
+            figures = evaluate(measured, validation, measure=measure, precision=precision)
             report |= {f"{measured_on}_{k}": v for k, v in figures.items()}
-            report["best"] = figures["accuracy"] > best
+            report["best"] = measure.score(figures) > best
             if report["best"]:
-                best, best_epoch = figures["accuracy"], epoch + 1
+                best, best_epoch = measure.score(figures), epoch + 1
                 save_weights(folder / BEST, measured)
             report["best_epoch"] = best_epoch
         report["seconds"] = time.perf_counter() - started
         report["waited"] = waited
-        sums, rates = torch.zeros_like(sums), {}
+        sums, rates = torch.zeros((), dtype=torch.float64, device=device), {}
         save()
         yield report
-        if step < steps and stop():
+        if step < steps and not out_of_patience() and stop():
             yield {"event": "interrupted", "step": step, "epoch": epoch + 1}
             return
     yield {
-        "event": "end", "step": step, "epoch": math.ceil(step / len(batches)), "best": best, "best_epoch": best_epoch,
+        "event": "end", "step": step, "epoch": math.ceil(step / len(batches)), "best": best if best_epoch else None,
+        "best_epoch": best_epoch,
     }  # fmt: skip
 
 
@@ -234,11 +238,12 @@ def cosine_schedule(optimizer: Optimizer, *, steps: int, warmup: int, lr: float,
     return LambdaLR(optimizer, factor)
 
 
-def _pieces(x: Tensor, y: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in pieces: x is [N, C, H, W] or [T, N, C, H, W]."""
+def pieces_of(x: Inputs, y: Tensor, count: int) -> Iterator[tuple[Inputs, Tensor]]:
+    """A batch in pieces: x is [N, C, H, W] or [T, N, C, H, W], or several tensors [N, ...]."""
     if count == 1:
         return iter([(x, y)])
-    return zip(x.chunk(count, dim=-4), y.chunk(count), strict=True)
+    pieces = zip(*(part.chunk(count) for part in x), strict=True) if isinstance(x, tuple) else x.chunk(count, dim=-4)
+    return zip(pieces, y.chunk(count), strict=True)
 
 
 def _add(rates: dict[str, list[float]], measured: dict[str, Tensor]) -> None:

@@ -16,8 +16,8 @@ from torch import nn
 
 import staa
 from staa import checkpoint
-from staa.build import run
 from staa.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from staa.runs import run
 
 HERE = Path(__file__).parent
 TRAIN = [sys.executable, "-m", "staa", "train", f"{HERE}/tiny.py:recipe", "--epochs", "20"]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from staa.build import evaluate_run, run
 from staa.config import Augment, Data, Model
 from staa.data import DATASETS, Batches, image_folder
 from staa.data.folder import ImageFiles, decode
 from staa.recipes import RECIPES
+from staa.runs import evaluate_run, run
 
 COLOURS = {"blue": (20, 30, 200), "green": (20, 200, 30), "red": (200, 20, 30)}
 

@@ -10,10 +10,11 @@ import tiny
 import torch
 
 from staa.attention import STAA
-from staa.build import build_batches, build_source, run
+from staa.build import build_batches, build_source
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
 from staa.ops import SURROGATES, lif, lif_reference
+from staa.runs import run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

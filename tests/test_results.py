@@ -9,7 +9,7 @@ import tiny
 import torch
 
 import staa
-from staa.build import run
+from staa.runs import run
 
 spec = importlib.util.spec_from_file_location("remote", Path(__file__).parents[1] / "results" / "remote.py")
 remote = importlib.util.module_from_spec(spec)

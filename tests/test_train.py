@@ -14,9 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import staa
 from staa.attention import STAA
-from staa.build import evaluate_run, run
 from staa.checkpoint import exclusive, load_checkpoint, measured_weights, transfer_weights
-from staa.config import Augment, Data, Loss, Optim, from_json, to_json
+from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
 from staa.evaluate import evaluate
 from staa.layers import PerStep
 from staa.losses import mean_cross_entropy, rate_penalty, tet
@@ -24,6 +23,7 @@ from staa.metrics import classification_figures, classification_sums
 from staa.neurons import LIF, AdaptiveLIF
 from staa.recipes import RECIPES
 from staa.recording import firing_rates
+from staa.runs import evaluate_run, run
 from staa.train import cosine_schedule, make_optimizer
 
 
@@ -138,8 +138,8 @@ def test_a_run_folder_holds_the_whole_truth(tmp_path):
 
 def test_the_test_set_is_touched_once_at_the_end(tmp_path, monkeypatch):
     seen = []
-    original = staa.build.evaluate
-    monkeypatch.setattr(staa.build, "evaluate", lambda *a, **k: seen.append(True) or original(*a, **k))
+    original = staa.runs.evaluate_in_detail
+    monkeypatch.setattr(staa.runs, "evaluate_in_detail", lambda *a, **k: seen.append(True) or original(*a, **k))
     events = run(tiny.recipe, tmp_path / "run")
     for event in events:
         if event["event"] != "result":
@@ -205,7 +205,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
         def step(self, closure=None):
             self.param_groups[0]["params"][0].data.fill_(math.inf)
 
-    monkeypatch.setattr(staa.build, "make_optimizer", lambda model, **_: Breaking(model.parameters(), lr=0.1))
+    monkeypatch.setattr(staa.runs, "make_optimizer", lambda model, **_: Breaking(model.parameters(), lr=0.1))
     with pytest.raises(FloatingPointError, match="a weight is not finite after step 1; the last good checkpoint is kept"):
         finish(replace(tiny.recipe, max_steps=1), tmp_path / "run")
     state = load_checkpoint(tmp_path / "run")
@@ -368,7 +368,7 @@ def test_files_of_one_s_own_can_be_named_from_anywhere(tmp_path, monkeypatch):
     assert staa.load(tmp_path / "run").stages[0][1].neuron.decay == 0.5
     (tmp_path / "broken.py").write_text("what\n")
     with pytest.raises(ValueError, match=r"broken.py can't be imported: NameError: name 'what' is not defined"):
-        staa.build.find_recipe(str(tmp_path / "broken.py") + ":recipe")
+        staa.find.find_recipe(str(tmp_path / "broken.py") + ":recipe")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -692,7 +692,7 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
         (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no loss.tet_weight, which is 0.5"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no loss.label_smoothing"),
         (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss is a scalar tensor, got \[1\]"),
-        (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of logits .*probabil"),
+        (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of outputs .*probabil"),
         (
             dict(model=replace(tiny.recipe.model, name=f"{tiny.__file__}:no_neurons"), loss=Loss(rate_weight=1.0)),
             "this network has none",
@@ -727,6 +727,13 @@ def test_every_recipe_round_trips_and_takes_a_shrunk_step(name, tmp_path):
     assert recipe.source
     assert recipe.expect
     of_events = any(word in recipe.data.name for word in ("events", "nmnist", "dvs"))
+    if recipe.series.horizon is not None:
+        data = Data(f"{tiny.__file__}:series", recipe.data.validation)
+        forecast = recipe.forecast if recipe.forecast == Forecast() else replace(recipe.forecast, width=8)
+        small = replace(recipe, epochs=1, max_steps=1, batch_size=4, data=data, forecast=forecast)
+        small = replace(small, model=replace(recipe.model, steps=2))
+        assert finish(small, tmp_path / "run")[-1]["test_mae"] > 0
+        return
     data = f"{tiny.__file__}:{'events' if of_events else 'images'}"
     small = replace(
         recipe, epochs=1, max_steps=1, batch_size=4,

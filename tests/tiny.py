@@ -3,12 +3,14 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from staa import RECIPES, Augment, Data, Loss, Model
 from staa.data import Samples, Source
 from staa.data.digits import as_frames
 from staa.data.images import normalise
+from staa.data.series import TimeSeries
 from staa.layers import PerStep
 from staa.neurons import LIF
 
@@ -38,6 +40,16 @@ def images(*, validation, size=None, resize=None, scale=None, corrupt="refuse"):
         train=part(0, 32), validation=part(32, 40) if validation else None, test=part(40, 48), classes=3, channels=3, size=16,
         prepare=partial(normalise, mean=(0.5,) * 3, std=(0.3,) * 3), split="tiny images", names=("red", "green", "blue"),
     )  # fmt: skip
+
+
+def series():
+    """Six hundred hours of six nodes, each a wave of its own phase with noise."""
+    hours = np.arange(600)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((600, 6))
+    values = 10 + np.sin(2 * np.pi * (hours[:, None] / 24 + np.arange(6) / 6)) + noise
+    times = np.datetime64("2024-01-01", "ns") + hours * np.timedelta64(1, "h")
+    ring = (np.roll(np.eye(6), 1, 0) + np.roll(np.eye(6), -1, 0)).astype(np.float32)
+    return TimeSeries(values, times=times, names=tuple("abcdef"), graph=ring)
 
 
 def three(*, steps, validation):

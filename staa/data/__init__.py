@@ -8,7 +8,9 @@ from staa.data.events import ARCHIVES, cifar10dvs, download_events, dvsgesture, 
 from staa.data.folder import image_folder
 from staa.data.images import cifar, download_cifar, load_cifar
 from staa.data.recordings import Events, read_events
+from staa.data.series import SERIES, TimeSeries, diffusion_ring, read_graph, read_series
 from staa.data.source import Batches, Samples, Source, split_by_hash
+from staa.data.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
 
 DATASETS = {
     "digits-events": digits_events,
@@ -31,20 +33,29 @@ DOWNLOADS = {
 __all__ = [
     "DATASETS",
     "DOWNLOADS",
+    "SERIES",
     "Batches",
     "Events",
+    "Normaliser",
     "Samples",
+    "SeriesSource",
     "Source",
+    "TimeSeries",
+    "WindowBatches",
     "cifar",
     "cifar10dvs",
+    "diffusion_ring",
     "digits_events",
     "download_cifar",
     "dvsgesture",
     "event_folder",
+    "forecast_source",
     "image_folder",
     "load_cifar",
     "nmnist",
     "read_events",
+    "read_graph",
+    "read_series",
     "saccade_events",
     "split_by_hash",
     "to_frames",

@@ -69,6 +69,11 @@ class Source:
                     f"{self.classes} classes, labelled from 0 ({len(wrong)} such labels)"
                 )
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a network for these data must know, and the classes' names: for a run's records."""
+        return {"classes": self.classes, "channels": self.channels, "size": self.size, "names": self.names}
+
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Mix = Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]

@@ -1,5 +1,6 @@
 """Networks: f(num_classes, *, in_channels, steps, neuron, attention, sites, width) -> nn.Module."""
 
+from staa.models.forecast import FORECASTERS, ispikformer, spikestag
 from staa.models.ms_resnet import MSResNet, ms_resnet18, ms_resnet34
 from staa.models.resnet import ResNet, resnet18, resnet19, resnet20, resnet34
 from staa.models.vgg import vggsnn
@@ -15,5 +16,6 @@ MODELS = {
 }
 
 __all__ = [
-    "MODELS", "MSResNet", "ResNet", "ms_resnet18", "ms_resnet34", "resnet18", "resnet19", "resnet20", "resnet34", "vggsnn",
+    "FORECASTERS", "MODELS", "MSResNet", "ResNet", "ispikformer", "ms_resnet18", "ms_resnet34", "resnet18", "resnet19",
+    "resnet20", "resnet34", "spikestag", "vggsnn",
 ]  # fmt: skip

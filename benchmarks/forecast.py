@@ -1,0 +1,153 @@
+"""Forecasters on real series, side by side:  python -m benchmarks.forecast RUNS --raw DIR [--ablation]
+
+DIR holds metr_la_week1.npz, hangzhou_tensor.mat, ETTh1.csv.gz and montevideo_bus.npz, as published (docs/recipes/series.md says
+where); each is written to RUNS/DATA.npz once. Trains what is not in RUNS yet, two runs at a time with a thread each, then
+prints the errors 3, 6 and 12 steps ahead and draws RUNS/DATA.png. --ablation: SpikeSTAG's switches on Hangzhou instead.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from staa.plot import draw_horizons
+from staa.runfolder import RESULT, read_environment, read_json
+
+MODELS = ("spikestag", "ispikformer", "gru", "linear", "last-value")
+TRAINED = MODELS[:3]
+SEEDS = {"metr-la-week": 3, "hangzhou": 3, "etth1": 1, "montevideo": 1}
+OPTIONS = {"etth1": ["--series.normalise", "zscore-per-variate"]}  # its variates are of different units
+AT = (3, 6, 12)
+ABLATION = {
+    "whole": [],
+    "no observation block": ["--no-forecast.observe"],
+    **{f"K = {k}": ["--forecast.hops", str(k)] for k in (0, 1, 3)},
+    "graph: identity": ["--forecast.graph", "identity"],
+    "graph: given (correlation)": ["--forecast.graph", "given"],
+    "fusion: LSTM alone": ["--forecast.fusion", "lstm"],
+    "fusion: attention alone": ["--forecast.fusion", "attention"],
+    "fusion: sum": ["--forecast.fusion", "sum"],
+    "no time features": ["--no-series.time-features"],
+    "spike messages": ["--forecast.spike-messages"],
+    "attention over nodes": ["--forecast.tokens", "node"],
+}
+
+
+def convert(name: str, raw: Path, path: Path) -> None:
+    """A published file as values [n, K], times and graph."""
+    if name == "metr-la-week":
+        with np.load(raw / "metr_la_week1.npz") as z:
+            values, graph, names = z["speed"], z["adj_dcrnn"], z["sensor_ids"]
+        more = {"time": every("2012-03-01", 5, len(values)), "graph": graph, "names": names}
+    elif name == "hangzhou":  # stations × days × ten minutes from 6 to 24 o'clock
+        from scipy.io import loadmat
+
+        tensor = loadmat(str(raw / "hangzhou_tensor.mat"))["tensor"]
+        stations, days, steps = tensor.shape
+        values = tensor.reshape(stations, -1).T.astype(float)
+        day = np.datetime64("2019-01-01T06:00", "m") + np.arange(days)[:, None] * np.timedelta64(1, "D")
+        times = (day + np.arange(steps) * np.timedelta64(10, "m")).ravel()
+        seen = values[: int(0.7 * len(values))]
+        seen = seen + 1e-6 * np.random.default_rng(0).standard_normal(seen.shape)  # a station that is shut correlates with none
+        correlation = np.corrcoef(seen.T)
+        graph = np.where(correlation >= np.sort(correlation, 1)[:, -8:-7], correlation.clip(0), 0)  # the 8 likest, itself too
+        more = {"time": times, "graph": graph}
+    elif name == "etth1":
+        import pandas as pd
+
+        table = pd.read_csv(raw / "ETTh1.csv.gz", parse_dates=["date"])
+        values = table.drop(columns="date").to_numpy(float)
+        more = {"time": table["date"].to_numpy(), "names": np.array(table.columns[1:], str)}
+    else:
+        with np.load(raw / "montevideo_bus.npz") as z:
+            values, (begin, end) = z["y"].T.astype(float), z["edge_index"]
+        graph = np.zeros((values.shape[1],) * 2)
+        graph[begin, end] = graph[end, begin] = 1.0
+        more = {"time": every("2020-10-01", 60, len(values)), "graph": graph}
+    more["time"] = more["time"].astype("datetime64[ns]").astype(np.int64)
+    np.savez_compressed(path, values=values, **more)
+
+
+def every(start: str, minutes: int, rows: int) -> np.ndarray:
+    return np.datetime64(start, "m") + minutes * np.arange(rows) * np.timedelta64(1, "m")
+
+
+def train(folder: Path, arguments: list[str]) -> None:
+    """A run in a process of its own, one thread; its CPU seconds go to cpu.json beside it. What is there is gone on with."""
+    if (folder / RESULT).is_file():
+        return
+    start = ["--resume", str(folder)] if folder.is_dir() else [*arguments, "--out", str(folder)]
+    command = [sys.executable, "-m", "staa", "train", *start]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".log").open("a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed: see {folder.with_suffix('.log')}")
+    folder.with_suffix(".json").write_text(json.dumps({"cpu_seconds": used.ru_utime + used.ru_stime}))
+
+
+def row(title: str, folders: list[Path]) -> str:
+    """Mean over the seeds ± spread: MAE at each horizon, over all of them, RMSE, R², parameters and CPU time."""
+    results = [read_json(folder / RESULT) for folder in folders]
+
+    def cell(values: list[float], form: str) -> str:
+        text = f"{statistics.mean(values):{form}}"
+        return text + (f" ± {statistics.stdev(values):{form}}" if len(values) > 1 and statistics.stdev(values) else "")
+
+    cells = [cell([r["horizons"][at - 1]["mae"] for r in results], ".3g") for at in AT]
+    cells += [
+        cell([r[f"test_{name}"] for r in results], form) for name, form in (("mae", ".4g"), ("rmse", ".4g"), ("r2", ".3f"))
+    ]
+    cells.append(f"{read_environment(folders[0])['parameters']:,}")
+    seconds = [json.loads(folder.with_suffix(".json").read_text())["cpu_seconds"] for folder in folders]
+    cells.append(f"{statistics.mean(seconds) / 60:.1f}")
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+HEAD = f"| | {' | '.join(f'MAE, {at} ahead' for at in AT)} | MAE | RMSE | R² | parameters | CPU min |\n|---|{'---|' * 8}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--raw", type=Path, required=True)
+    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--data", nargs="+", choices=list(SEEDS), default=list(SEEDS))
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    data = ["hangzhou"] if options.ablation else options.data
+    for name in data:
+        if not (options.runs / f"{name}.npz").is_file():
+            convert(name, options.raw, options.runs / f"{name}.npz")
+    jobs: dict[Path, list[str]] = {}
+    tables: dict[str, dict[str, list[Path]]] = {}
+    for name in data:
+        rows = ABLATION if options.ablation else {model: [] for model in MODELS}
+        for title, more in rows.items():
+            model = "spikestag" if options.ablation else title
+            for seed in range(SEEDS[name] if model in TRAINED else 1):
+                stem = "".join(c if c.isalnum() else "-" for c in title) if options.ablation and more else model
+                folder = options.runs / name / f"{stem}-{seed}"
+                tables.setdefault(name, {}).setdefault(title, []).append(folder)
+                source = ["--data", str(options.runs / f"{name}.npz")]
+                jobs[folder] = [f"series-{model}", *source, "--seed", str(seed), *OPTIONS.get(name, []), *more]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, jobs, jobs.values()))
+    for name, rows in tables.items():
+        print(f"\n{name}\n\n{HEAD}")
+        for title, folders in rows.items():
+            print(row(title, folders))
+        if not options.ablation:
+            curves = {title: read_json(folders[0] / RESULT)["horizons"] for title, folders in rows.items()}
+            draw_horizons(curves, options.runs / f"{name}.png", title=f"{name}: test errors by steps ahead, seed 0")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""Time series: a table of values, with times and a graph where there are any, from files, published sets and an equation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
+SMALLEST_WEIGHT = 0.1  # of a graph made from distances; DCRNN's threshold
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """values: [n, K] float64, NaN where nothing was measured. times: [n] datetime64[ns], or None. names: of the K variates.
+    graph: weights [K, K] float32, row i those of i's neighbours, or None. missing: a value that stands for no measurement,
+    which errors in real units leave out. notes: what the user should hear.
+
+    Raises ValueError for infinite values, times that are unsorted or twice there, and a graph of another size.
+    """
+
+    values: np.ndarray
+    times: np.ndarray | None
+    names: tuple[str, ...]
+    graph: np.ndarray | None = None
+    missing: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or 0 in self.values.shape:
+            raise ValueError(f"a series is a table of rows and variates, got an array of shape {list(self.values.shape)}")
+        rows, nodes = self.values.shape
+        if np.isinf(self.values).any():
+            row, column = np.argwhere(np.isinf(self.values))[0]
+            raise ValueError(
+                f"variate {self.names[column]} is infinite in row {row}: leave it empty where nothing was measured"
+            )
+        if len(self.names) != nodes or len(set(self.names)) != nodes:
+            raise ValueError(f"{nodes} variates need {nodes} names, each its own; got {len(set(self.names))} different ones")
+        if self.times is not None:
+            _check_times(self.times, rows)
+        if self.graph is not None:
+            _check_graph(self.graph, nodes)
+
+
+def read_series(path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+    """A series of one's own from a file.
+
+    .csv, .txt (also .gz): a row each step, a column each variate, commas between; a first row that is not all numbers is a
+    header, and a first column that holds dates the times. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
+    there. .h5: one pandas table. time: the column of times. graph: a file for `read_graph`; distances: it holds distances.
+
+    Raises FileNotFoundError, or ValueError naming row and column of what is no number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: give a series as .csv, .txt, .npz or .h5")
+    own: np.ndarray | None = None
+    if path.suffix == ".npz":
+        values, times, names, own = _from_npz(path)
+    elif path.suffix in (".h5", ".hdf5"):
+        values, times, names = _from_table(_hdf(path), time, path)
+    elif path.name.lower().endswith(TEXT):
+        values, times, names = _from_table(_text(path), time, path)
+    else:
+        raise ValueError(f"{path} is no series: give it as .csv, .txt (also .gz), .npz or .h5")
+    if time is not None and path.suffix == ".npz":
+        raise ValueError(f"{path} names its times `time`: leave out the column {time!r}")
+    if graph is not None:
+        own = read_graph(Path(graph), names, distances=distances)
+    elif distances:
+        raise ValueError("distances are those of a graph: name its file, --series.graph FILE")
+    notes = () if times is None else _irregular(times)
+    return TimeSeries(values, times, names, graph=own, notes=notes)
+
+
+def read_graph(path: Path, names: tuple[str, ...], *, distances: bool = False) -> np.ndarray:
+    """Weights [K, K] from a file: a matrix (.npy, .npz with one square array, or K rows of K numbers in .csv or .txt), or a
+    .csv of edges from, to[, weight] by names or numbers from 0.
+
+    distances=True: weights are exp(−(d / σ)²) of the distances d, σ their standard deviation, and 0 below 0.1 (DCRNN, Li et
+    al., ICLR 2018); without an edge there is none. Raises ValueError for another size and for nodes that are not there.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not a file: a graph is a matrix (.npy, .npz, .csv) or a .csv of edges from, to, weight"
+        )
+    nodes, weights, edges = len(names), None, None
+    if path.suffix == ".npy":
+        weights = _load(path)
+    elif path.suffix == ".npz":
+        with _load(path) as z:
+            square = [name for name in z.files if z[name].ndim == 2 and z[name].shape[0] == z[name].shape[1]]
+            if len(square) != 1:
+                raise ValueError(f"{path} has {len(square)} square arrays; a graph's file has one")
+            weights = z[square[0]]
+    else:
+        table = _read_text(path, pd)
+        numbers = table.apply(pd.to_numeric, errors="coerce")
+        if table.shape[1] == nodes and len(table) == nodes and nodes > 3 and not numbers.isna().any(axis=None):
+            weights = numbers.to_numpy(float)
+        else:
+            edges = table
+    if edges is not None:
+        weights, there = _from_edges(edges, names, path, pd)
+    else:
+        weights = np.asarray(weights, np.float64)
+        there = weights > 0
+    _check_graph(weights, nodes)
+    if distances:
+        length = weights[there]
+        sigma = length.std() or 1.0
+        weights = np.where(there, np.exp(-((weights / sigma) ** 2)), 0.0)
+        weights[weights < SMALLEST_WEIGHT] = 0.0
+    return weights.astype(np.float32)
+
+
+def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
+    """Values every 20 minutes that diffuse on a ring of 6 nodes with a season of 12 hours, simulated:
+
+        x[t+1] = x[t] + a · L x[t] + b · sin(2π (t / 36 + i / 6)) + noise,      (L x)_i = (x_{i−1} + x_{i+1}) / 2 − x_i
+
+    with a = 0.5, b = 0.15 and noise N(0, 0.03²), independent for each node i and step t. Over 6 steps the last value has an
+    R² of about 0.6, least squares on all nodes' last 12 values one of 0.99.
+    """
+    random = np.random.default_rng(seed)
+    node = np.arange(6)
+    x = np.zeros((rows, 6))
+    for t in range(rows - 1):
+        laplacian = (np.roll(x[t], 1) + np.roll(x[t], -1)) / 2 - x[t]
+        drive = 0.15 * np.sin(2 * np.pi * (t / 36 + node / 6))
+        x[t + 1] = x[t] + 0.5 * laplacian + drive + random.normal(0, 0.03, 6)
+    ring = np.roll(np.eye(6), 1, 0) + np.roll(np.eye(6), -1, 0)
+    return TimeSeries(x, _every("2024-01-01", "20min", rows), tuple(f"node {i}" for i in node), graph=ring.astype(np.float32))
+
+
+def _published(
+    name: str, file: str, shape: tuple[int, int], *, root: Path, time: tuple[str, str] | None, missing: float | None
+) -> TimeSeries:
+    """A published set; time: start and step where the file doesn't say them."""
+    path = next((p for p in (root / file, root / f"{file}.gz") if p.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{root / file} is missing: staa data {name} --data {root} downloads it, or says where it is")
+    series = read_series(path)
+    times = series.times if time is None else _every(*time, len(series.values))
+    notes = series.notes
+    if series.values.shape != shape:
+        notes = (*notes, f"{path} has {_by(series.values.shape)} values, the published set {_by(shape)}")
+    return replace(series, times=times, missing=missing, notes=notes)
+
+
+def _with_graph(series: TimeSeries, graph: str | None, distances: bool) -> TimeSeries:
+    return series if graph is None else replace(series, graph=read_graph(Path(graph), series.names, distances=distances))
+
+
+def metr_la(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
+    """METR-LA (Li et al., ICLR 2018): speed in miles an hour at 207 sensors, every 5 minutes; 0 is no measurement."""
+    series = _published("metr-la", "metr-la.h5", (34_272, 207), root=root, time=None, missing=0.0)
+    return _with_graph(series, graph, distances)
+
+
+def pems_bay(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
+    """PEMS-BAY (Li et al., ICLR 2018): speed in miles an hour at 325 sensors, every 5 minutes; 0 is no measurement."""
+    series = _published("pems-bay", "pems-bay.h5", (52_116, 325), root=root, time=None, missing=0.0)
+    return _with_graph(series, graph, distances)
+
+
+def solar(*, root: Path) -> TimeSeries:
+    """Solar (Lai et al., SIGIR 2018): power of 137 plants in Alabama, every 10 minutes of 2006."""
+    return _published("solar", "solar_AL.txt", (52_560, 137), root=root, time=("2006-01-01", "10min"), missing=None)
+
+
+def electricity(*, root: Path) -> TimeSeries:
+    """Electricity (Lai et al., SIGIR 2018): kWh of 321 clients, every hour from 2012."""
+    return _published("electricity", "electricity.txt", (26_304, 321), root=root, time=("2012-01-01", "1h"), missing=None)
+
+
+def series_file(*, root: Path, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+    """A file of one's own; see `read_series`."""
+    return read_series(root, time=time, graph=graph, distances=distances)
+
+
+SERIES: dict[str, Callable[..., TimeSeries]] = {
+    "ring": diffusion_ring,
+    "series": series_file,
+    "metr-la": metr_la,
+    "pems-bay": pems_bay,
+    "solar": solar,
+    "electricity": electricity,
+}
+
+
+def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
+    with _load(path) as z:
+        if "values" not in z.files:
+            raise ValueError(f"{path} has no array `values` [rows, variates]; it has {', '.join(z.files)}")
+        values, own = z["values"], z["graph"] if "graph" in z.files else None
+        times = z["time"] if "time" in z.files else None
+        names = tuple(map(str, z["names"])) if "names" in z.files else tuple(map(str, range(values.shape[-1])))
+    if values.dtype.kind not in "iufb":
+        raise ValueError(f"{path}'s values are numbers, got {values.dtype}")
+    if times is not None:
+        try:
+            times = times.astype("datetime64[ns]")
+        except ValueError as error:
+            raise ValueError(f"{path}'s time is no time: {error}") from error
+    return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _hdf(path: Path) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.read_hdf(path)
+    except ImportError as error:
+        raise ValueError(f"reading {path} needs PyTables: pip install 'staa-snn[series]'") from error
+    except Exception as error:  # PyTables has many
+        raise ValueError(f"{path} can't be read as one pandas table: {error}") from error
+
+
+def _read_text(path: Path, pd: Any) -> Any:
+    """The table as strings, its header in `columns` if it has one, else numbers from 0."""
+    try:
+        table = pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
+    except Exception as error:  # pandas' parser, gzip and the decoder each have their own
+        raise ValueError(f"{path} can't be read as text with commas between its columns: {error}") from error
+    first = pd.to_numeric(table.iloc[0], errors="coerce")
+    if first.isna().all() or (first.isna().any() and not _dates(table.iloc[:1, 0], pd)):
+        table.columns = [str(name) for name in table.iloc[0]]
+        table = table.iloc[1:].reset_index(drop=True)
+    return table
+
+
+def _text(path: Path) -> Any:
+    import pandas as pd
+
+    return _read_text(path, pd)
+
+
+def _dates(column: Any, pd: Any) -> bool:
+    """Whether a column of strings holds dates; numbers are none."""
+    if pd.to_numeric(column, errors="coerce").notna().any():
+        return False
+    return bool(pd.to_datetime(column, errors="coerce", format="ISO8601").notna().all()) or bool(
+        pd.to_datetime(column, errors="coerce", format="mixed").notna().all()
+    )
+
+
+def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    import pandas as pd
+
+    if len(table) == 0 or table.shape[1] == 0:
+        raise ValueError(f"{path} holds no rows")
+    times = table.index if isinstance(table.index, pd.DatetimeIndex) else None
+    column: Any = table.columns[0]
+    if time is not None:
+        column = next((c for c in table.columns if str(c) == time), None)
+        if column is None:
+            raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
+    if times is None and (time is not None or _dates(table[column].head(100).astype(str), pd)):
+        times = pd.to_datetime(table[column], errors="coerce", format="mixed", utc=False)
+        wrong = np.flatnonzero(times.isna())
+        if len(wrong):
+            raise ValueError(f"{path}, row {wrong[0]}: {table[column].iloc[wrong[0]]!r} is no time")
+        table = table.drop(columns=[column])
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    empty = table.isna() | table.astype(str).isin(["", "nan", "NaN", "NA"])
+    wrong = np.argwhere((numbers.isna() & ~empty).to_numpy())
+    if len(wrong):
+        row, k = wrong[0]
+        raise ValueError(
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; if it is a time, name its "
+            f"column with --series.time"
+        )
+    stamps = None if times is None else np.asarray(pd.DatetimeIndex(times).tz_localize(None), "datetime64[ns]")
+    return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
+
+
+def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any) -> tuple[np.ndarray, np.ndarray]:
+    if table.shape[1] not in (2, 3):
+        raise ValueError(
+            f"{path} has {len(table)} rows of {table.shape[1]}: a graph of {len(names)} nodes is {_by((len(names),) * 2)} "
+            f"numbers, or edges from, to[, weight]"
+        )
+    place = {name: k for k, name in enumerate(names)}
+    weights = np.zeros((len(names),) * 2)
+    there = np.zeros_like(weights, bool)
+    lengths = pd.to_numeric(table.iloc[:, 2], errors="coerce").to_numpy() if table.shape[1] == 3 else np.ones(len(table))
+    for row, (a, b) in enumerate(table.iloc[:, :2].itertuples(index=False)):
+        ends = [place.get(str(end), int(end) if str(end).isdecimal() and int(end) < len(names) else None) for end in (a, b)]
+        if None in ends or np.isnan(lengths[row]):
+            raise ValueError(
+                f"{path}, row {row}: {a}, {b} is no edge between two of the {len(names)} variates, or has no weight"
+            )
+        weights[ends[0], ends[1]], there[ends[0], ends[1]] = lengths[row], True
+    return weights, there
+
+
+def _check_times(times: np.ndarray, rows: int) -> None:
+    if len(times) != rows:
+        raise ValueError(f"{rows} rows need as many times, got {len(times)}")
+    if np.isnat(times).any():
+        raise ValueError(f"row {int(np.flatnonzero(np.isnat(times))[0])} has no time")
+    wrong = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
+    if len(wrong):
+        row = int(wrong[0]) + 1
+        what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
+        raise ValueError(
+            f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by time, and keep "
+            f"one of each"
+        )
+
+
+def _check_graph(graph: np.ndarray, nodes: int) -> None:
+    if graph.shape != (nodes, nodes):
+        raise ValueError(f"the graph is {_by(graph.shape)}, the series has {nodes} variates: it must be {nodes} × {nodes}")
+    if not np.isfinite(graph).all() or (graph < 0).any():
+        raise ValueError("a graph's weights are finite and not negative")
+
+
+def _irregular(times: np.ndarray) -> tuple[str, ...]:
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    if len(steps) < 2:
+        return ()
+    import pandas as pd
+
+    usual = steps[counts.argmax()]
+    row = int(np.flatnonzero(np.diff(times) != usual)[0])
+    usual, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (usual, np.diff(times)[row]))
+    return (
+        f"the step between rows is {usual}, but {counts.sum() - counts.max()} times another, the first {other} after "
+        f"{str(times[row])[:19]}: windows go across",
+    )
+
+
+def _every(start: str, step: str, rows: int) -> np.ndarray:
+    import pandas as pd
+
+    return np.asarray(pd.date_range(start, periods=rows, freq=step), "datetime64[ns]")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(f"{n:,}" for n in shape)

@@ -1,0 +1,280 @@
+"""A run, from recipe to result, in its folder."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import staa
+from staa.build import (
+    build_batches,
+    build_loss,
+    build_measure,
+    build_source,
+    choose_device,
+    choose_precision,
+    choose_workers,
+    load,
+    model_for,
+    some_inputs,
+)
+from staa.checkpoint import (
+    BEST,
+    LAST,
+    exclusive,
+    has_checkpoint,
+    load_checkpoint,
+    load_weights,
+    measured_weights,
+    read_weights,
+    save_text,
+    transfer_weights,
+)
+from staa.config import Recipe, to_json
+from staa.data import Batches, SeriesSource, Source
+from staa.evaluate import Inputs, call, evaluate, evaluate_in_detail
+from staa.find import with_absolute_paths
+from staa.losses import rate_penalty
+from staa.recording import firing_rates
+from staa.runfolder import (
+    ENVIRONMENT,
+    RECIPE,
+    RESULT,
+    check_origin,
+    check_same_recipe,
+    check_split,
+    describe,
+    log,
+    log_once,
+    read_environment,
+    read_json,
+    read_recipe,
+)
+from staa.train import cosine_schedule, make_optimizer, train
+
+LOG_EVERY = 50  # steps
+PARTS = ("train", "validation", "test")
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    data_root: Path = Path("data"),
+    device: str | None = None,
+    workers: int | None = None,
+    save_minutes: float = 10.0,
+    bits: bool = False,
+    resume: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[dict[str, Any]]:
+    """Train a recipe in a run folder, yielding `staa.train.train`'s events, then "result" with the test figures.
+
+    The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
+    previous.pt, best.safetensors and, at the end, result.json; this process holds it meanwhile. The test set is touched
+    once: after the last step, with the last weights. With protocol "paper" it takes the place of validation in each epoch,
+    and the result tells the best epoch's accuracy too, as best_test_accuracy.
+
+    workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
+    inside an epoch. bits: spikes wait for the backward pass as bits. resume: the folder or a checkpoint in it; a finished
+    run just yields its result again. After "start" comes "transfer" (what `transfer_weights` says) where the recipe starts
+    from another run, and a "warning" for each of the data set's notes.
+
+    Raises ValueError and OSError on bad input, before anything is written, and what `train` raises.
+    """
+    recipe = with_absolute_paths(recipe)
+    chosen = choose_device(device)
+    workers = choose_workers(workers, chosen)
+    precision = choose_precision(recipe.precision, chosen)
+    if not save_minutes > 0:
+        raise ValueError(f"save_minutes must be positive, got {save_minutes}")
+    with exclusive(folder):
+        if resume is None and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or choose another --out")
+        if resume is not None:
+            check_same_recipe(folder, recipe)
+        if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
+            result = read_json(folder / RESULT)
+            if not {"test_loss", "test_samples"} <= result.keys():
+                raise ValueError(f"{folder / RESULT} is broken; delete it and resume the run to write it anew")
+            yield {"event": "result", **result}
+            return
+        state = None
+        if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
+            state = load_checkpoint(resume)
+            check_origin(state, recipe, resume)
+        source = build_source(recipe, data_root)
+        if state is not None and (folder / ENVIRONMENT).is_file():
+            check_split(folder, source)
+        batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
+        training, test = batches("train", training=True), batches("test")
+        loss, measure = build_loss(recipe), build_measure(recipe, source)
+        paper = recipe.protocol == "paper"
+        validation = test if paper else None if source.validation is None else batches("validation")
+        torch.manual_seed(recipe.seed)
+        model = model_for(recipe, source).to(chosen)
+        if isinstance(source, Source) and recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate < 2:
+            raise ValueError(
+                f"batch_size {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one image at a "
+                f"time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
+            )
+        x, y = some_inputs(source, 1, chosen)
+        if isinstance(source, Source) and isinstance(training, Batches) and training.mix is not None:
+            y = F.one_hot(y, source.classes).float()
+        _try(model, x, y, loss, penalty=_penalty(recipe))
+        transfer = _transfer(recipe, source, model) if state is None and recipe.init_from is not None else None
+        optim = recipe.optim
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
+        steps = recipe.epochs * len(training)
+        steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+        if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
+            steps = 0
+            if recipe.weights == "best":
+                raise ValueError(
+                    f"{recipe.model.name} is not trained in epochs, of which one could be the best: add --weights last"
+                )
+            if hasattr(model, "fit"):  # in closed form
+                model.fit(build_batches(recipe, source, "train", chosen, workers=workers).epoch())  # type: ignore[operator]
+        optimizer = make_optimizer(
+            model,
+            name=optim.name,
+            lr=optim.lr,
+            momentum=optim.momentum,
+            weight_decay=optim.weight_decay,
+            decay_all=optim.decay_all,
+        )
+        warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
+        schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
+        environment = describe(source, model, chosen, precision, data_root, staa.__version__)
+        if state is None:
+            save_text(folder / RECIPE, to_json(recipe))
+        if state is None or not (folder / ENVIRONMENT).is_file():
+            save_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        if state is not None and state.get("report"):
+            log_once(folder, state["report"])  # saved, but the process may have died before it was logged
+        log(folder, {"event": "environment", **environment})
+        told = [] if transfer is None else [transfer]
+        told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in source.notes]
+        for event in told:
+            log(folder, event)
+
+        event: dict[str, Any] = {}
+        for event in train(
+            model,
+            training,
+            folder=folder,
+            steps=steps,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation=validation,
+            measured_on="test" if paper else "validation",
+            loss=loss,
+            penalty=_penalty(recipe),
+            measure=measure,
+            patience=optim.patience,
+            clip=optim.clip,
+            accumulate=optim.accumulate,
+            average=average,
+            precision=precision,
+            seed=recipe.seed,
+            save_every=60 * save_minutes,
+            bits=bits,
+            state=state,
+            about={"recipe": to_json(recipe)},
+            stop=stop,
+        ):
+            if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
+                log(folder, event)
+            if event["event"] == "start":
+                event |= {**environment["data"], "parameters": environment["parameters"]}
+            yield event
+            if event["event"] == "start":
+                yield from told
+        if event["event"] == "end":
+            measured = model if average is None else average.module
+            weights = recipe.weights if event["best"] is not None else "last"
+            if weights == "best":
+                load_weights(measured, read_weights(folder / BEST), folder / BEST)
+            figures, details = evaluate_in_detail(measured, test, measure=measure, precision=precision)
+            result = {f"test_{k}": v for k, v in figures.items()}
+            result |= {"test_samples": len(source.test), "weights": weights, "recipe": recipe.name, "seed": recipe.seed}
+            result |= {"protocol": recipe.protocol, "best_epoch": event["best_epoch"], **details}
+            if paper:
+                result |= {"best_test_accuracy": event["best"], "best_test_epoch": event["best_epoch"]}
+            save_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+            log(folder, {"event": "result", **result})
+            yield {"event": "result", **result}
+
+
+def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:
+    weight, target = recipe.loss.rate_weight, recipe.loss.rate_target
+    return (lambda rates: weight * rate_penalty(rates, target=target)) if weight else None
+
+
+def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor], *, penalty: Any) -> None:
+    """One sample through network and loss: what does not fit speaks before anything is written. Raises ValueError."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), firing_rates(model) as rates:
+        outputs = call(model.eval(), x)
+        try:
+            value = loss(outputs, y)
+        except (RuntimeError, TypeError, IndexError) as error:
+            kind = "labels" if not y.is_floating_point() else "probabilities" if y.ndim == 2 else "values"
+            shapes = f"outputs {list(outputs.shape)} and {kind} {list(y.shape)}"
+            raise ValueError(f"the loss can't be taken of {shapes}: {error}") from error
+        if not isinstance(value, Tensor) or value.ndim:
+            raise ValueError(f"a loss is a scalar tensor, got {list(value.shape) if isinstance(value, Tensor) else value!r}")
+        if penalty is not None:
+            penalty(rates.values())
+
+
+def _transfer(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -> dict[str, Any]:
+    """Take over what fits of the run that the recipe starts from, and tell; its readout only where the classes are the same."""
+    folder = Path(recipe.init_from or "")
+    other, about = read_recipe(folder), read_environment(folder)["data"]
+    names = about.get("names")
+    known = names is not None and source.names is not None
+    same = names == list(source.names or ()) if known else other.data.name == recipe.data.name
+    related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
+    state = load_checkpoint(folder)
+    check_origin(state, other, folder / LAST)
+    found = transfer_weights(model, measured_weights(state), folder, readout=same)
+    return {
+        "event": "transfer", "step": 0, "epoch": 1, "from": str(folder), "from_recipe": other.name, "from_step": state["step"],
+        "from_split": about["split"], "same_split": not related or about["split"] == source.split, **asdict(found),
+    }  # fmt: skip
+
+
+def evaluate_run(
+    run_folder: Path,
+    *,
+    split: Literal["train", "validation", "test"] | None = None,
+    weights: Literal["last", "best"] | None = None,
+    data_root: Path | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Figures of a run's model on a part of its data, in the precision the recipe has on this device.
+
+    weights: None is what the test figure was measured with. split: None is the test set for a finished run; before that it
+    is validation, since the test set is touched once, at the end. data_root: None is where the run found its data.
+    """
+    recipe, model, chosen = read_recipe(run_folder), load(run_folder, weights=weights), choose_device(device)
+    split = split or ("test" if (run_folder / RESULT).is_file() else "validation")
+    source = build_source(recipe, data_root or Path(read_environment(run_folder)["data_root"]), check=False)
+    check_split(run_folder, source)
+    if getattr(source, split) is None:
+        raise ValueError(f"{run_folder} held out no validation samples (data.validation = 0); give --split train or test")
+    batches = build_batches(recipe, source, split, chosen, workers=choose_workers(workers, chosen))
+    precision, measure = choose_precision(recipe.precision, chosen), build_measure(recipe, source)
+    figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
+    return {
+        "split": split, "weights": weights or recipe.weights, "samples": len(getattr(source, split)),
+        "protocol": recipe.protocol, **figures,
+    }  # fmt: skip
