@@ -34,6 +34,7 @@ from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
+from staa.data.series import FILES
 from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
 from staa.ops import cpu
@@ -165,10 +166,11 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Download a data set, checking its md5."""
+    """Download a data set, checking its published checksum."""
 
     name: tyro.conf.Positional[str]
-    """cifar10, cifar100, nmnist, cifar10dvs or dvsgesture; or show, to draw a recording: staa data show --help."""
+    """cifar10, cifar100, nmnist, cifar10dvs, dvsgesture, metr-la, pems-bay, solar or electricity;
+    or show, to draw a recording: staa data show --help."""
     data: Path = Path("data")
     """Where data sets are."""
     debug: bool = False
@@ -654,6 +656,9 @@ def doctor(args: list[str]) -> int:
     for key, (folder, *_) in ARCHIVES.items():
         there = (options.data / folder).is_dir()
         rows[key] = f"in {options.data / folder}" if there else f"not under {options.data}: staa data {key} downloads it"
+    for key, archive in FILES.items():
+        there = (options.data / archive.name).is_file() or (options.data / archive.name.removesuffix(".gz")).is_file()
+        rows[key] = f"under {options.data}" if there else f"not under {options.data}: staa data {key} downloads it"
     for key, value in rows.items():
         out.print(f"{key:<14} {value}")
     return 0

@@ -8,7 +8,7 @@ from staa.data.events import ARCHIVES, cifar10dvs, download_events, dvsgesture, 
 from staa.data.folder import image_folder
 from staa.data.images import cifar, download_cifar, load_cifar
 from staa.data.recordings import Events, read_events
-from staa.data.series import SERIES, TimeSeries, diffusion_ring, read_graph, read_series
+from staa.data.series import FILES, SERIES, TimeSeries, diffusion_ring, download_series, read_graph, read_series
 from staa.data.source import Batches, Samples, Source, split_by_hash
 from staa.data.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
 
@@ -27,6 +27,7 @@ DATASETS = {
 DOWNLOADS = {
     **{name: partial(download_cifar, name) for name in ("cifar10", "cifar100")},
     **{name: partial(download_events, name) for name in ARCHIVES},
+    **{name: partial(download_series, name) for name in FILES},
 }
 """f(root, tell) -> the folder; see `staa.data.download`"""
 

@@ -1,5 +1,6 @@
-"""Archives of data sets: fetched with resume, checked against their published md5, unpacked."""
+"""Files of data sets: fetched with resume, checked against their published md5 or sha256, unpacked."""
 
+import hashlib
 import http.client
 import os
 import tempfile
@@ -17,7 +18,8 @@ Tell = Callable[[str, int, int | None], None]
 @dataclass(frozen=True)
 class Archive:
     name: str
-    md5: str
+    checksum: str
+    """md5, or sha256"""
     urls: tuple[str, ...]
     """tried in turn"""
     page: str
@@ -31,8 +33,8 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
     """
     path = folder / archive.name
     if path.is_file():
-        if _md5(path) != archive.md5:
-            raise ValueError(f"{path} is not the published archive (md5 {archive.md5}): remove it, then try again")
+        if not _is(path, archive.checksum):
+            raise ValueError(f"{path} is not the published archive ({_told(archive.checksum)}): remove it, then try again")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part, anew = folder / f"{archive.name}.part", folder / f"{archive.name}.part.{os.getpid()}"
@@ -43,7 +45,7 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
         except (URLError, OSError, http.client.HTTPException) as error:
             problems.append(f"{url}: {error}")
             continue
-        if _md5(arrived) == archive.md5:
+        if _is(arrived, archive.checksum):
             arrived.replace(path)
             part.unlink(missing_ok=True)
             return path
@@ -51,7 +53,7 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
         arrived.unlink()
     raise ValueError(
         f"could not download {archive.name} ({'; '.join(problems)}). By hand: get it from {archive.page}, put it at {path} "
-        f"(md5 {archive.md5}) and run this again"
+        f"({_told(archive.checksum)}) and run this again"
     )
 
 
@@ -99,7 +101,14 @@ def _download(url: str, part: Path, anew: Path, tell: Callable[[int, int | None]
     return to
 
 
-def _md5(path: Path) -> str:
-    from torchvision.datasets.utils import calculate_md5
+def _kind(checksum: str) -> str:
+    return {32: "md5", 64: "sha256"}[len(checksum)]
 
-    return calculate_md5(str(path))
+
+def _told(checksum: str) -> str:
+    return f"{_kind(checksum)} {checksum}"
+
+
+def _is(path: Path, checksum: str) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _kind(checksum)).hexdigest() == checksum

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from staa.data.download import Archive, Tell, fetch
+
 TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
 SMALLEST_WEIGHT = 0.1  # of a graph made from distances; DCRNN's threshold
 
@@ -98,7 +100,7 @@ def read_graph(path: Path, names: tuple[str, ...], *, distances: bool = False) -
                 raise ValueError(f"{path} has {len(square)} square arrays; a graph's file has one")
             weights = z[square[0]]
     else:
-        table = _read_text(path, pd)
+        table = _cells(path, pd)
         numbers = table.apply(pd.to_numeric, errors="coerce")
         if table.shape[1] == nodes and len(table) == nodes and nodes > 3 and not numbers.isna().any(axis=None):
             weights = numbers.to_numpy(float)
@@ -143,7 +145,7 @@ def _published(
     """A published set; time: start and step where the file doesn't say them."""
     path = next((p for p in (root / file, root / f"{file}.gz") if p.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{root / file} is missing: staa data {name} --data {root} downloads it, or says where it is")
+        raise FileNotFoundError(f"{root / file} is missing: staa data {name} --data {root} downloads it")
     series = read_series(path)
     times = series.times if time is None else _every(*time, len(series.values))
     notes = series.notes
@@ -192,6 +194,42 @@ SERIES: dict[str, Callable[..., TimeSeries]] = {
     "electricity": electricity,
 }
 
+LAI = "https://raw.githubusercontent.com/laiguokun/multivariate-time-series-data/master"
+DCRNN = "https://github.com/liyaguang/DCRNN"  # the page leads to the authors' folder
+MIRROR = "https://huggingface.co/datasets/jimmygao3218"
+FILES = {
+    "metr-la": Archive(
+        "metr-la.h5",
+        "64784b76d6fb8ec9bff4b6decafb354da2bb37840468fdccee5044e511277c05",
+        (f"{MIRROR}/METRLA/resolve/main/metr-la.h5",),
+        DCRNN,
+    ),
+    "pems-bay": Archive(
+        "pems-bay.h5",
+        "65d69fb0a2323dba9867179eb7af47c8b814186bc459ff0a4937d21614153c8f",
+        (f"{MIRROR}/PEMSBAY/resolve/main/PEMS-BAY.h5",),
+        DCRNN,
+    ),
+    "solar": Archive(
+        "solar_AL.txt.gz",
+        "41ef7fdc958c2ca3fac9cd06d6227073",
+        (f"{LAI}/solar-energy/solar_AL.txt.gz",),
+        "https://github.com/laiguokun/multivariate-time-series-data",
+    ),
+    "electricity": Archive(
+        "electricity.txt.gz",
+        "07d51dc39c404599ead932937985957b",
+        (f"{LAI}/electricity/electricity.txt.gz",),
+        "https://github.com/laiguokun/multivariate-time-series-data",
+    ),
+}
+
+
+def download_series(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
+    """Download a published set's file to root; returns root. Raises ValueError as `staa.data.download.fetch` does."""
+    fetch(FILES[name], root, tell)
+    return root
+
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
     with _load(path) as z:
@@ -228,23 +266,24 @@ def _hdf(path: Path) -> Any:
         raise ValueError(f"{path} can't be read as one pandas table: {error}") from error
 
 
-def _read_text(path: Path, pd: Any) -> Any:
-    """The table as strings, its header in `columns` if it has one, else numbers from 0."""
+def _cells(path: Path, pd: Any) -> Any:
+    """A text file's cells as strings."""
     try:
-        table = pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
+        return pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
     except Exception as error:  # pandas' parser, gzip and the decoder each have their own
         raise ValueError(f"{path} can't be read as text with commas between its columns: {error}") from error
+
+
+def _text(path: Path) -> Any:
+    """The cells of a series, its header in `columns` if it has one, else numbers from 0."""
+    import pandas as pd
+
+    table = _cells(path, pd)
     first = pd.to_numeric(table.iloc[0], errors="coerce")
     if first.isna().all() or (first.isna().any() and not _dates(table.iloc[:1, 0], pd)):
         table.columns = [str(name) for name in table.iloc[0]]
         table = table.iloc[1:].reset_index(drop=True)
     return table
-
-
-def _text(path: Path) -> Any:
-    import pandas as pd
-
-    return _read_text(path, pd)
 
 
 def _dates(column: Any, pd: Any) -> bool:
@@ -261,6 +300,10 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
 
     if len(table) == 0 or table.shape[1] == 0:
         raise ValueError(f"{path} holds no rows")
+    if not table.columns.is_unique:
+        raise ValueError(
+            f"{path} has two columns called {table.columns[table.columns.duplicated()][0]!r}: give each its own name"
+        )
     times = table.index if isinstance(table.index, pd.DatetimeIndex) else None
     column: Any = table.columns[0]
     if time is not None:
@@ -287,22 +330,22 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
 
 
 def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any) -> tuple[np.ndarray, np.ndarray]:
+    nodes = len(names)
     if table.shape[1] not in (2, 3):
         raise ValueError(
-            f"{path} has {len(table)} rows of {table.shape[1]}: a graph of {len(names)} nodes is {_by((len(names),) * 2)} "
-            f"numbers, or edges from, to[, weight]"
+            f"{path} has {len(table)} rows of {table.shape[1]}: a graph of {nodes} nodes is {_by((nodes, nodes))} numbers, or "
+            f"edges from, to[, weight]"
         )
-    place = {name: k for k, name in enumerate(names)}
-    weights = np.zeros((len(names),) * 2)
-    there = np.zeros_like(weights, bool)
+    place = {str(k): k for k in range(nodes)} | {name: k for k, name in enumerate(names)}
+    weights, there = np.zeros((nodes, nodes)), np.zeros((nodes, nodes), bool)
     lengths = pd.to_numeric(table.iloc[:, 2], errors="coerce").to_numpy() if table.shape[1] == 3 else np.ones(len(table))
     for row, (a, b) in enumerate(table.iloc[:, :2].itertuples(index=False)):
-        ends = [place.get(str(end), int(end) if str(end).isdecimal() and int(end) < len(names) else None) for end in (a, b)]
-        if None in ends or np.isnan(lengths[row]):
-            raise ValueError(
-                f"{path}, row {row}: {a}, {b} is no edge between two of the {len(names)} variates, or has no weight"
-            )
-        weights[ends[0], ends[1]], there[ends[0], ends[1]] = lengths[row], True
+        begin, end = place.get(str(a)), place.get(str(b))
+        if row == 0 and begin is None and end is None and (table.shape[1] == 2 or np.isnan(lengths[0])):  # a header
+            continue
+        if begin is None or end is None or np.isnan(lengths[row]):
+            raise ValueError(f"{path}, row {row}: {a}, {b} is no edge between two of the {nodes} variates, or has no weight")
+        weights[begin, end], there[begin, end] = lengths[row], True
     return weights, there
 
 
@@ -316,8 +359,8 @@ def _check_times(times: np.ndarray, rows: int) -> None:
         row = int(wrong[0]) + 1
         what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
         raise ValueError(
-            f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by time, and keep "
-            f"one of each"
+            f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by "
+            f"time, and keep one of each"
         )
 
 

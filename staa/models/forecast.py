@@ -19,6 +19,7 @@ Graph = Literal["adaptive", "identity"] | Tensor
 
 EMBEDDING = 10  # numbers that describe a node
 EPS = 1e-5
+TIME_SCALE = 12**0.5  # what is uniform on [−½, ½] gets deviation 1, as the variates have: it would not reach the threshold
 
 
 class Fire(nn.Module):
@@ -127,13 +128,14 @@ class SpikeSTAG(nn.Module):
         self.patch, self.top_k, self.fusion, self.tokens = patch, top_k, fusion, tokens
         self.instance_norm = instance_norm
         self.node = nn.Parameter(torch.randn(nodes, EMBEDDING))
-        self.neighbour = nn.Parameter(torch.randn(nodes, EMBEDDING)) if isinstance(graph, str) and graph == "adaptive" else None
+        learned = hops > 0 and isinstance(graph, str) and graph == "adaptive"  # without hops nothing would train it
+        self.neighbour = nn.Parameter(torch.randn(nodes, EMBEDDING)) if learned else None
         self.register_buffer("graph", graph if isinstance(graph, Tensor) else None)
         self.encoder = SpikeEncoder(steps)
         self.of_patch, self.of_node = nn.Linear(patch, width), nn.Linear(EMBEDDING, width)
         self.of_time = nn.Linear(time_features, width) if time_features else None
         self.observe = Fire(width, width, neuron) if observe else NormedNeuron(width, neuron)
-        self.messages = nn.ModuleList(neuron(width) if spike_messages else nn.Identity() for _ in range(hops))
+        self.messages = nn.ModuleList(neuron(width, threshold=0.25) if spike_messages else nn.Identity() for _ in range(hops))
         self.hops = nn.ModuleList(Fire(2 * width, width, neuron) for _ in range(hops))
         self.scales = Fire((hops + 1) * width, width, neuron)
         if fusion != "attention":
@@ -153,7 +155,8 @@ class SpikeSTAG(nn.Module):
             return torch.eye(len(self.node), dtype=self.node.dtype, device=self.node.device)
         a = (self.node @ self.neighbour.T).relu().softmax(1)
         if self.top_k is not None:
-            a = a.where(a >= a.topk(self.top_k, 1).values[:, -1:], 0.0)
+            kept = torch.zeros_like(a).scatter(1, a.topk(self.top_k, 1).indices, 1.0)  # ReLU leaves ties: k of them, not all
+            a = a * kept
             a = a / a.sum(1, keepdim=True)
         return a
 
@@ -234,13 +237,14 @@ def spikestag(
     of 24, else the largest divisor of the window up to 12. hops: neighbourhoods aggregated one after the other. graph:
     "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without neighbours
     is its own. top_k: neighbours kept of each row of the adaptive matrix. observe: False leaves out OBS's Linear. fusion:
-    "both" by the gate, one of the two alone, or their sum. spike_messages: A h fires before it is multiplied, so that every
-    product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
+    "both" by the gate, one of the two alone, or their sum. spike_messages: A h, 1 at most, fires at ¼ before it is
+    multiplied, so that every product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
 
     Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
     negative or infinite weights, and top_k without the adaptive matrix.
     """
-    patch = patch or (1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0))
+    if patch is None:
+        patch = 1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0)
     for name, value in (("width", width), ("steps", steps), ("patch", patch), ("heads", heads)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -251,7 +255,7 @@ def spikestag(
     for name, value, known in (
         ("fusion", fusion, ("both", "lstm", "attention", "sum")),
         ("tokens", tokens, ("patch", "node")),
-        ("graph", graph if isinstance(graph, str) else "identity", ("adaptive", "identity")),
+        ("graph", _word_of(graph), ("adaptive", "identity")),
     ):
         if value not in known:
             raise ValueError(
@@ -286,8 +290,8 @@ class ISpikformer(nn.Module):
         S = LIF(BN(Conv(z)));  h = LIF(BN(Linear(S)));  blocks of spiking self-attention among the variates
         forecast = Linear(h at the last of the T steps)                         shared by the nodes
 
-    z is instance-normalised, as in `SpikeSTAG`. Time features are F tokens more, which the head leaves out; they are not
-    normalised. x [B, L, K], time [B, L, F] -> [B, P, K].
+    z is instance-normalised, as in `SpikeSTAG`. Time features, times √12, are F tokens more, which the head leaves
+    out. x [B, L, K], time [B, L, F] -> [B, P, K].
     """
 
     def __init__(
@@ -305,7 +309,7 @@ class ISpikformer(nn.Module):
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         self.shape.check(x, time)
         z, mean, deviation = _normalised(x) if self.instance_norm else (x, 0.0, 1.0)
-        c = self.encoder(z if time is None else torch.cat([z, time], 2)).flatten(1, 2)  # [T, B·(K + F), L]
+        c = self.encoder(z if time is None else torch.cat([z, TIME_SCALE * time], 2)).flatten(1, 2)  # [T, B·(K + F), L]
         h = self.embed(self.neuron(c)).unflatten(1, (len(x), -1))
         for block in self.blocks:
             h = block(h)
@@ -428,7 +432,7 @@ class Linear(nn.Module):
         products, rows = weight.new_zeros(weight.shape, dtype=torch.float64), 0
         for (x, *time), y in batches:
             a = self._inputs(x.double(), *(part.double() for part in time)).flatten(0, -2)
-            change = (y - x[:, -1:]).transpose(1, 2).double().reshape(len(a), -1)
+            change = (y.double() - x[:, -1:].double()).transpose(1, 2).reshape(len(a), -1)
             known = change.isfinite().all(1)
             squares += a[known].T @ a[known]
             products += a[known].T @ change[known]
@@ -490,6 +494,13 @@ def _normalised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (x - mean) / deviation, mean, deviation
 
 
+def _word_of(graph: Graph) -> str:
+    """The word that a graph is, "identity" for weights; of anything else its type, which no list of words has."""
+    if isinstance(graph, str):
+        return graph
+    return "identity" if isinstance(graph, Tensor) else type(graph).__name__
+
+
 def _rows_of(graph: Tensor, nodes: int) -> Tensor:
     """Weights [K, K] with rows that add up to 1."""
     if graph.shape != (nodes, nodes):
@@ -498,7 +509,7 @@ def _rows_of(graph: Tensor, nodes: int) -> Tensor:
         raise ValueError("a graph's weights are finite and not negative")
     graph = graph.float()
     total = graph.sum(1, keepdim=True)
-    return torch.where(total > 0, graph / total.clamp(min=torch.finfo(graph.dtype).tiny), torch.eye(nodes))
+    return torch.where(total > 0, graph / total.clamp(min=torch.finfo(graph.dtype).tiny), torch.eye(nodes, device=graph.device))
 
 
 FORECASTERS = {"spikestag": spikestag, "ispikformer": ispikformer, "gru": GRU, "linear": Linear, "last-value": LastValue}

@@ -1,0 +1,539 @@
+"""Forecasters against numpy written from their equations, their symmetries and parameter counts, and what they must refuse."""
+
+import math
+from functools import partial
+
+import contracts
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from staa.models.forecast import FORECASTERS, spikestag
+
+L, P, K = 12, 3, 5
+SIZES = {"spikestag": {"width": 16, "heads": 4}, "ispikformer": {"width": 16, "heads": 4}, "gru": {"width": 8}}
+GIVEN = torch.tensor([[0, 1, 3, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 2, 0, 0, 6], [1, 1, 1, 1, 0.5]])
+SWITCHES = [
+    {},
+    {"patch": 3},
+    {"hops": 0},
+    {"hops": 3},
+    {"graph": "identity"},
+    {"graph": GIVEN},
+    {"top_k": 2},
+    {"observe": False},
+    {"fusion": "lstm"},
+    {"fusion": "attention"},
+    {"fusion": "sum"},
+    {"spike_messages": True},
+    {"tokens": "node"},
+    {"tokens": "node", "patch": 2, "fusion": "attention"},
+    {"instance_norm": False},
+    {"steps": 1},
+]
+OTHERS = [
+    ("ispikformer", {}),
+    ("ispikformer", {"blocks": 1, "instance_norm": False}),
+    ("gru", {}),
+    ("gru", {"instance_norm": False}),
+    ("linear", {}),
+    ("linear", {"across": True}),
+    ("last-value", {}),
+]
+EVERY = [("spikestag", switch) for switch in SWITCHES] + OTHERS
+
+
+def named(options):
+    return "-".join(f"{k}={'given' if isinstance(v, torch.Tensor) else v}" for k, v in options.items()) or "default"
+
+
+every = pytest.mark.parametrize(("name", "options"), EVERY, ids=[f"{name}-{named(options)}" for name, options in EVERY])
+
+
+def make(name, *, features=2, nodes=K, **options):
+    return FORECASTERS[name](nodes, L, P, time_features=features, **SIZES.get(name, {}) | options)
+
+
+def lively(model, seed=0):
+    """In float64 and eval mode, with no parameter, weight of least squares or statistic of BatchNorm where it starts.
+
+    BatchNorm is wide enough that every layer fires: behind silence an error would not show.
+    """
+    torch.manual_seed(seed)
+    contracts.randomised(model.double())
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.running_mean.normal_(std=0.3)
+            part.running_var.uniform_(0.1, 0.6)
+            with torch.no_grad():
+                part.weight.uniform_(1, 3)
+                part.bias.normal_(1)
+    if hasattr(model, "weight"):
+        model.weight.normal_(std=0.2)
+    return model.eval()
+
+
+def inputs(batch=4, features=2, nodes=K, dtype=torch.float64, seed=1):
+    torch.manual_seed(seed)
+    x = torch.randn(batch, L, nodes, dtype=dtype).cumsum(1) + 10
+    return (x, torch.rand(batch, L, features, dtype=dtype) - 0.5) if features else (x,)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (partial(spikestag, 207, 12, 24, time_features=5), 154_204),
+        (partial(spikestag, 207, 12, 24, time_features=5, width=128), 558_172),
+        (partial(spikestag, 321, 168, 24, time_features=4, width=128), 567_876),
+    ],
+)
+def test_parameters(make, count):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in make().parameters()) == count
+
+
+@pytest.mark.parametrize(("window", "patch"), [(12, 1), (24, 1), (25, 5), (48, 12), (168, 12), (29, 1)])
+def test_the_patch_follows_from_the_window(window, patch):
+    assert spikestag(3, window, 2).of_patch.in_features == patch
+
+
+@every
+@pytest.mark.parametrize("features", [0, 5])
+def test_shapes(name, options, features):
+    model = make(name, features=features, **options)
+    x = inputs(3, features, dtype=torch.float32)
+    y = model(*x)
+    assert y.shape == (3, P, K)
+    assert y.dtype == torch.float32
+    assert y.isfinite().all()
+    model.eval()
+    assert model(*(part[:1] for part in x)).shape == (1, P, K)
+    assert model.state_dict(), "a module without tensors has no device"
+
+
+@every
+def test_samples_are_independent_and_evaluation_is_deterministic(name, options):
+    model, x = lively(make(name, **options)), inputs()
+    kept = [part.clone() for part in x]
+    order = torch.tensor([2, 0, 3, 1])
+    with torch.no_grad():
+        y = model(*x)
+        assert torch.equal(model(*x), y)
+        torch.testing.assert_close(model(*(part[order] for part in x)), y[order], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(model(*(part[:1] for part in x)), y[:1], rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(x, kept, strict=True)), "the input was changed"
+
+
+@every
+def test_permuting_nodes_permutes_the_forecast(name, options):
+    """With what belongs to a node: its embeddings, its row and column of the graph. Not least squares across nodes."""
+    model, (x, time) = lively(make(name, **options)), inputs()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    with torch.no_grad():
+        y = model(x, time)
+        if name == "spikestag":
+            model.node.copy_(model.node[order])
+            if model.neighbour is not None:
+                model.neighbour.copy_(model.neighbour[order])
+            if model.graph is not None:
+                model.graph.copy_(model.graph[order][:, order])
+        turned = model(x[:, :, order], time)
+    same = torch.allclose(turned, y[:, :, order], rtol=1e-9, atol=1e-9)
+    assert same == (not options.get("across", False))
+
+
+@every
+def test_every_parameter_learns_and_a_state_dict_comes_back(name, options):
+    model = lively(make(name, **options)).float().train()
+    x = inputs(8, dtype=torch.float32)
+    target, seen = torch.randn(8, P, K), set()
+    if list(model.parameters()):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            (model(*x) * target).sum().backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+            seen |= {key for key, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+            optimizer.step()
+    assert seen == {key for key, _ in model.named_parameters()}
+    if isinstance(options.get("graph"), torch.Tensor):  # the graph comes with the weights
+        options = options | {"graph": torch.eye(K)}
+    fresh = make(name, **options)
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model.eval()(*x), fresh.eval()(*x))
+
+
+@pytest.mark.parametrize("name", ["spikestag", "ispikformer"])
+@pytest.mark.parametrize("train", [True, False])
+def test_spikes_are_binary_and_every_layer_fires(name, train):
+    model = lively(make(name)).train(train)
+    rates = {}
+
+    def hook(key, spikes):
+        assert ((spikes == 0) | (spikes == 1)).all(), key
+        rates[key] = spikes.mean().item()
+
+    for key, part in model.named_modules():
+        if hasattr(part, "scan"):
+            part.register_forward_hook(lambda _, __, spikes, key=key: hook(key, spikes))
+    model(*inputs(8))
+    assert len(rates) == {"spikestag": 13, "ispikformer": 16}[name]
+    assert all(0 < rate < 1 for rate in rates.values()), rates
+
+
+# The oracle: plain numpy, float64. p is a state dict, `at` a prefix of its keys.
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def linear(p, at, x):
+    return x @ p[f"{at}.weight"].T + p[f"{at}.bias"]
+
+
+def norm(p, at, x):
+    scale = p[f"{at}.weight"] / np.sqrt(p[f"{at}.running_var"] + 1e-5)
+    return (x - p[f"{at}.running_mean"]) * scale + p[f"{at}.bias"]
+
+
+def lif(x, threshold=1.0):
+    """SeqSNN's: u = (h + x) / 2."""
+    h, spikes = np.zeros_like(x[0]), []
+    for current in x:
+        u = 0.5 * h + 0.5 * current
+        spikes.append((u >= threshold).astype(float))
+        h = u * (1 - spikes[-1])
+    return np.stack(spikes)
+
+
+def fire(p, at, x):
+    return lif(norm(p, f"{at}.norm", linear(p, f"{at}.linear", x)))
+
+
+def encode(p, z):
+    """z [B, L, K] -> [T, B, K, L]."""
+    padded = np.pad(z, ((0, 0), (1, 1), (0, 0)))
+    length, out = z.shape[1], []
+    for t, w in enumerate(p["encoder.conv.weight"][:, 0, 0]):
+        c = sum(w[i] * padded[:, i : i + length] for i in range(3)) + p["encoder.conv.bias"][t]
+        n = {key: p[f"encoder.norm.{key}"][t] for key in ("weight", "bias", "running_mean", "running_var")}
+        out.append(((c - n["running_mean"]) / np.sqrt(n["running_var"] + 1e-5) * n["weight"] + n["bias"]).transpose(0, 2, 1))
+    return np.stack(out)
+
+
+def attend(p, at, x, heads):
+    """x [T, groups, tokens, width]: every head of every group for itself."""
+    q, k, v = (fire(p, f"{at}.{part}", x) for part in ("query", "key", "value"))
+    mixed, size = np.zeros_like(x), x.shape[-1] // heads
+    for head in range(heads):
+        own = slice(head * size, (head + 1) * size)
+        scores = 0.125 * np.einsum("tgid,tgjd->tgij", q[..., own], k[..., own])
+        mixed[..., own] = np.einsum("tgij,tgjd->tgid", scores, v[..., own])
+    x = x + fire(p, f"{at}.out", lif(mixed, 0.5))
+    return x + fire(p, f"{at}.down", fire(p, f"{at}.up", x))
+
+
+def recall(p, x):
+    """The hidden states of an LSTM along x [rows, length, width]."""
+    h = c = np.zeros_like(x[:, 0])
+    out = []
+    for step in range(x.shape[1]):
+        gates = (
+            x[:, step] @ p["lstm.weight_ih_l0"].T + p["lstm.bias_ih_l0"] + h @ p["lstm.weight_hh_l0"].T + p["lstm.bias_hh_l0"]
+        )
+        i, f, g, o = np.split(gates, 4, 1)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        out.append(h)
+    return np.stack(out, 1)
+
+
+def adjacency(p, graph, top_k):
+    if isinstance(graph, torch.Tensor):
+        a = graph.double().numpy()
+        a = np.where(a.sum(1, keepdims=True) > 0, a, np.eye(len(a)))
+        return a / a.sum(1, keepdims=True)
+    if graph == "identity" or "neighbour" not in p:
+        return np.eye(len(p["node"]))
+    scores = np.exp(np.maximum(p["node"] @ p["neighbour"].T, 0))
+    a = scores / scores.sum(1, keepdims=True)
+    if top_k is not None:
+        for row in a:
+            row[np.argsort(-row, kind="stable")[top_k:]] = 0
+        a /= a.sum(1, keepdims=True)
+    return a
+
+
+def normalised(x, on):
+    if not on:
+        return x, 0.0, 1.0
+    mean, deviation = x.mean(1, keepdims=True), np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    return (x - mean) / deviation, mean, deviation
+
+
+def spikestag_in_numpy(
+    p, x, time, a, *, patch=1, hops=2, graph=None, top_k=None, observe=True, fusion="both", spike_messages=False,
+    tokens="patch", instance_norm=True, steps=4, heads=4,
+):  # fmt: skip
+    z, mean, deviation = normalised(x, instance_norm)
+    batch, _, nodes = x.shape
+    e = linear(p, "of_patch", encode(p, z).reshape(steps, batch, nodes, -1, patch))  # [T, B, K, L', d]
+    e = e + linear(p, "of_node", p["node"])[:, None]
+    if time is not None:
+        e = e + linear(p, "of_time", time[:, patch - 1 :: patch])[:, None]
+    h = fire(p, "observe", e) if observe else lif(norm(p, "observe.norm", e))
+    scales = [h]
+    for k in range(hops):
+        around = np.einsum("ij,tbjld->tbild", a, h)
+        h = fire(p, f"hops.{k}", np.concatenate([h, lif(around, 0.25) if spike_messages else around], -1))
+        scales.append(h)
+    g = fire(p, "scales", np.concatenate(scales, -1))
+    shape = g.shape
+    recalled = attended = 0.0
+    if fusion != "attention":
+        states = recall(p, g.mean(0).reshape(batch * nodes, *shape[3:])).reshape(shape[1:])
+        recalled = fire(p, "recall", np.stack([states] * steps))
+    if fusion != "lstm":
+        axes = (0, 1, 2, 3, 4) if tokens == "patch" else (0, 1, 3, 2, 4)
+        turned = g.transpose(axes)
+        attended = attend(p, "attention", turned.reshape(steps, -1, *turned.shape[3:]), heads)
+        attended = attended.reshape(turned.shape).transpose(axes)
+    if fusion == "both":
+        gate = fire(p, "gate", np.concatenate([recalled, attended], -1))
+        y = gate * attended + (1 - gate) * recalled
+    else:
+        y = recalled + attended
+    forecast = linear(p, "head", y.mean(0).reshape(batch, nodes, -1)).transpose(0, 2, 1)
+    return forecast * deviation + mean
+
+
+def ispikformer_in_numpy(p, x, time, *, blocks=2, instance_norm=True, heads=4):
+    z, mean, deviation = normalised(x, instance_norm)
+    h = fire(p, "embed", lif(encode(p, z if time is None else np.concatenate([z, math.sqrt(12) * time], 2))))
+    for i in range(blocks):
+        h = attend(p, f"blocks.{i}", h, heads)
+    return linear(p, "head", h[-1, :, : x.shape[2]]).transpose(0, 2, 1) * deviation + mean
+
+
+def numpy_of(model, *x):
+    p = {key: value.numpy() for key, value in model.state_dict().items()}
+    return p, x[0].numpy(), x[1].numpy() if len(x) > 1 else None
+
+
+@pytest.mark.parametrize("features", [0, 2])
+@pytest.mark.parametrize("options", SWITCHES, ids=named)
+def test_spikestag_is_the_equations(options, features):
+    model, x = lively(make("spikestag", features=features, **options)), inputs(features=features)
+    with torch.no_grad():
+        found = model(*x).numpy()
+    p, *series = numpy_of(model, *x)
+    a = adjacency(p, options.get("graph", "adaptive"), options.get("top_k"))
+    np.testing.assert_allclose(model.adjacency().detach().numpy(), a, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(a.sum(1), 1)
+    expected = spikestag_in_numpy(p, *series, p.get("graph", a), **options)  # a given graph was made float32
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"blocks": 3}, {"instance_norm": False}], ids=named)
+def test_ispikformer_is_the_equations(options, features):
+    model, x = lively(make("ispikformer", features=features, **options)), inputs(features=features)
+    with torch.no_grad():
+        found = model(*x).numpy()
+    np.testing.assert_allclose(found, ispikformer_in_numpy(*numpy_of(model, *x), **options), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["spikestag", "gru", "linear"])
+def test_time_features_matter(name):
+    model, (x, time) = lively(make(name)), inputs()
+    assert not torch.allclose(model(x, time), model(x, time.flip(0)))
+
+
+def test_neighbours_matter():
+    """Through the graph alone, attention being along a node's patches: node 0 of this one sees 1 and 2, 2 hops away 0 to 2."""
+    (x, time), other = inputs(), inputs(seed=2)[0]
+    for options, reach in (({"hops": 0}, [0]), ({"hops": 1}, [0, 1, 2]), ({"graph": "identity"}, [0]), ({}, [0, 1, 2])):
+        model = lively(make("spikestag", **{"graph": GIVEN} | options))
+        y = model(x, time)
+        for node in range(K):
+            changed = x.clone()
+            changed[:, :, node] = other[:, :, node]
+            assert torch.equal(model(changed, time)[:, :, 0], y[:, :, 0]) == (node not in reach), (options, node)
+
+
+def test_a_level_and_a_scale_pass_through_instance_normalisation():
+    for name in ("spikestag", "ispikformer", "gru"):
+        model, (x, time) = lively(make(name)), inputs()
+        torch.testing.assert_close(model(1000 * x - 300, time), 1000 * model(x, time) - 300, rtol=1e-3, atol=1e-3)
+        assert model(torch.ones_like(x), time).isfinite().all()
+
+
+def test_last_value():
+    (x, time) = inputs()
+    y = make("last-value")(x, time)
+    assert all(torch.equal(y[:, p], x[:, -1]) for p in range(P))
+    assert not list(make("last-value").parameters())
+
+
+def known_batches(*, unknown):
+    batches = []
+    for seed in range(3):
+        x, time = inputs(40, seed=seed)
+        y = x[:, -1:] + torch.randn(40, P, K, dtype=torch.float64) + 0.3 * x[:, :P].flip(2) - 0.2 * time[:, -1:, :1]
+        if unknown:
+            y[seed::7, 1, (0, 3)] = math.nan
+        batches.append(((x, time), y))
+    return batches
+
+
+def least_squares(batches, *, across, ridge):
+    """numpy's lstsq of min |A w − b|² + ridge · rows · |w|², written as more rows of A."""
+    a, b = [], []
+    for (x, time), y in batches:
+        for sample in range(len(x)):
+            window, change, end = x[sample].numpy(), (y[sample] - x[sample, -1]).numpy(), time[sample, -1].numpy()
+            rows = [(window.ravel(), change.T.ravel())] if across else [
+                (window[:, k] - window[-1, k], change[:, k]) for k in range(K)
+            ]  # fmt: skip
+            a += [np.concatenate([values, end, [1.0]]) for values, target in rows if not np.isnan(target).any()]
+            b += [target for _, target in rows if not np.isnan(target).any()]
+    a, b = np.array(a), np.array(b)
+    penalty = np.sqrt(ridge * len(a)) * np.eye(a.shape[1])
+    return np.linalg.lstsq(np.vstack([a, penalty]), np.vstack([b, np.zeros((len(penalty), b.shape[1]))]), rcond=None)[0]
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize("ridge", [1e-3, 0.5])
+def test_linear_is_least_squares(across, unknown, ridge):
+    model = make("linear", across=across, ridge=ridge).double()
+    assert torch.equal(model(*inputs()), make("last-value")(*inputs())), "before fit it is the last value"
+    batches = known_batches(unknown=unknown)
+    model.fit(iter(batches))
+    weights = least_squares(batches, across=across, ridge=ridge)
+    np.testing.assert_allclose(model.weight.numpy(), weights, rtol=1e-7, atol=1e-9)
+    (x, time) = inputs(seed=9)
+    ends = np.concatenate([time[:, -1].numpy(), np.ones((len(x), 1))], 1)
+    if across:
+        change = (np.concatenate([x.flatten(1).numpy(), ends], 1) @ weights).reshape(len(x), K, P).transpose(0, 2, 1)
+        np.testing.assert_allclose(model(x, time).numpy(), x[:, -1:].numpy() + change, rtol=1e-7)
+    else:
+        for k in range(K):
+            own = np.concatenate([(x[:, :, k] - x[:, -1:, k]).numpy(), ends], 1)
+            np.testing.assert_allclose(model(x, time)[:, :, k].numpy(), x[:, -1, k, None].numpy() + own @ weights, rtol=1e-7)
+    assert not list(model.parameters())
+
+
+def test_linear_finds_a_law():
+    """The rule y = last value + ½ (last value − the one before) is found from float32, without time features."""
+    x = inputs(64, 0, dtype=torch.float32)[0]
+    y = (x[:, -1:] + 0.5 * (x[:, -1:] - x[:, -2:-1])).expand(-1, P, -1)
+    model = make("linear", features=0, ridge=1e-9)
+    model.fit([((x,), y)])
+    torch.testing.assert_close(model(x), y, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="all its values ahead"):
+        model.fit([((x,), torch.full_like(y, math.nan))])
+
+
+SMALL = (5, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "options", "message"),
+    [
+        *[(name, (0, 12, 3), {}, "nodes must be at least 1, got 0") for name in FORECASTERS],
+        *[(name, (5, 0, 3), {}, "window must be at least 1, got 0") for name in FORECASTERS],
+        *[(name, (5, 12, 0), {}, "horizon must be at least 1, got 0") for name in FORECASTERS],
+        *[(name, SMALL, {"time_features": -1}, "time_features must be at least 0, got -1") for name in FORECASTERS],
+        ("spikestag", SMALL, {"width": 0}, "width must be at least 1, got 0"),
+        ("spikestag", SMALL, {"steps": 0}, "steps must be at least 1, got 0"),
+        ("spikestag", SMALL, {"heads": 7}, "7 heads need a width that they divide, got 64"),
+        ("spikestag", SMALL, {"patch": 5}, "patches of 5 steps don't fill a window of 12"),
+        ("spikestag", SMALL, {"patch": -1}, "patch must be at least 1, got -1"),
+        ("spikestag", SMALL, {"hops": -1}, "hops is 0 or more, got -1"),
+        ("spikestag", SMALL, {"graph": torch.eye(4)}, "graph of 5 nodes is 5 × 5, got 4 × 4"),
+        ("spikestag", SMALL, {"graph": -torch.eye(5)}, "finite and not negative"),
+        ("spikestag", SMALL, {"graph": torch.full((5, 5), math.inf)}, "finite and not negative"),
+        ("spikestag", SMALL, {"graph": torch.full((5, 5), math.nan)}, "finite and not negative"),
+        ("spikestag", SMALL, {"graph": "learned"}, r"graph must be adaptive, identity or weights \[K, K\], got 'learned'"),
+        ("spikestag", SMALL, {"fusion": "gate"}, "fusion must be both, lstm, attention, sum, got 'gate'"),
+        ("spikestag", SMALL, {"tokens": "batch"}, "tokens must be patch, node, got 'batch'"),
+        ("spikestag", SMALL, {"top_k": 0}, "top_k is from 1 to the 5 nodes.*got 0"),
+        ("spikestag", SMALL, {"top_k": 6}, "top_k is from 1 to the 5 nodes.*got 6"),
+        ("spikestag", SMALL, {"top_k": 2, "graph": "identity"}, "top_k .* of the adaptive matrix alone"),
+        ("spikestag", SMALL, {"top_k": 2, "graph": torch.eye(5)}, "top_k .* of the adaptive matrix alone"),
+        ("ispikformer", SMALL, {"heads": 7}, "7 heads need a width that they divide, got 64"),
+        ("ispikformer", SMALL, {"blocks": 0}, "blocks must be at least 1, got 0"),
+        ("linear", (300, 100, 3), {"across": True}, "across 300 nodes and 100 steps has 30001 inputs, 20,000 at most"),
+    ],
+)
+def test_sizes_and_options_are_checked(name, sizes, options, message):
+    with pytest.raises(ValueError, match=message):
+        FORECASTERS[name](*sizes, **options)
+
+
+@pytest.mark.parametrize("name", FORECASTERS)
+def test_inputs_are_checked(name):
+    x, time = inputs(dtype=torch.float32)
+    timed, plain = make(name), make(name, features=0)
+    for wrong in (x[:, :-1], x[:, :, :-1], x[0], x.mT):
+        with pytest.raises(ValueError, match=r"takes windows \[B, 12, 5\], got \["):
+            timed(wrong, time)
+    for wrong in (time[:, :-1], time[:, :, :1], time[:2], time[0]):
+        with pytest.raises(ValueError, match=r"takes time features \[4, 12, 2\], got \["):
+            timed(x, wrong)
+    with pytest.raises(ValueError, match=r"takes time features \[4, 12, 2\], got None"):
+        timed(x)
+    with pytest.raises(ValueError, match=r"takes time features None, got \[4, 12, 2\]"):
+        plain(x, time)
+
+
+def test_a_given_graph_is_kept_with_rows_that_add_up():
+    model = make("spikestag", graph=GIVEN)
+    assert "graph" in model.state_dict()
+    assert model.adjacency()[0].tolist() == [0, 0.25, 0.75, 0, 0]
+    assert model.adjacency()[2].tolist() == [0, 0, 1, 0, 0], "a node without neighbours is its own"
+    assert "neighbour" not in model.state_dict()
+
+
+def test_top_k_keeps_k():
+    torch.manual_seed(0)
+    a = make("spikestag", nodes=20, top_k=15).adjacency()
+    assert ((a > 0).sum(1) == 15).all()
+
+
+def test_spike_messages_fire():
+    model, rates = lively(make("spikestag", spike_messages=True)), []
+    for message in model.messages:
+        message.register_forward_hook(lambda _, __, spikes: rates.append(spikes.mean().item()))
+    model(*inputs(8))
+    assert all(0 < rate < 1 for rate in rates), rates
+
+
+@pytest.mark.parametrize("graph", [np.eye(K), None, [[1.0]]])
+def test_a_graph_of_another_kind_is_refused(graph):
+    with pytest.raises((ValueError, TypeError), match="graph"):
+        make("spikestag", graph=graph)
+
+
+def test_a_patch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="patch must be at least 1, got 0"):
+        make("spikestag", patch=0)
+
+
+def test_no_parameter_is_left_unused():
+    assert make("spikestag", hops=0).neighbour is None
+
+
+def test_time_tokens_fire():
+    """The share of a slow feature's spikes, in training: 16 windows, 20 variates, 5 features."""
+    torch.manual_seed(0)
+    model, fired = FORECASTERS["ispikformer"](20, L, P, time_features=5), []
+    model.neuron.register_forward_hook(
+        lambda _, __, spikes: fired.append(spikes.unflatten(1, (16, 25))[:, :, 20:].sum().item())
+    )
+    model(torch.randn(16, L, 20).cumsum(1), (torch.rand(16, 1, 5) - 0.5).expand(-1, L, -1))
+    assert fired[0] > 0
