@@ -279,7 +279,7 @@ def _text(path: Path) -> Any:
     import pandas as pd
 
     table = _cells(path, pd)
-    first = pd.to_numeric(table.iloc[0], errors="coerce")
+    first: Any = pd.to_numeric(table.iloc[0], errors="coerce")
     if first.isna().all() or (first.isna().any() and not _dates(table.iloc[:1, 0], pd)):
         table.columns = [str(name) for name in table.iloc[0]]
         table = table.iloc[1:].reset_index(drop=True)
