@@ -222,12 +222,16 @@ def build_measure(recipe: Recipe, source: Source | SeriesSource) -> Measure:
     """What is measured on such data: accuracy, or the errors of a forecast in the series' own units."""
     if isinstance(source, Source):
         return CLASSIFICATION
+    fitted = "the training rows" if recipe.series.fit_on == "train" else "all rows"
     scales = {"offset": source.normaliser.offset, "scale": source.normaliser.scale, "missing": source.missing}
     return Measure(
         partial(forecast_sums, **scales),
         partial(forecast_figures, loss="mae" if recipe.loss.name == "mae" else "mse"),
         score=lambda figures: -figures["loss"],
-        details=lambda sums: {"horizons": forecast_figures_by_horizon(sums)},
+        details=lambda sums: {
+            "normaliser": f"{recipe.series.normalise} of {fitted}",
+            "horizons": forecast_figures_by_horizon(sums),
+        },
     )
 
 

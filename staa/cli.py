@@ -132,8 +132,8 @@ class StreamOptions:
     """Length of a window in milliseconds; by default the recipe's."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
-    weights: Literal["last", "best"] = "last"
-    """Those of the last epoch, or of the one best on validation."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None
     """cpu, cuda …; by default the GPU if there is one."""
     debug: bool = False

@@ -22,7 +22,7 @@ def stream_run(
     *,
     window: float | None = None,
     sensor: str | None = None,
-    weights: Literal["last", "best"] = "last",
+    weights: Literal["last", "best"] | None = None,
     device: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Feed a run's model a recording in windows of `window` ms (None: the recipe's), yielding a "step" for each.

@@ -185,7 +185,7 @@ def test_published_sets_in_their_formats(tmp_path):
         assert s.missing == 0.0
         assert "has 50 × 4 values, the published set" in s.notes[0]
         edges = tmp_path / "distances.csv"  # DCRNN's
-        edges.write_text("from,to,cost\n773869,773869,0\n773869,767541,1000.0\n767541,767542,3000.0\n")
+        edges.write_text("from,to,cost\n773869,773869,0\n773869,767541,1000.0\n767541,767542,3000.0\n1,767541,9\n")
         graph = SERIES[name](root=tmp_path, graph=str(edges), distances=True).graph
         sigma = np.std([0, 1000, 3000])
         assert graph[0, 1] == pytest.approx(np.exp(-((1000 / sigma) ** 2)))

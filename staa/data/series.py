@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,12 +77,15 @@ def read_series(path: Path, *, time: str | None = None, graph: str | None = None
     return TimeSeries(values, times, names, graph=own, notes=notes)
 
 
-def read_graph(path: Path, names: tuple[str, ...], *, distances: bool = False) -> np.ndarray:
+def read_graph(
+    path: Path, names: tuple[str, ...], *, distances: bool = False, others: Literal["refuse", "skip"] = "refuse"
+) -> np.ndarray:
     """Weights [K, K] from a file: a matrix (.npy, .npz with one square array, or K rows of K numbers in .csv or .txt), or a
-    .csv of edges from, to[, weight] by names or numbers from 0.
+    .csv of edges from, to[, weight] by names or, where it has none of them, by numbers from 0.
 
     distances=True: weights are exp(−(d / σ)²) of the distances d, σ their standard deviation, and 0 below 0.1 (DCRNN, Li et
-    al., ICLR 2018); without an edge there is none. Raises ValueError for another size and for nodes that are not there.
+    al., ICLR 2018); without an edge there is none. others="skip" leaves out edges of nodes that are not there. Raises
+    ValueError for another size and, unless they are skipped, for such nodes.
     """
     import pandas as pd
 
@@ -107,7 +110,7 @@ def read_graph(path: Path, names: tuple[str, ...], *, distances: bool = False) -
         else:
             edges = table
     if edges is not None:
-        weights, there = _from_edges(edges, names, path, pd)
+        weights, there = _from_edges(edges, names, path, pd, others)
     else:
         weights = np.asarray(weights, np.float64)
         there = weights > 0
@@ -155,7 +158,10 @@ def _published(
 
 
 def _with_graph(series: TimeSeries, graph: str | None, distances: bool) -> TimeSeries:
-    return series if graph is None else replace(series, graph=read_graph(Path(graph), series.names, distances=distances))
+    """The authors' files of distances have sensors that the series has not."""
+    if graph is None:
+        return series
+    return replace(series, graph=read_graph(Path(graph), series.names, distances=distances, others="skip"))
 
 
 def metr_la(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
@@ -329,19 +335,23 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
     return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
 
 
-def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any) -> tuple[np.ndarray, np.ndarray]:
+def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any, others: str) -> tuple[np.ndarray, np.ndarray]:
     nodes = len(names)
     if table.shape[1] not in (2, 3):
         raise ValueError(
             f"{path} has {len(table)} rows of {table.shape[1]}: a graph of {nodes} nodes is {_by((nodes, nodes))} numbers, or "
             f"edges from, to[, weight]"
         )
-    place = {str(k): k for k in range(nodes)} | {name: k for k, name in enumerate(names)}
+    place = {name: k for k, name in enumerate(names)}
+    if not table.iloc[:, :2].isin(list(place)).any(axis=None):
+        place = {str(k): k for k in range(nodes)}
     weights, there = np.zeros((nodes, nodes)), np.zeros((nodes, nodes), bool)
     lengths = pd.to_numeric(table.iloc[:, 2], errors="coerce").to_numpy() if table.shape[1] == 3 else np.ones(len(table))
     for row, (a, b) in enumerate(table.iloc[:, :2].itertuples(index=False)):
         begin, end = place.get(str(a)), place.get(str(b))
         if row == 0 and begin is None and end is None and (table.shape[1] == 2 or np.isnan(lengths[0])):  # a header
+            continue
+        if others == "skip" and (begin is None or end is None):
             continue
         if begin is None or end is None or np.isnan(lengths[row]):
             raise ValueError(f"{path}, row {row}: {a}, {b} is no edge between two of the {nodes} variates, or has no weight")
