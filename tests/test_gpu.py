@@ -14,7 +14,8 @@ from staa.build import build_batches, build_source
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
 from staa.ops import SURROGATES, lif, lif_reference
-from staa.runs import run
+from staa.recipes import RECIPES
+from staa.runs import evaluate_run, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -138,3 +139,16 @@ def test_batches_on_a_gpu_follow_from_the_seed_alone(augment):
         assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(whole, other, strict=True))
     assert torch.equal(batches(0, 2)[0][0], whole[2][0])
     assert whole[0][0].device.type == whole[0][1].device.type == "cuda"
+
+
+@pytest.mark.parametrize("model", ["spikestag", "ispikformer", "gru", "linear", "last-value"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_forecasters_train_and_resume(tmp_path, model, precision):
+    recipe = RECIPES[f"series-{model}"]
+    recipe = replace(recipe, data=replace(recipe.data, name="ring"), precision=precision, epochs=2, max_steps=60)
+    asked = iter(range(10**6))
+    for _ in run(recipe, tmp_path / "run", device="cuda", stop=lambda: next(asked) > 20):
+        pass
+    result = list(run(recipe, tmp_path / "run", device="cuda", resume=tmp_path / "run"))[-1]
+    assert result["event"] == "result"
+    assert result["test_mae"] == pytest.approx(evaluate_run(tmp_path / "run", device="cpu")["mae"], rel=0.05)
