@@ -208,7 +208,13 @@ def build_forecaster(
         if graph is None:
             raise ValueError(f"{recipe.data.name} has no graph to be given: --forecast.graph adaptive, or --series.graph FILE")
         settings["graph"] = graph
-    return forecaster(nodes, window, horizon, time_features=features, **settings)
+    try:
+        return forecaster(nodes, window, horizon, time_features=features, **settings)
+    except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
+        raise ValueError(
+            f"the forecaster can't be built ({type(error).__name__}: {error}); it is called with (nodes, window, horizon, *, "
+            f"time_features) and the settings it has parameters for, a neuron with (channels) and (channels, threshold=0.5)"
+        ) from error
 
 
 def model_for(recipe: Recipe, source: Source | SeriesSource) -> nn.Module:

@@ -99,7 +99,17 @@ class SpikeSTAG(nn.Module):
         g = LIF(BN(Linear([R; Q])));  Y = g ⊙ Q + (1 − g) ⊙ R                   DSF, fusion
         forecast = Linear(mean over T of Y, patches side by side)               shared by the nodes
 
-    x [B, L, K], time [B, L, F] -> [B, P, K]; see `spikestag` for the options.
+    x [B, L, K], time [B, L, F] -> [B, P, K].
+
+    width: features d. steps: T of the spiking network. patch: steps of the series that make one token; None: 1 up to a window
+    of 24, else the largest divisor of the window up to 12. hops: neighbourhoods aggregated one after the other. graph:
+    "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without neighbours
+    is its own. top_k: neighbours kept of each row of the adaptive matrix. observe: False leaves out OBS's Linear. fusion:
+    "both" by the gate, one of the two alone, or their sum. spike_messages: A h, 1 at most, fires at ¼ before it is
+    multiplied, so that every product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
+
+    Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
+    negative or infinite weights, and top_k without the adaptive matrix.
     """
 
     def __init__(
@@ -108,23 +118,41 @@ class SpikeSTAG(nn.Module):
         window: int,
         horizon: int,
         *,
-        time_features: int,
-        width: int,
-        steps: int,
-        neuron: Neuron,
-        patch: int,
-        hops: int,
-        graph: Graph,
-        top_k: int | None,
-        observe: bool,
-        fusion: Literal["both", "lstm", "attention", "sum"],
-        spike_messages: bool,
-        tokens: Literal["patch", "node"],
-        heads: int,
-        instance_norm: bool,
+        time_features: int = 0,
+        width: int = 64,
+        steps: int = 4,
+        neuron: Neuron = NEURONS["seqsnn"],
+        patch: int | None = None,
+        hops: int = 2,
+        graph: Graph = "adaptive",
+        top_k: int | None = None,
+        observe: bool = True,
+        fusion: Literal["both", "lstm", "attention", "sum"] = "both",
+        spike_messages: bool = False,
+        tokens: Literal["patch", "node"] = "patch",
+        heads: int = 8,
+        instance_norm: bool = True,
     ):
         super().__init__()
-        self.shape = _Shape(nodes, window, horizon, time_features)
+        if patch is None:
+            patch = 1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0)
+        self.shape = _Shape(nodes, window, horizon, time_features, width=width, steps=steps, patch=patch, heads=heads)
+        if window % patch:
+            raise ValueError(f"patches of {patch} steps don't fill a window of {window}: take a divisor of it")
+        if hops < 0:
+            raise ValueError(f"hops is 0 or more, got {hops}")
+        for name, value, known in (
+            ("fusion", fusion, ("both", "lstm", "attention", "sum")),
+            ("tokens", tokens, ("patch", "node")),
+            ("graph", _word_of(graph), ("adaptive", "identity")),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{name} must be {', '.join(known)}{' or weights [K, K]' if name == 'graph' else ''}, got {value!r}"
+                )
+        if top_k is not None and not (isinstance(graph, str) and graph == "adaptive" and 1 <= top_k <= nodes):
+            raise ValueError(f"top_k is from 1 to the {nodes} nodes, of the adaptive matrix alone; got {top_k}")
+        graph = _rows_of(graph, nodes) if isinstance(graph, Tensor) else graph
         self.patch, self.top_k, self.fusion, self.tokens = patch, top_k, fusion, tokens
         self.instance_norm = instance_norm
         self.node = nn.Parameter(torch.randn(nodes, EMBEDDING))
@@ -211,79 +239,6 @@ class SpikeSTAG(nn.Module):
         return gate * attended + (1 - gate) * recalled
 
 
-def spikestag(
-    nodes: int,
-    window: int,
-    horizon: int,
-    *,
-    time_features: int = 0,
-    width: int = 64,
-    steps: int = 4,
-    neuron: Neuron = NEURONS["seqsnn"],
-    patch: int | None = None,
-    hops: int = 2,
-    graph: Graph = "adaptive",
-    top_k: int | None = None,
-    observe: bool = True,
-    fusion: Literal["both", "lstm", "attention", "sum"] = "both",
-    spike_messages: bool = False,
-    tokens: Literal["patch", "node"] = "patch",
-    heads: int = 8,
-    instance_norm: bool = True,
-) -> SpikeSTAG:
-    """`SpikeSTAG` for such a series.
-
-    width: features d. steps: T of the spiking network. patch: steps of the series that make one token; None: 1 up to a window
-    of 24, else the largest divisor of the window up to 12. hops: neighbourhoods aggregated one after the other. graph:
-    "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without neighbours
-    is its own. top_k: neighbours kept of each row of the adaptive matrix. observe: False leaves out OBS's Linear. fusion:
-    "both" by the gate, one of the two alone, or their sum. spike_messages: A h, 1 at most, fires at ¼ before it is
-    multiplied, so that every product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
-
-    Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
-    negative or infinite weights, and top_k without the adaptive matrix.
-    """
-    if patch is None:
-        patch = 1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0)
-    for name, value in (("width", width), ("steps", steps), ("patch", patch), ("heads", heads)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if window % patch:
-        raise ValueError(f"patches of {patch} steps don't fill a window of {window}: take a divisor of it")
-    if hops < 0:
-        raise ValueError(f"hops is 0 or more, got {hops}")
-    for name, value, known in (
-        ("fusion", fusion, ("both", "lstm", "attention", "sum")),
-        ("tokens", tokens, ("patch", "node")),
-        ("graph", _word_of(graph), ("adaptive", "identity")),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"{name} must be {', '.join(known)}{' or weights [K, K]' if name == 'graph' else ''}, got {value!r}"
-            )
-    if top_k is not None and not (isinstance(graph, str) and graph == "adaptive" and 1 <= top_k <= nodes):
-        raise ValueError(f"top_k is from 1 to the {nodes} nodes, of the adaptive matrix alone; got {top_k}")
-    return SpikeSTAG(
-        nodes,
-        window,
-        horizon,
-        time_features=time_features,
-        width=width,
-        steps=steps,
-        neuron=neuron,
-        patch=patch,
-        hops=hops,
-        graph=_rows_of(graph, nodes) if isinstance(graph, Tensor) else graph,
-        top_k=top_k,
-        observe=observe,
-        fusion=fusion,
-        spike_messages=spike_messages,
-        tokens=tokens,
-        heads=heads,
-        instance_norm=instance_norm,
-    )
-
-
 class ISpikformer(nn.Module):
     """iSpikformer of SeqSNN (Lv et al., ICML 2024): every variate's whole window is a token.
 
@@ -291,15 +246,25 @@ class ISpikformer(nn.Module):
         forecast = Linear(h at the last of the T steps)                         shared by the nodes
 
     z is instance-normalised, as in `SpikeSTAG`. Time features, times √12, are F tokens more, which the head leaves
-    out. x [B, L, K], time [B, L, F] -> [B, P, K].
+    out. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError for sizes below 1 and heads that do not divide the width.
     """
 
     def __init__(
-        self, nodes: int, window: int, horizon: int, *, time_features: int, width: int, steps: int, neuron: Neuron, heads: int,
-        blocks: int, instance_norm: bool,
-    ):  # fmt: skip
+        self,
+        nodes: int,
+        window: int,
+        horizon: int,
+        *,
+        time_features: int = 0,
+        width: int = 64,
+        steps: int = 4,
+        neuron: Neuron = NEURONS["seqsnn"],
+        heads: int = 8,
+        blocks: int = 2,
+        instance_norm: bool = True,
+    ):
         super().__init__()
-        self.shape = _Shape(nodes, window, horizon, time_features)
+        self.shape = _Shape(nodes, window, horizon, time_features, width=width, steps=steps, heads=heads, blocks=blocks)
         self.instance_norm = instance_norm
         self.encoder, self.neuron = SpikeEncoder(steps), neuron(window)
         self.embed = Fire(window, width, neuron)
@@ -314,37 +279,6 @@ class ISpikformer(nn.Module):
         for block in self.blocks:
             h = block(h)
         return self.head(h[-1, :, : x.shape[2]]).transpose(1, 2) * deviation + mean
-
-
-def ispikformer(
-    nodes: int,
-    window: int,
-    horizon: int,
-    *,
-    time_features: int = 0,
-    width: int = 64,
-    steps: int = 4,
-    neuron: Neuron = NEURONS["seqsnn"],
-    heads: int = 8,
-    blocks: int = 2,
-    instance_norm: bool = True,
-) -> ISpikformer:
-    """`ISpikformer` for such a series. Raises ValueError for sizes below 1 and heads that do not divide the width."""
-    for name, value in (("width", width), ("steps", steps), ("heads", heads), ("blocks", blocks)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    return ISpikformer(
-        nodes,
-        window,
-        horizon,
-        time_features=time_features,
-        width=width,
-        steps=steps,
-        neuron=neuron,
-        heads=heads,
-        blocks=blocks,
-        instance_norm=instance_norm,
-    )
 
 
 class GRU(nn.Module):
@@ -466,15 +400,12 @@ class NormedNeuron(nn.Module):
 class _Shape:
     """Sizes of a forecaster, checked; and a check of what it is called with."""
 
-    def __init__(self, nodes: int, window: int, horizon: int, time_features: int):
-        for name, value, least in (
-            ("nodes", nodes, 1),
-            ("window", window, 1),
-            ("horizon", horizon, 1),
-            ("time_features", time_features, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+    def __init__(self, nodes: int, window: int, horizon: int, time_features: int, **more: int):
+        for name, value in {"nodes": nodes, "window": window, "horizon": horizon, **more}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if time_features < 0:
+            raise ValueError(f"time_features must be at least 0, got {time_features}")
         self.nodes, self.window, self.horizon, self.time_features = nodes, window, horizon, time_features
 
     def check(self, x: Tensor, time: Tensor | None) -> None:
@@ -512,4 +443,5 @@ def _rows_of(graph: Tensor, nodes: int) -> Tensor:
     return torch.where(total > 0, graph / total.clamp(min=torch.finfo(graph.dtype).tiny), torch.eye(nodes, device=graph.device))
 
 
+spikestag, ispikformer = SpikeSTAG, ISpikformer
 FORECASTERS = {"spikestag": spikestag, "ispikformer": ispikformer, "gru": GRU, "linear": Linear, "last-value": LastValue}
