@@ -292,18 +292,18 @@ def _series(model: str, expect: str) -> Recipe:
         expect=expect,
         data=Data(name="series", validation=0.1),
         series=Series(horizon=12),
-        model=Model(name=model, steps=2 if model == "spikestag" else 4, neuron="seqsnn", attention=None),
+        model=Model(name=model, steps={"spikestag": 2, "ispikformer": 4}.get(model), neuron="seqsnn", attention=None),
         forecast=Forecast(width=32 if trains else 64, patch=4 if model == "spikestag" else None),
         loss=Loss(name="mae"),
         optim=Optim(name="adamw", lr=5e-3, min_lr=1e-4, warmup_epochs=0.5, clip=1.0),
-        epochs=12,
+        epochs=12 if trains else 1,
         batch_size=16,
         weights="best" if trains else "last",
     )
 
 
 ring_spikestag = replace(
-    _series("spikestag", "unmeasured"),
+    _series("spikestag", "R² 0.969 (1 seed), 65 s on one core; last value 0.59, least squares on all nodes 0.99"),
     name="ring-spikestag",
     summary="spikestag on a simulated diffusion on a ring of 6 nodes, 12 steps in, 6 out: embedded, a minute",
     data=Data(name="ring", validation=0.1),
