@@ -160,6 +160,34 @@ def test_a_csv_with_times_and_gaps(tmp_path):
     assert s.names == ("0", "1")
 
 
+def test_a_gap_in_the_first_row_is_no_header(tmp_path):
+    path = tmp_path / "a.csv"
+    for text in ("1,,3\n4,5,6\n", "1,nan,3\n4,5,6\n", "2024-01-01,1,,3\n2024-01-02,4,5,6\n"):
+        path.write_text(text)
+        assert np.array_equal(read_series(path).values, [[1, np.nan, 3], [4, 5, 6]], equal_nan=True), text
+
+
+def test_sensor_numbers_over_dates_are_a_header(tmp_path):
+    """As METR-LA comes as .csv: an empty cell, then the sensors."""
+    path = tmp_path / "a.csv"
+    path.write_text(",773869,767541\n2012-03-01 00:00:00,64.3,67.6\n2012-03-01 00:05:00,62,68\n")
+    s = read_series(path)
+    assert s.names == ("773869", "767541")
+    assert s.values.tolist() == [[64.3, 67.6], [62, 68]]
+
+
+def test_days_and_months_are_not_confused(tmp_path):
+    """The form of the whole column decides, and where it can't, nothing is guessed."""
+    path = tmp_path / "a.csv"
+    for form in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M"):
+        days = pd.date_range("2024-02-01", periods=20)
+        path.write_text("t,x\n" + "".join(f"{d.strftime(form)},{k}\n" for k, d in enumerate(days)))
+        assert np.array_equal(read_series(path).times, days.to_numpy()), form
+        path.write_text("t,x\n" + "".join(f"{d.strftime(form)},{k}\n" for k, d in enumerate(days[:9])))
+        with pytest.raises(ValueError, match="may begin with the day or with the month: write them as"):
+            read_series(path)
+
+
 def test_npz_and_hdf(tmp_path):
     values = np.arange(12).reshape(6, 2)
     times = hours(6)
@@ -269,7 +297,8 @@ def test_a_series_too_short(changes, message):
 def test_constant_variates():
     s = series()
     s.values[:, 1] = 7.0
-    forecast_source(s, window=6, horizon=2)  # one scale for all: nothing to divide by 0
+    (note,) = forecast_source(s, window=6, horizon=2).notes  # one scale for all: nothing to divide by 0
+    assert note == "1 of 3 variates are constant, or all gaps, over the normaliser's rows: b"
     for how in ("zscore-per-variate", "max-per-variate"):
         s.values[:, 1] = 7.0 if how.startswith("z") else 0.0
         with pytest.raises(ValueError, match="^b is constant.*--series.normalise zscore"):
@@ -309,6 +338,10 @@ def test_gaps_are_refused_masked_or_filled():
         ("a.csv", "x,y\n", "holds no rows"),
         ("a.csv", "t,x\n2024-01-01,1\n2024-01-02,inf\n", "variate x is infinite in row 1"),
         ("a.csv", "x,x\n1,2\n", "two columns called 'x'"),
+        ("a.csv", "t,x\n2024-03-31T01:00+01:00,1\n2024-03-31T03:00+02:00,2\n", "different offsets from UTC"),
+        ("a.csv", "1;2\n3;4\n", "columns have commas between them"),
+        ("a.txt", "1 2 3\n4 5 6\n", "columns have commas between them"),
+        ("a.csv", "t\n2024-01-01\n2024-01-02\n", "no column beside its times 't'"),
         ("a.npz", "no zip", "can't be read"),
         ("a.h5", "no hdf", "can't be read as one pandas table"),
         ("a.xlsx", "", "is no series: give it as .csv"),
@@ -318,6 +351,39 @@ def test_files_that_are_none(file, text, message, tmp_path):
     (tmp_path / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_series(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (dict(data=np.ones((5, 2))), "a.npz has no array `values`"),
+        (dict(values=np.ones(5)), r"a.npz's values are \[rows, variates\], got \[5\]"),
+        (dict(values=np.array([["a", "b"]])), "a.npz's values are numbers"),
+        (dict(values=np.array([[1, None]])), "a.npz can't be read"),
+        (dict(values=np.ones((2, 2)), time=np.arange(2.0)), "a.npz's time is datetime64"),
+        (dict(values=np.ones((2, 2)), time=hours(2)[:, None]), "times are a row of datetime64"),
+        (dict(values=np.ones((2, 2)), graph=np.array([["a", "b"], ["c", "d"]])), "a.npz's graph are numbers"),
+        (dict(values=np.ones((2, 2)), graph=np.ones((3, 3))), "the graph is 3 × 3, the series has 2"),
+    ],
+)
+def test_npz_files_that_are_none(arrays, message, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        read_series(tmp_path / "a.npz")
+
+
+def test_small_matrices_and_distances_that_say_nothing(tmp_path):
+    path, three = tmp_path / "g.csv", tuple("abc")
+    path.write_text("0,.5,.1\n.5,0,.2\n.1,.2,0\n")
+    assert np.allclose(read_graph(path, three), [[0, 0.5, 0.1], [0.5, 0, 0.2], [0.1, 0.2, 0]])
+    path.write_text("0,1,5\n1,2,6\n2,0,7\n")  # three edges
+    assert np.array_equal(read_graph(path, three), [[0, 5, 0], [0, 0, 6], [7, 0, 0]])
+    path.write_text("a,b,1000\n")
+    with pytest.raises(ValueError, match="more than one distance"):
+        read_graph(path, three, distances=True)
+    path.write_text("from,to,cost\n773869,767541,3.0\n")
+    with pytest.raises(ValueError, match="no edge between two of the series' variates"):
+        read_graph(path, three, distances=True, others="skip")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Time series: a table of values, with times and a graph where there are any, from files, published sets and an equation."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,29 +96,39 @@ def read_graph(
         )
     nodes, weights, edges = len(names), None, None
     if path.suffix == ".npy":
-        weights = _load(path)
+        (weights,) = _arrays(path).values()
     elif path.suffix == ".npz":
-        with _load(path) as z:
-            square = [name for name in z.files if z[name].ndim == 2 and z[name].shape[0] == z[name].shape[1]]
-            if len(square) != 1:
-                raise ValueError(f"{path} has {len(square)} square arrays; a graph's file has one")
-            weights = z[square[0]]
+        square = {name: a for name, a in _arrays(path).items() if a.ndim == 2 and a.shape[0] == a.shape[1]}
+        if len(square) != 1:
+            raise ValueError(
+                f"{path} has {len(square)} square arrays ({', '.join(square)}); a graph's file has one: save the one alone"
+            )
+        (weights,) = square.values()
     else:
         table = _cells(path, pd)
         numbers = table.apply(pd.to_numeric, errors="coerce")
-        if table.shape[1] == nodes and len(table) == nodes and nodes > 3 and not numbers.isna().any(axis=None):
+        ends = table.iloc[:, :2].isin([*names, *map(str, range(nodes))]).all(axis=None)
+        few = nodes in (2, 3) and ends  # so many edges look like a matrix
+        if table.shape == (nodes, nodes) and not few and not numbers.isna().any(axis=None):
             weights = numbers.to_numpy(float)
         else:
             edges = table
     if edges is not None:
         weights, there = _from_edges(edges, names, path, pd, others)
     else:
-        weights = np.asarray(weights, np.float64)
+        weights = np.asarray(weights)
+        if weights.dtype.kind not in "iufb":
+            raise ValueError(f"{path}'s weights are numbers, got {weights.dtype}")
+        weights = weights.astype(np.float64)
         there = weights > 0
     _check_graph(weights, nodes)
+    if others == "skip" and not there.any():
+        raise ValueError(f"{path} has no edge between two of the series' variates ({', '.join(names[:3])} …): is it another's?")
     if distances:
         length = weights[there]
-        sigma = length.std() or 1.0
+        sigma = float(length.std()) if len(length) else 0.0
+        if sigma == 0.0:
+            raise ValueError(f"{path} needs edges of more than one distance, since weights are exp(−(d / their std)²)")
         weights = np.where(there, np.exp(-((weights / sigma) ** 2)), 0.0)
         weights[weights < SMALLEST_WEIGHT] = 0.0
     return weights.astype(np.float32)
@@ -238,14 +249,18 @@ def download_series(name: str, root: Path, tell: Tell = lambda *_: None) -> Path
 
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
-    with _load(path) as z:
-        if "values" not in z.files:
-            raise ValueError(f"{path} has no array `values` [rows, variates]; it has {', '.join(z.files)}")
-        values, own = z["values"], z["graph"] if "graph" in z.files else None
-        times = z["time"] if "time" in z.files else None
-        names = tuple(map(str, z["names"])) if "names" in z.files else tuple(map(str, range(values.shape[-1])))
-    if values.dtype.kind not in "iufb":
-        raise ValueError(f"{path}'s values are numbers, got {values.dtype}")
+    z = _arrays(path)
+    if "values" not in z:
+        raise ValueError(f"{path} has no array `values` [rows, variates]; it has {', '.join(z)}")
+    values, own, times = z["values"], z.get("graph"), z.get("time")
+    if values.ndim != 2:
+        raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")
+    names = tuple(map(str, z["names"] if "names" in z else range(values.shape[1])))
+    for name, array in (("values", values), ("graph", own)):
+        if array is not None and array.dtype.kind not in "iufb":
+            raise ValueError(f"{path}'s {name} are numbers, got {array.dtype}")
+    if times is not None and times.dtype.kind not in "MUi":  # floating seconds would be read as nanoseconds
+        raise ValueError(f"{path}'s time is datetime64, text such as 2024-01-31T12:00 or int64 nanoseconds, got {times.dtype}")
     if times is not None:
         try:
             times = times.astype("datetime64[ns]")
@@ -254,9 +269,14 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...
     return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
 
 
-def _load(path: Path) -> Any:
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz by name, or that of a .npy, which has none."""
     try:
-        return np.load(path, allow_pickle=False)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise ValueError(f"{path} can't be read: {error}") from error
 
@@ -265,7 +285,8 @@ def _hdf(path: Path) -> Any:
     import pandas as pd
 
     try:
-        return pd.read_hdf(path)
+        table: Any = pd.read_hdf(path)
+        return table.to_frame() if isinstance(table, pd.Series) else table
     except ImportError as error:
         raise ValueError(f"reading {path} needs PyTables: pip install 'staa-snn[series]'") from error
     except Exception as error:  # PyTables has many
@@ -285,20 +306,47 @@ def _text(path: Path) -> Any:
     import pandas as pd
 
     table = _cells(path, pd)
-    first: Any = pd.to_numeric(table.iloc[0], errors="coerce")
-    if first.isna().all() or (first.isna().any() and not _dates(table.iloc[:1, 0], pd)):
+    dated = _dates(table.iloc[:1, 0], pd)
+    first: Any = table.iloc[0, 1:] if dated else table.iloc[0]
+    numbers: Any = pd.to_numeric(first, errors="coerce")
+    text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
+    if text.any() or (not dated and len(table) > 1 and _dates(table.iloc[1:2, 0], pd)):  # or names that are numbers, over dates
         table.columns = [str(name) for name in table.iloc[0]]
         table = table.iloc[1:].reset_index(drop=True)
     return table
 
 
 def _dates(column: Any, pd: Any) -> bool:
-    """Whether a column of strings holds dates; numbers are none."""
-    if pd.to_numeric(column, errors="coerce").notna().any():
+    """Whether a column of strings holds dates; numbers are none, and rows of them with other separators neither."""
+    if pd.to_numeric(column, errors="coerce").notna().any() or not column.astype(str).str.contains(r"[-/.:]|[A-Za-z]{3}").all():
         return False
-    return bool(pd.to_datetime(column, errors="coerce", format="ISO8601").notna().all()) or bool(
-        pd.to_datetime(column, errors="coerce", format="mixed").notna().all()
-    )
+    return bool((_stamps(column, pd, day_first=False).notna() | _stamps(column, pd, day_first=True).notna()).all())
+
+
+def _stamps(column: Any, pd: Any, *, day_first: bool) -> Any:
+    """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
+        try:
+            iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
+            return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
+        except ValueError as error:  # errors="coerce" leaves it this one
+            raise ValueError(f"times have different offsets from UTC: write all with the same one ({error})") from error
+
+
+def _parsed(column: Any, pd: Any, path: Path) -> Any:
+    """The times of a column. Raises ValueError naming the row that is none, or where day and month can't be told apart."""
+    ways = [_stamps(column, pd, day_first=first) for first in (False, True)]
+    whole = [way for way in ways if way.notna().all()]
+    if not whole:
+        best = max(ways, key=lambda way: way.notna().sum())
+        row = int(np.flatnonzero(best.isna())[0])
+        raise ValueError(f"{path}, row {row}: {column.iloc[row]!r} is no time")
+    if len(whole) == 2 and not whole[0].equals(whole[1]):
+        raise ValueError(
+            f"{path}: times such as {column.iloc[0]!r} may begin with the day or with the month: write them as 2024-01-31 12:00"
+        )
+    return whole[0]
 
 
 def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
@@ -317,19 +365,17 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
         if column is None:
             raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
     if times is None and (time is not None or _dates(table[column].head(100).astype(str), pd)):
-        times = pd.to_datetime(table[column], errors="coerce", format="mixed", utc=False)
-        wrong = np.flatnonzero(times.isna())
-        if len(wrong):
-            raise ValueError(f"{path}, row {wrong[0]}: {table[column].iloc[wrong[0]]!r} is no time")
+        times = _parsed(table[column], pd, path)
         table = table.drop(columns=[column])
+        if table.shape[1] == 0:
+            raise ValueError(f"{path} has no column beside its times {column!r}: expected one for each variate")
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    empty = table.isna() | table.astype(str).isin(["", "nan", "NaN", "NA"])
-    wrong = np.argwhere((numbers.isna() & ~empty).to_numpy())
+    wrong = np.argwhere((numbers.isna() & table.notna()).to_numpy())  # pandas has read "", nan, NA, … as none already
     if len(wrong):
         row, k = wrong[0]
         raise ValueError(
-            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; if it is a time, name its "
-            f"column with --series.time"
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
+            f"them, and if it is a time, name its column with --series.time"
         )
     stamps = None if times is None else np.asarray(pd.DatetimeIndex(times).tz_localize(None), "datetime64[ns]")
     return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
@@ -360,6 +406,8 @@ def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any, others:
 
 
 def _check_times(times: np.ndarray, rows: int) -> None:
+    if times.dtype.kind != "M" or times.ndim != 1:
+        raise ValueError(f"times are a row of datetime64, one each row; got {times.dtype} of shape {list(times.shape)}")
     if len(times) != rows:
         raise ValueError(f"{rows} rows need as many times, got {len(times)}")
     if np.isnat(times).any():

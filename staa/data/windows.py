@@ -105,12 +105,18 @@ def forecast_source(
                 f"{name} gets none of the series' {windows} windows ({rows} rows): shorten window or horizon, or give it a "
                 f"larger share"
             )
+    if fit_on not in ("train", "all"):
+        raise ValueError(f"fit_on must be train or all, got {fit_on!r}")
     values, known = fill_gaps(series.values, gaps, times=series.times, names=series.names)
     seen = series.values if fit_on == "all" else series.values[: trained + window + horizon - 1]
     normaliser = fit_normaliser(torch.from_numpy(seen), normalise, series.names)
     notes = list(series.notes)
     if fit_on == "all":
         notes.append("the normaliser is of the whole series, its test rows too, as in SeqSNN's code: a leak")
+    flat = np.flatnonzero([np.unique(v[~np.isnan(v)]).size < 2 for v in seen.T])
+    if len(flat):
+        which = ", ".join(series.names[k] for k in flat[:5]) + (" …" if len(flat) > 5 else "")
+        notes.append(f"{len(flat)} of {nodes} variates are constant, or all gaps, over the normaliser's rows: {which}")
     normal = ((torch.from_numpy(values) - normaliser.offset) / normaliser.scale).float()
     digest = hashlib.sha256(np.ascontiguousarray(series.values).tobytes())
     digest.update(repr((window, horizon, trained, tested, rows, nodes)).encode())
@@ -125,7 +131,7 @@ def forecast_source(
         test=parts["test"],
         normaliser=normaliser,
         missing=series.missing,
-        graph=None if series.graph is None else torch.from_numpy(series.graph),
+        graph=None if series.graph is None else torch.from_numpy(series.graph).float(),
         names=series.names,
         split=digest.hexdigest(),
         notes=tuple(notes),
