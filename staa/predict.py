@@ -12,7 +12,7 @@ import torch
 
 from staa.build import build_source, choose_device, load
 from staa.checkpoint import save_text
-from staa.data.series import TimeSeries, read_series
+from staa.data.tables import TimeSeries, read_series
 from staa.data.windows import SeriesSource, calendar_features, fill_gaps
 from staa.plot import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.recording import firing_rates

@@ -10,7 +10,7 @@ from staa import RECIPES, Augment, Data, Loss, Model
 from staa.data import Samples, Source
 from staa.data.digits import as_frames
 from staa.data.images import normalise
-from staa.data.series import TimeSeries
+from staa.data.tables import TimeSeries
 from staa.layers import PerStep
 from staa.neurons import LIF
 

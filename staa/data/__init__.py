@@ -8,8 +8,9 @@ from staa.data.events import ARCHIVES, cifar10dvs, download_events, dvsgesture, 
 from staa.data.folder import image_folder
 from staa.data.images import cifar, download_cifar, load_cifar
 from staa.data.recordings import Events, read_events
-from staa.data.series import FILES, SERIES, TimeSeries, diffusion_ring, download_series, read_graph, read_series
+from staa.data.series import FILES, SERIES, diffusion_ring, download_series
 from staa.data.source import Batches, Samples, Source, split_by_hash
+from staa.data.tables import TimeSeries, read_graph, read_series
 from staa.data.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
 
 DATASETS = {

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staa.data.series import TimeSeries
 from staa.data.source import _generator
+from staa.data.tables import TimeSeries
 
 Normalisation = Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"]
 Gaps = Literal["refuse", "mask", "interpolate"]

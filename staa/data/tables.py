@@ -1,0 +1,331 @@
+"""Time series from files: a table of values, with times and a graph where there are any."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
+SMALLEST_WEIGHT = 0.1  # of a graph made from distances; DCRNN's threshold
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """values: [n, K] float64, NaN where nothing was measured. times: [n] datetime64[ns], or None. names: of the K variates.
+    graph: weights [K, K] float32, row i those of i's neighbours, or None. missing: a value that stands for no measurement,
+    which errors in real units leave out. notes: what the user should hear.
+
+    Raises ValueError for infinite values, times that are unsorted or twice there, and a graph of another size.
+    """
+
+    values: np.ndarray
+    times: np.ndarray | None
+    names: tuple[str, ...]
+    graph: np.ndarray | None = None
+    missing: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or 0 in self.values.shape:
+            raise ValueError(f"a series is a table of rows and variates, got an array of shape {list(self.values.shape)}")
+        rows, nodes = self.values.shape
+        if np.isinf(self.values).any():
+            row, column = np.argwhere(np.isinf(self.values))[0]
+            raise ValueError(
+                f"variate {self.names[column]} is infinite in row {row}: leave it empty where nothing was measured"
+            )
+        if len(self.names) != nodes or len(set(self.names)) != nodes:
+            raise ValueError(f"{nodes} variates need {nodes} names, each its own; got {len(set(self.names))} different ones")
+        if self.times is not None:
+            _check_times(self.times, rows)
+        if self.graph is not None:
+            _check_graph(self.graph, nodes)
+
+
+def read_series(path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+    """A series of one's own from a file.
+
+    .csv, .txt (also .gz): a row each step, a column each variate, commas between; a first row that is not all numbers is a
+    header, and a first column that holds dates the times. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
+    there. .h5: one pandas table. time: the column of times. graph: a file for `read_graph`; distances: it holds distances.
+
+    Raises FileNotFoundError, or ValueError naming row and column of what is no number.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: give a series as .csv, .txt, .npz or .h5")
+    own: np.ndarray | None = None
+    if path.suffix == ".npz":
+        values, times, names, own = _from_npz(path)
+    elif path.suffix in (".h5", ".hdf5"):
+        values, times, names = _from_table(_hdf(path), time, path)
+    elif path.name.lower().endswith(TEXT):
+        values, times, names = _from_table(_text(path), time, path)
+    else:
+        raise ValueError(f"{path} is no series: give it as .csv, .txt (also .gz), .npz or .h5")
+    if time is not None and path.suffix == ".npz":
+        raise ValueError(f"{path} names its times `time`: leave out the column {time!r}")
+    if graph is not None:
+        own = read_graph(Path(graph), names, distances=distances)
+    elif distances:
+        raise ValueError("distances are those of a graph: name its file, --series.graph FILE")
+    notes = () if times is None else _irregular(times)
+    return TimeSeries(values, times, names, graph=own, notes=notes)
+
+
+def read_graph(
+    path: Path, names: tuple[str, ...], *, distances: bool = False, others: Literal["refuse", "skip"] = "refuse"
+) -> np.ndarray:
+    """Weights [K, K] from a file: a matrix (.npy, .npz with one square array, or K rows of K numbers in .csv or .txt), or a
+    .csv of edges from, to[, weight] by names or, where it has none of them, by numbers from 0.
+
+    distances=True: weights are exp(−(d / σ)²) of the distances d, σ their standard deviation, and 0 below 0.1 (DCRNN, Li et
+    al., ICLR 2018); without an edge there is none. others="skip" leaves out edges of nodes that are not there. Raises
+    ValueError for another size and, unless they are skipped, for such nodes.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not a file: a graph is a matrix (.npy, .npz, .csv) or a .csv of edges from, to, weight"
+        )
+    nodes, weights, edges = len(names), None, None
+    if path.suffix == ".npy":
+        (weights,) = _arrays(path).values()
+    elif path.suffix == ".npz":
+        square = {name: a for name, a in _arrays(path).items() if a.ndim == 2 and a.shape[0] == a.shape[1]}
+        if len(square) != 1:
+            raise ValueError(
+                f"{path} has {len(square)} square arrays ({', '.join(square)}); a graph's file has one: save the one alone"
+            )
+        (weights,) = square.values()
+    else:
+        table = _cells(path, pd)
+        numbers = table.apply(pd.to_numeric, errors="coerce")
+        ends = table.iloc[:, :2].isin([*names, *map(str, range(nodes))]).all(axis=None)
+        few = nodes in (2, 3) and ends  # so many edges look like a matrix
+        if table.shape == (nodes, nodes) and not few and not numbers.isna().any(axis=None):
+            weights = numbers.to_numpy(float)
+        else:
+            edges = table
+    if edges is not None:
+        weights, there = _from_edges(edges, names, path, pd, others)
+    else:
+        weights = np.asarray(weights)
+        if weights.dtype.kind not in "iufb":
+            raise ValueError(f"{path}'s weights are numbers, got {weights.dtype}")
+        weights = weights.astype(np.float64)
+        there = weights > 0
+    _check_graph(weights, nodes)
+    if others == "skip" and not there.any():
+        raise ValueError(f"{path} has no edge between two of the series' variates ({', '.join(names[:3])} …): is it another's?")
+    if distances:
+        length = weights[there]
+        sigma = float(length.std()) if len(length) else 0.0
+        if sigma == 0.0:
+            raise ValueError(f"{path} needs edges of more than one distance, since weights are exp(−(d / their std)²)")
+        weights = np.where(there, np.exp(-((weights / sigma) ** 2)), 0.0)
+        weights[weights < SMALLEST_WEIGHT] = 0.0
+    return weights.astype(np.float32)
+
+
+def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
+    z = _arrays(path)
+    if "values" not in z:
+        raise ValueError(f"{path} has no array `values` [rows, variates]; it has {', '.join(z)}")
+    values, own, times = z["values"], z.get("graph"), z.get("time")
+    if values.ndim != 2:
+        raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")
+    names = tuple(map(str, z["names"] if "names" in z else range(values.shape[1])))
+    for name, array in (("values", values), ("graph", own)):
+        if array is not None and array.dtype.kind not in "iufb":
+            raise ValueError(f"{path}'s {name} are numbers, got {array.dtype}")
+    if times is not None and times.dtype.kind not in "MUi":  # floating seconds would be read as nanoseconds
+        raise ValueError(f"{path}'s time is datetime64, text such as 2024-01-31T12:00 or int64 nanoseconds, got {times.dtype}")
+    if times is not None:
+        try:
+            times = times.astype("datetime64[ns]")
+        except ValueError as error:
+            raise ValueError(f"{path}'s time is no time: {error}") from error
+    return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz by name, or that of a .npy, which has none."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # zipfile, zlib and numpy each have their own
+        raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _hdf(path: Path) -> Any:
+    import pandas as pd
+
+    try:
+        table: Any = pd.read_hdf(path)
+        return table.to_frame() if isinstance(table, pd.Series) else table
+    except ImportError as error:
+        raise ValueError(f"reading {path} needs PyTables: pip install 'staa-snn[series]'") from error
+    except Exception as error:  # PyTables has many
+        raise ValueError(f"{path} can't be read as one pandas table: {error}") from error
+
+
+def _cells(path: Path, pd: Any) -> Any:
+    """A text file's cells as strings."""
+    try:
+        return pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
+    except Exception as error:  # pandas' parser, gzip and the decoder each have their own
+        raise ValueError(f"{path} can't be read as text with commas between its columns: {error}") from error
+
+
+def _text(path: Path) -> Any:
+    """The cells of a series, its header in `columns` if it has one, else numbers from 0."""
+    import pandas as pd
+
+    table = _cells(path, pd)
+    dated = _dates(table.iloc[:1, 0], pd)
+    first: Any = table.iloc[0, 1:] if dated else table.iloc[0]
+    numbers: Any = pd.to_numeric(first, errors="coerce")
+    text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
+    if text.any() or (not dated and len(table) > 1 and _dates(table.iloc[1:2, 0], pd)):  # or names that are numbers, over dates
+        table.columns = [str(name) for name in table.iloc[0]]
+        table = table.iloc[1:].reset_index(drop=True)
+    return table
+
+
+def _dates(column: Any, pd: Any) -> bool:
+    """Whether a column of strings holds dates; numbers are none, and rows of them with other separators neither."""
+    if pd.to_numeric(column, errors="coerce").notna().any() or not column.astype(str).str.contains(r"[-/.:]|[A-Za-z]{3}").all():
+        return False
+    return bool((_stamps(column, pd, day_first=False).notna() | _stamps(column, pd, day_first=True).notna()).all())
+
+
+def _stamps(column: Any, pd: Any, *, day_first: bool) -> Any:
+    """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
+        try:
+            iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
+            return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
+        except ValueError as error:  # errors="coerce" leaves it this one
+            raise ValueError(f"times have different offsets from UTC: write all with the same one ({error})") from error
+
+
+def _parsed(column: Any, pd: Any, path: Path) -> Any:
+    """The times of a column. Raises ValueError naming the row that is none, or where day and month can't be told apart."""
+    ways = [_stamps(column, pd, day_first=first) for first in (False, True)]
+    whole = [way for way in ways if way.notna().all()]
+    if not whole:
+        best = max(ways, key=lambda way: way.notna().sum())
+        row = int(np.flatnonzero(best.isna())[0])
+        raise ValueError(f"{path}, row {row}: {column.iloc[row]!r} is no time")
+    if len(whole) == 2 and not whole[0].equals(whole[1]):
+        raise ValueError(
+            f"{path}: times such as {column.iloc[0]!r} may begin with the day or with the month: write them as 2024-01-31 12:00"
+        )
+    return whole[0]
+
+
+def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    import pandas as pd
+
+    if len(table) == 0 or table.shape[1] == 0:
+        raise ValueError(f"{path} holds no rows")
+    if not table.columns.is_unique:
+        raise ValueError(
+            f"{path} has two columns called {table.columns[table.columns.duplicated()][0]!r}: give each its own name"
+        )
+    times = table.index if isinstance(table.index, pd.DatetimeIndex) else None
+    column: Any = table.columns[0]
+    if time is not None:
+        column = next((c for c in table.columns if str(c) == time), None)
+        if column is None:
+            raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
+    if times is None and (time is not None or _dates(table[column].head(100).astype(str), pd)):
+        times = _parsed(table[column], pd, path)
+        table = table.drop(columns=[column])
+        if table.shape[1] == 0:
+            raise ValueError(f"{path} has no column beside its times {column!r}: expected one for each variate")
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    wrong = np.argwhere((numbers.isna() & table.notna()).to_numpy())  # pandas has read "", nan, NA, … as none already
+    if len(wrong):
+        row, k = wrong[0]
+        raise ValueError(
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
+            f"them, and if it is a time, name its column with --series.time"
+        )
+    stamps = None if times is None else np.asarray(pd.DatetimeIndex(times).tz_localize(None), "datetime64[ns]")
+    return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
+
+
+def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any, others: str) -> tuple[np.ndarray, np.ndarray]:
+    nodes = len(names)
+    if table.shape[1] not in (2, 3):
+        raise ValueError(
+            f"{path} has {len(table)} rows of {table.shape[1]}: a graph of {nodes} nodes is {_by((nodes, nodes))} numbers, or "
+            f"edges from, to[, weight]"
+        )
+    place = {name: k for k, name in enumerate(names)}
+    if not table.iloc[:, :2].isin(list(place)).any(axis=None):
+        place = {str(k): k for k in range(nodes)}
+    weights, there = np.zeros((nodes, nodes)), np.zeros((nodes, nodes), bool)
+    lengths = pd.to_numeric(table.iloc[:, 2], errors="coerce").to_numpy() if table.shape[1] == 3 else np.ones(len(table))
+    for row, (a, b) in enumerate(table.iloc[:, :2].itertuples(index=False)):
+        begin, end = place.get(str(a)), place.get(str(b))
+        if row == 0 and begin is None and end is None and (table.shape[1] == 2 or np.isnan(lengths[0])):  # a header
+            continue
+        if others == "skip" and (begin is None or end is None):
+            continue
+        if begin is None or end is None or np.isnan(lengths[row]):
+            raise ValueError(f"{path}, row {row}: {a}, {b} is no edge between two of the {nodes} variates, or has no weight")
+        weights[begin, end], there[begin, end] = lengths[row], True
+    return weights, there
+
+
+def _check_times(times: np.ndarray, rows: int) -> None:
+    if times.dtype.kind != "M" or times.ndim != 1:
+        raise ValueError(f"times are a row of datetime64, one each row; got {times.dtype} of shape {list(times.shape)}")
+    if len(times) != rows:
+        raise ValueError(f"{rows} rows need as many times, got {len(times)}")
+    if np.isnat(times).any():
+        raise ValueError(f"row {int(np.flatnonzero(np.isnat(times))[0])} has no time")
+    wrong = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
+    if len(wrong):
+        row = int(wrong[0]) + 1
+        what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
+        raise ValueError(
+            f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by "
+            f"time, and keep one of each"
+        )
+
+
+def _check_graph(graph: np.ndarray, nodes: int) -> None:
+    if graph.shape != (nodes, nodes):
+        raise ValueError(f"the graph is {_by(graph.shape)}, the series has {nodes} variates: it must be {nodes} × {nodes}")
+    if not np.isfinite(graph).all() or (graph < 0).any():
+        raise ValueError("a graph's weights are finite and not negative")
+
+
+def _irregular(times: np.ndarray) -> tuple[str, ...]:
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    if len(steps) < 2:
+        return ()
+    import pandas as pd
+
+    usual = steps[counts.argmax()]
+    row = int(np.flatnonzero(np.diff(times) != usual)[0])
+    usual, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (usual, np.diff(times)[row]))
+    return (
+        f"the step between rows is {usual}, but {counts.sum() - counts.max()} times another, the first {other} after "
+        f"{str(times[row])[:19]}: windows go across",
+    )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(f"{n:,}" for n in shape)
