@@ -1,25 +1,21 @@
 """The command line. The only file that prints: it renders the events that a run yields."""
 
 import contextlib
-import dataclasses
 import difflib
-import io
 import os
-import re
 import shutil
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -39,6 +35,21 @@ from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
 from staa.ops import cpu
 from staa.ops.scan_fused import kernels_of
+from staa.options import (
+    DEFAULT,
+    BenchOptions,
+    CompareOptions,
+    DataOptions,
+    DoctorOptions,
+    EvaluateOptions,
+    PredictOptions,
+    RecipesOptions,
+    ShowOptions,
+    StreamOptions,
+    TrainOptions,
+    parse,
+    value_of,
+)
 from staa.pages import keep_pages
 from staa.plot import draw_recording
 from staa.predict import draw as draw_prediction
@@ -49,187 +60,19 @@ from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
 
-DEFAULT = "digits-events"
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 out = Console(highlight=False, soft_wrap=True, markup=False)  # a path may hold [brackets]
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """Train a recipe: staa train [NAME | my_file.py:recipe] [OPTIONS]. Without a name: the embedded default."""
-
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
-    out: Path | None = None
-    """Run folder; by default runs/NAME/date-time-seed."""
-    resume: Path | None = None
-    """Go on with a run: its folder, or a checkpoint in it."""
-    seeds: int = 1
-    """How many seeds to train, from --seed on, each in its own folder."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
-    data: Path | None = None
-    """Where data sets are, or the folder of images; by default ./data, or where the resumed run found them."""
-    workers: int | None = None
-    """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
-    bits: bool = False
-    """Keep spikes as bits between forward and backward pass (CPU): a third less memory, a little slower, the same results."""
-    save_minutes: float = 10.0
-    """Minutes between saves inside a long epoch."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """Train several recipes and set them side by side: staa compare NAME|RUN … [OPTIONS]. Run folders are taken as they are."""
-
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
-    out: Path | None = None
-    """Folder of the runs, the table and the picture; what is trained there already is taken or gone on with. By default
-    runs/compare/date-time."""
-    seeds: int = 1
-    """How many seeds to train of each, from --seed on."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
-    data: Path | None = None
-    """Where data sets are, or the folder of images; by default ./data, or where the run found them."""
-    workers: int | None = None
-    """Processes that read and augment images; by default as many as serve."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Measure the model of a run folder."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    split: Literal["train", "validation", "test"] | None = None
-    """Part of the data; by default test for a finished run, else validation."""
-    weights: Literal["last", "best"] | None = None
-    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set); by default those that
-    the test figure is of."""
-    data: Path | None = None
-    """Where data sets are; by default where the run found them."""
-    device: str | None = None
-    """cpu, cuda …; by default the GPU if there is one."""
-    workers: int | None = None
-    """Processes that read images; by default as many as serve."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """Feed a run's model a recording of an event camera, window by window: running prediction and latency."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
-    window: float | None = None
-    """Length of a window in milliseconds; by default the recipe's."""
-    sensor: str | None = None
-    """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
-    weights: Literal["last", "best"] | None = None
-    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
-    device: str | None = None
-    """cpu, cuda …; by default the GPU if there is one."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    file: tyro.conf.Positional[Path]
-    """Series with the variates of the run's data: .csv, .txt, .npz or .h5."""
-    at: str | None = None
-    """Row number or time of the last row that is seen; by default the file's last."""
-    nodes: tuple[str, ...] = ()
-    """Variates to draw; by default the first four."""
-    time: str | None = None
-    """Column of the times, where it is not the first."""
-    out: Path | None = None
-    """Folder for the table and the pictures; by default a new one in the run's."""
-    weights: Literal["last", "best"] | None = None
-    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
-    device: str | None = None
-    """cpu, cuda …; by default the GPU if there is one."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Download a data set, checking its published checksum."""
-
-    name: tyro.conf.Positional[str]
-    """cifar10, cifar100, nmnist, cifar10dvs, dvsgesture, metr-la, pems-bay, solar or electricity;
-    or show, to draw a recording: staa data show --help."""
-    data: Path = Path("data")
-    """Where data sets are."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class ShowOptions:
-    """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
-
-    file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
-    out: Path | None = None
-    """PNG to write; by default NAME.png in this folder, after the recording's name."""
-    sensor: str | None = None
-    """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class RecipesOptions:
-    """List the recipes."""
-
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """Say what this machine has, and which data sets."""
-
-    data: Path = Path("data")
-    """Where data sets are."""
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Time a neuron and a training step on this machine."""
-
-    inference: bool = False
-    """Time inference: as trained, and with BatchNorm fused into the convolutions."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 def train(args: list[str]) -> int:
     """train a recipe, or go on with a run"""
     name = args.pop(0) if args and not args[0].startswith("-") else None
-    resumed = _option(args, "--resume")
+    resumed = value_of(args, "--resume")
     if name is None and resumed is not None:
         recipe = read_recipe(_first_run(Path(resumed)))
     else:
         recipe = find_recipe(name or DEFAULT)
-    options = _parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
+    options = parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
     recipe = with_absolute_paths(options.recipe)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
@@ -266,7 +109,7 @@ def compare(args: list[str]) -> int:
     for name in names or [DEFAULT]:
         folder = Path(name) if (Path(name) / RECIPE).is_file() else None
         recipe = find_recipe(name) if folder is None else read_recipe(folder)
-        o = _parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
+        o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
         if label in options:
             raise ValueError(f"{label} is there twice: give each recipe a name of its own")
@@ -505,7 +348,7 @@ def _epoch_line(event: dict[str, Any]) -> str:
 
 def evaluate(args: list[str]) -> int:
     """measure the model of a run"""
-    options = _parse(EvaluateOptions, args, "staa evaluate")
+    options = parse(EvaluateOptions, args, "staa evaluate")
     figures = evaluate_run(
         options.run,
         split=options.split,
@@ -524,7 +367,7 @@ def evaluate(args: list[str]) -> int:
 
 def stream(args: list[str]) -> int:
     """run a model on a recording as it comes"""
-    options = _parse(StreamOptions, args, "staa stream")
+    options = parse(StreamOptions, args, "staa stream")
     steps = stream_run(
         options.run,
         options.file,
@@ -556,7 +399,7 @@ def stream(args: list[str]) -> int:
 
 def predict(args: list[str]) -> int:
     """forecast what follows a series"""
-    options = _parse(PredictOptions, args, "staa predict")
+    options = parse(PredictOptions, args, "staa predict")
     made = predict_file(
         options.run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device
     )
@@ -583,7 +426,7 @@ def predict(args: list[str]) -> int:
 
 def recipes(args: list[str]) -> int:
     """list the recipes"""
-    _parse(RecipesOptions, args, "staa recipes")
+    parse(RecipesOptions, args, "staa recipes")
     table = Table(Column("recipe", no_wrap=True), "network", "T", "length", "expect", box=None, pad_edge=False)
     for r in RECIPES.values():
         network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
@@ -598,7 +441,7 @@ def data(args: list[str]) -> int:
     """download a data set, or draw a recording"""
     if args[:1] == ["show"]:
         return _show(args[1:])
-    options = _parse(DataOptions, args, "staa data")
+    options = parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
         raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
     columns = (TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
@@ -616,7 +459,7 @@ def data(args: list[str]) -> int:
 
 
 def _show(args: list[str]) -> int:
-    options = _parse(ShowOptions, args, "staa data show")
+    options = parse(ShowOptions, args, "staa data show")
     path = options.out or Path(f"{options.file.stem}.png")
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"--out is a PNG to write, such as {path.stem or 'picture'}.png; got {path}")
@@ -632,7 +475,7 @@ def _show(args: list[str]) -> int:
 
 def doctor(args: list[str]) -> int:
     """say what this machine has"""
-    options = _parse(DoctorOptions, args, "staa doctor")
+    options = parse(DoctorOptions, args, "staa doctor")
     device = choose_device(None)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     disk = shutil.disk_usage(".")
@@ -666,7 +509,7 @@ def doctor(args: list[str]) -> int:
 
 def bench(args: list[str]) -> int:
     """time a neuron and a training step here"""
-    options = _parse(BenchOptions, args, "staa bench")
+    options = parse(BenchOptions, args, "staa bench")
     for title, rows in run_bench(choose_device(options.device), inference=options.inference):
         out.print(title, style="bold")
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -729,55 +572,6 @@ def _keeps_pages() -> bool:
 def _complain(text: str, code: int) -> int:
     print("staa: " + " ".join(text.split()), file=sys.stderr)
     return code
-
-
-def _parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
-    """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
-    flags = _flags(kind) | {"help", "h"}
-    for arg in args:
-        if not re.match("--?[a-z]", arg):
-            continue
-        flag = arg.lstrip("-").partition("=")[0].replace("_", "-")
-        if flag not in flags and re.sub(r"(^|\.)no-", r"\1", flag) not in flags:
-            near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
-            hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
-            raise ValueError(f"unknown option {arg}; {hint}")
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.getvalue().splitlines()]
-        text = " ".join(line for line in lines[1:] if line)
-        text = re.split("Argument helptext:|For full helptext", text)[0]
-        raise ValueError(f"{text.strip()} (see {prog} --help)") from None
-
-
-def _flags(kind: Any, prefix: str = "") -> set[str]:
-    """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
-    names: set[str] = set()
-    hidden = get_args(tyro.conf.Suppress[str])[1]
-    for key, annotation in get_type_hints(kind, include_extras=True).items():
-        hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
-        if hidden in marks:
-            continue
-        if dataclasses.is_dataclass(hint):
-            names |= _flags(hint, "" if hint is Recipe else f"{prefix}{key}.")
-        else:
-            names.add(prefix + key.replace("_", "-"))
-    return names
-
-
-def _option(args: list[str], name: str) -> str | None:
-    """The value of an option that is needed before parsing, since the defaults depend on it."""
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(name + "="):
-            return arg.partition("=")[2]
-    return None
 
 
 def _is_run(path: Path) -> bool:

@@ -76,12 +76,12 @@ def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
 def test_every_option_in_the_help_is_taken(capsys):
     import re
 
-    from staa.cli import TrainOptions, _flags
+    from staa.options import TrainOptions, flags_of
 
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     shown = set(re.findall(r"--([a-z][a-z.-]*)", capsys.readouterr().out)) - {"help"}
-    known = _flags(TrainOptions)
+    known = flags_of(TrainOptions)
     assert {re.sub(r"(^|\.)no-", r"\1", flag) for flag in shown} == known
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 import staa
-from staa.cli import COMMANDS, TrainOptions, _flags
+from staa.cli import COMMANDS
 from staa.layers import PerStep
 from staa.neurons import LIF
 from staa.ops import direct
+from staa.options import TrainOptions, flags_of
 from staa.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +81,7 @@ def test_commands_in_the_pages_are_taken():
     for page in ROOT.glob("docs/recipes/*.md"):
         for line in re.findall(r"^    staa train (.*)$", page.read_text(), re.MULTILINE):
             name, *options = [*line.partition("#")[0].split(), ""]
-            known = _flags(TrainOptions)
+            known = flags_of(TrainOptions)
             assert not name or name in RECIPES, line
             assert {o.removeprefix("--") for o in options if o.startswith("--")} <= known, line
 

@@ -1,0 +1,233 @@
+"""The commands' options, and how they are read."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+
+from staa.config import Recipe
+from staa.recipes import RECIPES
+
+DEFAULT = "digits-events"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a recipe: staa train [NAME | my_file.py:recipe] [OPTIONS]. Without a name: the embedded default."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Run folder; by default runs/NAME/date-time-seed."""
+    resume: Path | None = None
+    """Go on with a run: its folder, or a checkpoint in it."""
+    seeds: int = 1
+    """How many seeds to train, from --seed on, each in its own folder."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    data: Path | None = None
+    """Where data sets are, or the folder of images; by default ./data, or where the resumed run found them."""
+    workers: int | None = None
+    """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
+    bits: bool = False
+    """Keep spikes as bits between forward and backward pass (CPU): a third less memory, a little slower, the same results."""
+    save_minutes: float = 10.0
+    """Minutes between saves inside a long epoch."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Train several recipes and set them side by side: staa compare NAME|RUN … [OPTIONS]. Run folders are taken as they are."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Folder of the runs, the table and the picture; what is trained there already is taken or gone on with. By default
+    runs/compare/date-time."""
+    seeds: int = 1
+    """How many seeds to train of each, from --seed on."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    data: Path | None = None
+    """Where data sets are, or the folder of images; by default ./data, or where the run found them."""
+    workers: int | None = None
+    """Processes that read and augment images; by default as many as serve."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure the model of a run folder."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Part of the data; by default test for a finished run, else validation."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set); by default those that
+    the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    workers: int | None = None
+    """Processes that read images; by default as many as serve."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Feed a run's model a recording of an event camera, window by window: running prediction and latency."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    window: float | None = None
+    """Length of a window in milliseconds; by default the recipe's."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Series with the variates of the run's data: .csv, .txt, .npz or .h5."""
+    at: str | None = None
+    """Row number or time of the last row that is seen; by default the file's last."""
+    nodes: tuple[str, ...] = ()
+    """Variates to draw; by default the first four."""
+    time: str | None = None
+    """Column of the times, where it is not the first."""
+    out: Path | None = None
+    """Folder for the table and the pictures; by default a new one in the run's."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Download a data set, checking its published checksum."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10, cifar100, nmnist, cifar10dvs, dvsgesture, metr-la, pems-bay, solar or electricity;
+    or show, to draw a recording: staa data show --help."""
+    data: Path = Path("data")
+    """Where data sets are."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
+
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    out: Path | None = None
+    """PNG to write; by default NAME.png in this folder, after the recording's name."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class RecipesOptions:
+    """List the recipes."""
+
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Say what this machine has, and which data sets."""
+
+    data: Path = Path("data")
+    """Where data sets are."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Time a neuron and a training step on this machine."""
+
+    inference: bool = False
+    """Time inference: as trained, and with BatchNorm fused into the convolutions."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
+    """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
+    flags = flags_of(kind) | {"help", "h"}
+    for arg in args:
+        if not re.match("--?[a-z]", arg):
+            continue
+        flag = arg.lstrip("-").partition("=")[0].replace("_", "-")
+        if flag not in flags and re.sub(r"(^|\.)no-", r"\1", flag) not in flags:
+            near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
+            hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
+            raise ValueError(f"unknown option {arg}; {hint}")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.getvalue().splitlines()]
+        text = " ".join(line for line in lines[1:] if line)
+        text = re.split("Argument helptext:|For full helptext", text)[0]
+        raise ValueError(f"{text.strip()} (see {prog} --help)") from None
+
+
+def flags_of(kind: Any, prefix: str = "") -> set[str]:
+    """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
+    names: set[str] = set()
+    hidden = get_args(tyro.conf.Suppress[str])[1]
+    for key, annotation in get_type_hints(kind, include_extras=True).items():
+        hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
+        if hidden in marks:
+            continue
+        if dataclasses.is_dataclass(hint):
+            names |= flags_of(hint, "" if hint is Recipe else f"{prefix}{key}.")
+        else:
+            names.add(prefix + key.replace("_", "-"))
+    return names
+
+
+def value_of(args: list[str], name: str) -> str | None:
+    """The value of an option that is needed before parsing, since the defaults depend on it."""
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(name + "="):
+            return arg.partition("=")[2]
+    return None
