@@ -29,14 +29,14 @@ OPTIONS = {
 AT = (3, 6, 12)
 ABLATION = {
     "whole": [],
-    "no observation block": ["--no-forecast.observe"],
+    "no observation block": ["--forecast.no-observe"],
     **{f"K = {k}": ["--forecast.hops", str(k)] for k in (0, 1, 3)},
     "graph: identity": ["--forecast.graph", "identity"],
     "graph: given (correlation)": ["--forecast.graph", "given"],
     "fusion: LSTM alone": ["--forecast.fusion", "lstm"],
     "fusion: attention alone": ["--forecast.fusion", "attention"],
     "fusion: sum": ["--forecast.fusion", "sum"],
-    "no time features": ["--no-series.time-features"],
+    "no time features": ["--series.no-time-features"],
     "spike messages": ["--forecast.spike-messages"],
     "attention over nodes": ["--forecast.tokens", "node"],
 }
