@@ -64,6 +64,8 @@ def _series_source(recipe: Recipe, data_root: Path, horizon: int) -> SeriesSourc
     settings = _asked_for(read, f"the series {recipe.data.name}", given, usual)
     if "root" in inspect.signature(read).parameters:
         settings["root"] = data_root
+    elif data_root.is_file():
+        raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by series-{recipe.model.name}")
     series = read(**settings)
     if not isinstance(series, TimeSeries):
         raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
@@ -253,7 +255,17 @@ def check_recipe(recipe: Recipe, data_root: Path) -> None:
     """Raises ValueError or OSError where its data are not there, or its network can't be built for them."""
     source = build_source(recipe, data_root)
     with torch.random.fork_rng(devices=[]):
-        model_for(recipe, source)
+        check_weights(recipe, model_for(recipe, source))
+
+
+def check_weights(recipe: Recipe, model: nn.Module) -> None:
+    """Raises ValueError where the recipe asks for weights that a model without any to train can't have."""
+    if any(p.requires_grad for p in model.parameters()):
+        return
+    if recipe.weights == "best":
+        raise ValueError(f"{recipe.model.name} is not trained in epochs, of which one could be the best: add --weights last")
+    if recipe.init_from is not None:
+        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out --init-from")
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -5,7 +5,7 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,12 +136,14 @@ class Transfer:
     fresh: list[str]
 
 
-def transfer_weights(model: nn.Module, state: dict[str, Tensor], origin: Path, *, readout: bool = True) -> Transfer:
+def transfer_weights(
+    model: nn.Module, state: dict[str, Tensor], origin: Path, *, leave: Mapping[str, str] | None = None
+) -> Transfer:
     """Load the entries of another run's state dict that fit a model; the others keep the model's own fresh values.
 
     An entry fits by name and shape, and a bias where its weight does. A position encoding learned for another number of
-    steps is interpolated, linearly in time, with the first step on the first and the last on the last. readout=False
-    leaves `readout.…` out, as for other classes. Raises ValueError, with the model untouched, where no convolution or
+    steps is interpolated, linearly in time, with the first step on the first and the last on the last. leave: the
+    beginnings of names that are left out, each with why. Raises ValueError, with the model untouched, where no convolution or
     linear weight fits.
     """
     own = model.state_dict()
@@ -157,8 +159,8 @@ def transfer_weights(model: nn.Module, state: dict[str, Tensor], origin: Path, *
             found.changed.append(f"{key} (T = {len(other)} to {len(value)})")
         elif other.shape != value.shape:
             found.left_out.append(f"{key} ({_shape(other)} there, {_shape(value)} here)")
-        elif key.startswith("readout.") and not readout:
-            found.left_out.append(f"{key} (of other classes)")
+        elif why := next((why for start, why in (leave or {}).items() if key.startswith(start)), None):
+            found.left_out.append(f"{key} ({why})")
         elif (weight := key.removesuffix("bias") + "weight") in own and key.endswith(".bias") and weight not in new:
             found.left_out.append(f"{key} (as its weight)")
         else:

@@ -22,7 +22,7 @@ from rich.table import Column, Table
 
 import staa
 from staa.bench import bench as run_bench
-from staa.build import check_recipe, choose_device, choose_precision
+from staa.build import build_source, check_recipe, choose_device, choose_precision
 from staa.checkpoint import save_text
 from staa.compare import Row, check_finished, draw, write_csv
 from staa.compare import compare as compare_runs
@@ -52,12 +52,12 @@ from staa.options import (
 )
 from staa.pages import keep_pages
 from staa.plot import draw_recording
+from staa.predict import check_nodes, draw_run, new_folder
 from staa.predict import draw as draw_prediction
-from staa.predict import draw_run, new_folder
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
-from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, check_split, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -85,6 +85,8 @@ def train(args: list[str]) -> int:
         if options.seeds > 1 and _is_run(options.resume):
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
     target = options.resume or options.out or Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
+    if options.resume is None:
+        _check_seeds(target, options.seeds)
     with _listening() as signals:
         results = _train_seeds(recipe, target, options, signals)
     if results is None:
@@ -106,6 +108,7 @@ def compare(args: list[str]) -> int:
         raise ValueError("name what to compare, recipes or run folders: staa compare NAME NAME …")
     options: dict[str, CompareOptions] = {}
     runs: dict[str, list[Path]] = {}
+    forecasts: list[str] = []
     for name in names or [DEFAULT]:
         folder = Path(name) if (Path(name) / RECIPE).is_file() else None
         recipe = find_recipe(name) if folder is None else read_recipe(folder)
@@ -116,12 +119,20 @@ def compare(args: list[str]) -> int:
         if o.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
         options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
+        forecasts += [label] if o.recipe.series.horizon is not None else []
+        if len(forecasts) not in (0, len(options)):
+            raise ValueError(f"{', '.join(forecasts)} forecast, the others classify: compare like with like")
         if folder is not None:
             check_same_recipe(folder, o.recipe)
             check_finished([folder])
+            root = o.data or Path(read_environment(folder)["data_root"])
+            check_split(folder, build_source(o.recipe, root, check=False))
             runs[label] = [folder]
     first = next(iter(options.values()))
     target = first.out or Path("runs") / "compare" / _now()
+    table = target / "compare.csv"
+    if table.is_file() and not {line.partition(",")[0] for line in table.read_text().splitlines()[1:]} <= options.keys():
+        raise ValueError(f"{table} is of other recipes: choose another --out")
     new = {label: o for label, o in options.items() if label not in runs}
     for label, o in new.items():
         _check_before_training(o, target / label)
@@ -138,18 +149,25 @@ def compare(args: list[str]) -> int:
             runs[label] = [target / label] if o.seeds == 1 else sorted((target / label).glob("seed*"))
     rows = compare_runs({label: runs[label] for label in options}, data_root=first.data, device=first.device)
     Console(highlight=False, width=max(out.width, 110)).print(_comparison(rows))
+    if forecasts and len({read_environment(folder)["data"]["split"] for folders in runs.values() for folder in folders}) > 1:
+        out.print("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
     target.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, target / "compare.csv")
+    write_csv(rows, table)
     draw(rows, target / "compare.png")
-    out.print(f"table and picture → {target / 'compare.csv'}, {target / 'compare.png'}")
+    out.print(f"table and picture → {table}, {target / 'compare.png'}")
     return 0
+
+
+def _check_seeds(folder: Path, seeds: int) -> None:
+    """One seed lies in a folder, several in folders in it."""
+    if _is_run(folder) if seeds > 1 else any(folder.glob(f"seed*/{RECIPE}")):
+        raise ValueError(f"{folder} was trained with {'one seed' if seeds > 1 else 'several seeds'}: choose another --out")
 
 
 def _check_before_training(options: CompareOptions, folder: Path) -> None:
     """What is wrong with the last recipe is said before the first is trained."""
     seeded = options.seeds > 1
-    if _is_run(folder) if seeded else any(folder.glob(f"seed*/{RECIPE}")):
-        raise ValueError(f"{folder} was trained with {'one seed' if seeded else 'several seeds'}: choose another --out")
+    _check_seeds(folder, options.seeds)
     for seed in range(options.recipe.seed, options.recipe.seed + options.seeds):
         run_folder = folder / f"seed{seed}" if seeded else folder
         if _is_run(run_folder):
@@ -212,8 +230,10 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
         raise ValueError(f"--out is a run folder, but {target} is a file")
     folder = target.parent if target.is_file() else target
     root = options.data or Path("data")
-    if resume is not None and options.data is None and (folder / ENVIRONMENT).is_file():
-        root = Path(read_environment(folder)["data_root"])
+    if options.resume is not None and options.data is None:
+        begun = _first_run(options.resume)  # another seed's, where this one has not begun
+        if (begun / ENVIRONMENT).is_file():
+            root = Path(read_environment(begun)["data_root"])
     events = run(
         recipe,
         folder,
@@ -295,7 +315,7 @@ def _over_seeds(results: list[dict[str, Any]]) -> str:
 
     def spread(name: str) -> tuple[float, float, list[float]]:
         values = [result[f"test_{name}"] for result in results]
-        return statistics.mean(values), statistics.stdev(values), values
+        return statistics.mean(values), float(np.std(values, ddof=1)), values  # statistics.stdev takes no NaN
 
     if "test_accuracy" in results[0]:
         mean, deviation, values = spread("accuracy")
@@ -400,16 +420,20 @@ def stream(args: list[str]) -> int:
 def predict(args: list[str]) -> int:
     """forecast what follows a series"""
     options = parse(PredictOptions, args, "staa predict")
+    if options.out is not None and options.out.exists():
+        raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     made = predict_file(
         options.run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device
     )
+    check_nodes(options.nodes, made.names)
+    if options.out is not None:
+        options.out.mkdir(parents=True)
     folder = options.out or new_folder(options.run, options.file)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
     draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=f"{options.file.name}, forecast by {options.run}")
     write_prediction(made, folder / "forecast.csv")
-    others = draw_run(options.run, folder, made.rates)
+    others = draw_run(options.run, folder, made.rates, weights=options.weights)
+    for note in made.notes:
+        out.print(f"warning: {note}", style="yellow")
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
     out.print(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
     error = abs(made.forecast - made.truth)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +83,7 @@ def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None
                 seeds=len(reached),
                 measure=measure,
                 test=statistics.mean(reached),
-                spread=statistics.stdev(reached) if len(reached) > 1 else None,
+                spread=float(np.std(reached, ddof=1)) if len(reached) > 1 else None,
                 samples_per_second=middle,
                 slowest=slow,
                 fastest=fast,

@@ -42,7 +42,8 @@ def find_recipe(name: str) -> Recipe:
 
 
 def with_absolute_paths(recipe: Recipe, base: Path = Path()) -> Recipe:
-    """The recipe with each `my_file.py:name` and run folder in it made absolute (from `base`): it is read from anywhere."""
+    """The recipe with each `my_file.py:name`, run folder and graph's file in it made absolute (from `base`): it is read from
+    anywhere."""
 
     def absolute(name: str | None) -> str | None:
         path, colon, attribute = (name or "").rpartition(":")
@@ -51,8 +52,17 @@ def with_absolute_paths(recipe: Recipe, base: Path = Path()) -> Recipe:
     model = {key: absolute(getattr(recipe.model, key)) for key in ("name", "neuron", "attention")}
     data = replace(recipe.data, name=absolute(recipe.data.name) or "")
     loss = replace(recipe.loss, name=absolute(recipe.loss.name) or "")
-    init_from = None if recipe.init_from is None else str((base / recipe.init_from).resolve())
-    return replace(recipe, data=data, loss=loss, model=replace(recipe.model, **model), init_from=init_from)  # type: ignore[arg-type]
+    init_from, graph = (
+        None if path is None else str((base / path).resolve()) for path in (recipe.init_from, recipe.series.graph)
+    )
+    return replace(
+        recipe,
+        data=data,
+        loss=loss,
+        model=replace(recipe.model, **model),  # type: ignore[arg-type]
+        series=replace(recipe.series, graph=graph),
+        init_from=init_from,
+    )
 
 
 def _from_file(path: Path, attribute: str) -> Any:

@@ -39,7 +39,7 @@ def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Ten
     known = ~y.isnan()
     e = (forecast.double() - y).where(known, 0.0)
     y = y.where(known, 0.0)
-    real, nothing = y * scale + offset, 1e-4 * scale  # float32 took a zero's last digits when it was normalised
+    real, nothing = y * scale + offset, 1e-6 * (scale + offset.abs())  # float32 took a zero's last digits
     counted = known if missing is None else known & ((real - missing).abs() > nothing)
     error = (e * scale).where(counted, 0.0)
     relative = counted & (real.abs() > nothing)
@@ -57,12 +57,9 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> di
         rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (the same)
         loss        mean squared or absolute error of the normalised values
 
-    r2 and rse are of the normalised values. NaN where the truth does not vary, or none is counted. Raises ValueError where no
-    truth is known.
+    r2 and rse are of the normalised values. NaN where the truth does not vary, or none is counted.
     """
     n, y, yy, a, ee, counted, absolute, squared, relative, share = sums.flatten(1)
-    if float(n.sum()) == 0:
-        raise ValueError("no truth is known to measure the forecasts by")
     total = yy.sum() - y.sum().square() / n.sum()
     each = (yy - y.square() / n.clamp(min=1)).clamp(min=0).sum()
     varies = 1e-12 * yy.sum()  # below it, a difference of such sums is rounding

@@ -31,7 +31,8 @@ class TrainOptions:
     device: str | None = None
     """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
     data: Path | None = None
-    """Where data sets are, or the folder of images; by default ./data, or where the resumed run found them."""
+    """Where data sets are, or the folder of images or file of a series; by default ./data, or where the resumed run found
+    them."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
     bits: bool = False
@@ -55,7 +56,7 @@ class CompareOptions:
     device: str | None = None
     """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
     data: Path | None = None
-    """Where data sets are, or the folder of images; by default ./data, or where the run found them."""
+    """Where data sets are, or the folder of images or file of a series; by default ./data, or where the run found them."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve."""
     debug: bool = False

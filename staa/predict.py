@@ -13,10 +13,10 @@ import torch
 from staa.build import build_source, choose_device, load
 from staa.checkpoint import save_text
 from staa.data.tables import TimeSeries, read_series
-from staa.data.windows import SeriesSource, calendar_features, fill_gaps
+from staa.data.windows import SeriesSource, calendar_features, fill_gaps, step_of
 from staa.plot import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.recording import firing_rates
-from staa.runfolder import RESULT, read_environment, read_json, read_recipe
+from staa.runfolder import RESULT, check_split, read_environment, read_json, read_recipe
 
 PANELS = 4  # variates that are drawn where none are named
 
@@ -36,6 +36,8 @@ class Prediction:
     """[P, K], NaN where the file ends before it, or has a gap."""
     rates: dict[str, float]
     """Firing rate of each layer that fires, while it forecast: spikes per neuron and step."""
+    notes: tuple[str, ...]
+    """What the user should hear of the file."""
 
 
 def predict(
@@ -50,8 +52,8 @@ def predict(
     """Forecast the steps that follow row `at` of a file (its number or its time; None: the last row).
 
     The file holds the variates that the run was trained on, in any order where they are named; it is normalised as the run's
-    data were. time: its column of times. Raises ValueError or OSError where it has other variates, too few rows before `at`, or
-    gaps that the run's recipe refuses.
+    data were. time: its column of times. Raises ValueError or OSError where it has other variates, another time step, too few
+    rows before `at`, or gaps in what the network sees that the run's recipe refuses.
     """
     recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
     if recipe.series.horizon is None:
@@ -64,10 +66,21 @@ def predict(
         raise ValueError(
             f"the network sees {window} rows, but {file} has only {last + 1} up to {'its end' if at is None else at}"
         )
+    every = None if series.times is None else step_of(series.times)
+    if None not in (every, about["every"]) and every != about["every"]:
+        raise ValueError(f"the run was trained on a row every {about['every']:g} s, {file} has one every {every:g} s")
     if about["features"] and series.times is None:
         raise ValueError(f"the run was trained with time features, but {file} has no times: name their column with --time")
-    seen, _ = fill_gaps(values[: last + 1], recipe.series.gaps, times=series.times, names=names)
-    seen = seen[-window:]
+    if recipe.series.gaps == "refuse":
+        seen = values[last + 1 - window : last + 1]
+        if (gaps := np.argwhere(np.isnan(seen))).size:
+            row, k = gaps[0]
+            raise ValueError(
+                f"{file} has {len(gaps)} gaps in the {window} rows that the network sees, the first in variate {names[k]}, row "
+                f"{last + 1 - window + row}: fill them, or take a run trained with --series.gaps mask or interpolate"
+            )
+    else:
+        seen = fill_gaps(values[: last + 1], recipe.series.gaps, times=series.times, names=names)[0][-window:]
     truth = np.full((horizon, len(names)), np.nan)
     came = values[last + 1 : last + 1 + horizon]
     truth[: len(came)] = came
@@ -77,10 +90,7 @@ def predict(
     if about["features"] and series.times is not None:
         calendar = calendar_features(series.times)  # of the whole file, since whether it tells minutes depends on all of it
         if calendar.shape[1] != about["features"]:
-            raise ValueError(
-                f"the run was trained with {about['features']} time features, {file} gives {calendar.shape[1]}: is its time "
-                f"step another?"
-            )
+            raise ValueError(f"the run was trained with {about['features']} time features, {file} gives {calendar.shape[1]}")
         inputs.append(calendar[last + 1 - window : last + 1][None].to(chosen))
     model = load(run_folder, weights=weights).to(chosen)
     with torch.inference_mode(), firing_rates(model) as rates:
@@ -92,6 +102,7 @@ def predict(
         forecast=forecast.numpy(),
         truth=truth,
         rates={name: float(rate) for name, rate in rates.items()},
+        notes=series.notes,
     )
 
 
@@ -104,22 +115,29 @@ def write_csv(prediction: Prediction, path: Path) -> None:
     for p, (values, truths) in enumerate(zip(prediction.forecast, prediction.truth, strict=True)):
         moment = str(later[p]).removesuffix(".000000000")
         for name, value, truth in zip(prediction.names, values, truths, strict=True):
-            writer.writerow([p + 1, moment, name, f"{value:.6g}", "" if np.isnan(truth) else f"{truth:.6g}"])
+            writer.writerow([p + 1, moment, name, f"{value:.9g}", "" if np.isnan(truth) else f"{truth:.9g}"])
     save_text(path, text.getvalue())
 
 
 def draw(prediction: Prediction, path: Path, *, nodes: tuple[str, ...] = (), title: str = "") -> None:
     """The chosen variates' history, forecast and truth as a PNG; without a choice the first few."""
-    unknown = [name for name in nodes if name not in prediction.names]
-    if unknown:
-        raise ValueError(f"no variate is called {', '.join(unknown)}; there are {', '.join(prediction.names[:20])} …")
+    check_nodes(nodes, prediction.names)
     names = nodes or prediction.names[:PANELS]
     which = [prediction.names.index(name) for name in names]
     seen, forecast, truth = (a[:, which] for a in (prediction.seen, prediction.forecast, prediction.truth))
     draw_forecast(names, seen, forecast, truth, path, when=list(prediction.when), title=title)
 
 
-def draw_run(run_folder: Path, folder: Path, rates: dict[str, float], *, data_root: Path | None = None) -> list[Path]:
+def check_nodes(nodes: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Raises ValueError for a node that is no variate."""
+    unknown = [name for name in nodes if name not in names]
+    if unknown:
+        raise ValueError(f"no variate is called {', '.join(unknown)}; there are {', '.join(names[:20])} …")
+
+
+def draw_run(
+    run_folder: Path, folder: Path, rates: dict[str, float], *, weights: Literal["last", "best"] | None = None
+) -> list[Path]:
     """Pictures of a run, in a folder: errors by horizon (finished runs), firing rates by layer, and the adjacency that it
     learned beside the data's own, where it has one and the data are still there. Returns what was drawn."""
     drawn = []
@@ -130,12 +148,12 @@ def draw_run(run_folder: Path, folder: Path, rates: dict[str, float], *, data_ro
     if rates:
         drawn.append(folder / "rates.png")
         draw_bars(list(rates), {"spikes per neuron and step": {"": list(rates.values())}}, drawn[-1])
-    model: Any = load(run_folder)
+    model: Any = load(run_folder, weights=weights)
     if hasattr(model, "adjacency"):
-        root = data_root or Path(read_environment(run_folder)["data_root"])
         try:
-            source = build_source(recipe, root)
-        except (OSError, ValueError):  # the file may have gone since: the learned matrix is in the weights
+            source = build_source(recipe, Path(read_environment(run_folder)["data_root"]))
+            check_split(run_folder, source)
+        except (OSError, ValueError):  # the file may have gone or changed since: the learned matrix is in the weights
             source = None
         given = source.graph if isinstance(source, SeriesSource) else None
         drawn.append(folder / "adjacency.png")
@@ -144,8 +162,14 @@ def draw_run(run_folder: Path, folder: Path, rates: dict[str, float], *, data_ro
 
 
 def new_folder(run_folder: Path, file: Path) -> Path:
-    """Where a forecast of the file goes, if nothing else is said: a folder of its own in the run's."""
-    return run_folder / "forecasts" / f"{file.name.partition('.')[0]}-{clock.strftime('%Y%m%d-%H%M%S')}"
+    """Where a forecast of the file goes, if nothing else is said: a folder of its own in the run's, which is made."""
+    first = run_folder / "forecasts" / f"{file.name.partition('.')[0]}-{clock.strftime('%Y%m%d-%H%M%S')}"
+    folder, k = first, 1
+    while folder.exists():
+        k += 1
+        folder = first.with_name(f"{first.name}-{k}")
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _order(series: TimeSeries, names: tuple[str, ...], file: Path) -> list[int]:
@@ -162,19 +186,22 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
     rows = len(series.values)
     if at is None:
         return rows - 1
-    if at.isdecimal():
-        if int(at) >= rows:
-            raise ValueError(f"--at {at} is past the end of {file}: its rows are 0 to {rows - 1}")
+    if at.removeprefix("-").isdecimal():
+        if not 0 <= int(at) < rows:
+            raise ValueError(f"--at {at} is no row of {file}: its rows are 0 to {rows - 1}")
         return int(at)
     if series.times is None:
         raise ValueError(f"--at {at} is a time, but {file} has none: give a row number, 0 to {rows - 1}")
     try:
+        if not at[:1].isdecimal():  # now, today, NaT
+            raise ValueError("no date")
         moment = np.datetime64(at)
     except ValueError as error:
         raise ValueError(f"--at is a row number or a time such as 2024-05-31T12:00, got {at!r}") from error
     row = int(np.searchsorted(series.times, moment, side="right")) - 1
-    if row < 0:
-        raise ValueError(f"--at {at} is before the first row of {file}, {series.times[0]}")
+    first, end = series.times[0], series.times[-1]
+    if row < 0 or moment > end + np.timedelta64(round(step_of(series.times) or 0), "s"):
+        raise ValueError(f"--at {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
 
 

@@ -42,7 +42,9 @@ def read_environment(folder: Path) -> dict[str, Any]:
     sizes = [
         about.get(key) for key in (("nodes", "window", "horizon") if "nodes" in about else ("classes", "channels", "size"))
     ]
-    if not all(isinstance(n, int) and n > 0 for n in sizes) or not isinstance(environment.get("data_root"), str):
+    lists = [about.get(key) for key in (("names", "offset", "scale") if "nodes" in about else ())]
+    whole = all(isinstance(n, int) and n > 0 for n in sizes) and all(isinstance(a, list) and len(a) == sizes[0] for a in lists)
+    if not whole or not isinstance(environment.get("data_root"), str):
         raise ValueError(f"{path} is broken: it does not say what the data were; delete it and resume the run to write it anew")
     return environment
 

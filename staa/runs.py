@@ -18,6 +18,7 @@ from staa.build import (
     build_loss,
     build_measure,
     build_source,
+    check_weights,
     choose_device,
     choose_precision,
     choose_workers,
@@ -120,10 +121,12 @@ def run(
         validation = test if paper else None if source.validation is None else batches("validation")
         torch.manual_seed(recipe.seed)
         model = model_for(recipe, source).to(chosen)
-        if isinstance(source, Source) and recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate < 2:
+        check_weights(recipe, model)
+        each = 1 if isinstance(source, Source) else len(source.names)
+        if recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate * each < 2:
             raise ValueError(
-                f"batch_size {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one image at a "
-                f"time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
+                f"batch_size {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample at "
+                f"a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
             )
         x, y = some_inputs(source, 1, chosen)
         if isinstance(source, Source) and isinstance(training, Batches) and training.mix is not None:
@@ -136,10 +139,6 @@ def run(
         steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
             steps = 0
-            if recipe.weights == "best":
-                raise ValueError(
-                    f"{recipe.model.name} is not trained in epochs, of which one could be the best: add --weights last"
-                )
             if hasattr(model, "fit"):  # in closed form
                 model.fit(build_batches(recipe, source, "train", chosen, workers=workers).epoch())  # type: ignore[operator]
         optimizer = make_optimizer(
@@ -235,7 +234,8 @@ def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[[Tensor, Tensor]
 
 
 def _transfer(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -> dict[str, Any]:
-    """Take over what fits of the run that the recipe starts from, and tell; its readout only where the classes are the same."""
+    """Take over what fits of the run that the recipe starts from, and tell; what is of a class or a node alone only where they
+    are the same, and never a graph, which is data."""
     folder = Path(recipe.init_from or "")
     other, about = read_recipe(folder), read_environment(folder)["data"]
     names = about.get("names")
@@ -244,7 +244,11 @@ def _transfer(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -
     related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
     state = load_checkpoint(folder)
     check_origin(state, other, folder / LAST)
-    found = transfer_weights(model, measured_weights(state), folder, readout=same)
+    if isinstance(source, SeriesSource):
+        leave = {"graph": "the data's own"} | ({} if same else {"node": "of other variates", "neighbour": "of other variates"})
+    else:
+        leave = {} if same else {"readout.": "of other classes"}
+    found = transfer_weights(model, measured_weights(state), folder, leave=leave)
     return {
         "event": "transfer", "step": 0, "epoch": 1, "from": str(folder), "from_recipe": other.name, "from_step": state["step"],
         "from_split": about["split"], "same_split": not related or about["split"] == source.split, **asdict(found),

@@ -168,6 +168,8 @@ def test_several_seeds_and_going_on_with_them(capsys, tmp_path):
     capsys.readouterr()
     assert "holds several seeds" in complaint(capsys, "train", "--resume", str(out))
     assert "without --seeds" in complaint(capsys, "train", "--resume", str(out / "seed0"), "--seeds", "3")
+    assert "was trained with several seeds" in complaint(capsys, "train", TINY, "--out", str(out))
+    assert "was trained with one seed" in complaint(capsys, "train", TINY, "--out", str(out / "seed0"), "--seeds", "2")
     assert main(["train", "--resume", str(out), "--seeds", "3"]) == 0
     assert [json.loads((out / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(3)] == accuracies
 
@@ -191,7 +193,8 @@ def test_compare(capsys, tmp_path):
         assert float(row["kept_mib"]) > 0
         assert row["name"] in text
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
-    again = ["compare", pictures, "--out", str(out)]
+    assert "is of other recipes" in complaint(capsys, "compare", pictures, *short, "--out", str(out))
+    again = ["compare", pictures, str(run), "--out", str(out)]
     assert main([*again, *short]) == 0  # nothing is trained twice
     assert "epoch" not in capsys.readouterr().out
     assert "another recipe" in complaint(capsys, *again, "--epochs", "2")

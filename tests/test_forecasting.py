@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from staa.config import Series
 from staa.energy import estimate_energy
 from staa.losses import mean_absolute_error, mean_squared_error
 from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
-from staa.predict import predict
+from staa.predict import Prediction, predict, write_csv
 from staa.recipes import RECIPES
 from staa.runfolder import read_json
 from staa.runs import evaluate_run, run
@@ -83,8 +84,8 @@ def test_figures_are_those_of_the_protocol():
     no_variation = forecast_figures(forecast_sums(torch.ones(2, 1, 1), torch.full((2, 1, 1), 3.0), **ones(1)))
     assert math.isnan(no_variation["r2"])
     assert math.isnan(no_variation["rse"])
-    with pytest.raises(ValueError, match="no truth is known"):
-        forecast_figures(forecast_sums(torch.ones(2, 1, 1), torch.full((2, 1, 1), math.nan), **ones(1)))
+    unknown = forecast_figures(forecast_sums(torch.ones(2, 1, 1), torch.full((2, 1, 1), math.nan), **ones(1)))
+    assert all(map(math.isnan, unknown.values()))
 
 
 def ones(k):
@@ -201,18 +202,25 @@ def test_predict(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--at", "5"], "sees 12 rows, but .* has only 6 up to 5"),
-        (["--at", "600"], "past the end .* rows are 0 to 599"),
-        (["--at", "1999-01-01"], "before the first row"),
+        (["--at", "600"], "600 is no row of .* rows are 0 to 599"),
+        (["--at", "-5"], "-5 is no row of"),
+        (["--at", "1999-01-01"], "not between the times of .*, 2024-01-01T00:00:00 to 2024-01-25T23:00:00"),
+        (["--at", "2030-01-01"], "not between the times of"),
         (["--at", "noon"], "row number or a time"),
+        (["--at", "now"], "row number or a time"),
+        (["--at", "NaT"], "row number or a time"),
         (["--nodes", "z"], "no variate is called z; there are a, b"),
     ],
 )
 def test_predict_says_what_is_wrong(arguments, message, tmp_path, capsys):
     finish(small("last-value"), tmp_path / "run")
     file = series_file(tmp_path / "series.csv")
-    assert main(["predict", str(tmp_path / "run"), str(file), "--out", str(tmp_path / "out"), *arguments]) == 2
-    assert __import__("re").search(message, capsys.readouterr().err)
-    assert not list(tmp_path.glob("out/*"))
+    command = ["predict", str(tmp_path / "run"), str(file), "--out"]
+    assert main([*command, str(tmp_path / "out"), *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+    assert main([*command, str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_predict_refuses_another_series_and_a_classifier(tmp_path, capsys):
@@ -225,9 +233,83 @@ def test_predict_refuses_another_series_and_a_classifier(tmp_path, capsys):
     no_times.write_text("\n".join(line.partition(",")[2] for line in no_times.read_text().splitlines()))
     with pytest.raises(ValueError, match="trained with time features, but .* has no times"):
         predict(tmp_path / "run", no_times)
+    slower = series_file(tmp_path / "slower.csv")
+    slower.write_text("".join(line for k, line in enumerate(slower.read_text().splitlines(keepends=True)) if k == 0 or k % 2))
+    with pytest.raises(ValueError, match="a row every 3600 s, .* has one every 7200 s"):
+        predict(tmp_path / "run", slower)
     finish(tiny.recipe, tmp_path / "classes")
     with pytest.raises(ValueError, match="classifies"):
         predict(tmp_path / "classes", other)
+
+
+def test_predict_minds_gaps_in_its_window_alone(tmp_path):
+    finish(small("gru"), tmp_path / "run")
+    file = series_file(tmp_path / "series.csv")
+    whole = predict(tmp_path / "run", file)
+    lines = file.read_text().splitlines()
+
+    def without(row):
+        cells = lines[1 + row].split(",")
+        file.write_text("\n".join([*lines[: 1 + row], ",".join([cells[0], "", *cells[2:]]), *lines[2 + row :]]) + "\n")
+
+    without(20)
+    assert np.array_equal(predict(tmp_path / "run", file).forecast, whole.forecast)
+    without(595)
+    with pytest.raises(ValueError, match="1 gaps in the 12 rows that the network sees, the first in variate a, row 595"):
+        predict(tmp_path / "run", file)
+
+
+def test_forecasts_are_written_in_full(tmp_path):
+    made = Prediction(("a",), np.arange(2), np.ones((1, 1)), np.array([[123457169.0]]), np.array([[123457209.0]]), {}, ())
+    write_csv(made, tmp_path / "f.csv")
+    assert (tmp_path / "f.csv").read_text().splitlines()[1] == "1,1,a,123457169,123457209"
+
+
+def test_start_from_another_run(tmp_path, capsys):
+    """A graph is the data's own, and a node's embedding is its alone; what is not trained starts from nothing."""
+    graphs = {name: tmp_path / f"{name}.npy" for name in ("one", "other")}
+    for name, path in graphs.items():
+        np.save(path, np.roll(np.eye(6), 1 if name == "one" else 2, 0))
+    file = series_file(tmp_path / "series.csv")
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text(file.read_text().replace("time,a,b,c,d,e,f", "time,u,v,w,x,y,z", 1))
+    options = ["series-spikestag", "--epochs", "1", "--forecast.width", "8", "--model.steps", "2", "--forecast.graph", "given"]
+    first = ["--data", str(file), "--series.graph", str(graphs["one"]), "--out", str(tmp_path / "first")]
+    assert main(["train", *options, *first]) == 0
+    second = ["--series.graph", str(graphs["other"]), "--init-from", str(tmp_path / "first"), "--out", str(tmp_path / "second")]
+    assert main(["train", *options, "--data", str(file), *second]) == 0
+    assert staa.load(tmp_path / "second").adjacency().equal(torch.roll(torch.eye(6), 2, 0))
+    text = capsys.readouterr().out
+    assert "graph (the data's own)" in text
+    assert "node" not in text.partition("left out")[2].splitlines()[0]
+    assert main(["train", *options, "--data", str(renamed), *second[:-1], str(tmp_path / "third")]) == 0
+    assert "node (of other variates)" in capsys.readouterr().out
+    assert main(["train", "series-linear", "--data", str(file), "--init-from", str(tmp_path / "first")]) == 2
+    assert "it can't start from another run" in capsys.readouterr().err
+
+
+def test_other_times_are_other_data(tmp_path, capsys):
+    file = series_file(tmp_path / "series.csv")
+    run = tmp_path / "run"
+    assert main(["train", "series-gru", "--epochs", "1", "--data", str(file), "--out", str(run)]) == 0
+    assert main(["evaluate", str(run)]) == 0
+    later, renamed = tmp_path / "later.csv", tmp_path / "renamed.csv"
+    later.write_text(file.read_text().replace("2024-", "2023-"))
+    renamed.write_text(file.read_text().replace("time,a,", "time,q,", 1))
+    for other in (later, renamed):
+        assert main(["evaluate", str(run), "--data", str(other)]) == 2
+        assert "split differs" in capsys.readouterr().err
+
+
+def test_seeds_can_be_added_and_some_figures_unknown(tmp_path, capsys):
+    """R² of a series that does not vary is NaN; a seed that is new finds the data of the others."""
+    file = tmp_path / "flat.csv"
+    file.write_text("x,y\n" + "2,0\n" * 60 + "2,2\n" * 140)
+    options = ["series-last-value", "--series.normalise", "none", "--data", str(file), "--out", str(tmp_path / "out")]
+    assert main(["train", *options, "--seeds", "2"]) == 0
+    assert "R² nan ± nan" in capsys.readouterr().out
+    assert main(["train", "--resume", str(tmp_path / "out"), "--seeds", "3"]) == 0
+    assert (tmp_path / "out" / "seed2" / "result.json").is_file()
 
 
 def test_settings_that_do_not_fit(tmp_path):
@@ -281,6 +363,24 @@ def test_compare_forecasters(tmp_path, capsys):
     assert [float(r["test_mae"]) for r in rows] == [
         read_json(tmp_path / "out" / r["name"] / "result.json")["test_mae"] for r in rows
     ]
+
+
+def test_compare_says_first_what_does_not_go_together(tmp_path, capsys):
+    file = series_file(tmp_path / "series.csv")
+    options = ["--data", str(file), "--out", str(tmp_path / "out"), "--epochs", "1"]
+    for names, message in (
+        (["series-gru", "digits-events"], "series-gru forecast, the others classify"),
+        (["series-gru", "series-linear", "--weights", "best"], "linear is not trained in epochs"),
+    ):
+        assert main(["compare", *names, *options]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    finish(small("gru"), tmp_path / "run")
+    assert main(["compare", "series-last-value", str(tmp_path / "run"), "--data", str(file), "--epochs", "1"]) == 2
+    finish(small("last-value"), tmp_path / "one")
+    finish(replace(small("last-value"), series=replace(small().series, horizon=2)), tmp_path / "two")
+    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]) == 0
+    assert "their MAE can't be compared" in capsys.readouterr().out
 
 
 def test_the_measure_of_a_series_is_in_its_units():

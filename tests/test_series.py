@@ -307,6 +307,22 @@ def test_constant_variates():
         forecast_source(series(values=np.full((100, 3), 2.0)), window=6, horizon=2)
 
 
+def test_variates_of_unlike_size_are_noted():
+    s = series()
+    s.values[:, 1] *= 1e6
+    (note,) = forecast_source(s, window=6, horizon=2).notes
+    assert "share one scale" in note
+    assert "--series.normalise zscore-per-variate" in note
+    assert forecast_source(s, window=6, horizon=2, normalise="zscore-per-variate").notes == ()
+
+
+def test_a_part_that_is_all_gaps():
+    s = series()
+    s.values[-19:] = np.nan
+    with pytest.raises(ValueError, match="the rows that test is measured on are gaps throughout"):
+        forecast_source(s, window=6, horizon=2, gaps="mask")
+
+
 def test_gaps_are_refused_masked_or_filled():
     s = series()
     truth = s.values.copy()

@@ -55,7 +55,7 @@ def read_series(path: Path, *, time: str | None = None, graph: str | None = None
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: give a series as .csv, .txt, .npz or .h5")
+        raise FileNotFoundError(f"{path} is not a file: give a series as .csv, .txt, .npz or .h5, with --data FILE")
     own: np.ndarray | None = None
     if path.suffix == ".npz":
         values, times, names, own = _from_npz(path)

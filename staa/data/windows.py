@@ -16,6 +16,7 @@ Normalisation = Literal["none", "max", "max-per-variate", "zscore", "zscore-per-
 Gaps = Literal["refuse", "mask", "interpolate"]
 Inputs = tuple[Tensor, ...]
 """(x [B, L, K],) or (x, time features [B, L, F])"""
+UNLIKE = 1000  # times the smallest deviation
 
 
 class Normaliser(NamedTuple):
@@ -30,8 +31,8 @@ class SeriesSource:
     """A series cut into windows, split in time order: window k sees rows k … k + L − 1 and is told rows k + L … k + L + P − 1.
 
     values: [n, K] float32, normalised, without gaps; targets: the same, NaN where a value is not known; time: [n, F] or None.
-    train, validation, test: which windows. missing: a real value that stands for no measurement. split: a digest of the values
-    and the borders. notes: what the user should hear.
+    train, validation, test: which windows. missing: a real value that stands for no measurement. split: a digest of the values,
+    names, times and borders. every: seconds between rows, where there are times. notes: what the user should hear.
     """
 
     values: Tensor
@@ -47,6 +48,7 @@ class SeriesSource:
     graph: Tensor | None
     names: tuple[str, ...]
     split: str
+    every: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -55,7 +57,7 @@ class SeriesSource:
         return {
             "nodes": len(self.names), "window": self.window, "horizon": self.horizon,
             "features": 0 if self.time is None else self.time.shape[1], "names": list(self.names),
-            "offset": self.normaliser.offset.tolist(), "scale": self.normaliser.scale.tolist(),
+            "offset": self.normaliser.offset.tolist(), "scale": self.normaliser.scale.tolist(), "every": self.every,
         }  # fmt: skip
 
 
@@ -108,6 +110,9 @@ def forecast_source(
     if fit_on not in ("train", "all"):
         raise ValueError(f"fit_on must be train or all, got {fit_on!r}")
     values, known = fill_gaps(series.values, gaps, times=series.times, names=series.names)
+    for name, part in parts.items():
+        if not known[part.start + window : part.stop + window + horizon - 1].any():
+            raise ValueError(f"the rows that {name} is measured on are gaps throughout: give it another share, or fill them")
     seen = series.values if fit_on == "all" else series.values[: trained + window + horizon - 1]
     normaliser = fit_normaliser(torch.from_numpy(seen), normalise, series.names)
     notes = list(series.notes)
@@ -117,13 +122,22 @@ def forecast_source(
     if len(flat):
         which = ", ".join(series.names[k] for k in flat[:5]) + (" …" if len(flat) > 5 else "")
         notes.append(f"{len(flat)} of {nodes} variates are constant, or all gaps, over the normaliser's rows: {which}")
+    if normalise in ("max", "zscore"):
+        spread = np.nanstd(np.delete(seen, flat, 1), 0)
+        if len(spread) and spread.max() > UNLIKE * spread.min():
+            notes.append(
+                f"variates of very different size share one scale (deviations {spread.min():.3g} to {spread.max():.3g}), so "
+                f"the small ones hardly count: --series.normalise {normalise}-per-variate gives each its own"
+            )
     normal = ((torch.from_numpy(values) - normaliser.offset) / normaliser.scale).float()
+    times = series.times if time_features else None
     digest = hashlib.sha256(np.ascontiguousarray(series.values).tobytes())
-    digest.update(repr((window, horizon, trained, tested, rows, nodes)).encode())
+    digest.update(b"" if times is None else times.astype("datetime64[ns]").tobytes())
+    digest.update(repr((window, horizon, trained, tested, rows, nodes, series.names)).encode())
     return SeriesSource(
         values=normal,
         targets=normal if known.all() else normal.where(torch.from_numpy(known), torch.nan),
-        time=calendar_features(series.times) if time_features and series.times is not None else None,
+        time=None if times is None else calendar_features(times),
         window=window,
         horizon=horizon,
         train=parts["train"],
@@ -134,6 +148,7 @@ def forecast_source(
         graph=None if series.graph is None else torch.from_numpy(series.graph).float(),
         names=series.names,
         split=digest.hexdigest(),
+        every=None if series.times is None else step_of(series.times),
         notes=tuple(notes),
     )
 
@@ -214,6 +229,12 @@ def calendar_features(times: np.ndarray) -> Tensor:
     if len(t.minute.unique()) > 1:
         columns.insert(0, (t.minute, 59))
     return torch.from_numpy(np.stack([np.asarray(c, np.float64) / top - 0.5 for c, top in columns], 1)).float()
+
+
+def step_of(times: np.ndarray) -> float | None:
+    """Seconds between rows, as most of them have; None for a single row."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return float(steps[counts.argmax()] / np.timedelta64(1, "s")) if len(steps) else None
 
 
 class WindowBatches:

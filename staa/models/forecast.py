@@ -291,7 +291,7 @@ class GRU(nn.Module):
         self, nodes: int, window: int, horizon: int, *, time_features: int = 0, width: int = 64, instance_norm: bool = True
     ):
         super().__init__()
-        self.shape = _Shape(nodes, window, horizon, time_features)
+        self.shape = _Shape(nodes, window, horizon, time_features, width=width)
         self.instance_norm = instance_norm
         self.gru = nn.GRU(1 + time_features, width, batch_first=True)
         self.head = nn.Linear(width, horizon)
@@ -409,7 +409,9 @@ class _Shape:
         self.nodes, self.window, self.horizon, self.time_features = nodes, window, horizon, time_features
 
     def check(self, x: Tensor, time: Tensor | None) -> None:
-        """Raises ValueError for a window or time features of another shape."""
+        """Raises ValueError for a window or time features of another shape, and windows of whole numbers."""
+        if not x.is_floating_point():
+            raise ValueError(f"this forecaster takes floating-point windows, got {x.dtype}")
         if x.ndim != 3 or x.shape[1:] != (self.window, self.nodes):
             raise ValueError(f"this forecaster takes windows [B, {self.window}, {self.nodes}], got {list(x.shape)}")
         expected = [len(x), self.window, self.time_features] if self.time_features else None
