@@ -101,6 +101,8 @@ class Forecast:
     """Normalise each window by its own mean and standard deviation, and undo it on the forecast."""
     across: bool = False
     """linear: a node's forecast is of all nodes' windows, not of its own."""
+    ridge: float = 1e-3
+    """linear: weight of the squared coefficients, at least 0; of normalised values and for each row."""
 
     def __post_init__(self) -> None:
         _check_types(self, "forecast.")

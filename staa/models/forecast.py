@@ -341,6 +341,8 @@ class Linear(nn.Module):
     ):
         super().__init__()
         self.shape = _Shape(nodes, window, horizon, time_features)
+        if not 0 <= ridge < float("inf"):
+            raise ValueError(f"ridge must be at least 0, got {ridge}")
         self.across, self.ridge = across, ridge
         inputs = window * (nodes if across else 1) + time_features + 1
         if inputs > 20_000:
