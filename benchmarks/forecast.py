@@ -122,6 +122,17 @@ def row(title: str, folders: list[Path]) -> str:
     return f"| {title} | {' | '.join(cells)} |"
 
 
+def not_better(folders: list[Path], others: list[Path]) -> list[str]:
+    """The figures in which the mean over some runs is no better than over others."""
+    worse = []
+    for name, title, sign in (("mae", "MAE", 1), ("rmse", "RMSE", 1), ("r2", "R²", -1)):
+        mean, other = (
+            statistics.mean(sign * read_json(f / RESULT)[f"test_{name}"] for f in runs) for runs in (folders, others)
+        )
+        worse += [title] if mean >= other else []
+    return worse
+
+
 HEAD = f"| | {' | '.join(f'MAE, {at} ahead' for at in AT)} | MAE | RMSE | R² | parameters | CPU min |\n|---|{'---|' * 8}"
 
 
@@ -157,6 +168,9 @@ def main() -> None:
         for title, folders in rows.items():
             print(row(title, folders))
         if not options.ablation:
+            for title in ("linear", "linear, all nodes"):
+                behind = ", ".join(not_better(rows["spikestag"], rows[title])) or "nothing"
+                print(f"\nspikestag does not beat {title} in: {behind}")
             curves = {title: read_json(folders[0] / RESULT)["horizons"] for title, folders in rows.items()}
             draw_horizons(curves, options.runs / f"{name}.png", title=f"{name}: test errors by steps ahead, seed 0")
 
