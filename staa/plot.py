@@ -138,7 +138,7 @@ def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) ->
     """
     plt = _pyplot()
     matrices = {"used by the network": learned} | ({} if given is None else {"given with the data": given})
-    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 5), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 5.4), squeeze=False, layout="compressed")
     for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
         above = matrix[matrix > 0]
         image = axis.imshow(matrix, cmap="viridis", vmin=0, vmax=np.quantile(above, 0.99) if len(above) else 1)
