@@ -22,7 +22,7 @@ from staa.losses import FORECAST_LOSSES, LOSSES
 from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
 from staa.models import FORECASTERS, MODELS
 from staa.neurons import NEURONS
-from staa.runfolder import check_origin, read_environment, read_recipe
+from staa.runfolder import check_origin, check_split, read_environment, read_recipe
 
 
 def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Source | SeriesSource:
@@ -249,6 +249,14 @@ def some_inputs(source: Source | SeriesSource, count: int, device: torch.device)
     if isinstance(source, SeriesSource):
         return WindowBatches(source, "train", 1, device=device).take(chosen)
     return source.prepare(source.train.take(chosen).to(device)), source.train.y[chosen].to(device)
+
+
+def source_of(run_folder: Path, data_root: Path | None = None) -> Source | SeriesSource:
+    """The data that a run was trained on; data_root: None is where it found them. Raises ValueError where they are others."""
+    root = data_root or Path(read_environment(run_folder)["data_root"])
+    source = build_source(read_recipe(run_folder), root, check=False)
+    check_split(run_folder, source)
+    return source
 
 
 def check_recipe(recipe: Recipe, data_root: Path) -> None:

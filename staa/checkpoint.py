@@ -142,8 +142,8 @@ def transfer_weights(
     """Load the entries of another run's state dict that fit a model; the others keep the model's own fresh values.
 
     An entry fits by name and shape, and a bias where its weight does. A position encoding learned for another number of
-    steps is interpolated, linearly in time, with the first step on the first and the last on the last. leave: the
-    beginnings of names that are left out, each with why. Raises ValueError, with the model untouched, where no convolution or
+    steps is interpolated, linearly in time, with the first step on the first and the last on the last. leave: entries
+    and modules that are left out, each with why. Raises ValueError, with the model untouched, where no convolution or
     linear weight fits.
     """
     own = model.state_dict()
@@ -159,7 +159,7 @@ def transfer_weights(
             found.changed.append(f"{key} (T = {len(other)} to {len(value)})")
         elif other.shape != value.shape:
             found.left_out.append(f"{key} ({_shape(other)} there, {_shape(value)} here)")
-        elif why := next((why for start, why in (leave or {}).items() if key.startswith(start)), None):
+        elif why := next((why for part, why in (leave or {}).items() if f"{key}.".startswith(f"{part}.")), None):
             found.left_out.append(f"{key} ({why})")
         elif (weight := key.removesuffix("bias") + "weight") in own and key.endswith(".bias") and weight not in new:
             found.left_out.append(f"{key} (as its weight)")

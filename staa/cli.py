@@ -22,9 +22,9 @@ from rich.table import Column, Table
 
 import staa
 from staa.bench import bench as run_bench
-from staa.build import build_source, check_recipe, choose_device, choose_precision
+from staa.build import check_recipe, choose_device, choose_precision, source_of
 from staa.checkpoint import save_text
-from staa.compare import Row, check_finished, draw, write_csv
+from staa.compare import Row, all_forecast, check_finished, draw, read_names, write_csv
 from staa.compare import compare as compare_runs
 from staa.config import Recipe
 from staa.data import DOWNLOADS, load_cifar, read_events
@@ -57,7 +57,7 @@ from staa.predict import draw as draw_prediction
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
-from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, check_split, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -108,7 +108,6 @@ def compare(args: list[str]) -> int:
         raise ValueError("name what to compare, recipes or run folders: staa compare NAME NAME …")
     options: dict[str, CompareOptions] = {}
     runs: dict[str, list[Path]] = {}
-    forecasts: list[str] = []
     for name in names or [DEFAULT]:
         folder = Path(name) if (Path(name) / RECIPE).is_file() else None
         recipe = find_recipe(name) if folder is None else read_recipe(folder)
@@ -119,21 +118,19 @@ def compare(args: list[str]) -> int:
         if o.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
         options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
-        forecasts += [label] if o.recipe.series.horizon is not None else []
-        if len(forecasts) not in (0, len(options)):
-            raise ValueError(f"{', '.join(forecasts)} forecast, the others classify: compare like with like")
         if folder is not None:
             check_same_recipe(folder, o.recipe)
             check_finished([folder])
-            root = o.data or Path(read_environment(folder)["data_root"])
-            check_split(folder, build_source(o.recipe, root, check=False))
             runs[label] = [folder]
+    forecasts = all_forecast({label: o.recipe for label, o in options.items()})
     first = next(iter(options.values()))
     target = first.out or Path("runs") / "compare" / _now()
     table = target / "compare.csv"
-    if table.is_file() and not {line.partition(",")[0] for line in table.read_text().splitlines()[1:]} <= options.keys():
+    if table.is_file() and not read_names(table) <= options.keys():
         raise ValueError(f"{table} is of other recipes: choose another --out")
     new = {label: o for label, o in options.items() if label not in runs}
+    for label in runs if new else ():  # before anything is trained; else the comparison itself says it
+        source_of(runs[label][0], first.data)
     for label, o in new.items():
         _check_before_training(o, target / label)
     with _listening() as signals:

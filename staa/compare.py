@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from staa.bench import interleaved
-from staa.build import build_batches, build_loss, build_source, choose_device, choose_precision, load, some_inputs
+from staa.build import build_batches, build_loss, choose_device, choose_precision, load, some_inputs, source_of
 from staa.checkpoint import save_text
+from staa.config import Recipe
 from staa.energy import AC, MAC, estimate_energy
 from staa.evaluate import Inputs, autocast, call
 from staa.plot import draw_bars
 from staa.recording import kept_bytes
-from staa.runfolder import RESULT, check_split, read_environment, read_json, read_recipe
+from staa.runfolder import RESULT, read_json, read_recipe
 from staa.train import make_optimizer, pieces_of
 
 SAMPLES = 64  # whose firing rates the energy goes by
@@ -65,10 +66,7 @@ def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None
     for name, folders in runs.items():
         check_finished(folders)
         results[name] = [read_json(folder / RESULT) for folder in folders]
-    forecasts = {name for name, (first, *_) in results.items() if "test_mae" in first}
-    if forecasts and forecasts != results.keys():
-        raise ValueError(f"{', '.join(sorted(forecasts))} forecast, the others classify: compare like with like")
-    measure = "mae" if forecasts else "accuracy"
+    measure = "mae" if all_forecast({name: read_recipe(folder) for name, (folder, *_) in runs.items()}) else "accuracy"
     costs, steps, sizes = {}, {}, {}
     for name, (folder, *_) in runs.items():
         costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen)
@@ -91,6 +89,14 @@ def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None
             )
         )
     return rows
+
+
+def all_forecast(recipes: Mapping[str, Recipe]) -> bool:
+    """Whether the recipes forecast, or classify. Raises ValueError where some do this and some that."""
+    forecasts = {name for name, recipe in recipes.items() if recipe.series.horizon is not None}
+    if forecasts and forecasts != recipes.keys():
+        raise ValueError(f"{', '.join(sorted(forecasts))} forecast, the others classify: compare like with like")
+    return bool(forecasts)
 
 
 def check_finished(folders: Iterable[Path]) -> None:
@@ -126,11 +132,16 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     save_text(path, text.getvalue())
 
 
+def read_names(path: Path) -> set[str | None]:
+    """The names in such a table; None where it is another."""
+    with path.open(newline="") as file:
+        return {row.get("name") for row in csv.DictReader(file)}
+
+
 def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
     recipe = read_recipe(folder)
-    source = build_source(recipe, data_root or Path(read_environment(folder)["data_root"]), check=False)
-    check_split(folder, source)
+    source = source_of(folder, data_root)
     model = load(folder).to(device)
     x, _ = some_inputs(source, SAMPLES, device)
     energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]))

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from staa.build import build_source, choose_device, load
+from staa.build import choose_device, load, source_of
 from staa.checkpoint import save_text
-from staa.data.tables import TimeSeries, read_series
-from staa.data.windows import SeriesSource, calendar_features, fill_gaps, step_of
+from staa.data.tables import TimeSeries, read_series, usual_step
+from staa.data.windows import SeriesSource, calendar_features, fill_gaps
 from staa.plot import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.recording import firing_rates
-from staa.runfolder import RESULT, check_split, read_environment, read_json, read_recipe
+from staa.runfolder import RESULT, read_environment, read_json, read_recipe
 
 PANELS = 4  # variates that are drawn where none are named
 
@@ -66,9 +66,8 @@ def predict(
         raise ValueError(
             f"the network sees {window} rows, but {file} has only {last + 1} up to {'its end' if at is None else at}"
         )
-    every = None if series.times is None else step_of(series.times)
-    if None not in (every, about["every"]) and every != about["every"]:
-        raise ValueError(f"the run was trained on a row every {about['every']:g} s, {file} has one every {every:g} s")
+    if None not in (series.every, about["every"]) and series.every != about["every"]:
+        raise ValueError(f"the run was trained on a row every {about['every']:g} s, {file} has one every {series.every:g} s")
     if about["features"] and series.times is None:
         raise ValueError(f"the run was trained with time features, but {file} has no times: name their column with --time")
     if recipe.series.gaps == "refuse":
@@ -151,8 +150,7 @@ def draw_run(
     model: Any = load(run_folder, weights=weights)
     if hasattr(model, "adjacency"):
         try:
-            source = build_source(recipe, Path(read_environment(run_folder)["data_root"]))
-            check_split(run_folder, source)
+            source = source_of(run_folder)
         except (OSError, ValueError):  # the file may have gone or changed since: the learned matrix is in the weights
             source = None
         given = source.graph if isinstance(source, SeriesSource) else None
@@ -200,7 +198,7 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
         raise ValueError(f"--at is a row number or a time such as 2024-05-31T12:00, got {at!r}") from error
     row = int(np.searchsorted(series.times, moment, side="right")) - 1
     first, end = series.times[0], series.times[-1]
-    if row < 0 or moment > end + np.timedelta64(round(step_of(series.times) or 0), "s"):
+    if row < 0 or moment > end + (usual_step(series.times) or np.timedelta64(0)):
         raise ValueError(f"--at {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
 
@@ -209,7 +207,7 @@ def _when(series: TimeSeries, last: int, window: int, horizon: int) -> np.ndarra
     if series.times is None:
         return np.arange(last + 1 - window, last + 1 + horizon)
     known = series.times[last + 1 - window : last + 1 + horizon]
-    steps, counts = np.unique(np.diff(series.times), return_counts=True)
-    usual = steps[counts.argmax()]
-    lacking = window + horizon - len(known)
+    usual, lacking = usual_step(series.times), window + horizon - len(known)
+    if usual is None:
+        raise ValueError("one row alone does not tell the time step: give two at least")
     return np.concatenate([known, known[-1] + usual * np.arange(1, lacking + 1)])

@@ -25,6 +25,7 @@ from staa.build import (
     load,
     model_for,
     some_inputs,
+    source_of,
 )
 from staa.checkpoint import (
     BEST,
@@ -247,7 +248,7 @@ def _transfer(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -
     if isinstance(source, SeriesSource):
         leave = {"graph": "the data's own"} | ({} if same else {"node": "of other variates", "neighbour": "of other variates"})
     else:
-        leave = {} if same else {"readout.": "of other classes"}
+        leave = {} if same else {"readout": "of other classes"}
     found = transfer_weights(model, measured_weights(state), folder, leave=leave)
     return {
         "event": "transfer", "step": 0, "epoch": 1, "from": str(folder), "from_recipe": other.name, "from_step": state["step"],
@@ -271,8 +272,7 @@ def evaluate_run(
     """
     recipe, model, chosen = read_recipe(run_folder), load(run_folder, weights=weights), choose_device(device)
     split = split or ("test" if (run_folder / RESULT).is_file() else "validation")
-    source = build_source(recipe, data_root or Path(read_environment(run_folder)["data_root"]), check=False)
-    check_split(run_folder, source)
+    source = source_of(run_folder, data_root)
     if getattr(source, split) is None:
         raise ValueError(f"{run_folder} held out no validation samples (data.validation = 0); give --split train or test")
     batches = build_batches(recipe, source, split, chosen, workers=choose_workers(workers, chosen))

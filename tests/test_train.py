@@ -672,6 +672,14 @@ def test_half_a_layer_is_not_taken_over(tmp_path):
     assert model.step.squeeze.bias.tolist() == [1.0, 1.0]
 
 
+def test_what_is_left_out_is_named_whole(tmp_path):
+    """A module called graph_conv is not the entry `graph`."""
+    base, model = (torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("graph", "graph_conv")}) for _ in range(2))
+    found = transfer_weights(model, base.state_dict(), tmp_path, leave={"graph": "the data's own"})
+    assert found.loaded == ["graph_conv.weight", "graph_conv.bias"]
+    assert found.left_out == ["graph.weight (the data's own)", "graph.bias (the data's own)"]
+
+
 def test_fine_tuning_with_nothing_in_common_is_refused(tmp_path):
     finish(tiny.recipe, tmp_path / "base", stop=lambda: True)
     recipe = replace(tiny.pictures, init_from=str(tmp_path / "base"))

@@ -43,6 +43,18 @@ class TimeSeries:
         if self.graph is not None:
             _check_graph(self.graph, nodes)
 
+    @property
+    def every(self) -> float | None:
+        """Seconds from most rows to the next; None without times, or for a single row."""
+        usual = None if self.times is None else usual_step(self.times)
+        return None if usual is None else float(usual / np.timedelta64(1, "s"))
+
+
+def usual_step(times: np.ndarray) -> np.timedelta64 | None:
+    """From most of the times [n] to the next; None for a single one."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return steps[counts.argmax()] if len(steps) else None
+
 
 def read_series(path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
     """A series of one's own from a file.
@@ -313,17 +325,16 @@ def _check_graph(graph: np.ndarray, nodes: int) -> None:
 
 
 def _irregular(times: np.ndarray) -> tuple[str, ...]:
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    if len(steps) < 2:
+    steps, common = np.diff(times), usual_step(times)
+    odd = np.flatnonzero(steps != common)
+    if not len(odd):
         return ()
     import pandas as pd
 
-    usual = steps[counts.argmax()]
-    row = int(np.flatnonzero(np.diff(times) != usual)[0])
-    usual, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (usual, np.diff(times)[row]))
+    usual, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (common, steps[odd[0]]))
     return (
-        f"the step between rows is {usual}, but {counts.sum() - counts.max()} times another, the first {other} after "
-        f"{str(times[row])[:19]}: windows go across",
+        f"the step between rows is {usual}, but {len(odd)} times another, the first {other} after {str(times[odd[0]])[:19]}: "
+        f"windows go across",
     )
 
 

@@ -148,7 +148,7 @@ def forecast_source(
         graph=None if series.graph is None else torch.from_numpy(series.graph).float(),
         names=series.names,
         split=digest.hexdigest(),
-        every=None if series.times is None else step_of(series.times),
+        every=series.every,
         notes=tuple(notes),
     )
 
@@ -229,12 +229,6 @@ def calendar_features(times: np.ndarray) -> Tensor:
     if len(t.minute.unique()) > 1:
         columns.insert(0, (t.minute, 59))
     return torch.from_numpy(np.stack([np.asarray(c, np.float64) / top - 0.5 for c, top in columns], 1)).float()
-
-
-def step_of(times: np.ndarray) -> float | None:
-    """Seconds between rows, as most of them have; None for a single row."""
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    return float(steps[counts.argmax()] / np.timedelta64(1, "s")) if len(steps) else None
 
 
 class WindowBatches:
