@@ -1,12 +1,9 @@
-"""Files that survive a crash: written to a temporary file, synced, renamed; the checkpoint before the last is kept."""
+"""Checkpoints and weights that survive a crash; the checkpoint before the last is kept."""
 
 import io
-import os
 import pickle
-import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,46 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.attention import PositionEncoding
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
+from staa.files import write
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
-
-
-_held: set[int] = set()  # descriptors of the folders that this process holds
-if hasattr(os, "register_at_fork"):  # else worker processes, which outlive a killed parent for a while, would hold them too
-    os.register_at_fork(after_in_child=lambda: [os.close(d) for d in _held])
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run folder, made if need be, for this process alone; folders made and left empty are removed again.
-
-    The lock dies with the process. Raises ValueError where another process holds the folder.
-    """
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = None
-    if fcntl is not None:  # a system without such locks goes without
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise ValueError(f"{folder} is in use by another process: wait for it, or choose another --out") from error
-        _held.add(descriptor)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            _held.remove(descriptor)
-            os.close(descriptor)
-        with suppress(OSError):  # the first that is not empty ends it
-            for path in made:
-                path.rmdir()
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
@@ -66,17 +26,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """
     buffer = io.BytesIO()  # a full disk then meets a plain write, not a serializer half-way
     torch.save(state, buffer)
-    return _write(folder / LAST, buffer.getbuffer(), keep=folder / PREVIOUS)
+    return write(folder / LAST, buffer.getbuffer(), keep=folder / PREVIOUS)
 
 
 def save_weights(path: Path, model: nn.Module) -> Path:
     """Write a model's state dict as safetensors, atomically. Raises RuntimeError as `save_checkpoint` does."""
-    return _write(path, to_safetensors({k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}))
-
-
-def save_text(path: Path, text: str) -> Path:
-    """Write a text file, atomically. Raises RuntimeError as `save_checkpoint` does."""
-    return _write(path, text.encode())
+    return write(path, to_safetensors({k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -178,44 +133,6 @@ def transfer_weights(
 
 def _shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape)) or "scalar"
-
-
-def _write(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            _copy(path, keep)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        kept = f"; the {path.name} there is untouched" if path.exists() else ""
-        raise RuntimeError(f"could not write {path}: {error.strerror or error}{kept}") from error
-    return path
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder can't be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -23,7 +23,6 @@ from rich.table import Column, Table
 import staa
 from staa.bench import bench as run_bench
 from staa.build import check_recipe, choose_device, choose_precision, source_of
-from staa.checkpoint import save_text
 from staa.compare import Row, all_forecast, check_finished, draw, read_names, write_csv
 from staa.compare import compare as compare_runs
 from staa.config import Recipe
@@ -31,6 +30,7 @@ from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
 from staa.data.series import FILES
+from staa.files import save_text
 from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
 from staa.ops import cpu

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from staa.bench import interleaved
 from staa.build import build_batches, build_loss, choose_device, choose_precision, load, some_inputs, source_of
-from staa.checkpoint import save_text
 from staa.config import Recipe
 from staa.energy import AC, MAC, estimate_energy
 from staa.evaluate import Inputs, autocast, call
+from staa.files import save_text
 from staa.plot import draw_bars
 from staa.recording import kept_bytes
 from staa.runfolder import RESULT, read_json, read_recipe

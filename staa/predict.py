@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from staa.build import choose_device, load, source_of
-from staa.checkpoint import save_text
 from staa.data.tables import TimeSeries, read_series, usual_step
 from staa.data.windows import SeriesSource, calendar_features, fill_gaps
+from staa.files import save_text
 from staa.plot import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.recording import firing_rates
 from staa.runfolder import RESULT, read_environment, read_json, read_recipe

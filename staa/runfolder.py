@@ -14,6 +14,7 @@ from torch import nn
 
 from staa.config import Recipe, differences, from_json
 from staa.data import SeriesSource, Source
+from staa.files import append_text
 
 RECIPE, LOG, ENVIRONMENT, RESULT = "recipe.json", "log.jsonl", "environment.json", "result.json"
 
@@ -69,12 +70,7 @@ def log(folder: Path, event: dict[str, Any]) -> None:
     """Add an event to the run's log."""
     path = folder / LOG
     try:
-        with open(path, "ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a full disk cut the last line off
-                    file.write(b"\n")
-            file.write((json.dumps({"time": round(time.time(), 3), **event}) + "\n").encode())
+        append_text(path, json.dumps({"time": round(time.time(), 3), **event}) + "\n")
     except OSError as error:
         raise RuntimeError(f"could not write {path}: {error.strerror}; the last checkpoint is kept") from error
 

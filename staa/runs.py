@@ -30,18 +30,17 @@ from staa.build import (
 from staa.checkpoint import (
     BEST,
     LAST,
-    exclusive,
     has_checkpoint,
     load_checkpoint,
     load_weights,
     measured_weights,
     read_weights,
-    save_text,
     transfer_weights,
 )
 from staa.config import Recipe, to_json
 from staa.data import Batches, SeriesSource, Source
 from staa.evaluate import Inputs, call, evaluate, evaluate_in_detail
+from staa.files import exclusive, save_text
 from staa.find import with_absolute_paths
 from staa.losses import rate_penalty
 from staa.recording import firing_rates

@@ -14,9 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import staa
 from staa.attention import STAA
-from staa.checkpoint import exclusive, load_checkpoint, measured_weights, transfer_weights
+from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
 from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
 from staa.evaluate import evaluate
+from staa.files import exclusive
 from staa.layers import PerStep
 from staa.losses import mean_cross_entropy, rate_penalty, tet
 from staa.metrics import classification_figures, classification_sums

@@ -1,0 +1,247 @@
+"""Files that this process reads and writes: bounded when it reads, whole and never through a link when it writes.
+
+A file is data, and nothing in it is believed before it is checked: what is no regular file is refused at once (a pipe would
+hang), and no more memory is allocated on a file's word than `max_bytes` allows.
+"""
+
+import io
+import math
+import os
+import re
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+LIMIT = "STAA_MAX_BYTES"
+"""Environment variable with the limit of `max_bytes`, so that worker processes have it too."""
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
+
+_held: set[int] = set()  # descriptors of the folders that this process holds
+if hasattr(os, "register_at_fork"):  # else worker processes, which outlive a killed parent for a while, would hold them too
+    os.register_at_fork(after_in_child=lambda: [os.close(d) for d in _held])
+
+
+def max_bytes() -> int:
+    """Bytes that one file may make this process allocate: STAA_MAX_BYTES (such as 8G), else half of the machine's memory.
+
+    Raises ValueError for a limit that is no size.
+    """
+    told = os.environ.get(LIMIT)
+    if told is not None:
+        return parse_bytes(told)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        return 4 * 2**30
+
+
+def parse_bytes(text: str) -> int:
+    """A size such as 500M, 8G, 8GiB or 1000000. Raises ValueError for any other text."""
+    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"a limit of memory is a size such as 500M or 8G, got {text!r}")
+    return int(match[1]) * UNITS[match[2].upper()]
+
+
+def check_bytes(needed: int, what: str) -> None:
+    """Raises ValueError if `what` would take more than `max_bytes`."""
+    limit = max_bytes()
+    if needed > limit:
+        raise ValueError(
+            f"{what} would take {_size(needed)} of memory, the limit is {_size(limit)}: if you trust it, raise the limit with "
+            f"{LIMIT}={_size(needed, up=True).replace(' ', '')}"
+        )
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A regular file, open to read. Raises OSError if it is not there, ValueError for a folder, a pipe or a device."""
+    descriptor = os.open(path, os.O_RDONLY | AT_ONCE | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is no regular file: give a file, not a folder, a pipe or a device")
+    return open(descriptor, "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises what `open_regular` does, and ValueError for a file larger than `max_bytes`."""
+    with open_regular(path) as file:
+        check_bytes(os.fstat(file.fileno()).st_size, str(path))
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file's content. Raises what `read_bytes` does, and ValueError for what is no such text."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz by name, or the one of a .npy under "". Nothing is unpickled, and nothing inflates past `max_bytes`.
+
+    Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
+    """
+    data = read_bytes(path)
+    if not data.startswith(b"PK"):
+        return {"": _array(data, str(path))}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+            if packed:
+                raise ValueError(f"{path} is not packed as numpy does it: save it again with numpy.savez_compressed")
+            check_bytes(sum(member.file_size for member in members), str(path))
+            # With a length: else zipfile inflates all there is, whatever length it is said to have.
+            unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
+        raise ValueError(f"{path} can't be read as .npz ({error}): copy or save it again") from error
+    return {name: _array(content, f"{path}, array {name!r}") for name, content in unpacked.items()}
+
+
+def _array(data: bytes, what: str) -> np.ndarray:
+    """The array in the bytes of a .npy file, as a view of them."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(file)
+    except Exception as error:  # the header is parsed as Python: ValueError, SyntaxError, TokenError, RecursionError …
+        raise ValueError(f"{what} can't be read as a NumPy array ({error}): copy or save it again") from error
+    if dtype.hasobject:
+        raise ValueError(f"{what} holds Python objects, which are never unpickled: save plain arrays of numbers")
+    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if expected != found or min(shape, default=1) < 0:
+        raise ValueError(f"{what} is truncated or no NumPy array: expected {expected} bytes for shape {shape}, found {found}")
+    if not expected:
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+
+
+def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> Path:
+    """Write a file atomically, through a new file of an unguessable name beside it: a link at `path` is replaced, not followed.
+
+    keep: where the file that was there goes. Raises RuntimeError, with what was there untouched, if the disk is full or not
+    writable.
+    """
+    temporary = _beside(path)
+    try:
+        with open(temporary, "xb", opener=_new) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            _copy(path, keep)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        kept = f"; the {path.name} there is untouched" if path.exists() else ""
+        raise RuntimeError(f"could not write {path}: {error.strerror or error}{kept}") from error
+    return path
+
+
+def save_text(path: Path, text: str) -> Path:
+    """Write a text file in UTF-8, as `write` does."""
+    return write(path, text.encode())
+
+
+def save_with(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
+    """Write, as `write` does, what a function such as a figure's savefig writes into an open file."""
+    buffer = io.BytesIO()
+    save(buffer)
+    return write(path, buffer.getbuffer())
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a file, on a line of its own. Raises OSError, also for a link in the file's place."""
+    with open(path, "ab+", opener=_new) as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a full disk cut the last line off
+                file.write(b"\n")
+        file.write(text.encode())
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run folder, made if need be, for this process alone; folders made and left empty are removed again.
+
+    The lock dies with the process. What a killed process left half-written is removed. Raises ValueError if another process
+    holds the folder.
+    """
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = None
+    if fcntl is not None:  # a system without such locks goes without
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise ValueError(f"{folder} is in use by another process: wait for it, or choose another folder") from error
+        _held.add(descriptor)
+        for path in folder.iterdir():
+            if LEFT_OVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            _held.remove(descriptor)
+            os.close(descriptor)
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in made:
+                path.rmdir()
+
+
+def _new(path: str, flags: int) -> int:
+    return os.open(path, flags | NO_LINK, 0o666)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = _beside(target)
+    try:
+        os.link(source, temporary, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        with open_regular(source) as old, open(temporary, "xb", opener=_new) as new:
+            shutil.copyfileobj(old, new)
+    os.replace(temporary, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder can't be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(count: int, *, up: bool = False) -> str:
+    """Such as 64 GiB; up: rounded up to a whole number of the unit."""
+    power = min(max(count, 1).bit_length() // 10, 4) if count >= 1024 else 0
+    value, unit = count / 1024**power, ("bytes", "KiB", "MiB", "GiB", "TiB")[power]
+    return f"{math.ceil(value)} {unit[0] if power else ''}".strip() if up else f"{value:.4g} {unit}"
