@@ -55,7 +55,7 @@ def make(name, *, features=2, nodes=K, **options):
     return FORECASTERS[name](nodes, L, P, time_features=features, **SIZES.get(name, {}) | options)
 
 
-def lively(model, seed=0):
+def lively(model, seed=2):
     """In float64 and eval mode, with no parameter, weight of least squares or statistic of BatchNorm where it starts.
 
     BatchNorm is wide enough that every layer fires: behind silence an error would not show.
@@ -78,6 +78,28 @@ def inputs(batch=4, features=2, nodes=K, dtype=torch.float64, seed=1):
     torch.manual_seed(seed)
     x = torch.randn(batch, L, nodes, dtype=dtype).cumsum(1) + 10
     return (x, torch.rand(batch, L, features, dtype=dtype) - 0.5) if features else (x,)
+
+
+def torchs(part):
+    return 1 / (3 * part.weight[0].numel()) ** 0.5
+
+
+@pytest.mark.parametrize(("name", "features"), [("spikestag", 64), ("ispikformer", 64), ("gru", 0)])
+def test_initialisation_is_the_papers(name, features):
+    """SeqSNN's N(0, 0.02²) and biases of 0 in iSpikformer but for encoder and head; else PyTorch's own."""
+    torch.manual_seed(0)
+    model = FORECASTERS[name](50, 96, 40, time_features=features, width=64)
+    for path, part in model.named_modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            official = name == "ispikformer" and isinstance(part, nn.Linear) and path != "head"
+            expected = 0.02 if official else torchs(part)
+            assert part.weight.std().item() == pytest.approx(expected, rel=4 / part.weight.numel() ** 0.5), path
+            assert (part.bias == 0).all() == official
+        elif isinstance(part, nn.GRU | nn.LSTM):
+            for weight in part.parameters():
+                assert weight.std().item() == pytest.approx(1 / (3 * part.hidden_size) ** 0.5, rel=0.15)
+    if name == "spikestag":
+        assert (model.node.std().item(), model.neighbour.std().item()) == pytest.approx((1, 1), abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -239,9 +239,42 @@ def test_a_strided_1x1_convolution_is_the_convolution():
         torch.testing.assert_close(layer(x), layer.conv(x.flatten(0, 1)).unflatten(0, size[:2]))
 
 
-def test_initialisation():
-    model = resnet20(100, width=0.5)
-    conv = model.stages[3][1].layer2.conv
-    assert conv.weight.std().item() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.02)
-    assert model.readout.linear.weight.std().item() == pytest.approx(1 / 256, rel=0.05)
-    assert model.readout.linear.bias.abs().sum() == 0
+def he(weight):
+    return (2 / (len(weight) * weight[0, 0].numel())) ** 0.5
+
+
+def torchs(weight):
+    return 1 / (3 * weight[0].numel()) ** 0.5
+
+
+def narrow(weight):
+    return 1 / weight.shape[1]
+
+
+# The deviations of convolutions and readout, and whether the readout's bias is 0: FSTA-SNN's, DTA-SNN's and TET's code.
+INITIAL = {
+    **dict.fromkeys(("resnet18", "resnet19", "resnet20", "resnet34"), (he, narrow, True)),
+    **dict.fromkeys(("ms_resnet18", "ms_resnet34"), (torchs, torchs, False)),
+    "vggsnn": (he, torchs, False),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_initialisation_is_the_papers(name):
+    torch.manual_seed(0)
+    model = build(name, 100, width=0.5, attention=None)
+    of_convolution, of_readout, no_bias = INITIAL[name]
+    layers = [layer for layer in model.modules() if isinstance(layer, ConvNorm)]
+    assert len(layers) >= 8
+    for layer in layers:
+        weight = layer.conv.weight
+        assert weight.std().item() == pytest.approx(of_convolution(weight), rel=4 / weight.numel() ** 0.5)
+        if of_convolution is torchs:  # uniform
+            assert weight.abs().max() <= 1.001 * 3**0.5 * torchs(weight)
+        assert (layer.norm.weight == 1).all()
+        assert (layer.norm.bias == 0).all()
+    readout = model.readout if isinstance(model.readout, nn.Linear) else model.readout.linear
+    assert readout.weight.std().item() == pytest.approx(of_readout(readout.weight), rel=0.03)
+    bound = 0.0 if no_bias else 1 / readout.in_features**0.5
+    assert readout.bias.abs().max() <= bound
+    assert readout.bias.std().item() == pytest.approx(bound / 3**0.5, rel=0.3)

@@ -108,6 +108,8 @@ class SpikeSTAG(nn.Module):
     "both" by the gate, one of the two alone, or their sum. spike_messages: A h, 1 at most, fires at ¼ before it is
     multiplied, so that every product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
 
+    Initialisation: PyTorch's own; E₁ and E₂ from N(0, 1).
+
     Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
     negative or infinite weights, and top_k without the adaptive matrix.
     """
@@ -247,6 +249,9 @@ class ISpikformer(nn.Module):
 
     z is instance-normalised, as in `SpikeSTAG`. Time features, times √12, are F tokens more, which the head leaves
     out. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError for sizes below 1 and heads that do not divide the width.
+
+    Initialisation as in SeqSNN's code: weights of linear layers N(0, 0.02²), their biases 0; the encoder's convolution and the
+    head, which is made outside of the network there, as PyTorch makes them.
     """
 
     def __init__(
@@ -269,6 +274,10 @@ class ISpikformer(nn.Module):
         self.encoder, self.neuron = SpikeEncoder(steps), neuron(window)
         self.embed = Fire(window, width, neuron)
         self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron) for _ in range(blocks))
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.normal_(part.weight, std=0.02)
+                nn.init.zeros_(part.bias)
         self.head = nn.Linear(width, horizon)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
@@ -285,6 +294,7 @@ class GRU(nn.Module):
     """forecast = Linear(last hidden state of a GRU over the window), shared by the nodes; to compare with.
 
     gru(nodes, window, horizon, *, time_features=0, width=64, instance_norm=True). x [B, L, K], time [B, L, F] -> [B, P, K].
+    Initialisation: PyTorch's own.
     """
 
     def __init__(

@@ -17,20 +17,24 @@ from staa.models.parts import (
     scaled,
     site_factory,
 )
-from staa.models.resnet import conv_shortcut
 from staa.neurons import LIF
+
+conv_norm = partial(ConvNorm, initialise=None)
 
 
 class MembraneBlock(nn.Module):
-    """neuron – conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut); no activation after the sum."""
+    """neuron – conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut, a 1×1 convolution and BN where shapes differ).
+
+    There is no activation after the sum.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, fire1: Site, fire2: Site):
         super().__init__()
         self.fire1 = fire1
-        self.layer1 = ConvNorm(inputs, outputs, 3, stride)
+        self.layer1 = conv_norm(inputs, outputs, 3, stride)
         self.fire2 = fire2
-        self.layer2 = ConvNorm(outputs, outputs, 3)
-        self.shortcut = conv_shortcut(inputs, outputs, stride) if stride != 1 or inputs != outputs else nn.Identity()
+        self.layer2 = conv_norm(outputs, outputs, 3)
+        self.shortcut = conv_norm(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer2(self.fire2(self.layer1.fold(self.fire1(x)))) + self.shortcut(x)
@@ -41,6 +45,10 @@ class MSResNet(nn.Module):
 
     Arguments, input and output as for `staa.models.ResNet`; stages: (channels, blocks); stage_strides: one for each. The stem
     has a neuron only where attention stands there (sites "stem" or "all"), since its spikes are what such attention acts on.
+
+    Initialisation as in DTA-SNN's code, PyTorch's own: convolutions U(±1 / √(k² C_in)), BatchNorm 1 and 0, the readout's weight
+    and bias U(±1 / √inputs). So begin the convolutions and the readout of Hu et al. too; their BatchNorm begins at the
+    threshold, and at 0 in the last one of a block.
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class MSResNet(nn.Module):
         self.steps, self.in_channels, self.window = steps, in_channels, Window(steps, "model")
         channels, kernel, stride = scaled(stem[0], width), *stem[1:]
         site = site_factory(neuron, attention, steps, sites, channels)
-        self.stem = ConvNorm(in_channels, channels, kernel, stride)
+        self.stem = conv_norm(in_channels, channels, kernel, stride)
         fire = site(channels, "stem")
         self.fire: Site | None = fire if fire.attention is not None else None
         self.stages = nn.Sequential()

@@ -19,14 +19,31 @@ AttentionFactory = Callable[[int | None, int], nn.Module]
 Sites = Literal["all", "last-of-stage", "stem"]
 
 
-class ConvNorm(nn.Module):
-    """Convolution without bias, then BatchNorm with statistics joint over T, N, H, W. [T, N, C, H, W] -> same rank."""
+def he_normal(weight: Tensor) -> None:
+    """A convolution's weight [C_out, C_in, k, k] from N(0, 2 / (k² C_out)) (He et al. 2015, by fan-out)."""
+    nn.init.normal_(weight, std=math.sqrt(2 / (weight[0, 0].numel() * len(weight))))
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then BatchNorm with statistics joint over T, N, H, W. [T, N, C, H, W] -> same rank.
+
+    initialise(weight) sets the convolution's weight; None leaves it as PyTorch makes it, U(±1 / √(k² C_in)).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        initialise: Callable[[Tensor], None] | None = he_normal,
+    ):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
-        nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (kernel * kernel * outputs)))
+        if initialise is not None:
+            initialise(self.conv.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return per_step(lambda frames: self.norm(self._convolve(frames)), x)
@@ -70,22 +87,17 @@ def fire(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 
 
 class Readout(nn.Module):
-    """Global average over space, then a linear layer at each step. [T, N, C, H, W] -> logits [T, N, classes]."""
+    """Global average over space, then a linear layer at each step. [T, N, C, H, W] -> logits [T, N, classes].
 
-    def __init__(self, channels: int, num_classes: int):
+    linear(inputs, outputs) makes the layer: nn.Linear, U(±1 / √inputs) for weight and bias, or another.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, linear: Callable[[int, int], nn.Linear] = nn.Linear):
         super().__init__()
         self.linear = linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.mean((3, 4)))
-
-
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer with weights of std 1 / inputs and no bias at the start, as the authors' sister code has it."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=1 / inputs)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def site_factory(

@@ -22,6 +22,14 @@ from staa.models.parts import (
 from staa.neurons import LIF
 
 
+def small_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer with weights N(0, 1 / inputs²) and a bias of 0."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=1 / inputs)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def conv_shortcut(inputs: int, outputs: int, stride: int) -> ConvNorm:
     """1×1 convolution with the block's stride, then BatchNorm."""
     return ConvNorm(inputs, outputs, 1, stride)
@@ -75,6 +83,9 @@ class ResNet(nn.Module):
     width: multiplier of every layer's channels
     stem: (channels, kernel, stride) of each layer; stages: (channels, blocks, stride); pool: after the stem
 
+    Initialisation as in the code of FSTA-SNN (AAAI 2025), by STAA-SNN's authors: convolutions N(0, 2 / (k² C_out)), BatchNorm
+    1 and 0, the readout N(0, 1 / inputs²) with a bias of 0.
+
     Input [T, N, C, H, W], or [N, C, H, W] repeated T times; output logits per step [T, N, num_classes].
     Raises ValueError on another T, rank or number of channels, at construction where it can tell.
     """
@@ -113,7 +124,7 @@ class ResNet(nn.Module):
                 stage.append(BasicBlock(channels, outputs, stride if i == 0 else 1, shortcut, fire1, fire2))
                 channels = outputs
             self.stages.append(stage)
-        self.readout = Readout(channels, num_classes)
+        self.readout = Readout(channels, num_classes, linear=small_linear)
 
     def forward(self, x: Tensor) -> Tensor:
         x = fire(self.stem, as_window(x, self.window, self.in_channels))

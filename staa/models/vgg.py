@@ -12,7 +12,6 @@ from staa.models.parts import (
     as_window,
     check_sizes,
     fire,
-    linear,
     scaled,
     site_factory,
 )
@@ -27,6 +26,9 @@ class VGGSNN(nn.Module):
     Arguments, input and output as for `staa.models.ResNet`, and size: the height and width of the input, which the
     linear layer depends on (48 as in the paper). Attention "stem" is the first neuron, "last-of-stage" those before P.
     Raises ValueError where the input has another size.
+
+    Initialisation as in TET's code: convolutions N(0, 2 / (k² C_out)), BatchNorm 1 and 0, the linear layer as PyTorch makes
+    it, weight and bias U(±1 / √inputs). TET's convolutions have a bias, which BatchNorm takes out again; these have none.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class VGGSNN(nn.Module):
                 layers.append(site(outputs, "stem" if i == j == 0 else "last" if j == len(stage) - 1 else "inner"))
                 channels = outputs
             self.stages.append(layers)
-        self.readout = linear(channels * (size >> len(STAGES)) ** 2, num_classes)
+        self.readout = nn.Linear(channels * (size >> len(STAGES)) ** 2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_window(x, self.window, self.in_channels)
