@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from staa.models.forecast import FORECASTERS, spikestag
+from staa.models.forecast import FORECASTERS, DeltaEncoder, spikestag
 
 L, P, K = 12, 3, 5
 SIZES = {"spikestag": {"width": 16, "heads": 4}, "ispikformer": {"width": 16, "heads": 4}, "gru": {"width": 8}}
@@ -35,6 +35,7 @@ SWITCHES = [
 OTHERS = [
     ("ispikformer", {}),
     ("ispikformer", {"blocks": 1, "instance_norm": False}),
+    ("ispikformer", {"encoder": "delta"}),
     ("gru", {}),
     ("gru", {"instance_norm": False}),
     ("linear", {}),
@@ -69,6 +70,9 @@ def lively(model, seed=2):
             with torch.no_grad():
                 part.weight.uniform_(1, 3)
                 part.bias.normal_(1)
+        if isinstance(part, DeltaEncoder):
+            with torch.no_grad():
+                part.linear.weight.uniform_(1, 2)
     if hasattr(model, "weight"):
         model.weight.normal_(std=0.2)
     return model.eval()
@@ -187,10 +191,10 @@ def test_every_parameter_learns_and_a_state_dict_comes_back(name, options):
         assert torch.equal(model.eval()(*x), fresh.eval()(*x))
 
 
-@pytest.mark.parametrize("name", ["spikestag", "ispikformer"])
+@pytest.mark.parametrize(("name", "options"), [("spikestag", {}), ("ispikformer", {}), ("ispikformer", {"encoder": "delta"})])
 @pytest.mark.parametrize("train", [True, False])
-def test_spikes_are_binary_and_every_layer_fires(name, train):
-    model = lively(make(name)).train(train)
+def test_spikes_are_binary_and_every_layer_fires(name, options, train):
+    model = lively(make(name, **options)).train(train)
     rates = {}
 
     def hook(key, spikes):
@@ -236,7 +240,12 @@ def fire(p, at, x):
 
 
 def encode(p, z):
-    """z [B, L, K] -> [T, B, K, L]."""
+    """z [B, L, K] -> [T, B, K, L], by the encoder that p is of."""
+    if "encoder.linear.weight" in p:
+        change = np.diff(z, axis=1, prepend=z[:, :1])
+        n = {key: p[f"encoder.norm.{key}"][0] for key in ("weight", "bias", "running_mean", "running_var")}
+        change = ((change - n["running_mean"]) / np.sqrt(n["running_var"] + 1e-5) * n["weight"] + n["bias"]).transpose(0, 2, 1)
+        return np.stack([w * change + b for w, b in zip(p["encoder.linear.weight"][:, 0], p["encoder.linear.bias"], strict=True)])
     padded = np.pad(z, ((0, 0), (1, 1), (0, 0)))
     length, out = z.shape[1], []
     for t, w in enumerate(p["encoder.conv.weight"][:, 0, 0]):
@@ -332,9 +341,9 @@ def spikestag_in_numpy(
     return forecast * deviation + mean
 
 
-def ispikformer_in_numpy(p, x, time, *, blocks=2, instance_norm=True, heads=4):
-    z, mean, deviation = normalised(x, instance_norm)
-    h = fire(p, "embed", lif(encode(p, z if time is None else np.concatenate([z, math.sqrt(12) * time], 2))))
+def ispikformer_in_numpy(p, x, time, *, blocks=2, instance_norm=True, heads=4, encoder="conv"):
+    _, mean, deviation = normalised(x, instance_norm)
+    h = fire(p, "embed", lif(encode(p, normalised(x if time is None else np.concatenate([x, time], 2), instance_norm)[0])))
     for i in range(blocks):
         h = attend(p, f"blocks.{i}", h, heads)
     return linear(p, "head", h[-1, :, : x.shape[2]]).transpose(0, 2, 1) * deviation + mean
@@ -360,7 +369,7 @@ def test_spikestag_is_the_equations(options, features):
 
 
 @pytest.mark.parametrize("features", [0, 2])
-@pytest.mark.parametrize("options", [{}, {"blocks": 3}, {"instance_norm": False}], ids=named)
+@pytest.mark.parametrize("options", [{}, {"blocks": 3}, {"instance_norm": False}, {"encoder": "delta"}], ids=named)
 def test_ispikformer_is_the_equations(options, features):
     model, x = lively(make("ispikformer", features=features, **options)), inputs(features=features)
     with torch.no_grad():
@@ -477,6 +486,7 @@ SMALL = (5, 12, 3)
         ("spikestag", SMALL, {"patch": -1}, "patch must be at least 1, got -1"),
         ("spikestag", SMALL, {"hops": -1}, "hops is 0 or more, got -1"),
         ("spikestag", SMALL, {"graph": torch.eye(4)}, "graph of 5 nodes is 5 × 5, got 4 × 4"),
+        ("ispikformer", SMALL, {"encoder": "repeat"}, "encoder must be conv or delta, got 'repeat'"),
         ("spikestag", SMALL, {"graph": -torch.eye(5)}, "finite and not negative"),
         ("spikestag", SMALL, {"graph": torch.full((5, 5), math.inf)}, "finite and not negative"),
         ("spikestag", SMALL, {"graph": torch.full((5, 5), math.nan)}, "finite and not negative"),
@@ -550,12 +560,13 @@ def test_no_parameter_is_left_unused():
     assert make("spikestag", hops=0).neighbour is None
 
 
-def test_time_tokens_fire():
-    """The share of a slow feature's spikes, in training: 16 windows, 20 variates, 5 features."""
-    torch.manual_seed(0)
-    model, fired = FORECASTERS["ispikformer"](20, L, P, time_features=5), []
-    model.neuron.register_forward_hook(
-        lambda _, __, spikes: fired.append(spikes.unflatten(1, (16, 25))[:, :, 20:].sum().item())
-    )
-    model(torch.randn(16, L, 20).cumsum(1), (torch.rand(16, 1, 5) - 0.5).expand(-1, L, -1))
-    assert fired[0] > 0
+@pytest.mark.parametrize("encoder", ["conv", "delta"])
+def test_a_time_feature_counts_as_a_variate(encoder):
+    """It is normalised by itself, as SeqSNN's code does: one that stands still within the window says nothing."""
+    model, (x, time) = lively(make("ispikformer", encoder=encoder)), inputs()
+    with torch.no_grad():
+        y = model(x, time)
+        assert not torch.allclose(model(x, time.flip(0)), y)
+        torch.testing.assert_close(model(x, 7 * time + 3), y, rtol=1e-3, atol=1e-3)
+        still = time[:, :1].expand_as(time)
+        torch.testing.assert_close(model(x, still), model(x, torch.zeros_like(time)))

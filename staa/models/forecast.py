@@ -19,7 +19,6 @@ Graph = Literal["adaptive", "identity"] | Tensor
 
 EMBEDDING = 10  # numbers that describe a node
 EPS = 1e-5
-TIME_SCALE = 12**0.5  # what is uniform on [−½, ½] gets deviation 1, as the variates have: it would not reach the threshold
 
 
 class Fire(nn.Module):
@@ -49,6 +48,25 @@ class SpikeEncoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.norm(self.conv(z.transpose(1, 2)[:, None])).transpose(0, 1)
+
+
+class DeltaEncoder(nn.Module):
+    """c_t[l] = w_t BatchNorm(z[l] − z[l − 1]) + b_t: a series [B, L, K] as T currents [T, B, K, L]; the first change is 0.
+
+    SeqSNN's delta encoder without its neuron. BatchNorm is over all changes.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.linear = nn.Linear(1, steps)
+
+    def forward(self, z: Tensor) -> Tensor:
+        change = nn.functional.pad(z.diff(dim=1), (0, 0, 1, 0)).transpose(1, 2)
+        return self.linear(self.norm(change[:, None]).movedim(1, -1)).movedim(-1, 0)
+
+
+ENCODERS = {"conv": SpikeEncoder, "delta": DeltaEncoder}
 
 
 class SpikingAttention(nn.Module):
@@ -244,14 +262,15 @@ class SpikeSTAG(nn.Module):
 class ISpikformer(nn.Module):
     """iSpikformer of SeqSNN (Lv et al., ICML 2024): every variate's whole window is a token.
 
-        S = LIF(BN(Conv(z)));  h = LIF(BN(Linear(S)));  blocks of spiking self-attention among the variates
+        S = LIF(encoder(z));  h = LIF(BN(Linear(S)));  blocks of spiking self-attention among the variates
         forecast = Linear(h at the last of the T steps)                         shared by the nodes
 
-    z is instance-normalised, as in `SpikeSTAG`. Time features, times √12, are F tokens more, which the head leaves
-    out. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError for sizes below 1 and heads that do not divide the width.
+    z is instance-normalised, as in `SpikeSTAG`. Time features are F variates more, normalised alike, which the head leaves
+    out. encoder: "conv" (`SpikeEncoder`) or "delta" (`DeltaEncoder`). x [B, L, K], time [B, L, F] -> [B, P, K]. Raises
+    ValueError for sizes below 1, heads that do not divide the width, and another encoder.
 
-    Initialisation as in SeqSNN's code: weights of linear layers N(0, 0.02²), their biases 0; the encoder's convolution and the
-    head, which is made outside of the network there, as PyTorch makes them.
+    Initialisation as in SeqSNN's code: weights of linear layers N(0, 0.02²), their biases 0; a convolution and the head, which
+    is made outside of the network there, as PyTorch makes them.
     """
 
     def __init__(
@@ -266,12 +285,15 @@ class ISpikformer(nn.Module):
         neuron: Neuron = NEURONS["seqsnn"],
         heads: int = 8,
         blocks: int = 2,
+        encoder: Literal["conv", "delta"] = "conv",
         instance_norm: bool = True,
     ):
         super().__init__()
         self.shape = _Shape(nodes, window, horizon, time_features, width=width, steps=steps, heads=heads, blocks=blocks)
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
         self.instance_norm = instance_norm
-        self.encoder, self.neuron = SpikeEncoder(steps), neuron(window)
+        self.encoder, self.neuron = ENCODERS[encoder](steps), neuron(window)
         self.embed = Fire(window, width, neuron)
         self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron) for _ in range(blocks))
         for part in self.modules():
@@ -282,12 +304,14 @@ class ISpikformer(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         self.shape.check(x, time)
-        z, mean, deviation = _normalised(x) if self.instance_norm else (x, 0.0, 1.0)
-        c = self.encoder(z if time is None else torch.cat([z, TIME_SCALE * time], 2)).flatten(1, 2)  # [T, B·(K + F), L]
+        z = x if time is None else torch.cat([x, time], 2)
+        z, mean, deviation = _normalised(z) if self.instance_norm else (z, 0.0, 1.0)
+        c = self.encoder(z).flatten(1, 2)  # [T, B·(K + F), L]
         h = self.embed(self.neuron(c)).unflatten(1, (len(x), -1))
         for block in self.blocks:
             h = block(h)
-        return self.head(h[-1, :, : x.shape[2]]).transpose(1, 2) * deviation + mean
+        forecast = self.head(h[-1]).transpose(1, 2) * deviation + mean
+        return forecast[..., : x.shape[2]]
 
 
 class GRU(nn.Module):
