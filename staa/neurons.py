@@ -17,7 +17,8 @@ from staa.ops.scan import Reset
 
 
 class LIF(nn.Module):
-    """Leaky integrate-and-fire with fixed constants: v[t] = decay · h[t−1] + gain · x[t], a spike where v ≥ threshold.
+    """Leaky integrate-and-fire with fixed constants: v[t] = decay · h[t−1] + gain · x[t], a spike where v ≥ threshold,
+    or v > threshold if strict.
 
     `channels` is accepted and not needed, so that all neurons are built alike. Equations: `staa.ops.lif`.
     """
@@ -29,12 +30,13 @@ class LIF(nn.Module):
         decay: float = 0.5,
         gain: float = 1.0,
         threshold: float = 1.0,
+        strict: bool = False,
         surrogate: Surrogate = arctan,
         reset: Reset = "zero",
         detach_reset: bool = False,
     ):
         super().__init__()
-        self.decay, self.gain, self.threshold = decay, gain, threshold
+        self.decay, self.gain, self.threshold, self.strict = decay, gain, threshold, strict
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
         self.detach_reset = detach_reset
@@ -51,6 +53,7 @@ class LIF(nn.Module):
             decay=self.decay,
             gain=self.gain,
             threshold=self.threshold,
+            strict=self.strict,
             surrogate=self.surrogate,
             reset=self.reset,
             detach_reset=self.detach_reset,
@@ -75,16 +78,19 @@ class ParametricLIF(nn.Module):
         decay: float = 0.5,
         gain: float | None = 1.0,
         threshold: float = 1.0,
+        strict: bool = False,
         surrogate: Surrogate = arctan,
         reset: Reset = "zero",
+        detach_reset: bool = False,
     ):
         super().__init__()
         if not 0 < decay < 1:
             raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.gain, self.threshold = gain, threshold
+        self.gain, self.threshold, self.strict = gain, threshold, strict
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
+        self.detach_reset = detach_reset
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.scan(x, None, scale, shift)[0]
@@ -100,8 +106,10 @@ class ParametricLIF(nn.Module):
             decay=decay,
             gain=gain,
             threshold=self.threshold,
+            strict=self.strict,
             surrogate=self.surrogate,
             reset=self.reset,
+            detach_reset=self.detach_reset,
             scale=scale,
             shift=shift,
         )
@@ -116,7 +124,8 @@ class AdaptiveLIF(nn.Module):
 
     One M and G per channel (`per="channel"`, shape (C,)) or one pair for the layer (`per="layer"`, shape ()); neither
     is constrained. decay, gain: initial values. A fresh layer is exactly LIF(decay=0.25, threshold=0.5,
-    surrogate=rectangle), the plain twin. Hard reset. The shapes are our choice: the paper's text was not available.
+    surrogate=rectangle), the plain twin. The paper resets to zero. The shapes are our choice: the paper's text was not
+    available.
 
     Raises ValueError when per="channel" comes without `channels`, or x has another number of channels.
     """
@@ -128,7 +137,10 @@ class AdaptiveLIF(nn.Module):
         decay: float = 0.25,
         gain: float = 1.0,
         threshold: float = 0.5,
+        strict: bool = False,
         surrogate: Surrogate = rectangle,
+        reset: Reset = "zero",
+        detach_reset: bool = False,
         per: Literal["channel", "layer"] = "channel",
     ):
         super().__init__()
@@ -139,7 +151,10 @@ class AdaptiveLIF(nn.Module):
         shape = (channels,) if per == "channel" and channels is not None else ()
         self.decay = nn.Parameter(torch.full(shape, decay))
         self.gain = nn.Parameter(torch.full(shape, gain))
-        self.threshold, self.surrogate = threshold, surrogate
+        self.threshold, self.strict = threshold, strict
+        self.surrogate: Surrogate = surrogate
+        self.reset: Reset = reset
+        self.detach_reset = detach_reset
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         return self.scan(x, None, scale, shift)[0]
@@ -154,7 +169,10 @@ class AdaptiveLIF(nn.Module):
             decay=decay,
             gain=gain,
             threshold=self.threshold,
+            strict=self.strict,
             surrogate=self.surrogate,
+            reset=self.reset,
+            detach_reset=self.detach_reset,
             scale=scale,
             shift=shift,
         )

@@ -59,6 +59,16 @@ def both(x, options, v=None, *, grad_last=True):
     return found
 
 
+def at_the_threshold(form, x):
+    """The current and the constants on grids so coarse that membranes meet the threshold often and every sum is exact."""
+    coarse = lambda p: (4 * p).round() / 4 if isinstance(p, torch.Tensor) else p  # noqa: E731
+    options = {name: coarse(p) for name, p in constants(form, x).items()}
+    options |= {"decay": 0.5, "gain": 1.0, "threshold": 0.75} | (
+        {"shift": coarse(options["shift"] / 4)} if "shift" in options else {}
+    )
+    return coarse(x), options
+
+
 def compare(found, tolerance=1e-5):
     (spikes, last, *grads), (expected, expected_last, *expected_grads) = found
     assert torch.equal(spikes, expected)
@@ -76,6 +86,19 @@ def test_equals_the_reference(layout, form, surrogate):
     for (reset, detach), v in itertools.product(RESETS, (None, torch.randn(x.shape[1:]))):
         options = dict(reset=reset, detach_reset=detach, surrogate=surrogate)
         compare(both(x, {**constants(form, x), **options}, v), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "features", "flat"])
+@pytest.mark.parametrize("form", FORMS)
+def test_strictly_above_the_threshold_or_at_it(layout, form, dtype):
+    x, options = at_the_threshold(form, current(layout, (T, 30, 6, 3, 2)).to(dtype))
+    for (reset, detach), v in zip(RESETS, 2 * (None, x[0].float()), strict=True):
+        options |= dict(reset=reset, detach_reset=detach)
+        found = [both(x, {**options, "strict": strict}, v) for strict in (False, True)]
+        for one in found:
+            compare(one, tolerance=1e-5 if dtype is torch.float32 else 1e-2)
+        assert not torch.equal(found[0][0][0], found[1][0][0])
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
@@ -170,8 +193,8 @@ def test_the_operation_is_registered_as_torch_wants_it(layout):
         (some(8), some(8), some(8), some(3, 2, 8), some(1, 1, 8)),
         (some(1), some(1), some(1), some(1, 1, 1), some(3, 2, 1)),
     ):
-        torch.library.opcheck(torch.ops.staa.lif.default, (x, v, *rest, "zero", "arctan", False))
-        torch.library.opcheck(torch.ops.staa.lif.default, (x, None, *rest, "subtract", "sigmoid", True))
+        torch.library.opcheck(torch.ops.staa.lif.default, (x, v, *rest, False, "zero", "arctan", False))
+        torch.library.opcheck(torch.ops.staa.lif.default, (x, None, *rest, True, "subtract", "sigmoid", True))
 
 
 def test_only_the_current_is_kept_for_the_backward_pass():
@@ -192,7 +215,7 @@ def test_what_the_kernels_do_not_serve_takes_the_reference_path():
         dict(x=x, decay=0.5, scale=torch.rand(1, 1, 4, 5, 5)),
     ]
     for options in refused:
-        defaults = dict(gain=1.0, threshold=1.0, reset="zero", surrogate=SURROGATES["arctan"], detach_reset=False)
+        defaults = dict(gain=1.0, threshold=1.0, strict=False, reset="zero", surrogate=SURROGATES["arctan"], detach_reset=False)
         options = {"scale": None, "shift": None, **defaults, **options}
         assert scan_fused.fused(options.pop("x"), None, **options) is None
     for options in refused:

@@ -19,14 +19,14 @@ with warnings.catch_warnings():
     from spikingjelly.activation_based import surrogate as sj_surrogate
 
 
-def numpy_lif(x, v, decay, gain, threshold, reset):
+def numpy_lif(x, v, decay, gain, threshold, reset, strict=False):
     """The equations once more, one number at a time."""
     spikes = np.zeros_like(x)
     h = v.copy()
     for t in range(x.shape[0]):
         for i in np.ndindex(x.shape[1:]):
             u = decay * h[i] + gain * x[(t, *i)]
-            s = 1.0 if u - threshold >= 0 else 0.0
+            s = 1.0 if u > threshold or (u == threshold and not strict) else 0.0
             h[i] = u * (1 - s) if reset == "zero" else u - threshold * s
             spikes[(t, *i)] = s
     return spikes, h
@@ -50,6 +50,19 @@ def test_fires_at_the_threshold_itself():
     assert v.item() == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_at_the_threshold(reset, strict, dtype):
+    """Currents on a grid of quarters meet the threshold often; every sum is exact."""
+    x = torch.randint(-2, 9, (5, 40, 6)).to(dtype) / 4
+    spikes, last = lif(x, decay=0.5, threshold=1.0, reset=reset, strict=strict)
+    expected, expected_last = numpy_lif(x.double().numpy(), np.zeros(x.shape[1:]), 0.5, 1.0, 1.0, reset, strict)
+    assert np.array_equal(spikes.double().numpy(), expected)
+    assert np.array_equal(last.double().numpy(), expected_last)
+    assert not torch.equal(spikes, lif(x, decay=0.5, threshold=1.0, reset=reset, strict=not strict)[0])
+
+
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_equals_a_numpy_loop_exactly(reset, steps):
@@ -65,7 +78,7 @@ def test_equals_a_numpy_loop_exactly(reset, steps):
 @pytest.mark.parametrize("name", SURROGATES)
 def test_gradients_of_the_smooth_relaxation(name, reset, monkeypatch):
     """With S(u) in the place of the step, autograd and finite differences agree in every argument."""
-    monkeypatch.setattr(scan, "fire", lambda u, surrogate: surrogate(u))
+    monkeypatch.setattr(scan, "fire", lambda u, surrogate, strict: surrogate(u))
     values = [
         torch.randn(3, 2, 2),
         torch.randn(2, 2),
@@ -123,18 +136,23 @@ ORACLES = {
 @pytest.mark.parametrize("detach_reset", [False, True])
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("name", ORACLES)
-def test_spikingjelly_agrees(name, reset, detach_reset):
-    """Same spikes, gradients within 1e-5, for its LIF without input decay: decay = 1 − 1/tau."""
+@pytest.mark.parametrize("strict", [False, True])
+def test_spikingjelly_agrees(strict, name, reset, detach_reset, monkeypatch):
+    """Same spikes, gradients within 1e-5, for its LIF without input decay: decay = 1 − 1/tau. It fires at the threshold too."""
+    if strict:
+        monkeypatch.setattr(sj_surrogate, "heaviside", lambda u: (u > 0).to(u))
     theirs = sj_neuron.LIFNode(
         tau=4 / 3, decay_input=False, v_threshold=0.5, v_reset=0.0 if reset == "zero" else None,
         surrogate_function=ORACLES[name](), detach_reset=detach_reset, step_mode="m",
     )  # fmt: skip
-    x = torch.randn(6, 4, 8, dtype=torch.float64)
+    x = torch.randint(-8, 9, (6, 4, 8)).double() / 8  # which meets the threshold now and then
     weight = torch.randn_like(x)
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    ours, _ = lif(a, decay=0.25, threshold=0.5, reset=reset, surrogate=SURROGATES[name], detach_reset=detach_reset)
+    options = dict(decay=0.25, threshold=0.5, reset=reset, surrogate=SURROGATES[name], detach_reset=detach_reset)
+    ours, _ = lif(a, strict=strict, **options)
     other = theirs(b)
     assert torch.equal(ours, other.to(ours.dtype))
+    assert not torch.equal(ours, lif(a, strict=not strict, **options)[0])
     (ours * weight).sum().backward()
     (other * weight).sum().backward()
     torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)

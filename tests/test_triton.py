@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_fused import FORMS, RESETS, both, compare, constants, current
+from test_fused import FORMS, RESETS, at_the_threshold, both, compare, constants, current
 
 from staa.ops import SURROGATES, fold, lif, lif_reference, scan_fused
 
@@ -50,6 +50,18 @@ def test_equals_the_reference(kernels, layout, form):
     x = current(layout, SMALL)
     for (reset, detach), v in zip(RESETS, 2 * (None, torch.randn(x.shape[1:])), strict=True):
         compare(both(x, {**constants(form, x), "reset": reset, "detach_reset": detach}, v), tolerance=2e-5)
+
+
+@interpreted
+@LAYOUTS
+@pytest.mark.parametrize("form", FORMS)
+def test_strictly_above_the_threshold_or_at_it(kernels, layout, form):
+    x, options = at_the_threshold(form, current(layout, SMALL))
+    for reset in ("zero", "subtract"):
+        found = [both(x, {**options, "reset": reset, "strict": strict}) for strict in (False, True)]
+        for one in found:
+            compare(one, tolerance=2e-5)
+        assert not torch.equal(found[0][0][0], found[1][0][0])
 
 
 @interpreted
@@ -161,6 +173,7 @@ def test_compiles_for_a_gpu(monkeypatch, tmp_path, layout, form, steps, dtype):
     x = current(layout, (steps, 2, 16, 4, 4)).to(getattr(torch, dtype)).requires_grad_()
     v = torch.randn(x.shape[1:], requires_grad=True)
     options = {k: p.requires_grad_() if isinstance(p, torch.Tensor) else p for k, p in constants(form, x).items()}
+    options["strict"] = form == "attention"
     sum(out.sum() for out in lif(x, v, **options)).backward()
     assert len(compiled) == 2
     assert not any("fma." in kernel.asm["ptx"] for kernel in compiled[:1])

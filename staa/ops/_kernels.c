@@ -33,7 +33,7 @@ typedef struct {
     parallel_fn parallel;            // NULL: on the calling thread
     int64_t threads;
     int64_t T, N, A, B;
-    int64_t vec, bf16, reset, surrogate;
+    int64_t vec, bf16, strict, reset, surrogate;
     double keep;                     // 1, or 0 where the reset is kept out of the backward pass
     const void *x;                   // [T][N][A][B]
     const float *v;                  // [N][A][B] or NULL for rest
@@ -142,6 +142,9 @@ typedef struct {
     float *gu_x, *gu, *gu_h, *gthr;
 } Block;
 
+// A spike at distance d = u − threshold: at the threshold or above it, or strictly above it.
+INLINE float fire(float d, int strict) { return (strict ? d > 0 : d >= 0) ? 1.f : 0.f; }
+
 #define WIDTH (b->c1 - b->c0)
 #define HERE(r) ((b->n * k->A + (r)) * k->B + b->c0)            // in a tensor of one step
 #define AT(t, r) ((((t) * k->N + b->n) * k->A + (r)) * k->B + b->c0)  // in a window
@@ -167,7 +170,7 @@ static void scatter(const Lif *k, const Block *b, const float *from, float *to) 
 
 // Charge, fire and reset through all steps, from h[size]. Puts out the spikes (u is a row's room) or keeps the membranes before
 // the reset in u[T][size].
-INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int vec, int bf16, int reset, int keep_u) {
+INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int vec, int bf16, int strict, int reset, int keep_u) {
     for (int64_t t = 0; t < k->T; t++) {
         for (int64_t r = b->r0; r < b->r1; r++) {
             COEFFICIENTS(t, r);
@@ -178,7 +181,7 @@ INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int
 #pragma omp simd
             for (int64_t j = 0; j < WIDTH; j++) {
                 float threshold = C(th), w = C(de) * h[j] + C(ga) * (load(x, j, bf16) * C(sc) + C(sh));
-                float z = w - threshold >= 0 ? 1.f : 0.f;
+                float z = fire(w - threshold, strict);
                 if (keep_u) u[j] = w; else store(u_all, j, z, bf16);
                 h[j] = reset == ZERO ? w * (1.f - z) : w - threshold * z;
             }
@@ -209,7 +212,7 @@ CLONES static void all_slopes(const Lif *k, const Block *b, const float *u, floa
 
 // One step backward, from g = ∂h[t] to ∂h[t−1] in place. later = ∂u[t+1], replaced by ∂u[t].
 INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, const float *slope_all, float *g_all,
-                   float *later_all, char *out, int vec, int bf16, int reset, int sums) {
+                   float *later_all, char *out, int vec, int bf16, int strict, int reset, int sums) {
     const float keep = (float)k->keep;
     for (int64_t r = b->r0; r < b->r1; r++) {
         COEFFICIENTS(t, r);
@@ -222,7 +225,7 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
         float sx = 0, s = 0, sh_ = 0, sthr = 0;
 #pragma omp simd reduction(+ : sx, s, sh_, sthr)
         for (int64_t j = 0; j < WIDTH; j++) {
-            float threshold = C(th), z = u[j] - threshold >= 0 ? 1.f : 0.f, gh = g[j];
+            float threshold = C(th), z = fire(u[j] - threshold, strict), gh = g[j];
             float gd = (load(gs, j, bf16) - keep * gh * (reset == ZERO ? u[j] : threshold)) * slope[j];
             float gu = (reset == ZERO ? gh * (1.f - z) : gh) + gd;
             store(out, j, gu * C(ga) * C(sc), bf16);
@@ -246,16 +249,11 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
     }
 }
 
-#define FOR_EACH_FORM(f, ...) \
-    switch (k->vec << 2 | k->bf16 << 1 | k->reset) { \
-        case 0: f(__VA_ARGS__, 0, 0, ZERO); break; \
-        case 1: f(__VA_ARGS__, 0, 0, SUBTRACT); break; \
-        case 2: f(__VA_ARGS__, 0, 1, ZERO); break; \
-        case 3: f(__VA_ARGS__, 0, 1, SUBTRACT); break; \
-        case 4: f(__VA_ARGS__, 1, 0, ZERO); break; \
-        case 5: f(__VA_ARGS__, 1, 0, SUBTRACT); break; \
-        case 6: f(__VA_ARGS__, 1, 1, ZERO); break; \
-        default: f(__VA_ARGS__, 1, 1, SUBTRACT); \
+#define FORM(i, f, ...) case i: f(__VA_ARGS__, (i) >> 3, (i) >> 2 & 1, (i) >> 1 & 1, (i) & 1); break;
+#define FOUR_FORMS(i, ...) FORM(i, __VA_ARGS__) FORM(i + 1, __VA_ARGS__) FORM(i + 2, __VA_ARGS__) FORM(i + 3, __VA_ARGS__)
+#define FOR_EACH_FORM(...) \
+    switch (k->vec << 3 | k->bf16 << 2 | k->strict << 1 | k->reset) { \
+        FOUR_FORMS(0, __VA_ARGS__) FOUR_FORMS(4, __VA_ARGS__) FOUR_FORMS(8, __VA_ARGS__) FOUR_FORMS(12, __VA_ARGS__) \
     }
 #define CHARGE_KEEP(...) charge(__VA_ARGS__, 1)
 #define CHARGE_FIRE(...) charge(__VA_ARGS__, 0)
@@ -734,4 +732,4 @@ CLONES static void unpack_some(Bits *k, int64_t i, int64_t n) {
 BITS_KERNEL(staa_pack, pack_some)
 BITS_KERNEL(staa_unpack, unpack_some)
 
-EXPORT int64_t staa_version(void) { return 2; }
+EXPORT int64_t staa_version(void) { return 3; }

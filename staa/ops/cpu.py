@@ -13,7 +13,7 @@ from torch import Tensor
 
 from staa.ops.spike import SURROGATES
 
-VERSION = 2  # of the C interface
+VERSION = 3  # of the C interface
 TASKS = 64  # a window is cut into about so many pieces, whatever the number of threads: sums don't depend on it
 CACHES = 1 << 21  # bytes of a window whose steps, far apart in memory, are written past the caches
 LARGE = 1 << 24  # and of one that is written from end to end
@@ -27,7 +27,7 @@ class _Lif(ctypes.Structure):
 
     _fields_ = [
         ("parallel", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("threads", "T", "N", "A", "B", "vec", "bf16", "reset", "surrogate")),
+        *((name, ctypes.c_int64) for name in ("threads", "T", "N", "A", "B", "vec", "bf16", "strict", "reset", "surrogate")),
         ("keep", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("x", "v", "scale", "shift")),
         *((name, ctypes.c_int64) for name in ("scale_t", "scale_n", "shift_t", "shift_n")),
@@ -101,10 +101,10 @@ def serves(dtype: torch.dtype) -> bool:
 
 
 def lif_forward(
-    x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str, spikes: Tensor, last: Tensor
+    x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, strict: bool, reset: str, spikes: Tensor, last: Tensor
 ) -> None:
     """Fills spikes and the last membrane; the arguments are those of torch.ops.staa.lif, in one memory order."""
-    call = _call(x, v, coefficients, geometry, reset)
+    call = _call(x, v, coefficients, geometry, strict, reset)
     call.s, call.h = spikes.data_ptr(), last.data_ptr()
     _run("staa_lif_forward", call)
 
@@ -114,6 +114,7 @@ def lif_backward(
     v: Tensor | None,
     coefficients,
     geometry: Geometry,
+    strict: bool,
     reset: str,
     surrogate: str,
     detach_reset: bool,
@@ -124,7 +125,7 @@ def lif_backward(
     sums: list[Tensor],
 ) -> None:
     """Fills grad_x, grad_v and the sums that are there; see torch.ops.staa.lif_backward."""
-    call = _call(x, v, coefficients, geometry, reset)
+    call = _call(x, v, coefficients, geometry, strict, reset)
     call.surrogate = list(SURROGATES).index(surrogate)
     call.keep = 0.0 if detach_reset else 1.0
     call.gs, call.gx = grad_spikes.data_ptr(), grad_x.data_ptr()
@@ -140,12 +141,12 @@ def lif_backward(
     _run("staa_lif_backward", call)
 
 
-def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str) -> _Lif:
+def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, strict: bool, reset: str) -> _Lif:
     decay, gain, threshold, scale, shift = coefficients
     _, samples, _, _, channels_last = geometry
     call = _Lif(parallel=PARALLEL, threads=_threads(x), vec=channels_last)
     call.T, call.N, call.A, call.B = geometry[:4]
-    call.bf16, call.reset = x.dtype == torch.bfloat16, reset == "subtract"
+    call.bf16, call.strict, call.reset = x.dtype == torch.bfloat16, strict, reset == "subtract"
     call.x, call.v = x.data_ptr(), None if v is None else v.data_ptr()
     call.scale, call.shift = scale.data_ptr(), shift.data_ptr()
     call.scale_t, call.scale_n, call.shift_t, call.shift_n = strides(coefficients)

@@ -18,6 +18,7 @@ def lif(
     decay: float | Tensor,
     gain: float | Tensor = 1.0,
     threshold: float | Tensor = 1.0,
+    strict: bool = False,
     reset: Reset = "zero",
     surrogate: Surrogate = arctan,
     detach_reset: bool = False,
@@ -28,7 +29,7 @@ def lif(
 
         i[t] = scale[t] · x[t] + shift[t]          an affine map of the current, e.g. an attention gate
         v[t] = decay · h[t−1] + gain · i[t]        charge
-        s[t] = Θ(v[t] − threshold)                 fire, where v ≥ threshold; backward through the surrogate
+        s[t] = Θ(v[t] − threshold)                 fire, where v ≥ threshold (strict=True: v > threshold)
         h[t] = v[t] · (1 − s[t])                   reset="zero"
         h[t] = v[t] − threshold · s[t]             reset="subtract"
 
@@ -40,7 +41,8 @@ def lif(
     Returns (spikes [T, N, ...], h[T−1] [N, ...]). Starting again from the returned membrane continues the window
     exactly: the scan is bit-equal under any chunking. Channels-last tensors stay channels-last.
 
-    detach_reset=True keeps the reset out of the backward pass (Zenke & Vogels 2021).
+    The spike's gradient is the surrogate's slope at v − threshold, strict or not. detach_reset=True keeps the reset out of
+    the backward pass (Zenke & Vogels 2021).
 
     Raises ValueError on a wrong rank, dtype or shape, or an unknown reset.
     """
@@ -48,7 +50,7 @@ def lif(
     if reset not in ("zero", "subtract"):
         raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
     options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
-    options |= {"reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
+    options |= {"strict": strict, "reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
     result = fused(x, v, **options)
     return lif_reference(x, v, **options) if result is None else result
 
@@ -60,6 +62,7 @@ def lif_reference(
     decay: float | Tensor,
     gain: float | Tensor = 1.0,
     threshold: float | Tensor = 1.0,
+    strict: bool = False,
     reset: Reset = "zero",
     surrogate: Surrogate = arctan,
     detach_reset: bool = False,
@@ -72,7 +75,7 @@ def lif_reference(
     spikes = []
     for i in _steps(current):
         u = decay * h + gain * i
-        s = fire(u - threshold, surrogate)
+        s = fire(u - threshold, surrogate, strict)
         r = s.detach() if detach_reset else s
         h = u * (1 - r) if reset == "zero" else u - threshold * r
         spikes.append(s.to(x.dtype))

@@ -41,6 +41,7 @@ def fused(
     decay: float | Tensor,
     gain: float | Tensor,
     threshold: float | Tensor,
+    strict: bool,
     reset: str,
     surrogate: Surrogate,
     detach_reset: bool,
@@ -65,7 +66,7 @@ def fused(
     channels = max((p.shape[2] for p in terms if isinstance(p, Tensor)), default=1)
     decay, gain, threshold, scale, shift = (_over_channels(p, channels, x) for p in terms)
     constants = (p.view(channels) for p in (decay, gain, threshold))
-    return torch.ops.staa.lif(x, v, *constants, scale, shift, reset, name, detach_reset)
+    return torch.ops.staa.lif(x, v, *constants, scale, shift, strict, reset, name, detach_reset)
 
 
 def _leading(p: Tensor, x: Tensor) -> Tensor:
@@ -91,6 +92,7 @@ def _lif(
     threshold: Tensor,
     scale: Tensor,
     shift: Tensor,
+    strict: bool,
     reset: str,
     surrogate: str,
     detach_reset: bool,
@@ -100,11 +102,11 @@ def _lif(
     v = None if v is None else laid_out(v, x, 1)
     coefficients, geometry = _geometry(x, (decay, gain, threshold, scale, shift))
     spikes, last = torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
-    kernels_of(x.device.type).lif_forward(x, v, coefficients, geometry, reset, spikes, last)
+    kernels_of(x.device.type).lif_forward(x, v, coefficients, geometry, strict, reset, spikes, last)
     return spikes, last
 
 
-def _lif_shapes(x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset):
+def _lif_shapes(x, v, decay, gain, threshold, scale, shift, strict, reset, surrogate, detach_reset):
     x = dense(x)
     return torch.empty_like(x), torch.empty_like(x[0], dtype=torch.float32)
 
@@ -119,6 +121,7 @@ def _lif_backward(
     threshold: Tensor,
     scale: Tensor,
     shift: Tensor,
+    strict: bool,
     reset: str,
     surrogate: str,
     detach_reset: bool,
@@ -137,13 +140,25 @@ def _lif_backward(
     grad_x, *of_coefficients = outputs
     grad_v = None if v is None else of_coefficients.pop()
     kernels_of(x.device.type).lif_backward(
-        x, v, coefficients, geometry, reset, surrogate, detach_reset, grad_spikes, grad_last, grad_x, grad_v, of_coefficients
+        x,
+        v,
+        coefficients,
+        geometry,
+        strict,
+        reset,
+        surrogate,
+        detach_reset,
+        grad_spikes,
+        grad_last,
+        grad_x,
+        grad_v,
+        of_coefficients,
     )
     return outputs
 
 
 def _lif_backward_shapes(
-    grad_spikes, grad_last, x, v, decay, gain, threshold, scale, shift, reset, surrogate, detach_reset, sums
+    grad_spikes, grad_last, x, v, decay, gain, threshold, scale, shift, strict, reset, surrogate, detach_reset, sums
 ):
     return _backward_outputs(dense(x), v, scale, shift, sums)
 
@@ -158,7 +173,7 @@ def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor,
 class _Lif(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *tensors, ctx.reset, ctx.surrogate, ctx.detach_reset = arguments
+        *tensors, ctx.strict, ctx.reset, ctx.surrogate, ctx.detach_reset = arguments
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         with torch._C._AutoDispatchBelowAutograd():
@@ -171,7 +186,7 @@ class _Lif(torch.autograd.Function):
             grad_spikes = torch.zeros_like(x)
         _, _, decay_, gain_, threshold_, scale_, shift_ = ctx.needs_input_grad[:7]
         sums = 2 if decay_ or threshold_ else int(gain_ or scale_ or shift_)
-        constants = (decay, gain, threshold, scale, shift, ctx.reset, ctx.surrogate, ctx.detach_reset)
+        constants = (decay, gain, threshold, scale, shift, ctx.strict, ctx.reset, ctx.surrogate, ctx.detach_reset)
         grad_x, *rest = torch.ops.staa.lif_backward(grad_spikes, grad_last, x, v, *constants, sums)
         grads = {"v": rest.pop() if v is not None else None}
         if sums:
@@ -181,7 +196,14 @@ class _Lif(torch.autograd.Function):
             grads["shift"] = (gain * u).sum_to_size(shift.shape[:3]).view(shift.shape) if shift_ else None
         if sums == 2:
             grads["decay"], grads["threshold"] = rest[2:]
-        return grad_x, *(grads.get(name) for name in ("v", "decay", "gain", "threshold", "scale", "shift")), None, None, None
+        return (
+            grad_x,
+            *(grads.get(name) for name in ("v", "decay", "gain", "threshold", "scale", "shift")),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 register("lif", _lif, _lif_shapes, _Lif.apply)

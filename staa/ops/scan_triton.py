@@ -32,14 +32,14 @@ def serves(dtype: torch.dtype) -> bool:
 
 
 def lif_forward(
-    x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, reset: str, spikes: Tensor, last: Tensor
+    x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, strict: bool, reset: str, spikes: Tensor, last: Tensor
 ) -> None:
     """Fills spikes and the last membrane; see staa.ops.cpu.lif_forward."""
     grid, tiling, _ = _tiles(geometry, BLOCK)
     with torch.cuda.device_of(x):
         _forward[grid](
             x, v, *coefficients, *strides(coefficients), spikes, last, geometry[0], **tiling,
-            SUBTRACT=reset == "subtract", num_warps=4, enable_fp_fusion=False,
+            STRICT=strict, SUBTRACT=reset == "subtract", num_warps=4, enable_fp_fusion=False,
         )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def lif_backward(
     v: Tensor | None,
     coefficients,
     geometry: Geometry,
+    strict: bool,
     reset: str,
     surrogate: str,
     detach_reset: bool,
@@ -72,7 +73,7 @@ def lif_backward(
         _backward[grid](
             x, v, *coefficients, *strides(coefficients), grad_spikes, grad_last, grad_x, grad_v,
             *pointers, samples * channels, checkpoints, steps, segments, **tiling,
-            SUBTRACT=reset == "subtract", SURROGATE=list(SURROGATES).index(surrogate), KEEP=not detach_reset,
+            STRICT=strict, SUBTRACT=reset == "subtract", SURROGATE=list(SURROGATES).index(surrogate), KEEP=not detach_reset,
             SEGMENT=segment, MANY=segments > 1, PADDED=steps % segment > 0, SUMS=wanted, BY_STEP=by_step > 1,
             num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
@@ -117,8 +118,8 @@ def _charge(h, x, decay, gain, scale, shift):
 
 
 @triton.jit
-def _fire(u, threshold):
-    return (u - threshold >= 0).to(tl.float32)
+def _fire(u, threshold, STRICT: tl.constexpr):
+    return (u - threshold > 0 if STRICT else u - threshold >= 0).to(tl.float32)
 
 
 @triton.jit
@@ -147,7 +148,8 @@ def _slope(u, SURROGATE: tl.constexpr):
 @triton.jit(do_not_specialize=PLAIN)
 def _forward(
     x, v, decay, gain, threshold, scale, shift, scale_t, scale_n, shift_t, shift_n, spikes, last, steps,
-    size: tl.int64, rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SUBTRACT: tl.constexpr,
+    size: tl.int64, rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    STRICT: tl.constexpr, SUBTRACT: tl.constexpr,
 ):  # fmt: skip
     at, inside, sample, channel, known, _, _ = _tile(rows, cols, channels, VEC, ROWS, COLS)
     decay, gain = tl.load(decay + channel, known, 0.0), tl.load(gain + channel, known, 0.0)
@@ -160,7 +162,7 @@ def _forward(
     for _ in range(steps):
         current = tl.load(x + at, inside, 0.0).to(tl.float32)
         u = _charge(h, current, decay, gain, tl.load(scale, known, 0.0), tl.load(shift, known, 0.0))
-        z = _fire(u, threshold)
+        z = _fire(u, threshold, STRICT)
         tl.store(spikes + at, z.to(spikes.dtype.element_ty), inside)
         h = _reset(u, z, threshold, SUBTRACT)
         x, spikes, scale, shift = x + size, spikes + size, scale + scale_t, shift + shift_t
@@ -171,7 +173,8 @@ def _forward(
 def _backward(
     x, v, decay, gain, threshold, scale, shift, scale_t, scale_n, shift_t, shift_n, grad_spikes, grad_last, grad_x, grad_v,
     sum_x, sum_u, sum_h, sum_threshold, sum_size, checkpoints, steps, segments,
-    size: tl.int64, rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, SUBTRACT: tl.constexpr,
+    size: tl.int64, rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    STRICT: tl.constexpr, SUBTRACT: tl.constexpr,
     SURROGATE: tl.constexpr, KEEP: tl.constexpr, SEGMENT: tl.constexpr, MANY: tl.constexpr, PADDED: tl.constexpr,
     SUMS: tl.constexpr, BY_STEP: tl.constexpr,
 ):  # fmt: skip
@@ -196,7 +199,7 @@ def _backward(
                 current = tl.load(x + t * size + at, inside, 0.0).to(tl.float32)
                 a, b = tl.load(scale + t * scale_t, known, 0.0), tl.load(shift + t * shift_t, known, 0.0)
                 u = _charge(h, current, decay, gain, a, b)
-                h = _reset(u, _fire(u, threshold), threshold, SUBTRACT)
+                h = _reset(u, _fire(u, threshold, STRICT), threshold, SUBTRACT)
         tl.debug_barrier()  # what other threads stored is read below
     g = tl.zeros([ROWS, COLS], tl.float32)  # ∂h
     if grad_last is not None:
@@ -213,13 +216,13 @@ def _backward(
             a = tl.load(scale + t * scale_t, known & exists, 0.0)
             b = tl.load(shift + t * shift_t, known & exists, 0.0)
             u = _charge(h, current, decay, gain, a, b)
-            h = _reset(u, _fire(u, threshold), threshold, SUBTRACT)
+            h = _reset(u, _fire(u, threshold, STRICT), threshold, SUBTRACT)
             currents, membranes = currents + (current,), membranes + (u,)
         for i in tl.static_range(SEGMENT - 1, -1, -1):
             t = k * SEGMENT + i
             exists = tl.full([1, 1], t, tl.int32) < steps if PADDED else True
             u = membranes[i]
-            z = _fire(u, threshold)
+            z = _fire(u, threshold, STRICT)
             gs = tl.load(grad_spikes + t * size + at, inside & exists, 0.0).to(tl.float32)
             through = g * (threshold if SUBTRACT else u) if KEEP else 0.0
             gd = (gs - through) * _slope(u - threshold, SURROGATE)
@@ -239,7 +242,7 @@ def _backward(
             if SUMS > 1:
                 h = before
                 if i > 0:
-                    h = _reset(membranes[i - 1], _fire(membranes[i - 1], threshold), threshold, SUBTRACT)
+                    h = _reset(membranes[i - 1], _fire(membranes[i - 1], threshold, STRICT), threshold, SUBTRACT)
                 of_h += gu * h
                 of_threshold -= gd + g * z if SUBTRACT else gd
             g = tl.where(exists, decay * gu, g) if PADDED else decay * gu

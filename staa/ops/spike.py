@@ -42,10 +42,10 @@ def fast_sigmoid(u: Tensor) -> Tensor:
 SURROGATES: dict[str, Surrogate] = {f.__name__: f for f in (rectangle, triangle, arctan, sigmoid, fast_sigmoid)}
 
 
-def fire(u: Tensor, surrogate: Surrogate) -> Tensor:
-    """Θ(u), exactly 0 or 1 with Θ(0) = 1, whose gradient is S'(u).
+def fire(u: Tensor, surrogate: Surrogate, strict: bool = False) -> Tensor:
+    """Θ(u), exactly 0 or 1 with Θ(0) = 1, or 0 if strict, whose gradient is S'(u).
 
     S(u) − S(u) is exactly zero in floating point, so the sum below keeps the value of the step and the slope of S.
     """
     smooth = surrogate(u)
-    return (u >= 0).to(u.dtype) + (smooth - smooth.detach())
+    return (u > 0 if strict else u >= 0).to(u.dtype) + (smooth - smooth.detach())
