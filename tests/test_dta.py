@@ -1,12 +1,12 @@
 """DTA-SNN's block against numpy written from its equations, its parameter counts, and what it must refuse."""
 
-import math
 from functools import partial
 
 import contracts
 import numpy as np
 import pytest
 import torch
+from dta_numpy import block_in_numpy, sigmoid
 
 from staa import stream
 from staa.attention import ATTENTIONS, DTA, STAA, TNA, TXA, TemporalAttention
@@ -44,58 +44,6 @@ def test_parameters_of_the_block(steps, count):
 def test_parameters_of_the_networks(make, count):
     with torch.device("meta"):
         assert numbers(make()) == count
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
-
-
-def slide(signal, weight, before):
-    """signal [inputs, length], weight [outputs, inputs, k]: zeros outside, `before` of them in front."""
-    outputs, _, k = weight.shape
-    length = signal.shape[1]
-    padded = np.zeros((signal.shape[0], length + k))
-    padded[:, before : before + length] = signal
-    return np.array([[(weight[o] * padded[:, i : i + k]).sum() for i in range(length)] for o in range(outputs)])
-
-
-def depthwise(image, weight, bias, dilation):
-    """image [D, H, W], weight [D, k, k]."""
-    reach = dilation * (weight.shape[1] - 1) // 2
-    height, width = image.shape[1:]
-    padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)))
-    out = np.zeros_like(image)
-    for i in range(weight.shape[1]):
-        for j in range(weight.shape[2]):
-            piece = padded[:, i * dilation : i * dilation + height, j * dilation : j * dilation + width]
-            out += weight[:, i, j, None, None] * piece
-    return out + bias[:, None, None]
-
-
-def pointwise(image, weight, bias):
-    return np.einsum("oi,ihw->ohw", weight, image) + bias[:, None, None]
-
-
-def block_in_numpy(p, x, spikes, dilation):
-    """One sample: x and spikes [T, C, H, W], p: state dict as numpy."""
-    steps, channels, height, width = x.shape
-    m = x.mean((2, 3))
-    a_t = sigmoid(slide(m, p["crossed.over_channels.weight"], 1))
-    a_c = sigmoid(slide(m.T, p["crossed.over_time.weight"], 2)).T
-    y_xa = (x + p["crossed.time_gain"] * a_t[..., None, None]) * (x + p["crossed.channel_gain"] * a_c[..., None, None])
-    z = x.reshape(steps * channels, height, width)
-    e = gelu(pointwise(z, p["merged.embed.weight"][:, :, 0, 0], p["merged.embed.bias"]))
-    local = depthwise(e, p["merged.ltca.0.weight"][:, 0], p["merged.ltca.0.bias"], 1)
-    local = depthwise(local, p["merged.ltca.1.weight"][:, 0], p["merged.ltca.1.bias"], dilation)
-    local = pointwise(local, p["merged.ltca.2.weight"][:, :, 0, 0], p["merged.ltca.2.bias"])
-    wide = p["merged.gtca.2.weight"] @ np.maximum(p["merged.gtca.0.weight"] @ e.mean((1, 2)), 0)
-    attended = wide[:, None, None] * local * e
-    y_na = pointwise(attended, p["merged.project.weight"][:, :, 0, 0], p["merged.project.bias"]) + z
-    return sigmoid(y_na.reshape(x.shape) * y_xa) * spikes
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(7, 3), (21, 3), (9, 2), (3, 1)])

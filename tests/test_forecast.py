@@ -245,7 +245,8 @@ def encode(p, z):
         change = np.diff(z, axis=1, prepend=z[:, :1])
         n = {key: p[f"encoder.norm.{key}"][0] for key in ("weight", "bias", "running_mean", "running_var")}
         change = ((change - n["running_mean"]) / np.sqrt(n["running_var"] + 1e-5) * n["weight"] + n["bias"]).transpose(0, 2, 1)
-        return np.stack([w * change + b for w, b in zip(p["encoder.linear.weight"][:, 0], p["encoder.linear.bias"], strict=True)])
+        weights, biases = p["encoder.linear.weight"][:, 0], p["encoder.linear.bias"]
+        return np.stack([w * change + b for w, b in zip(weights, biases, strict=True)])
     padded = np.pad(z, ((0, 0), (1, 1), (0, 0)))
     length, out = z.shape[1], []
     for t, w in enumerate(p["encoder.conv.weight"][:, 0, 0]):

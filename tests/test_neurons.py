@@ -62,6 +62,15 @@ def test_a_fresh_adaptive_neuron_is_its_plain_twin():
     assert torch.equal(NEURONS["plain"](3)(x), plain)
 
 
+def test_which_neurons_fire_at_their_threshold():
+    """SpikingJelly's do, which SeqSNN takes; those of DTA-SNN, TET and FSTA-SNN fire above."""
+    for name in NEURONS:
+        neuron = NEURONS[name](3)
+        gain = neuron.gain.detach() if isinstance(neuron.gain, torch.Tensor) else torch.tensor(neuron.gain)
+        at = neuron(torch.full((1, *SHAPE[1:]), neuron.threshold) / gain.reshape(-1)[0])
+        assert at.unique().tolist() == [0.0 if name in ("adaptive", "plain", "dta") else 1.0], name
+
+
 def test_parameters_of_the_adaptive_neuron():
     assert {k: v.shape for k, v in AdaptiveLIF(7).state_dict().items()} == {"decay": (7,), "gain": (7,)}
     assert {k: v.shape for k, v in AdaptiveLIF(7, per="layer").state_dict().items()} == {"decay": (), "gain": ()}
