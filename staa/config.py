@@ -97,6 +97,8 @@ class Forecast:
     """Attention heads."""
     blocks: int = 2
     """ispikformer: attention blocks."""
+    encoder: Literal["conv", "delta"] = "conv"
+    """ispikformer: currents of the first neuron are a convolution over three steps, or a step's change (delta)."""
     instance_norm: bool = True
     """Normalise each window by its own mean and standard deviation, and undo it on the forecast."""
     across: bool = False
@@ -125,8 +127,8 @@ class Augment:
     jitter: float = 0.0
     """Brightness, contrast and saturation change by up to this share."""
     events: Literal["nda", "eventdrop"] | None = None
-    """One random operation, or none, on each sample of event frames: roll, rotation, shear or cutout (nda); or a loss of
-    events, by time, by area or at random (eventdrop)."""
+    """One random operation, or none, on each sample of event frames: a shift along x or y, a rotation, a shear or a cutout
+    (nda); or a loss of events, by time, by area or at random (eventdrop)."""
     cutout: int = 0
     """Side of a square that is blanked, in pixels; 0: none."""
     mixup: float = 0.0
@@ -149,10 +151,10 @@ class Loss:
     """What training minimises."""
 
     name: str = "mean"
-    """mean: cross-entropy of the time-mean logits; tet: mean over time of each step's; mse, mae: of a forecast; or
-    my_file.py:function."""
+    """mean: cross-entropy of the time-mean logits; bce: their binary cross-entropy, each class for itself; tet: mean over
+    time of each step's cross-entropy; mse, mae: of a forecast; or my_file.py:function."""
     label_smoothing: float = 0.0
-    """Label smoothing of the cross-entropy."""
+    """Label smoothing of mean, bce and tet."""
     tet_weight: float = 1e-3
     """TET's λ: the weight of its mean squared distance to tet_level."""
     tet_level: float = 1.0
@@ -199,6 +201,8 @@ class Optim:
     """Learning rate at the end."""
     momentum: float = 0.9
     """Momentum (sgd)."""
+    nesterov: bool = False
+    """Nesterov's momentum (sgd)."""
     weight_decay: float = 0.0
     """Weight decay of convolution and linear weights; not on norms, biases, decays, gains and position encodings."""
     decay_all: bool = False
@@ -286,6 +290,7 @@ class Recipe:
             ("optim.warmup_epochs", optim.warmup_epochs), ("optim.weight_decay", optim.weight_decay),
         ):  # fmt: skip
             _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
+        _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov needs optim.momentum above 0", optim.momentum)
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
             _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
         _require(self.forecast.hops >= 0, "forecast.hops is 0 or more", self.forecast.hops)

@@ -146,6 +146,7 @@ def run(
             name=optim.name,
             lr=optim.lr,
             momentum=optim.momentum,
+            nesterov=optim.nesterov,
             weight_decay=optim.weight_decay,
             decay_all=optim.decay_all,
         )

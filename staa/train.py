@@ -207,10 +207,11 @@ def make_optimizer(
     name: Literal["sgd", "adamw"],
     lr: float,
     momentum: float = 0.9,
+    nesterov: bool = False,
     weight_decay: float = 0.0,
     decay_all: bool = False,
 ) -> Optimizer:
-    """SGD with momentum or AdamW; weight decay on convolution and linear weights alone, or on all parameters.
+    """SGD with momentum, Nesterov's if asked for, or AdamW; weight decay on convolution and linear weights alone, or on all.
 
     Those are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
     position encodings are left out.
@@ -220,7 +221,7 @@ def make_optimizer(
         (decayed if decay_all or (p.ndim >= 2 and key.rpartition(".")[2] == "weight") else free).append(p)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     if name == "sgd":
-        return SGD(groups, lr=lr, momentum=momentum)
+        return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
     if name == "adamw":
         return AdamW(groups, lr=lr)
     raise ValueError(f'the optimizer must be "sgd" or "adamw", got {name!r}')

@@ -1,6 +1,7 @@
 """DTA-SNN's whole MS-ResNet-18 in numpy and float64, from its equations.
 
-`python tests/dta_numpy.py` writes golden/dta_spikes.json. Arrays are [T, N, C, H, W]; p holds weights by the names that staa gives them. Nothing of staa is used.
+`python tests/dta_numpy.py` writes golden/dta_spikes.json. Arrays are [T, N, C, H, W]; p holds weights by the names that staa
+gives them. Nothing of staa is used.
 
     X = BN(conv(image));  S = LIF(X);  u = block(X, S)
     u = BN(conv(LIF(BN(conv(LIF(u)))))) + shortcut(u)           eight times; shortcut u, or BN(conv 1×1(u))

@@ -1,5 +1,7 @@
 """Augmentation: against hand computations, and as a function of its generator alone."""
 
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from torchvision.transforms import v2
 from staa.build import build_batches, build_source
 from staa.config import Augment
 from staa.data import Batches, Samples
-from staa.data.augment import GREY, blank, event_drop, make_augment, make_mix, nda, random_crop, warp
+from staa.data.augment import GREY, blank, erase, event_drop, make_augment, make_mix, nda, random_crop, warp
 
 
 def seeded(seed=0):
@@ -101,13 +103,16 @@ def test_all_frames_lose_the_same_square():
     assert torch.equal(y[:, 0], blank(torch.ones(7, 2, 8, 8), seeded(), size=3))
 
 
-def test_cutout_of_each_sample_its_own():
-    x = torch.ones(400, 1, 9, 9)
-    size = torch.arange(400)[:, None] % 4
-    lost = (blank(x, seeded(), size=size) == 0).flatten(1).sum(1)
-    for side in range(4):
-        assert lost[side::4].max() == side**2
-        assert torch.equal(lost[side::4], (blank(x, seeded(), size=side) == 0).flatten(1).sum(1)[side::4])
+def test_a_box_by_hand():
+    x = torch.arange(1, 13).view(1, 1, 3, 4).expand(3, 2, 3, 4)
+    numbers = [torch.tensor(n)[:, None] for n in ([1, -1, 0], [2, 1, 0], [2, 2, 0], [1, 9, 4])]
+    y = erase(x, *numbers)
+    assert torch.equal(y[:, 0], y[:, 1])
+    assert y[:, 0].tolist() == [
+        [[1, 2, 3, 4], [5, 6, 0, 8], [9, 10, 0, 12]],
+        [[1, 0, 0, 0], [5, 6, 7, 8], [9, 10, 11, 12]],
+        [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]],
+    ]
 
 
 @pytest.mark.parametrize("size", [(48, 48), (9, 9), (12, 20)])
@@ -132,15 +137,13 @@ def test_shear_by_hand():
     assert warp(x, shear=torch.pi / 4)[0, 0].tolist() == [[0, 1, 2], [4, 5, 6], [8, 9, 0]]
 
 
-def test_a_roll_is_torchs_and_comes_last():
-    x = torch.randint(0, 256, (5, 3, 2, 7, 10), dtype=torch.uint8)
+def test_a_shift_is_torchvisions():
+    x = torch.randint(1, 256, (5, 3, 2, 7, 10), dtype=torch.uint8)
     down, right = torch.tensor([0, 3, -2, 7, -11]), torch.tensor([1, 0, -4, 30, 2])
-    rolled = warp(x, down=down.view(-1, 1, 1), right=right.view(-1, 1, 1))
-    turned = warp(x, degrees=20.0, shear=0.2, down=2, right=-3)
-    assert torch.equal(turned, warp(x, degrees=20.0, shear=0.2).roll((2, -3), (-2, -1)))
+    moved = warp(x, down=down.view(-1, 1, 1), right=right.view(-1, 1, 1))
     for n in range(5):
-        assert torch.equal(rolled[n], x[n].roll((int(down[n]), int(right[n])), (-2, -1)))
-    assert torch.equal(rolled.flatten(1).long().sum(1), x.flatten(1).long().sum(1))
+        official = v2.functional.affine(x[n], 0.0, [int(right[n]), int(down[n])], 1.0, [0.0, 0.0])
+        assert torch.equal(moved[n], official)
 
 
 DTYPES = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float32]
@@ -201,36 +204,53 @@ def test_nda_does_the_same_to_all_frames_and_another_thing_to_each_sample():
     assert len(same.unique(dim=0)) > 40
 
 
-def test_nda_takes_one_of_five_alike_often():
-    """A ramp tells them apart: a roll keeps all values, cutout zeroes a square, a shear keeps rows and a rotation does not."""
-    n, side = 2000, 24
-    x = torch.arange(1, side**2 + 1, dtype=torch.int16).view(1, 1, 1, side, side).expand(n, 2, 2, -1, -1)
-    y = nda(x, seeded())[:, 0, 0].long()
-    home = x[:, 0, 0].long()
-    fixed = (y == home).flatten(1).all(1)
-    rolled = (y.flatten(1).sort(1).values == home.flatten(1)).all(1) & ~fixed
-    cut = ((y == home) | (y == 0)).flatten(1).all(1) & ~fixed
-    rows = (((y - 1) // side == torch.arange(side)[:, None]) | (y == 0)).flatten(1).all(1)
-    sheared = rows & ~fixed & ~rolled & ~cut
-    rotated = ~(fixed | rolled | cut | sheared)
-    # what moves 11.5 pixels from the centre by less than 0.5 changes nothing: 14 % of the shears, 8 % of the rotations
-    still, slight, little = 1 / 121, 0.145, 0.081
-    shares = (1 + still + slight + little, 1 - still, 1, 1 - slight, 1 - little)
-    for kind, share in zip((fixed, rolled, cut, sheared, rotated), shares, strict=True):
-        assert kind.float().mean().item() == pytest.approx(0.2 * share, abs=0.025)
-    top_left = y[rolled, 0, 0] - 1
-    down, right = -(top_left // side), -(top_left % side)
-    for moved in (down, right):
-        assert set(((moved + side // 2) % side - side // 2).tolist()) == set(range(-5, 6))
-    lost = (y[cut] == 0).flatten(1).sum(1)
-    assert lost.max() <= (0.11**0.5 * side + 0.5) ** 2
-    assert lost.max() > 0.08 * side**2
-    edge = y[sheared, 0].ne(0).sum(1)  # the first row moves by 11.5 tan(0.3) at most
-    assert side - edge.min() == 4
-    for corner in (0, -1):
-        assert (y[sheared, 0, corner] == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
-    origin = (y[rotated, side // 2, 2] - 1) // side  # 9.5 pixels left of the centre: up or down by 9.5 sin 30° at most
-    assert (origin.min(), origin.max()) == (side // 2 - 5, side // 2 + 5)
+def official_outcomes(x):
+    """kind -> (probability, what becomes of an image [1, H, W]), by FSTA-SNN's and DTA-SNN's code, all but the cutout."""
+    move = lambda shift, shear=0.0: v2.functional.affine(x, 0.0, shift, 1.0, [math.degrees(shear), 0.0])  # noqa: E731
+    bins = torch.linspace(-1, 1, 31, dtype=torch.float64).tolist()
+    shifts = Counter(int(round(5 * bin, 6)) for bin in bins).items()
+    return {
+        "nothing": [(1, x)],
+        "right": [(share / 31, move([k, 0])) for k, share in shifts],
+        "down": [(share / 31, move([0, k])) for k, share in shifts],
+        "shear": [(1 / 31, move([0, 0], 0.3 * bin)) for bin in bins],
+        "rotate": [(1 / 31, v2.functional.rotate(x, 30 * bin)) for bin in bins],
+    }
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (18, 30)])
+def test_nda_takes_one_of_the_six_official_operations_alike_often(height, width):
+    n, pixels = 3000, height * width
+    image = torch.arange(1, pixels + 1, dtype=torch.int16).view(1, height, width)
+    y = nda(image.expand(n, 2, 2, -1, -1), seeded())[:, 0, 0]
+    left, still = torch.ones(n, dtype=torch.bool), 0.0
+    fixed = (y == image[0]).flatten(1).all(1)
+    for outcomes in official_outcomes(image).values():
+        expected, found = 0.0, 0
+        for probability, outcome in outcomes:
+            if torch.equal(outcome, image):
+                still += probability
+                continue
+            equal = ((y != outcome[0]).flatten(1).sum(1) <= 2) & ~fixed  # half-way between two pixels, rounding decides
+            assert equal.any()
+            expected, found = expected + probability, found + int((equal & left).sum())  # small shears come out alike
+            left &= ~equal
+        assert found == pytest.approx(n / 6 * expected, abs=70)
+    assert int(fixed.sum()) == pytest.approx(n / 6 * still, abs=80)
+    left &= ~fixed
+    cut = y[left]
+    assert len(cut) == pytest.approx(n / 6, abs=70)
+    hole = cut == 0
+    assert torch.equal(cut, torch.where(hole, 0, image))
+    rows, columns = hole.any(2), hole.any(1)
+    assert torch.equal(hole, rows[:, :, None] & columns[:, None])
+    sides = rows.sum(1)
+    assert torch.equal(sides, columns.sum(1))  # squares, wholly inside
+    assert ((rows.int().diff(dim=1) == 1).sum(1) + rows[:, 0].int() == 1).all()
+    assert (sides.min(), sides.max()) == (round((0.001 * pixels) ** 0.5), round((0.11 * pixels) ** 0.5))
+    assert (sides**2 / pixels).float().mean().item() == pytest.approx(0.0555, abs=0.006)
+    assert rows.any(0).all()
+    assert columns.any(0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -262,9 +282,13 @@ def test_event_drop_takes_one_of_four_alike_often(dtype):
 
     hole = ~pixels[by_area]
     assert torch.equal(y[by_area] == 0, hole[:, None, None].expand_as(y[by_area]))
-    assert {4, 6, 8, 9, 10} == {round((share * side**2) ** 0.5) for share in (0.05, 0.1, 0.15, 0.2, 0.25)}
-    assert set(hole.any(1).sum(1).tolist()) <= set(range(2, 11))
-    assert hole.flatten(1).sum(1).max() == 100
+    assert torch.equal(hole, hole.any(2)[:, :, None] & hole.any(1)[:, None])  # boxes
+    assert {share * side // 20 + 1 for share in range(1, 6)} == {2, 3, 4, 5, 6}
+    for sides in (hole.any(1).sum(1), hole.any(2).sum(1)):
+        assert set(sides.tolist()) <= set(range(1, 7))
+        assert 2 < sides.float().mean() < 4
+    whole = hole[:, 1:-1, 1:-1].flatten(1).sum(1) == hole.flatten(1).sum(1)
+    assert set(hole[whole].flatten(1).sum(1).tolist()) == {4, 9, 16, 25, 36}  # ρ of each side, not of the area
 
     kept = y[at_random].flatten(1).float().mean(1) / 8
     ratio = (kept * 10).round() / 10

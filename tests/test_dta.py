@@ -116,12 +116,19 @@ def test_streaming_refuses_what_sees_the_window():
     assert stream(plain, torch.rand(1, 1, 3, 8, 8))[0].shape == (1, 1, 5)
 
 
-def test_temporal_attention_is_the_equations():
-    module = contracts.randomised(TemporalAttention(5, reduction=2))
+@pytest.mark.parametrize("maximum", [False, True])
+def test_temporal_attention_is_the_equations(maximum):
+    module = contracts.randomised(TemporalAttention(5, reduction=2, maximum=maximum))
     x = torch.randn(5, 3, 4, 6, 7)
     w1, w2 = module.squeeze.weight.detach().numpy(), module.excite.weight.detach().numpy()
     flat = x.numpy().reshape(5, 3, -1)
-    logits = sum(w2 @ np.maximum(w1 @ m, 0) for m in (flat.mean(2), flat.max(2)))
+    if maximum:
+        assert module.squeeze.bias is None
+        assert module.excite.bias is None
+        logits = sum(w2 @ np.maximum(w1 @ m, 0) for m in (flat.mean(2), flat.max(2)))
+    else:
+        b1, b2 = (part.bias.detach().numpy()[:, None] for part in (module.squeeze, module.excite))
+        logits = w2 @ np.maximum(w1 @ flat.mean(2) + b1, 0) + b2
     expected = x.numpy() * sigmoid(logits)[:, :, None, None, None]
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
     scale, shift = torch.rand(1, 1, 4, 1, 1), torch.randn(1, 1, 4, 1, 1)
@@ -129,7 +136,26 @@ def test_temporal_attention_is_the_equations():
     torch.testing.assert_close(a * x + b, module(x * scale + shift))
 
 
-@pytest.mark.parametrize("attention", ["dta", "dta-txa", "dta-tna", "dta-ltca", "dta-gtca", "ta", "se", "staa", "gc"])
+def test_temporal_attention_with_the_maximum_is_spikingjellys():
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    official, ours = layer.TemporalWiseAttention(8, reduction=4), TemporalAttention(8, reduction=4, maximum=True)
+    ours.squeeze.weight, ours.excite.weight = official.sharedMLP[0].weight, official.sharedMLP[2].weight
+    x = torch.randn(8, 3, 4, 6, 7)
+    torch.testing.assert_close(ours(x), official(x))
+
+
+def test_temporal_attention_begins_as_its_code_does():
+    torch.manual_seed(0)
+    for part in (TemporalAttention(400, reduction=2).squeeze, TemporalAttention(400, reduction=2).excite):
+        bound = 1 / part.in_features**0.5
+        for p in (part.weight, part.bias):
+            assert p.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+            assert p.abs().max() <= bound
+    assert TemporalAttention(7).squeeze.bias.tolist() == [1.0]
+    assert (TemporalAttention(4, maximum=True).excite.weight == 0).all()
+
+
+@pytest.mark.parametrize("attention", ["dta", "dta-txa", "dta-tna", "dta-ltca", "dta-gtca", "ta", "ta-max", "se", "staa", "gc"])
 @pytest.mark.parametrize("make", [ms_resnet18, resnet20])
 def test_any_attention_stands_in_any_network(make, attention):
     torch.manual_seed(0)

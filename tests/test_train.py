@@ -19,7 +19,7 @@ from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
 from staa.evaluate import evaluate
 from staa.files import exclusive
 from staa.layers import PerStep
-from staa.losses import mean_cross_entropy, rate_penalty, tet
+from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet
 from staa.metrics import classification_figures, classification_sums
 from staa.neurons import LIF, AdaptiveLIF
 from staa.recipes import RECIPES
@@ -584,6 +584,16 @@ def test_tet_by_hand():
     assert tet(once, soft, tet_weight=0.0).item() == pytest.approx(mean_cross_entropy(once, soft).item())
 
 
+def test_binary_cross_entropy_by_hand():
+    """Time means [1, 0]; smoothing by 0.2 of two classes makes labels of 0.9 and 0.1."""
+    logits = torch.tensor([[[2.0, -1.0]], [[0.0, 1.0]]])
+    one, half = 1 / (1 + math.exp(-1)), 0.5
+    assert mean_binary_cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(-(math.log(one) + math.log(half)) / 2)
+    smoothed = -(0.9 * math.log(one) + 0.1 * math.log(1 - one) + math.log(half)) / 2
+    assert mean_binary_cross_entropy(logits, torch.tensor([0]), label_smoothing=0.2).item() == pytest.approx(smoothed)
+    assert mean_binary_cross_entropy(logits.bfloat16(), torch.tensor([0])).dtype == torch.float32
+
+
 def test_soft_targets_by_hand():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 3.0]]])  # time means [1, 0] and [0, 2]
     targets = torch.tensor([[0.3, 0.7], [1.0, 0.0]])
@@ -593,7 +603,7 @@ def test_soft_targets_by_hand():
     figures = classification_figures(classification_sums(logits, targets))
     assert figures == {"accuracy": 0.0, "loss": pytest.approx(sum(by_hand) / 2)}
     hard = nn.functional.one_hot(torch.tensor([1, 0]), 2).float()
-    for f in (mean_cross_entropy, tet):
+    for f in (mean_cross_entropy, mean_binary_cross_entropy, tet):
         for smoothing in (0.0, 0.2):
             a, b = (f(logits, t, label_smoothing=smoothing).item() for t in (hard, torch.tensor([1, 0])))
             assert a == pytest.approx(b)

@@ -24,6 +24,7 @@ ATTENTIONS = {
     "dta-ltca": partial(DTA, crossed=None, merged=partial(TNA, gtca=False)),
     "dta-gtca": partial(DTA, crossed=None, merged=partial(TNA, ltca=False)),
     "ta": TemporalAttention,
+    "ta-max": partial(TemporalAttention, maximum=True),
     "se": squeeze_excite,
 }
 

@@ -106,21 +106,28 @@ def random_crop(x: Tensor, generator: torch.Generator, *, padding: int, flip: bo
     return F.pad(x, [padding] * 4)[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def blank(x: Tensor, generator: torch.Generator, *, size: int | Tensor) -> Tensor:
-    """Cutout (DeVries & Taylor 2017): zero a square of size × size in each sample [N, ..., H, W]; or size [N, 1], each its own.
+def blank(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
+    """Cutout (DeVries & Taylor 2017): zero a square of size × size in each sample [N, ..., H, W].
 
     Its centre is any pixel, so at the border only a part of the square falls on the image. Stored images lose it before
     they are normalised, so it is black, as in the authors' sister code. All frames of a sample lose the same square.
     """
-    height, width = x.shape[-2:]
 
-    def covered(length: int) -> Tensor:
-        first = torch.randint(length, (len(x), 1), generator=generator, device=x.device) - size // 2
+    def first(length: int) -> Tensor:
+        return torch.randint(length, (len(x), 1), generator=generator, device=x.device) - size // 2
+
+    return erase(x, first(x.shape[-2]), first(x.shape[-1]), size, size)
+
+
+def erase(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+    """Zero a box of height × width from row top and column left on, in each sample [N, ..., H, W]; each number is [N, 1]."""
+
+    def covered(length: int, first: Tensor, many: int | Tensor) -> Tensor:
         position = torch.arange(length, device=x.device)
-        return (position >= first) & (position < first + size)
+        return (position >= first) & (position < first + many)
 
-    hole = covered(height)[:, :, None] & covered(width)[:, None, :]
-    return torch.where(hole.view(len(x), *[1] * (x.ndim - 3), height, width), 0, x)
+    hole = covered(x.shape[-2], top, height)[:, :, None] & covered(x.shape[-1], left, width)[:, None, :]
+    return torch.where(hole.view(len(x), *[1] * (x.ndim - 3), *hole.shape[1:]), 0, x)
 
 
 def warp(
@@ -131,18 +138,18 @@ def warp(
     down: int | Tensor = 0,
     right: int | Tensor = 0,
 ) -> Tensor:
-    """Each sample [N, ..., H, W] sheared along x, rotated counterclockwise, then rolled by whole pixels, all frames alike.
+    """Each sample [N, ..., H, W] sheared along x, rotated counterclockwise, then moved by whole pixels, all frames alike.
 
     shear is an angle [rad]: a row y pixels below the centre moves y tan(shear) to the left. Each pixel takes the value nearest
-    to where it comes from, so counts stay counts, or 0 from outside; what rolls out at one side comes in at the other.
-    Each argument is a number, or [N, 1, 1], each sample its own.
+    to where it comes from, so counts stay counts, or 0 from outside. Each argument is a number, or [N, 1, 1], each sample its
+    own.
     """
     height, width = x.shape[-2:]
     turn, slant = torch.as_tensor(degrees, device=x.device).deg2rad(), torch.as_tensor(shear, device=x.device).tan()
     sine, cosine = turn.sin(), turn.cos()
-    # from the centre, and backwards: the output's pixels, where they were before the roll, the rotation and the shear
-    i = (torch.arange(height, device=x.device)[:, None] - down) % height - (height - 1) / 2
-    j = (torch.arange(width, device=x.device) - right) % width - (width - 1) / 2
+    # from the centre, and backwards: the output's pixels, where they were before the move, the rotation and the shear
+    i = torch.arange(height, device=x.device)[:, None] - down - (height - 1) / 2
+    j = torch.arange(width, device=x.device) - right - (width - 1) / 2
     y, j = sine * j + cosine * i, cosine * j - sine * i
     row = (y + (height - 1) / 2).round().long()
     column = (j + slant * y + (width - 1) / 2).round().long()
@@ -154,41 +161,52 @@ def warp(
 
 
 def nda(x: Tensor, generator: torch.Generator) -> Tensor:
-    """NDA (Li et al., ECCV 2022): in each sample [N, T, 2, H, W] one of five operations, the same on all frames.
+    """NDA (Li et al., ECCV 2022) in the form of FSTA-SNN's and DTA-SNN's code: in each sample [N, T, 2, H, W] one of six
+    operations, the same on all frames, what comes from outside 0.
 
-    Nothing; a roll by −5 … 5 pixels along both axes and a rotation by U(−30°, 30°), as in the authors' code for CIFAR10-DVS;
-    a shear by U(−0.3, 0.3) rad and `blank` with a square of U(0.001, 0.11) of the area, as later papers have them (DTA-SNN).
+    Nothing; a shift by −5 … 5 pixels along x, or along y; a rotation by −30° … 30°; a shear along x by −0.3 … 0.3 rad; a square
+    of U(0.001, 0.11) of the area, wholly inside, that is zeroed. A range has 31 values at equal distances, the shift's rounded
+    towards 0. NDA's own code for CIFAR10-DVS has three: a roll along both axes, a rotation, and a shear by up to 30°.
     """
     n, (height, width) = len(x), x.shape[-2:]
-    kind = torch.randint(5, (n, 1, 1), generator=generator, device=x.device)
 
-    def uniform(low: float, high: float, *, of: int) -> Tensor:
-        drawn = low + (high - low) * torch.rand((n, 1, 1), generator=generator, device=x.device)
-        return torch.where(kind == of, drawn, 0)  # 0 changes nothing
+    def draw(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (n, 1), generator=generator, device=x.device)
 
-    pixels = torch.randint(-5, 6, (2, n, 1, 1), generator=generator, device=x.device)
-    down, right = torch.where(kind == 1, pixels, 0)
-    x = warp(x, degrees=uniform(-30, 30, of=2), shear=uniform(-0.3, 0.3, of=3), down=down, right=right)
-    return blank(x, generator, size=(uniform(0.001, 0.11, of=4) * height * width).sqrt().round().long()[:, :, 0])
+    kind, part = draw(0, 6), draw(-15, 16)  # of fifteen
+    pixels = torch.div(part, 3, rounding_mode="trunc")
+
+    def only(of: int, value: Tensor) -> Tensor:
+        return torch.where(kind == of, value, 0)[:, :, None]  # 0 changes nothing
+
+    x = warp(x, right=only(1, pixels), down=only(2, pixels), degrees=only(3, 2 * part), shear=only(4, part / 50))
+    area, *at = torch.rand((3, n, 1), generator=generator, device=x.device)
+    side = ((0.001 + 0.109 * area) * height * width).sqrt().round().clamp(max=min(height, width))
+    side = torch.where(kind == 5, side, 0).long()
+    top, left = ((u * (length - side + 1)).long() for u, length in zip(at, (height, width), strict=True))
+    return erase(x, top, left, side, side)
 
 
 def event_drop(x: Tensor, generator: torch.Generator) -> Tensor:
     """EventDrop (Gu et al., IJCAI 2021) of counts [N, T, 2, H, W]: in each sample drop nothing, by time, by area or at random.
 
-    By time: ⌊ρT⌋ frames from any one on, at most to the end, ρ one of 0.1, 0.2 … 0.9. By area: `blank` with a square of
-    0.05, 0.1 … 0.25 of the area. At random: each event with probability ρ. The shares are those of the authors' code; a
-    sample that would lose every event is left as it is, as there.
+    By time: ⌊ρT⌋ frames from any one on, at most to the end, ρ one of 0.1, 0.2 … 0.9. By area: a box of ⌊ρH⌋ + 1 rows and
+    ⌊ρW⌋ + 1 columns, ρ one of 0.05, 0.1 … 0.25, around any pixel, moved in where it would begin outside. At random: each event
+    with probability ρ, as by time. The ranges are those of the authors' code; a sample that would lose every event is left as
+    it is, as there. By area that code drops all events in the box's rows and all in its columns; the paper speaks of the box.
     """
-    n, steps = x.shape[:2]
+    n, (steps, (height, width)) = len(x), (x.shape[1], x.shape[-2:])
 
     def draw(low: int, high: int) -> Tensor:
         return torch.randint(low, high, (n, 1), generator=generator, device=x.device)
 
-    kind, tenths, first = draw(0, 4), draw(1, 10), draw(0, steps)
+    kind, tenths, first, twentieths = draw(0, 4), draw(1, 10), draw(0, steps), draw(1, 6)
     frame = torch.arange(steps, device=x.device)
     blind = (kind == 1) & (frame >= first) & (frame < first + tenths * steps // 10)
-    side = (draw(1, 6) / 20 * x.shape[-2] * x.shape[-1]).sqrt().round().long()
-    kept = blank(torch.where(blind.view(n, steps, 1, 1, 1), 0, x), generator, size=torch.where(kind == 2, side, 0))
+    kept = torch.where(blind.view(n, steps, 1, 1, 1), 0, x)
+    rows, columns = (twentieths * length // 20 + 1 for length in (height, width))
+    top, left = ((draw(0, length) - twentieths * length // 40).clamp(min=0) for length in (height, width))
+    kept = erase(kept, top, left, torch.where(kind == 2, rows, 0), columns)
     share = torch.where(kind == 3, 1 - tenths / 10, 1.0)
     kept = torch.binomial(kept.float(), share.view(n, 1, 1, 1, 1).expand_as(x), generator=generator).to(x.dtype)
     return torch.where(kept.bool().flatten(1).any(1).view(n, 1, 1, 1, 1), kept, x)

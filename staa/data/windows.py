@@ -220,7 +220,7 @@ def fill_gaps(
 def calendar_features(times: np.ndarray) -> Tensor:
     """Minute (where the step is below an hour), hour, weekday, day and day of the year of times [n], each from −½ to ½: [n, F].
 
-    F = 5, or 4 where no minute differs. As in SeqSNN's code (Lv et al., ICML 2024).
+    F = 5, or 4 where no minute differs. As in SeqSNN's code (Lv et al., ICML 2024), which keeps such a minute.
     """
     import pandas as pd
 
