@@ -15,7 +15,10 @@ class UnsuitedError(ValueError):
 
 
 def by_number(n: int, steps: int) -> np.ndarray:
-    """Where the frames begin and end among n events, [steps + 1]: event i is in frame ⌊i · T / n⌋, as most papers have it."""
+    """Where the frames begin and end among n events, [steps + 1]: event i is in frame ⌊i · T / n⌋.
+
+    Most papers cut by number, many of them with SpikingJelly, whose last frame takes what n // T leaves over too.
+    """
     return -(-np.arange(steps + 1, dtype=np.int64) * n // steps)
 
 
