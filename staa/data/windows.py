@@ -78,7 +78,8 @@ def forecast_source(
         windows = rows − window − horizon + 1, at a stride of 1
         train the first ⌊windows · train⌋, test the last ⌊windows · (1 − train − validation)⌋, validation between
 
-    so parts that follow each other share rows. Without validation all after train is test. fit_on: the normaliser is of the
+    so parts that follow each other share rows. The default shares are ours; SeqSNN's traffic sets have 0.2 for validation and
+    0.1 to test. Without validation all after train is test. fit_on: the normaliser is of the
     rows that training windows see or are told, or of the whole series, as in that code (a leak, which is noted).
 
     Raises ValueError for a series too short for a window or for any part, gaps that are refused, shares out of range, and what
