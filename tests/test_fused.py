@@ -101,6 +101,56 @@ def test_strictly_above_the_threshold_or_at_it(layout, form, dtype):
         assert not torch.equal(found[0][0][0], found[1][0][0])
 
 
+def with_holes(p):
+    """Now and then NaN or an infinity, in the memory order of p."""
+    p, chance = p.clone(), torch.rand(p.shape)
+    for i, hole in enumerate((torch.nan, torch.inf, -torch.inf)):
+        p[(chance > 0.01 * i) & (chance < 0.01 * (i + 1))] = hole
+    return p
+
+
+def compare_holes(found):
+    """NaN and infinities stand at the same places in spikes, membranes and the current's gradient; all else is equal or close.
+
+    Of a sum over infinities the order decides whether it is one or NaN.
+    """
+    (spikes, last, *grads), (expected, expected_last, *expected_grads) = found
+    torch.testing.assert_close((spikes, last), (expected, expected_last), rtol=0, atol=0, equal_nan=True)
+    for i, (a, b) in enumerate(zip(grads, expected_grads, strict=True)):
+        if i:
+            a, b = (p.masked_fill(~p.isfinite(), torch.nan) for p in (a, b))
+        torch.testing.assert_close(a, b, rtol=1e-2 if a.dtype is torch.bfloat16 else 1e-3, atol=1e-4, equal_nan=True)
+    return [p.isnan().any() for p in (spikes, last, grads[0])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "flat"])
+@pytest.mark.parametrize("form", FORMS)
+def test_nan_and_infinities_go_where_the_reference_takes_them(layout, form, dtype):
+    """In currents, membranes, scales and the gradients that arrive."""
+    x = current(layout, (T, 30, 6, 3, 2)).to(dtype)
+    seen = []
+    for surrogate, (reset, detach), strict in itertools.product(SURROGATES.values(), RESETS, (False, True)):
+        options = constants(form, x) | dict(reset=reset, detach_reset=detach, surrogate=surrogate, strict=strict)
+        seen.append(compare_holes(both(with_holes(x), options, torch.randn(x.shape[1:]))))
+        compare_holes(both(x, options, with_holes(torch.randn(x.shape[1:]))))
+        if "scale" in options:
+            compare_holes(both(x, options | {"scale": with_holes(options["scale"])}))
+    assert all(map(any, zip(*seen, strict=True)))
+
+
+@pytest.mark.parametrize("hole", [torch.nan, torch.inf])
+@pytest.mark.parametrize("surrogate", [SURROGATES["rectangle"], SURROGATES["arctan"]])
+def test_gradients_that_are_not_finite_go_where_the_reference_takes_them(surrogate, hole):
+    x, up = current("contiguous"), torch.randn(T, N, C, 6, 7)
+    up[2, 1, 3, 4, 5] = hole
+    found = []
+    for f in (lif, lif_reference):
+        leaf, decay = x.clone().requires_grad_(), torch.full((C, 1, 1), 0.5, requires_grad=True)
+        found.append(torch.autograd.grad(f(leaf, decay=decay, surrogate=surrogate)[0], (leaf, decay), up))
+    torch.testing.assert_close(*found, equal_nan=True, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("form", FORMS)
 def test_bfloat16_is_charged_in_float32(layout, form):

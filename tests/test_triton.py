@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_fused import FORMS, RESETS, at_the_threshold, both, compare, constants, current
+from test_fused import FORMS, RESETS, at_the_threshold, both, compare, compare_holes, constants, current, with_holes
 
 from staa.ops import SURROGATES, fold, lif, lif_reference, scan_fused
 
@@ -62,6 +62,18 @@ def test_strictly_above_the_threshold_or_at_it(kernels, layout, form):
         for one in found:
             compare(one, tolerance=2e-5)
         assert not torch.equal(found[0][0][0], found[1][0][0])
+
+
+@interpreted
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("surrogate", list(SURROGATES.values()), ids=list(SURROGATES))
+@pytest.mark.parametrize("steps", [4, 7])
+def test_nan_and_infinities_go_where_the_reference_takes_them(kernels, monkeypatch, surrogate, steps):
+    monkeypatch.setattr(kernels, "SEGMENT", 4)  # seven steps do not fill two segments
+    x = current("contiguous", (steps, 5, 4, 3, 5))
+    for form, (reset, detach) in zip(("plain", "channels", "attention", "channels"), RESETS, strict=True):
+        options = constants(form, x) | dict(reset=reset, detach_reset=detach, surrogate=surrogate)
+        compare_holes(both(with_holes(x), options, torch.randn(x.shape[1:])))
 
 
 @interpreted

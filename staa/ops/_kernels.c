@@ -34,7 +34,7 @@ typedef struct {
     int64_t threads;
     int64_t T, N, A, B;
     int64_t vec, bf16, strict, reset, surrogate;
-    double keep;                     // 1, or 0 where the reset is kept out of the backward pass
+    int64_t keep;                    // 0 where the reset is kept out of the backward pass
     const void *x;                   // [T][N][A][B]
     const float *v;                  // [N][A][B] or NULL for rest
     const float *scale, *shift;      // [.][.][C] with the strides below, 0 where they are constant
@@ -51,7 +51,7 @@ typedef struct {
     float *sum_gu_h, *sum_gthr;      // Σ ∂u·h[t−1], Σ ∂threshold      [C], or NULL
     int64_t past_caches;             // the window is larger than they are
     int64_t failed;                  // out: 1 if scratch memory ran out
-    int64_t next;                    // internal: the next task
+    int64_t next, care, careful;     // internal: the next task; whether care must be taken, and is
 } Lif;
 
 INLINE float load(const void *p, int64_t i, int bf16) {
@@ -126,7 +126,7 @@ INLINE float exp_(float x) {
 INLINE float slope(float u, int surrogate) {
     float a = u < 0 ? -u : u;
     switch (surrogate) {
-        case RECTANGLE: return a < .5f ? 1.f : 0.f;
+        case RECTANGLE: return a >= .5f ? 0.f : 1.f;
         case TRIANGLE: return a < 1.f ? 1.f - a : 0.f;
         case ARCTAN: u *= 3.14159265f; return 1.f / (1.f + u * u);
         case SIGMOID: { float e = exp_(-4.f * a), q = 1.f + e; return 4.f * e / (q * q); }
@@ -143,7 +143,25 @@ typedef struct {
 } Block;
 
 // A spike at distance d = u − threshold: at the threshold or above it, or strictly above it.
-INLINE float fire(float d, int strict) { return (strict ? d > 0 : d >= 0) ? 1.f : 0.f; }
+//
+// What is NaN or infinite takes care: NaN spikes, and the reference's zeros and NaNs in the gradients. It is rare, and it never
+// leaves a membrane or its gradient again, whose last values are checked. Then the kernel runs once more, carefully.
+INLINE float fire(float d, int strict, int careful) {
+    if (careful && d != d) return d;
+    return (strict ? d > 0 : d >= 0) ? 1.f : 0.f;
+}
+
+// Whether some of n numbers are NaN or infinite.
+CLONES static int not_finite(const float *p, int64_t n) {
+    int32_t most = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t j = 0; j < n; j++) {
+        union { float f; int32_t i; } w = { p[j] };
+        int32_t size = w.i & 0x7fffffff;
+        most = size > most ? size : most;
+    }
+    return most >= 0x7f800000;
+}
 
 #define WIDTH (b->c1 - b->c0)
 #define HERE(r) ((b->n * k->A + (r)) * k->B + b->c0)            // in a tensor of one step
@@ -170,7 +188,7 @@ static void scatter(const Lif *k, const Block *b, const float *from, float *to) 
 
 // Charge, fire and reset through all steps, from h[size]. Puts out the spikes (u is a row's room) or keeps the membranes before
 // the reset in u[T][size].
-INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int vec, int bf16, int strict, int reset, int keep_u) {
+INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int vec, int bf16, int strict, int reset, int keep_u, int careful) {
     for (int64_t t = 0; t < k->T; t++) {
         for (int64_t r = b->r0; r < b->r1; r++) {
             COEFFICIENTS(t, r);
@@ -181,7 +199,7 @@ INLINE void charge(const Lif *k, const Block *b, float *h_all, float *u_all, int
 #pragma omp simd
             for (int64_t j = 0; j < WIDTH; j++) {
                 float threshold = C(th), w = C(de) * h[j] + C(ga) * (load(x, j, bf16) * C(sc) + C(sh));
-                float z = fire(w - threshold, strict);
+                float z = fire(w - threshold, strict, careful);
                 if (keep_u) u[j] = w; else store(u_all, j, z, bf16);
                 h[j] = reset == ZERO ? w * (1.f - z) : w - threshold * z;
             }
@@ -212,8 +230,9 @@ CLONES static void all_slopes(const Lif *k, const Block *b, const float *u, floa
 
 // One step backward, from g = ∂h[t] to ∂h[t−1] in place. later = ∂u[t+1], replaced by ∂u[t].
 INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, const float *slope_all, float *g_all,
-                   float *later_all, char *out, int vec, int bf16, int strict, int reset, int sums) {
+                   float *later_all, char *out, int vec, int bf16, int strict, int reset, int sums, int careful) {
     const float keep = (float)k->keep;
+    const int bounded = k->surrogate != ARCTAN && k->surrogate != SIGMOID;
     for (int64_t r = b->r0; r < b->r1; r++) {
         COEFFICIENTS(t, r);
         int64_t here = (r - b->r0) * WIDTH, st = (k->sum_t ? t * b->sum_c : 0) + ch;
@@ -225,8 +244,13 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
         float sx = 0, s = 0, sh_ = 0, sthr = 0;
 #pragma omp simd reduction(+ : sx, s, sh_, sthr)
         for (int64_t j = 0; j < WIDTH; j++) {
-            float threshold = C(th), z = fire(u[j] - threshold, strict), gh = g[j];
+            float threshold = C(th), z = fire(u[j] - threshold, strict, careful), gh = g[j];
             float gd = (load(gs, j, bf16) - keep * gh * (reset == ZERO ? u[j] : threshold)) * slope[j];
+            if (careful) {
+                float up = load(gs, j, bf16) - (keep ? gh * (reset == ZERO ? u[j] : threshold) : 0.f);
+                if (bounded) gd = slope[j] > 0 ? up * slope[j] : 0.f;  // stops any gradient beyond its bounds
+                else gd = up * (slope[j] < 1e-37f ? 0.f : slope[j]);   // exp_ ends there
+            }
             float gu = (reset == ZERO ? gh * (1.f - z) : gh) + gd;
             store(out, j, gu * C(ga) * C(sc), bf16);
             g[j] = C(de) * gu;
@@ -237,7 +261,7 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
             }
             if (sums == ALL_SUMS) {
                 float h = reset == ZERO ? u[j] * (1.f - z) : u[j] - threshold * z;
-                float gh_ = later[j] * h, gthr = -gd - (reset == ZERO ? 0.f : gh * z);
+                float gh_ = careful && t == k->T - 1 ? 0.f : later[j] * h, gthr = -gd - (reset == ZERO ? 0.f : gh * z);
                 later[j] = gu;
                 if (vec) { ph[j] += gh_; pt[j] += gthr; }
                 else { sh_ += gh_; sthr += gthr; }
@@ -255,11 +279,21 @@ INLINE void unfire(const Lif *k, const Block *b, int64_t t, const float *u_all, 
     switch (k->vec << 3 | k->bf16 << 2 | k->strict << 1 | k->reset) { \
         FOUR_FORMS(0, __VA_ARGS__) FOUR_FORMS(4, __VA_ARGS__) FOUR_FORMS(8, __VA_ARGS__) FOUR_FORMS(12, __VA_ARGS__) \
     }
-#define CHARGE_KEEP(...) charge(__VA_ARGS__, 1)
-#define CHARGE_FIRE(...) charge(__VA_ARGS__, 0)
-#define UNFIRE_ALL(...) unfire(__VA_ARGS__, ALL_SUMS)
-#define UNFIRE_MAP(...) unfire(__VA_ARGS__, MAP_SUMS)
-#define UNFIRE(...) unfire(__VA_ARGS__, NO_SUMS)
+#define CHARGE_KEEP(...) charge(__VA_ARGS__, 1, 0)
+#define CHARGE_FIRE(...) charge(__VA_ARGS__, 0, 0)
+#define UNFIRE_ALL(...) unfire(__VA_ARGS__, ALL_SUMS, 0)
+#define UNFIRE_MAP(...) unfire(__VA_ARGS__, MAP_SUMS, 0)
+#define UNFIRE(...) unfire(__VA_ARGS__, NO_SUMS, 0)
+
+static __attribute__((noinline)) void charge_carefully(const Lif *k, const Block *b, float *h, float *u, int keep_u) {
+    charge(k, b, h, u, k->vec, k->bf16, k->strict, k->reset, keep_u, 1);
+}
+
+static __attribute__((noinline)) void unfire_carefully(const Lif *k, const Block *b, int64_t t, const float *u, const float *slope,
+                                                       float *g, float *later, char *out) {
+    int sums = k->sum_gu_h ? ALL_SUMS : k->sum_gu ? MAP_SUMS : NO_SUMS;
+    unfire(k, b, t, u, slope, g, later, out, k->vec, k->bf16, k->strict, k->reset, sums, 1);
+}
 
 CLONES static void charge_and_fire(const Lif *k, const Block *b, float *h, float *s) { FOR_EACH_FORM(CHARGE_FIRE, k, b, h, s) }
 CLONES static void charge_again(const Lif *k, const Block *b, float *h, float *u) { FOR_EACH_FORM(CHARGE_KEEP, k, b, h, u) }
@@ -270,22 +304,30 @@ CLONES static void unfire_step(const Lif *k, const Block *b, int64_t t, const fl
     else FOR_EACH_FORM(UNFIRE, k, b, t, u, slope, g, later, out)
 }
 
-static void forward_block(const Lif *k, const Block *b, float *h) {
+#define NUMBERS ((b->r1 - b->r0) * WIDTH)
+
+// Both return whether what they found takes care.
+static int forward_block(const Lif *k, const Block *b, float *h) {
     gather(k, b, k->v, h);
-    charge_and_fire(k, b, h, h + b->size);
+    if (k->careful) charge_carefully(k, b, h, h + b->size, 0);
+    else charge_and_fire(k, b, h, h + b->size);
     scatter(k, b, h, k->h);
+    return not_finite(h, NUMBERS);
 }
 
 // The membranes again, then from the last step to the first.
-static void backward_block(const Lif *k, const Block *b, float *scratch) {
+static int backward_block(const Lif *k, const Block *b, float *scratch) {
     float *slope = scratch, *g = slope + b->size, *later = g + b->size, *out = later + b->size, *u = out + b->size;
     gather(k, b, k->v, g);
-    charge_again(k, b, g, u);
+    if (k->careful) charge_carefully(k, b, g, u, 1);
+    else charge_again(k, b, g, u);
+    if (!k->careful && not_finite(g, NUMBERS)) return 1;
     gather(k, b, k->gh, g);
     memset(later, 0, b->size * 4);
     for (int64_t t = k->T - 1; t >= 0; t--) {
         all_slopes(k, b, u + t * b->size, slope);
-        unfire_step(k, b, t, u + t * b->size, slope, g, later, (char *)out);
+        if (k->careful) unfire_carefully(k, b, t, u + t * b->size, slope, g, later, (char *)out);
+        else unfire_step(k, b, t, u + t * b->size, slope, g, later, (char *)out);
     }
     scatter(k, b, g, k->gv);
     if (k->sum_gu_h && k->v) {  // the first step's share of ∂decay
@@ -294,6 +336,7 @@ static void backward_block(const Lif *k, const Block *b, float *scratch) {
             for (int64_t j = 0; j < WIDTH; j++) sum[k->vec ? j : 0] += later[(r - b->r0) * WIDTH + j] * k->v[HERE(r) + j];
         }
     }
+    return not_finite(g, NUMBERS);
 }
 
 // to[t][row][c] = from[t][c]
@@ -350,8 +393,8 @@ static void work(Lif *k, int backward) {
         for (int64_t i = blocks * slab / k->slabs; i < blocks * (slab + 1) / k->slabs; i++) {
             int64_t r = i / across * rows, c = i % across * cols, last = min_(r + rows, k->A);
             b.r0 = r, b.r1 = tiled ? r + 1 : last, b.c0 = c, b.c1 = tiled ? (last - r) * cols : min_(c + cols, k->B);
-            if (backward) backward_block(&mine, &b, scratch);
-            else forward_block(&mine, &b, scratch);
+            int care = backward ? backward_block(&mine, &b, scratch) : forward_block(&mine, &b, scratch);
+            if (care) __atomic_store_n(&k->care, 1, __ATOMIC_RELAXED);
         }
         if (tiled && sums) {
             gather_sums(whole.gu_x, sum, sum_t, channels, rows), gather_sums(whole.gu, sum_gu, sum_t, channels, rows);
@@ -366,12 +409,15 @@ static void forward_work(void *k) { work(k, 0); }
 static void backward_work(void *k) { work(k, 1); }
 
 static void run(Lif *k, void (*f)(void *)) {
-    k->next = k->failed = 0;
+    k->next = k->failed = k->care = 0;
     if (k->parallel && k->threads > 1 && k->N * k->slabs > 1) k->parallel(f, k, (unsigned)k->threads, 0);
     else f(k);
 }
 
-EXPORT void staa_lif_forward(Lif *k) { run(k, forward_work); }
+EXPORT void staa_lif_forward(Lif *k) {
+    k->careful = 0, run(k, forward_work);
+    if (k->care) k->careful = 1, run(k, forward_work);
+}
 
 // to[t][n][c] = Σ from[slab][n][t][c], over the samples too where they are not told apart
 static void reduce(const Lif *k, const float *from, int64_t steps, int64_t samples, int64_t channels, float *to) {
@@ -384,15 +430,19 @@ static void reduce(const Lif *k, const float *from, int64_t steps, int64_t sampl
 
 // The tasks add up [slabs][N][T or 1][C] and [slabs][N][C] of their own.
 EXPORT void staa_lif_backward(Lif *k) {
-    if (!k->sum_gu) { run(k, backward_work); return; }
     const Lif out = *k;
     int64_t channels = k->vec ? k->B : k->A, steps = k->sum_t ? k->T : 1, samples = k->sum_n ? k->N : 1;
-    int64_t tasks = k->slabs * k->N * channels;
-    float *parts = calloc(tasks * (2 * steps + (k->sum_gu_h ? 2 : 0)), 4);
-    if (!parts) { k->failed = 1; return; }
-    k->sum_gu_x = parts, k->sum_gu = parts + tasks * steps;
+    int64_t tasks = k->slabs * k->N * channels, summed = k->sum_gu ? tasks * (2 * steps + (k->sum_gu_h ? 2 : 0)) : 0;
+    float *parts = summed ? malloc(summed * 4) : NULL;
+    if (summed && !parts) { k->failed = 1; return; }
+    if (k->sum_gu) k->sum_gu_x = parts, k->sum_gu = parts + tasks * steps;
     if (k->sum_gu_h) k->sum_gu_h = k->sum_gu + tasks * steps, k->sum_gthr = k->sum_gu_h + tasks;
-    run(k, backward_work);
+    for (k->careful = 0; k->careful < 2; k->careful++) {
+        if (summed) memset(parts, 0, summed * 4);
+        run(k, backward_work);
+        if (!k->care) break;
+    }
+    if (!summed) return;
     reduce(k, k->sum_gu_x, steps, samples, channels, out.sum_gu_x), reduce(k, k->sum_gu, steps, samples, channels, out.sum_gu);
     if (out.sum_gu_h) reduce(k, k->sum_gu_h, 1, 1, channels, out.sum_gu_h), reduce(k, k->sum_gthr, 1, 1, channels, out.sum_gthr);
     free(parts);

@@ -27,14 +27,16 @@ class _Lif(ctypes.Structure):
 
     _fields_ = [
         ("parallel", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("threads", "T", "N", "A", "B", "vec", "bf16", "strict", "reset", "surrogate")),
-        ("keep", ctypes.c_double),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("threads", "T", "N", "A", "B", "vec", "bf16", "strict", "reset", "surrogate", "keep")
+        ),
         *((name, ctypes.c_void_p) for name in ("x", "v", "scale", "shift")),
         *((name, ctypes.c_int64) for name in ("scale_t", "scale_n", "shift_t", "shift_n")),
         *((name, ctypes.c_void_p) for name in ("decay", "gain", "threshold", "s", "h", "gs", "gh", "gx", "gv")),
         *((name, ctypes.c_int64) for name in ("slabs", "sum_t", "sum_n")),
         *((name, ctypes.c_void_p) for name in ("sum_gu_x", "sum_gu", "sum_gu_h", "sum_gthr")),
-        *((name, ctypes.c_int64) for name in ("past_caches", "failed", "next")),
+        *((name, ctypes.c_int64) for name in ("past_caches", "failed", "next", "care", "careful")),
     ]
 
 
@@ -127,7 +129,7 @@ def lif_backward(
     """Fills grad_x, grad_v and the sums that are there; see torch.ops.staa.lif_backward."""
     call = _call(x, v, coefficients, geometry, strict, reset)
     call.surrogate = list(SURROGATES).index(surrogate)
-    call.keep = 0.0 if detach_reset else 1.0
+    call.keep = not detach_reset
     call.gs, call.gx = grad_spikes.data_ptr(), grad_x.data_ptr()
     call.gh = None if grad_last is None else grad_last.data_ptr()
     call.gv = None if grad_v is None else grad_v.data_ptr()

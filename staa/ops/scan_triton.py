@@ -119,7 +119,9 @@ def _charge(h, x, decay, gain, scale, shift):
 
 @triton.jit
 def _fire(u, threshold, STRICT: tl.constexpr):
-    return (u - threshold > 0 if STRICT else u - threshold >= 0).to(tl.float32)
+    d = u - threshold
+    z = (d > 0 if STRICT else d >= 0).to(tl.float32)
+    return tl.where(d == d, z, d)  # NaN is handed on
 
 
 @triton.jit
@@ -129,10 +131,10 @@ def _reset(u, z, threshold, SUBTRACT: tl.constexpr):
 
 @triton.jit
 def _slope(u, SURROGATE: tl.constexpr):
-    """S'(u), in the order of SURROGATES."""
+    """S'(u), in the order of SURROGATES; at NaN as the reference."""
     a = tl.abs(u)
     if SURROGATE == 0:
-        return (a < 0.5).to(tl.float32)
+        return tl.where(a >= 0.5, 0.0, 1.0)
     elif SURROGATE == 1:
         return tl.where(a < 1, 1 - a, 0.0)
     elif SURROGATE == 2:
@@ -142,7 +144,7 @@ def _slope(u, SURROGATE: tl.constexpr):
         e = tl.exp(-4 * a)
         return 4 * e / ((1 + e) * (1 + e))
     else:
-        return 1 / ((1 + 25 * a) * (1 + 25 * a))
+        return tl.where(a <= 1e30, 1 / ((1 + 25 * a) * (1 + 25 * a)), 0.0)
 
 
 @triton.jit(do_not_specialize=PLAIN)
@@ -225,7 +227,10 @@ def _backward(
             z = _fire(u, threshold, STRICT)
             gs = tl.load(grad_spikes + t * size + at, inside & exists, 0.0).to(tl.float32)
             through = g * (threshold if SUBTRACT else u) if KEEP else 0.0
-            gd = (gs - through) * _slope(u - threshold, SURROGATE)
+            slope = _slope(u - threshold, SURROGATE)
+            gd = (gs - through) * slope
+            if SURROGATE != 2 and SURROGATE != 3:  # beyond its bounds a bounded one stops any gradient, NaN too
+                gd = tl.where(slope == 0, 0.0, gd)
             gu = (g if SUBTRACT else g * (1 - z)) + gd
             if PADDED:
                 gd, gu, z = tl.where(exists, gd, 0.0), tl.where(exists, gu, 0.0), tl.where(exists, z, 0.0)
@@ -243,7 +248,7 @@ def _backward(
                 h = before
                 if i > 0:
                     h = _reset(membranes[i - 1], _fire(membranes[i - 1], threshold, STRICT), threshold, SUBTRACT)
-                of_h += gu * h
+                of_h += tl.where(exists, gu * h, 0.0) if PADDED else gu * h
                 of_threshold -= gd + g * z if SUBTRACT else gd
             g = tl.where(exists, decay * gu, g) if PADDED else decay * gu
         if MANY:

@@ -7,15 +7,15 @@ Heaviside step; its backward pass is S'(u), taken by autograd. All five surrogat
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Surrogate = Callable[[Tensor], Tensor]
 
 
 def rectangle(u: Tensor) -> Tensor:
     """S'(u) = 1 where |u| < 1/2, else 0 (width 1; STBP, Wu et al. 2018). The border itself has gradient 0."""
-    return F.hardtanh(u, -0.5, 0.5) + 0.5  # clamp would let the gradient through at the border
+    return torch.where(u.abs() >= 0.5, (u >= 0).to(u.dtype), u + 0.5)  # clamp would let the gradient through at the border
 
 
 def triangle(u: Tensor) -> Tensor:
@@ -36,6 +36,7 @@ def sigmoid(u: Tensor) -> Tensor:
 
 def fast_sigmoid(u: Tensor) -> Tensor:
     """S'(u) = 1 / (1 + 25 |u|)² (SuperSpike, Zenke & Ganguli 2018). S itself spans 1/2 ± 1/25."""
+    u = u.clamp(-1e30, 1e30)  # so that an infinite membrane has a slope, 0
     return 0.5 + u / (1 + 25 * u.abs())
 
 
@@ -43,7 +44,7 @@ SURROGATES: dict[str, Surrogate] = {f.__name__: f for f in (rectangle, triangle,
 
 
 def fire(u: Tensor, surrogate: Surrogate, strict: bool = False) -> Tensor:
-    """Θ(u), exactly 0 or 1 with Θ(0) = 1, or 0 if strict, whose gradient is S'(u).
+    """Θ(u), exactly 0 or 1 with Θ(0) = 1, or 0 if strict, whose gradient is S'(u). NaN where u is NaN.
 
     S(u) − S(u) is exactly zero in floating point, so the sum below keeps the value of the step and the slope of S.
     """
