@@ -97,23 +97,27 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
     """
-    data = read_bytes(path)
+    return arrays_in(read_bytes(path), str(path))
+
+
+def arrays_in(data: bytes, what: str) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a .npz or .npy, as `read_arrays` gives them; `what` is their name in messages."""
     if not data.startswith(b"PK"):
-        return {"": _array(data, str(path))}
+        return {"": _array(data, what)}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
             packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
             if packed:
-                raise ValueError(f"{path} is not packed as numpy does it: save it again with numpy.savez_compressed")
-            check_bytes(sum(member.file_size for member in members), str(path))
+                raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
+            check_bytes(sum(member.file_size for member in members), what)
             # With a length: else zipfile inflates all there is, whatever length it is said to have.
             unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
     except ValueError:
         raise
     except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
-        raise ValueError(f"{path} can't be read as .npz ({error}): copy or save it again") from error
-    return {name: _array(content, f"{path}, array {name!r}") for name, content in unpacked.items()}
+        raise ValueError(f"{what} can't be read as .npz ({error}): copy or save it again") from error
+    return {name: _array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
 
 
 def _array(data: bytes, what: str) -> np.ndarray:
