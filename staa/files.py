@@ -12,6 +12,7 @@ import secrets
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -137,6 +138,24 @@ def _array(data: bytes, what: str) -> np.ndarray:
     if not expected:
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+
+
+def inflate(data: bytes, what: str) -> bytes:
+    """What gzip packed into the bytes. Raises ValueError for what is broken, or takes more than `max_bytes` unpacked."""
+    limit, pieces = max_bytes(), []
+    try:
+        while data:
+            unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            pieces.append(unpacker.decompress(data, limit + 1))
+            limit -= len(pieces[-1])
+            if limit < 0:
+                check_bytes(max_bytes() + 1, f"{what}, unpacked,")
+            if not unpacker.eof:
+                raise zlib.error("it ends too early")
+            data = unpacker.unused_data.lstrip(b"\0")  # another member, or what fills a block up
+    except zlib.error as error:
+        raise ValueError(f"{what} can't be unpacked ({error}): copy or save it again") from error
+    return b"".join(pieces)
 
 
 def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> Path:

@@ -1,5 +1,6 @@
 """Files: bounded when they are read, whole and never through a link when they are written."""
 
+import gzip
 import os
 import zipfile
 
@@ -10,6 +11,7 @@ from staa.files import (
     append_text,
     check_bytes,
     exclusive,
+    inflate,
     max_bytes,
     open_regular,
     parse_bytes,
@@ -79,6 +81,20 @@ def test_arrays_above_the_limit_are_not_inflated(tmp_path, monkeypatch):
     monkeypatch.setenv("STAA_MAX_BYTES", "1M")
     with pytest.raises(ValueError, match="would take 9.537 MiB of memory, the limit is 1 MiB"):
         read_arrays(tmp_path / "a.npz")
+
+
+def test_gzip_is_unpacked_up_to_the_limit(monkeypatch):
+    data = os.urandom(1000) + bytes(100_000)
+    assert inflate(gzip.compress(data), "it") == data
+    assert inflate(gzip.compress(data) + gzip.compress(b"more") + bytes(10), "it") == data + b"more"
+    for broken in (gzip.compress(data)[:-1], b"\x1f\x8bno", gzip.compress(data) + b"more"):
+        with pytest.raises(ValueError, match=r"it can't be unpacked \(.*copy or save it again"):
+            inflate(broken, "it")
+    monkeypatch.setenv("STAA_MAX_BYTES", "1M")
+    assert len(inflate(gzip.compress(bytes(2**20)), "it")) == 2**20
+    for bomb in (gzip.compress(bytes(2**20 + 1)), gzip.compress(bytes(2**20)) + gzip.compress(b"1")):
+        with pytest.raises(ValueError, match=r"it, unpacked, would take 1 MiB of memory, the limit is 1 MiB"):
+            inflate(bomb, "it")
 
 
 def test_what_is_no_array_is_refused_by_name(tmp_path):

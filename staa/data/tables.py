@@ -164,43 +164,85 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...
     return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz by name, or that of a .npy, which has none."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise ValueError(f"{path} can't be read: {error}") from error
-
-
-def _hdf(path: Path) -> Any:
+def _hdf(data: bytes, path: Path) -> Any:
+    """The pandas table in a HDF5 file's bytes, in pandas' fixed format."""
     import pandas as pd
 
+    found = read_hdf(data, str(path), max_bytes())
     try:
-        table: Any = pd.read_hdf(path)
-        return table.to_frame() if isinstance(table, pd.Series) else table
-    except ImportError as error:
-        raise ValueError(f"reading {path} needs PyTables: pip install 'staa-snn[series]'") from error
-    except Exception as error:  # PyTables has many
+        return _frame(found, pd)
+    except Exception as error:  # what the datasets hold is anyone's guess: KeyError, IndexError, pandas' own …
         raise ValueError(f"{path} can't be read as one pandas table: {error}") from error
 
 
-def _cells(path: Path, pd: Any) -> Any:
-    """A text file's cells as strings."""
+def _frame(found: dict[str, Any], pd: Any) -> Any:
+    about = found["about"]
+    encoding = about[""].get("encoding") or "utf-8"
+    if "values" in found:  # a Series; a name that is no text is pickled, and a pickle ends with a dot
+        name = about[""].get("name", "0")
+        return pd.DataFrame({"0" if name.endswith(".") else name: found["values"]}, index=_index(found, "index", encoding, pd))
+    columns, index = (_index(found, axis, encoding, pd) for axis in ("axis0", "axis1"))
+    if not columns.is_unique:
+        raise ValueError(f"it has two columns called {columns[columns.duplicated()][0]!r}: give each its own name")
+    parts: dict[int, Any] = {}
+    for name in found:
+        if not name.endswith("_values"):
+            continue
+        items, values = _index(found, name.removesuffix("values") + "items", encoding, pd), found[name]
+        if values.shape != (len(index), len(items)):
+            raise ValueError(f"{name} is {_by(values.shape)}, not {_by((len(index), len(items)))}")
+        kind = about[name].get("value_type", "")
+        if kind.startswith("datetime64"):
+            values = values.view(_unit(kind))
+        parts |= {columns.get_loc(item): values[:, k] for k, item in enumerate(items)}
+    if len(parts) != len(columns):
+        raise ValueError(f"it has {len(columns)} columns, and values for {len(parts)}")
+    return pd.DataFrame({k: parts[k] for k in range(len(columns))}, index=index).set_axis(columns, axis=1)
+
+
+def _index(found: dict[str, Any], name: str, encoding: str, pd: Any) -> Any:
+    """Rows' or columns' labels: numbers, text, or times, of which the time of the clock there is meant."""
+    labels, about = found[name], found["about"][name]
+    kind = about.get("kind", "")
+    if labels.ndim != 1:
+        raise ValueError(f"{name} is no row of labels")
+    if kind == "string" and labels.dtype.kind == "S":
+        return pd.Index([label.decode(encoding) for label in labels.tolist()])
+    if kind in ("integer", "float", "bool") and labels.dtype.kind in "iuf":
+        return pd.Index(labels)
+    if kind.startswith("datetime64") and labels.dtype == np.int64:
+        times = pd.DatetimeIndex(labels.view(_unit(kind)))
+        zone = about.get("tz")
+        return times if zone is None else times.tz_localize("UTC").tz_convert(ZoneInfo(zone)).tz_localize(None)
+    raise ValueError(f"{name} holds labels of the kind {kind or 'unknown'}: they must be numbers, text or times")
+
+
+def _unit(kind: str) -> str:
+    """The dtype that pandas means by datetime64, datetime64[us] and so on."""
+    unit = re.fullmatch(r"datetime64(?:\[(s|ms|us|ns)[^\]]*\])?", kind)
+    if unit is None:
+        raise ValueError(f"times of the kind {kind} are unknown")
+    return f"datetime64[{unit[1] or 'ns'}]"
+
+
+def _cells(data: bytes, path: Path, pd: Any) -> Any:
+    """A text file's cells as strings. Raises ValueError for what is no such text, or inflates past `max_bytes`."""
+    if path.name.lower().endswith(".gz"):
+        data = inflate(data, str(path))
     try:
-        return pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
-    except Exception as error:  # pandas' parser, gzip and the decoder each have their own
+        text = data.decode()
+        first = next((row for row in csv.reader(io.StringIO(text, newline="")) if any(row)), [])
+        check_bytes(len(first) * (1 + data.count(b"\n") + data.count(b"\r")) * CELL, str(path))
+        return pd.read_csv(io.StringIO(text), header=None, dtype=str, skipinitialspace=True)
+    except Exception as error:  # pandas' parser, csv and the decoder each have their own
         raise ValueError(f"{path} can't be read as text with commas between its columns: {error}") from error
 
 
-def _text(path: Path) -> Any:
+def _text(data: bytes, path: Path) -> Any:
     """The cells of a series, its header in `columns` if it has one, else numbers from 0."""
     import pandas as pd
 
-    table = _cells(path, pd)
+    table = _cells(data, path, pd)
     dated = _dates(table.iloc[:1, 0], pd)
     first: Any = table.iloc[0, 1:] if dated else table.iloc[0]
     numbers: Any = pd.to_numeric(first, errors="coerce")
