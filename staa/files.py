@@ -30,6 +30,7 @@ LIMIT = "STAA_MAX_BYTES"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+NUMPY_PACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 _held: set[int] = set()  # descriptors of the folders that this process holds
@@ -108,16 +109,16 @@ def arrays_in(data: bytes, what: str) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-            if packed:
-                raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
-            check_bytes(sum(member.file_size for member in members), what)
-            # With a length: else zipfile inflates all there is, whatever length it is said to have.
-            unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
-    except ValueError:
-        raise
+            needed, packed = sum(member.file_size for member in members), {member.compress_type for member in members}
+            unpacked = {}
+            if needed <= max_bytes() and packed <= NUMPY_PACKS:
+                # With a length: else zipfile inflates all there is, whatever length it is said to have.
+                unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
     except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
         raise ValueError(f"{what} can't be read as .npz ({error}): copy or save it again") from error
+    check_bytes(needed, what)
+    if not packed <= NUMPY_PACKS:
+        raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
     return {name: _array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
 
 

@@ -1,6 +1,7 @@
 """Files: bounded when they are read, whole and never through a link when they are written."""
 
 import gzip
+import io
 import os
 import zipfile
 
@@ -101,6 +102,7 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
     path = tmp_path / "a.npz"
     for make, match in (
         (lambda: path.write_bytes(b"PK\3\4 broken"), "can't be read as .npz"),
+        (lambda: path.write_bytes(_with_a_directory_before_the_file()), "can't be read as .npz"),
         (lambda: path.write_bytes(b"no array"), "can't be read as a NumPy array"),
         (lambda: np.savez(path, a=np.array([{}], object)), "Python objects, which are never unpickled"),
         (lambda: _member(path, b"\x93NUMPY\1\0" + b"v\0" + _header("(9999999999,)")), "truncated or no NumPy array"),
@@ -110,6 +112,14 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=match) as caught:
             read_arrays(path)
         assert str(path) in str(caught.value)
+
+
+def _with_a_directory_before_the_file():
+    file = io.BytesIO()
+    np.savez(file, a=np.eye(2))
+    data = bytearray(file.getvalue())
+    data[-10:-6] = (2**31).to_bytes(4, "little")  # the directory's size, from which zipfile reckons where it begins
+    return bytes(data)
 
 
 def _header(shape):

@@ -34,7 +34,7 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
     path = folder / archive.name
     if path.is_file():
         if not _is(path, archive.checksum):
-            raise ValueError(f"{path} is not the published archive ({_told(archive.checksum)}): remove it, then try again")
+            raise ValueError(f"{path} is not the published archive ({told(archive.checksum)}): remove it, then try again")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part, anew = folder / f"{archive.name}.part", folder / f"{archive.name}.part.{os.getpid()}"
@@ -53,7 +53,7 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
         arrived.unlink()
     raise ValueError(
         f"could not download {archive.name} ({'; '.join(problems)}). By hand: get it from {archive.page}, put it at {path} "
-        f"({_told(archive.checksum)}) and run this again"
+        f"({told(archive.checksum)}) and run this again"
     )
 
 
@@ -105,8 +105,14 @@ def _kind(checksum: str) -> str:
     return {32: "md5", 64: "sha256"}[len(checksum)]
 
 
-def _told(checksum: str) -> str:
+def told(checksum: str) -> str:
+    """Such as "md5 c32a…", by the length of the sum."""
     return f"{_kind(checksum)} {checksum}"
+
+
+def is_published(data: bytes, checksum: str) -> bool:
+    """Whether bytes have a published md5 or sha256."""
+    return hashlib.new(_kind(checksum), data).hexdigest() == checksum
 
 
 def _is(path: Path, checksum: str) -> bool:

@@ -1,0 +1,195 @@
+"""Files of data that are made to run code, to fill memory, to hang or to crash: refused, by name, before any harm."""
+
+import gzip
+import os
+import pickle
+import zipfile
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+from mutated import KINDS, TIMES, VALUES, outcomes, write_hdf
+
+from staa.data import read_graph, read_series
+
+NAMES = ["773869", "767541", "717447"]
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_mutations_are_accepted_or_refused_by_name():
+    found = outcomes(0, 100, KINDS)
+    assert found.keys() == KINDS.keys()
+    for kind, counts in found.items():
+        assert counts.keys() <= {"accepted", "clean error"}, (kind, counts)
+        assert sum(counts.values()) == 100
+        assert counts["clean error"] > 0
+
+
+# HDF5
+
+
+def test_pickles_in_a_table_are_not_touched(tmp_path):
+    """pandas.read_hdf ran these; the name of an axis is one that it reads always."""
+    path, marker = tmp_path / "a.h5", tmp_path / "ran"
+    payload = np.bytes_(pickle.dumps(Payload(marker), 0))
+    write_hdf(path, VALUES, times=TIMES, names=NAMES)
+    with h5py.File(path, "a") as file:
+        for of in (file["df"], *file["df"].values()):
+            for attribute in ("freq", "name", "TITLE", "FLAVOR", "info", "values_cols", "errors", "transposed"):
+                of.attrs[attribute] = payload
+    assert np.array_equal(read_series(path).values, VALUES)
+    with h5py.File(path, "a") as file:
+        file["df/axis1"].attrs["tz"] = payload
+    with pytest.raises(ValueError, match="a.h5 can't be read as one pandas table: axis1 has a time zone that is pickled"):
+        read_series(path)
+    with h5py.File(path, "a") as file:
+        for of in (file["df"], *file["df"].values()):
+            for attribute in ("pandas_type", "encoding", "kind", "value_type", "CLASS", "VERSION"):
+                of.attrs[attribute] = payload
+    with pytest.raises(ValueError, match="a.h5 can't be read as one pandas table"):
+        read_series(path)
+    assert not marker.exists()
+    pickle.loads(bytes(payload))
+    assert marker.exists()  # what would have happened
+
+
+def test_a_table_with_columns_of_objects_is_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    write_hdf(path, VALUES, times=TIMES, names=NAMES)
+    with h5py.File(path, "a") as file:
+        del file["df/block0_values"]
+        file["df"].create_dataset("block0_values", (1,), h5py.vlen_dtype(np.uint8))
+    with pytest.raises(ValueError, match="block0_values holds no plain numbers or text .*make all columns numbers"):
+        read_series(path)
+    with h5py.File(path, "a") as file:
+        file["df"].attrs["pandas_type"] = np.bytes_(b"frame_table")
+    with pytest.raises(ValueError, match=r"it is a frame_table, whose names are pickled: .*format='fixed'"):
+        read_series(path)
+
+
+def test_a_chunk_that_inflates_without_end_is_stopped(tmp_path, monkeypatch):
+    """HDF5 inflates a chunk to whatever it becomes, not to the size that the file says it has."""
+    path = tmp_path / "a.h5"
+    write_hdf(path, VALUES, times=TIMES, names=NAMES)
+    packer = zlib.compressobj(9)
+    bomb = b"".join([packer.compress(bytes(2**20)) for _ in range(512)] + [packer.flush()])
+    with h5py.File(path, "a") as file:
+        del file["df/block0_values"]
+        values = file["df"].create_dataset("block0_values", VALUES.shape, "f8", chunks=VALUES.shape, compression="gzip")
+        values.id.write_direct_chunk((0, 0), bomb)
+    assert path.stat().st_size < 1e6
+    monkeypatch.setenv("STAA_MAX_BYTES", "10M")
+    with pytest.raises(ValueError, match=r"a.h5 (would take more memory than the limit|can't be read as one pandas table)"):
+        read_series(path)
+
+
+def test_a_table_larger_than_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "a.h5"
+    write_hdf(path, VALUES, times=TIMES, names=NAMES)
+    with h5py.File(path, "a") as file:
+        del file["df/block0_values"]
+        file["df"].create_dataset("block0_values", (2**30, 2**20), "f8", chunks=(1, 16))  # nothing of it is written
+    with pytest.raises(ValueError, match=r"a.h5 can't be read .*its arrays take .* bytes or more, the limit is"):
+        read_series(path)
+
+
+def test_a_table_can_not_show_another_file(tmp_path):
+    path, secret = tmp_path / "a.h5", tmp_path / "secret"
+    secret.write_bytes(VALUES.tobytes())
+    write_hdf(tmp_path / "other.h5", VALUES, times=TIMES, names=NAMES)
+    layout = h5py.VirtualLayout(VALUES.shape, "f8")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "df/block0_values", VALUES.shape)
+    for hide in (
+        lambda group: group.__setitem__("block0_values", h5py.ExternalLink(str(tmp_path / "other.h5"), "/df/block0_values")),
+        lambda group: group.__setitem__("block0_values", h5py.SoftLink("/df/axis1")),
+        lambda group: group.create_dataset("block0_values", VALUES.shape, "f8", external=[(str(secret), 0, VALUES.nbytes)]),
+        lambda group: group.create_virtual_dataset("block0_values", layout),
+    ):
+        write_hdf(path, VALUES, times=TIMES, names=NAMES)
+        with h5py.File(path, "a") as file:
+            del file["df/block0_values"]
+            hide(file["df"])
+        with pytest.raises(ValueError, match=r"a.h5 can't be read .*(has no block0_values|is not in the file itself)"):
+            read_series(path)
+    with h5py.File(path, "w") as file:
+        file["df"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/df")
+    with pytest.raises(ValueError, match="it holds 0 of them"):
+        read_series(path)
+
+
+def test_groups_that_hold_each_other_come_to_an_end(tmp_path):
+    path = tmp_path / "a.h5"
+    write_hdf(path, VALUES, times=TIMES, names=NAMES)
+    with h5py.File(path, "a") as file:
+        for k in range(50):
+            file[f"df/again{k}"] = file["/"]
+    assert np.array_equal(read_series(path).values, VALUES)
+
+
+def test_a_reader_that_breaks_down_or_hangs_is_told(tmp_path, monkeypatch):
+    write_hdf(tmp_path / "a.h5", VALUES, times=TIMES, names=NAMES)
+    for script, seconds, said in (
+        ("import os; os.abort()", 60, "HDF5 broke down over it"),
+        ("while True: pass", 0.5, "to an end"),
+    ):
+        (tmp_path / "script.py").write_text(script)
+        monkeypatch.setattr("staa.data.hdf.__file__", str(tmp_path / "script.py"))
+        monkeypatch.setattr("staa.data.hdf.SECONDS", seconds)
+        with pytest.raises(ValueError, match=rf"a.h5 can't be read: .*{said}"):
+            read_series(tmp_path / "a.h5")
+
+
+# Series and graphs
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.txt.gz", "a.npz"])
+def test_what_inflates_past_the_limit_is_refused(name, tmp_path, monkeypatch):
+    path = tmp_path / name
+    if name.endswith("gz"):
+        path.write_bytes(gzip.compress(b"1,2\n" * 2**20))
+    else:
+        np.savez_compressed(path, values=np.zeros((2**19, 1)))
+    assert path.stat().st_size < 2**15
+    monkeypatch.setenv("STAA_MAX_BYTES", "2M")
+    for read in (read_series, lambda path: read_graph(path, ("a", "b"))):
+        with pytest.raises(ValueError, match=rf"{name}.* would take .*the limit is 2 MiB"):
+            read(path)
+
+
+def test_a_wide_first_row_does_not_make_every_row_wide(tmp_path):
+    """3 MB of text would be 10¹² cells."""
+    (tmp_path / "a.csv").write_text("," * 10**6 + "\n" + "1\n" * 10**6)
+    with pytest.raises(ValueError, match="a.csv can't be read .* would take"):
+        read_series(tmp_path / "a.csv")
+
+
+def test_a_graph_of_many_nodes_is_not_allocated(tmp_path):
+    (tmp_path / "g.csv").write_text("a,b\n")
+    with pytest.raises(ValueError, match="a graph of 1000000 nodes would take"):
+        read_graph(tmp_path / "g.csv", tuple(map(str, range(10**6))))
+
+
+def test_an_array_that_says_it_is_longer_than_it_is(tmp_path):
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 3)}".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("values.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match="a.npz, array 'values' is truncated or no NumPy array"):
+        read_series(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".npz", ".h5", ".npy"])
+def test_a_pipe_does_not_hang(ending, tmp_path):
+    path = tmp_path / f"a{ending}"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=f"a{ending} is no regular file"):
+        read_graph(path, ("a", "b")) if ending == ".npy" else read_series(path)
