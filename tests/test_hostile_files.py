@@ -1,8 +1,10 @@
 """Files of data that are made to run code, to fill memory, to hang or to crash: refused, by name, before any harm."""
 
+import contextlib
 import gzip
 import os
 import pickle
+import tracemalloc
 import zipfile
 import zlib
 
@@ -10,8 +12,10 @@ import h5py
 import numpy as np
 import pytest
 from mutated import KINDS, TIMES, VALUES, outcomes, write_hdf
+from PIL import Image
 
-from staa.data import read_graph, read_series
+from staa.data import DATASETS, read_graph, read_series
+from staa.data.folder import decode
 
 NAMES = ["773869", "767541", "717447"]
 
@@ -193,3 +197,99 @@ def test_a_pipe_does_not_hang(ending, tmp_path):
     os.mkfifo(path)
     with pytest.raises(ValueError, match=f"a{ending} is no regular file"):
         read_graph(path, ("a", "b")) if ending == ".npy" else read_series(path)
+
+
+# Images
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%Pages: 1
+%%EndComments
+(%pipe%touch ran) (w) file
+showpage
+%%EOF
+"""
+
+
+def test_no_image_starts_ghostscript(tmp_path, monkeypatch):
+    """Pillow goes by content, and a gs on the path would be run for this one, whatever it is called."""
+    marker, gs = tmp_path / "ran", tmp_path / "bin" / "gs"
+    gs.parent.mkdir()
+    gs.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    gs.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{gs.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # Pillow looks once
+    (tmp_path / "cat.jpg").write_bytes(EPS)
+    with pytest.raises(ValueError, match="cat.jpg can't be decoded as an image: its content is none of JPEG, PNG"):
+        decode(str(tmp_path / "cat.jpg"))
+    assert not marker.exists()
+    with Image.open(tmp_path / "cat.jpg") as image, contextlib.suppress(OSError):
+        image.load()
+    assert marker.exists()  # what would have happened
+
+
+@pytest.mark.parametrize("kind", ["GIF", "ICO", "PCX", "SGI", "TGA", "PDF", "JPEG2000", "EPS"])
+def test_other_formats_are_refused_under_an_ending_that_is_accepted(kind, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png", format=kind)
+    with pytest.raises(ValueError, match="a.png can't be decoded as an image: its content is none of"):
+        decode(str(tmp_path / "a.png"))
+
+
+def test_an_accepted_format_may_have_another_accepted_ending(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.jpg", format="PNG")
+    assert decode(str(tmp_path / "a.jpg")).getpixel((0, 0)) == (255, 0, 0)
+
+
+def png(path, width, height):
+    """White, one bit a pixel: a thousand pixels a byte."""
+
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    packer = zlib.compressobj(9)
+    row = b"\0" + b"\xff" * -(-width // 8)
+    pixels = b"".join([packer.compress(row) for _ in range(height)] + [packer.flush()])
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(("width", "height"), [(13000, 13000), (9500, 9500), (10**5, 900), (30000, 30000)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(width, height, tmp_path):
+    path = tmp_path / "bomb.png"
+    png(path, width, height)
+    assert path.stat().st_size < 160_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb.png can't be decoded as an image: .*(more than 89,478,485|bomb)"):
+        decode(str(path))
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+
+
+def test_the_limit_of_memory_holds_for_images(tmp_path, monkeypatch):
+    png(tmp_path / "a.png", 2000, 2000)
+    assert decode(str(tmp_path / "a.png")).size == (2000, 2000)
+    monkeypatch.setenv("STAA_MAX_BYTES", "10M")
+    with pytest.raises(ValueError, match="a.png can't be decoded as an image: its 2000 × 2000 pixels would take 68.6"):
+        decode(str(tmp_path / "a.png"))
+
+
+def test_a_listed_image_is_no_pipe_and_lies_in_the_folder(tmp_path):
+    for c in ("red", "blue"):
+        (tmp_path / "train" / c).mkdir(parents=True)
+        (tmp_path / "val" / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), c).save(tmp_path / "train" / c / "0.png")
+        Image.new("RGB", (8, 8), c).save(tmp_path / "val" / "images" / f"{c}.png")
+    listing = tmp_path / "val" / "val_annotations.txt"
+    listing.write_text("red.png\tred\nblue.png\tblue\n")
+    assert len(DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=8).test) == 2
+    for name in (f"{tmp_path}/train/red/0.png", "../../train/red/0.png"):
+        listing.write_text(f"{name}\tred\nblue.png\tblue\n")
+        with pytest.raises(ValueError, match="line 1 of .*val_annotations.txt is"):
+            DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=8)
+    listing.write_text("red.png\tred\nblue.png\tblue\n")
+    (tmp_path / "val" / "images" / "red.png").unlink()
+    os.mkfifo(tmp_path / "val" / "images" / "red.png")
+    with pytest.raises(ValueError, match=r"red.png \(.*is no regular file"):
+        DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=8)
