@@ -9,6 +9,7 @@ this process with it, so whoever asks runs it in a process of its own, as `outco
 import collections
 import gzip
 import json
+import os
 import random
 import subprocess
 import sys
@@ -31,6 +32,16 @@ class Kind(NamedTuple):
     make: Callable[[Path], object]
     """Writes a file that is right."""
     read: Callable[[Path], object]
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
 
 
 def mutate(data: bytes, seed: int) -> bytes:

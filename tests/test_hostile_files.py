@@ -11,23 +11,13 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from mutated import KINDS, TIMES, VALUES, outcomes, write_hdf
+from mutated import KINDS, TIMES, VALUES, Payload, outcomes, write_hdf
 from PIL import Image
 
 from staa.data import DATASETS, read_graph, read_series
 from staa.data.folder import decode
 
 NAMES = ["773869", "767541", "717447"]
-
-
-class Payload:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
 
 
 def test_mutations_are_accepted_or_refused_by_name():
