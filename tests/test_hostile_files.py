@@ -2,11 +2,14 @@
 
 import contextlib
 import gzip
+import io
 import os
 import pickle
+import tarfile
 import tracemalloc
 import zipfile
 import zlib
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,6 +18,7 @@ from mutated import KINDS, TIMES, VALUES, Payload, outcomes, write_hdf
 from PIL import Image
 
 from staa.data import DATASETS, read_graph, read_series
+from staa.data.download import unpack
 from staa.data.folder import decode
 
 NAMES = ["773869", "767541", "717447"]
@@ -283,3 +287,99 @@ def test_a_listed_image_is_no_pipe_and_lies_in_the_folder(tmp_path):
     os.mkfifo(tmp_path / "val" / "images" / "red.png")
     with pytest.raises(ValueError, match=r"red.png \(.*is no regular file"):
         DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=8)
+
+
+# Archives
+
+
+def zipped(path, *members, mode=0o644):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr, info.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(info, data)
+
+
+def tarred(path, name, data=b"", **changes):
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        for key, value in changes.items():
+            setattr(member, key, value)
+        archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda p, out: zipped(p / "a.zip", ("../out/hit", b"x")), "'../out/hit' leads out of the folder"),
+        (lambda p, out: zipped(p / "a.zip", ("in/../../out/hit", b"x")), "leads out of the folder"),
+        (lambda p, out: zipped(p / "a.zip", (f"{out}/hit", b"x")), "leads out of the folder"),
+        (lambda p, out: zipped(p / "a.zip", ("..\\out\\hit", b"x")), "leads out of the folder"),
+        (lambda p, out: zipped(p / "a.zip", ("link", str(out)), mode=0o120777), "'link' is neither a file nor a folder"),
+        (lambda p, out: zipped(p / "a.zip", ("pipe", b""), mode=0o010644), "'pipe' is neither a file nor a folder"),
+        (lambda p, out: tarred(p / "a.tar.gz", "../out/hit", b"x"), "leads out of the folder"),
+        (lambda p, out: tarred(p / "a.tar.gz", f"{out}/hit", b"x"), "leads out of the folder"),
+        (lambda p, out: tarred(p / "a.tar.gz", "link", type=tarfile.SYMTYPE, linkname=str(out)), "neither a file nor a folder"),
+        (lambda p, out: tarred(p / "a.tar.gz", "link", type=tarfile.LNKTYPE, linkname=str(out)), "neither a file nor a folder"),
+        (lambda p, out: tarred(p / "a.tar.gz", "pipe", type=tarfile.FIFOTYPE), "neither a file nor a folder"),
+        (lambda p, out: tarred(p / "a.tar.gz", "device", type=tarfile.CHRTYPE), "neither a file nor a folder"),
+        (lambda p, out: (p / "a.zip").write_bytes(b"no archive"), "can't be unpacked"),
+        (lambda p, out: (p / "a.tar.gz").write_bytes(b"no archive"), "can't be unpacked"),
+        (lambda p, out: os.mkfifo(p / "a.zip"), "a.zip is no regular file"),
+    ],
+)
+def test_an_archive_stays_in_its_folder(make, said, tmp_path):
+    out, folder = tmp_path / "out", tmp_path / "folder"
+    out.mkdir()
+    folder.mkdir()
+    make(tmp_path, out)
+    (path,) = tmp_path.glob("a.*")
+    with pytest.raises(ValueError, match=said):
+        unpack(path, folder)
+    assert not list(out.iterdir())
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+def test_an_archive_is_unpacked_whole_and_what_is_there_stays(ending, tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "there").mkdir(parents=True)
+    if ending == "zip":
+        zipped(tmp_path / "a.zip", ("new/deep/a.bin", b"1" * 10**6), ("there/b.bin", b"2"))
+    else:
+        with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+            for name, data in (("./new/deep/a.bin", b"1" * 10**6), ("there/b.bin", b"2")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    unpack(tmp_path / f"a.{ending}", folder)
+    assert (folder / "new" / "deep" / "a.bin").read_bytes() == b"1" * 10**6
+    assert not list((folder / "there").iterdir())
+
+
+def test_an_archive_that_the_disk_has_no_room_for_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**20))
+    zipped(tmp_path / "a.zip", *((f"{k}.bin", bytes(2**19)) for k in range(3)))
+    tarred(tmp_path / "a.tar.gz", "a.bin", bytes(2**20 + 1))
+    for name in ("a.zip", "a.tar.gz"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=r"there is no room on the disk for '(2|a).bin'"):
+            unpack(tmp_path / name, tmp_path / "folder")
+        assert not list((tmp_path / "folder").iterdir())
+
+
+def test_a_member_gives_no_more_than_it_says(tmp_path):
+    """zipfile would inflate the whole gigabyte before it saw that the length is wrong."""
+    zipped(tmp_path / "a.zip", ("a.bin", bytes(2**27)))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    for at in (data.index(b"PK\1\2") + 24, 22):
+        data[at : at + 4] = (1000).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(data)
+    (tmp_path / "folder").mkdir()
+    tracemalloc.start()
+    with contextlib.suppress(ValueError):
+        unpack(tmp_path / "a.zip", tmp_path / "folder")
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    assert sum(f.stat().st_size for f in (tmp_path / "folder").glob("*")) <= 1000
