@@ -12,6 +12,7 @@ import secrets
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ LIMIT = "STAA_MAX_BYTES"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+NUMPY_PACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 _held: set[int] = set()  # descriptors of the folders that this process holds
@@ -97,23 +99,27 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
     """
-    data = read_bytes(path)
+    return arrays_in(read_bytes(path), str(path))
+
+
+def arrays_in(data: bytes, what: str) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a .npz or .npy, as `read_arrays` gives them; `what` is their name in messages."""
     if not data.startswith(b"PK"):
-        return {"": _array(data, str(path))}
+        return {"": _array(data, what)}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-            if packed:
-                raise ValueError(f"{path} is not packed as numpy does it: save it again with numpy.savez_compressed")
-            check_bytes(sum(member.file_size for member in members), str(path))
-            # With a length: else zipfile inflates all there is, whatever length it is said to have.
-            unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
-    except ValueError:
-        raise
+            needed, packed = sum(member.file_size for member in members), {member.compress_type for member in members}
+            unpacked = {}
+            if needed <= max_bytes() and packed <= NUMPY_PACKS:
+                # With a length: else zipfile inflates all there is, whatever length it is said to have.
+                unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
     except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
-        raise ValueError(f"{path} can't be read as .npz ({error}): copy or save it again") from error
-    return {name: _array(content, f"{path}, array {name!r}") for name, content in unpacked.items()}
+        raise ValueError(f"{what} can't be read as .npz ({error}): copy or save it again") from error
+    check_bytes(needed, what)
+    if not packed <= NUMPY_PACKS:
+        raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
+    return {name: _array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
 
 
 def _array(data: bytes, what: str) -> np.ndarray:
@@ -133,6 +139,24 @@ def _array(data: bytes, what: str) -> np.ndarray:
     if not expected:
         return np.empty(shape, dtype)
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+
+
+def inflate(data: bytes, what: str) -> bytes:
+    """What gzip packed into the bytes. Raises ValueError for what is broken, or takes more than `max_bytes` unpacked."""
+    limit, pieces = max_bytes(), []
+    try:
+        while data:
+            unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            pieces.append(unpacker.decompress(data, limit + 1))
+            limit -= len(pieces[-1])
+            if limit < 0:
+                check_bytes(max_bytes() + 1, f"{what}, unpacked,")
+            if not unpacker.eof:
+                raise zlib.error("it ends too early")
+            data = unpacker.unused_data.lstrip(b"\0")  # another member, or what fills a block up
+    except zlib.error as error:
+        raise ValueError(f"{what} can't be unpacked ({error}): copy or save it again") from error
+    return b"".join(pieces)
 
 
 def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> Path:

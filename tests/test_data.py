@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutated import Payload
 
 from staa.data import Batches, Samples, Source, digits_events, images, saccade_events, split_by_hash
 from staa.data.augment import make_augment
@@ -235,7 +236,7 @@ def test_cifar_binary_files(name, tmp_path, monkeypatch):
 
 
 def test_cifar_errors_name_the_file(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="run 'staa data cifar100 --data"):
+    with pytest.raises(FileNotFoundError, match="download it into .* with `staa data cifar100`"):
         load_cifar("cifar100", tmp_path)
     write_cifar(tmp_path, "cifar100", (40, 20), monkeypatch)
     file = tmp_path / "cifar-100-binary" / "train.bin"
@@ -251,7 +252,6 @@ def test_cifar_errors_name_the_file(tmp_path, monkeypatch):
         load_cifar("cifar100", tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_cifar_from_torchvisions_folder(tmp_path, monkeypatch):
     from torchvision.datasets import CIFAR100
 
@@ -261,19 +261,23 @@ def test_cifar_from_torchvisions_folder(tmp_path, monkeypatch):
         entry = {"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8), "fine_labels": list(range(count))}
         (folder / file).write_bytes(pickle.dumps(entry))
         lists[file] = [[file, hashlib.md5((folder / file).read_bytes()).hexdigest()]]
-    meta = pickle.dumps({"fine_label_names": [str(i) for i in range(100)]})
-    (folder / "meta").write_bytes(meta)
     monkeypatch.setattr(CIFAR100, "train_list", lists["train"])
     monkeypatch.setattr(CIFAR100, "test_list", lists["test"])
-    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": hashlib.md5(meta).hexdigest()})
     train, test = load_cifar("cifar100", tmp_path)
     assert train.x.shape == (12, 3, 32, 32)
     assert test.y.tolist() == [0, 1, 2, 3, 4]
     entry = pickle.loads((folder / "test").read_bytes())
     assert np.array_equal(test.x.numpy().reshape(5, -1), entry["data"])  # channel first, as in the binary files
     (folder / "train").write_bytes(b"not what was published")
-    with pytest.raises(ValueError, match="incomplete or corrupt"):
+    with pytest.raises(ValueError, match="train is corrupt: its md5 is not the published"):
         load_cifar("cifar100", tmp_path)
+    # and should one ever have the published sum, it still names no code
+    for payload in (Payload(tmp_path / "ran"), {"data": np.array([Payload(tmp_path / "ran")]), "fine_labels": [0]}):
+        (folder / "train").write_bytes(pickle.dumps(payload))
+        lists["train"][0][1] = hashlib.md5((folder / "train").read_bytes()).hexdigest()
+        with pytest.raises(ValueError, match="train is no CIFAR file: it names posix.mkdir, which is no array"):
+            load_cifar("cifar100", tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.fixture

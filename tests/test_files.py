@@ -1,5 +1,7 @@
 """Files: bounded when they are read, whole and never through a link when they are written."""
 
+import gzip
+import io
 import os
 import zipfile
 
@@ -10,6 +12,7 @@ from staa.files import (
     append_text,
     check_bytes,
     exclusive,
+    inflate,
     max_bytes,
     open_regular,
     parse_bytes,
@@ -81,10 +84,25 @@ def test_arrays_above_the_limit_are_not_inflated(tmp_path, monkeypatch):
         read_arrays(tmp_path / "a.npz")
 
 
+def test_gzip_is_unpacked_up_to_the_limit(monkeypatch):
+    data = os.urandom(1000) + bytes(100_000)
+    assert inflate(gzip.compress(data), "it") == data
+    assert inflate(gzip.compress(data) + gzip.compress(b"more") + bytes(10), "it") == data + b"more"
+    for broken in (gzip.compress(data)[:-1], b"\x1f\x8bno", gzip.compress(data) + b"more"):
+        with pytest.raises(ValueError, match=r"it can't be unpacked \(.*copy or save it again"):
+            inflate(broken, "it")
+    monkeypatch.setenv("STAA_MAX_BYTES", "1M")
+    assert len(inflate(gzip.compress(bytes(2**20)), "it")) == 2**20
+    for bomb in (gzip.compress(bytes(2**20 + 1)), gzip.compress(bytes(2**20)) + gzip.compress(b"1")):
+        with pytest.raises(ValueError, match=r"it, unpacked, would take 1 MiB of memory, the limit is 1 MiB"):
+            inflate(bomb, "it")
+
+
 def test_what_is_no_array_is_refused_by_name(tmp_path):
     path = tmp_path / "a.npz"
     for make, match in (
         (lambda: path.write_bytes(b"PK\3\4 broken"), "can't be read as .npz"),
+        (lambda: path.write_bytes(_with_a_directory_before_the_file()), "can't be read as .npz"),
         (lambda: path.write_bytes(b"no array"), "can't be read as a NumPy array"),
         (lambda: np.savez(path, a=np.array([{}], object)), "Python objects, which are never unpickled"),
         (lambda: _member(path, b"\x93NUMPY\1\0" + b"v\0" + _header("(9999999999,)")), "truncated or no NumPy array"),
@@ -94,6 +112,14 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=match) as caught:
             read_arrays(path)
         assert str(path) in str(caught.value)
+
+
+def _with_a_directory_before_the_file():
+    file = io.BytesIO()
+    np.savez(file, a=np.eye(2))
+    data = bytearray(file.getvalue())
+    data[-10:-6] = (2**31).to_bytes(4, "little")  # the directory's size, from which zipfile reckons where it begins
+    return bytes(data)
 
 
 def _header(shape):

@@ -195,7 +195,7 @@ def test_a_file_that_can_not_be_read_is_not_taken_for_a_corrupt_one(tmp_path, mo
     def read_bytes(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("staa.data.folder.read_bytes", read_bytes)
     with pytest.raises(PermissionError, match=r"000\.jpg"):
         image_folder(root=tmp_path, validation=0.0, corrupt="skip")
 

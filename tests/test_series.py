@@ -2,11 +2,13 @@
 
 import gzip
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mutated import write_hdf
 
 from staa.cli import main
 from staa.data import SERIES, TimeSeries, diffusion_ring, forecast_source, read_graph, read_series
@@ -196,18 +198,31 @@ def test_npz_and_hdf(tmp_path):
     assert s.names == ("x", "y")
     assert np.array_equal(s.times, times)
     assert np.array_equal(s.graph, np.eye(2))
-    pd.DataFrame(values.astype(float), index=times, columns=[773869, 767541]).to_hdf(tmp_path / "a.h5", key="df")
-    s = read_series(tmp_path / "a.h5")
-    assert s.names == ("773869", "767541")
-    assert np.array_equal(s.times, times)
-    assert np.array_equal(s.values, values)
+    for names, packed in (([773869, 767541], False), (["773869", "767541"], True)):
+        write_hdf(tmp_path / "a.h5", values, times=times, names=names, packed=packed)
+        s = read_series(tmp_path / "a.h5")
+        assert s.names == ("773869", "767541")
+        assert np.array_equal(s.times, times)
+        assert np.array_equal(s.values, values)
 
 
-def test_published_sets_in_their_formats(tmp_path):
+def publish(monkeypatch, name, path):
+    """This file in the place of the published one."""
+    kind = {32: "md5", 64: "sha256"}[len(FILES[name].checksum)]
+    checksum = hashlib.new(kind, path.read_bytes()).hexdigest()
+    monkeypatch.setitem(FILES, name, replace(FILES[name], checksum=checksum))
+
+
+def test_published_sets_in_their_formats(tmp_path, monkeypatch):
     values = np.random.default_rng(0).uniform(0, 70, (50, 4)).round(3)
     for name, file in (("metr-la", "metr-la.h5"), ("pems-bay", "pems-bay.h5")):
-        frame = pd.DataFrame(values, index=hours(50, "2012-03-01", "5min"), columns=["773869", "767541", "767542", "717447"])
-        frame.to_hdf(tmp_path / file, key="df" if name == "metr-la" else "speed")
+        write_hdf(
+            tmp_path / file, values, times=hours(50, "2012-03-01", "5min"), names=["773869", "767541", "767542", "717447"],
+            key="df" if name == "metr-la" else "speed",
+        )  # fmt: skip
+        with pytest.raises(ValueError, match=rf"{file} is not the published file \(sha256 {FILES[name].checksum}\)"):
+            SERIES[name](root=tmp_path)
+        publish(monkeypatch, name, tmp_path / file)
         s = SERIES[name](root=tmp_path)
         assert np.array_equal(s.values, values)
         assert s.missing == 0.0
@@ -226,12 +241,16 @@ def test_published_sets_in_their_formats(tmp_path):
     ):
         text = "\n".join(",".join(f"{v:.3f}" for v in row) for row in values).encode()
         (tmp_path / file).write_bytes(gzip.compress(text) if file.endswith("gz") else text)
+        if file.endswith("gz"):
+            with pytest.raises(ValueError, match=rf"{file} is not the published file \(md5 {FILES[name].checksum}\)"):
+                SERIES[name](root=tmp_path)
+            publish(monkeypatch, name, tmp_path / file)
         s = SERIES[name](root=tmp_path)
         assert np.array_equal(s.values, values)
         assert np.array_equal(s.times, hours(50, start, step))
         source = forecast_source(s, window=6, horizon=2)
         assert source.time.shape == (50, 5 if name == "solar" else 4)
-    with pytest.raises(FileNotFoundError, match="staa data metr-la --data .* downloads it"):
+    with pytest.raises(FileNotFoundError, match="metr-la.h5 is missing: download it into .* with `staa data metr-la`"):
         SERIES["metr-la"](root=tmp_path / "nowhere")
 
 
@@ -301,7 +320,7 @@ def test_constant_variates():
     assert note == "1 of 3 variates are constant, or all gaps, over the normaliser's rows: b"
     for how in ("zscore-per-variate", "max-per-variate"):
         s.values[:, 1] = 7.0 if how.startswith("z") else 0.0
-        with pytest.raises(ValueError, match="^b is constant.*--series.normalise zscore"):
+        with pytest.raises(ValueError, match="^b is constant.*series.normalise zscore"):
             forecast_source(s, window=6, horizon=2, normalise=how)
     with pytest.raises(ValueError, match="the series is constant.*nothing to forecast"):
         forecast_source(series(values=np.full((100, 3), 2.0)), window=6, horizon=2)
@@ -312,7 +331,7 @@ def test_variates_of_unlike_size_are_noted():
     s.values[:, 1] *= 1e6
     (note,) = forecast_source(s, window=6, horizon=2).notes
     assert "share one scale" in note
-    assert "--series.normalise zscore-per-variate" in note
+    assert "series.normalise zscore-per-variate" in note
     assert forecast_source(s, window=6, horizon=2, normalise="zscore-per-variate").notes == ()
 
 
@@ -375,7 +394,9 @@ def test_files_that_are_none(file, text, message, tmp_path):
         (dict(data=np.ones((5, 2))), "a.npz has no array `values`"),
         (dict(values=np.ones(5)), r"a.npz's values are \[rows, variates\], got \[5\]"),
         (dict(values=np.array([["a", "b"]])), "a.npz's values are numbers"),
-        (dict(values=np.array([[1, None]])), "a.npz can't be read"),
+        (dict(values=np.array([[1, None]])), "a.npz, array 'values' holds Python objects"),
+        (dict(values=np.ones((0, 10**12))), "a.npz's values are"),
+        (dict(values=np.ones((2, 2)), time=np.array(["3024-01-01", "3024-01-02"])), "3024-01-01 is not between 1680 and 2260"),
         (dict(values=np.ones((2, 2)), time=np.arange(2.0)), "a.npz's time is datetime64"),
         (dict(values=np.ones((2, 2)), time=hours(2)[:, None]), "times are a row of datetime64"),
         (dict(values=np.ones((2, 2)), graph=np.array([["a", "b"], ["c", "d"]])), "a.npz's graph are numbers"),
@@ -425,8 +446,6 @@ def test_graphs_that_do_not_fit(text, message, tmp_path):
 
 def test_downloads_are_checked_by_md5_or_sha256(tmp_path, monkeypatch, capsys):
     """From files in the place of the web: the right one is kept, another is refused and the way by hand is told."""
-    from dataclasses import replace
-
     text = b"1,2\n3,4\n"
     served = tmp_path / "served"
     served.write_bytes(text)

@@ -3,12 +3,19 @@
 import hashlib
 import http.client
 import os
+import shutil
+import stat
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
+
+from staa.files import open_regular
 
 CHUNK = 1 << 20
 Tell = Callable[[str, int, int | None], None]
@@ -34,7 +41,7 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
     path = folder / archive.name
     if path.is_file():
         if not _is(path, archive.checksum):
-            raise ValueError(f"{path} is not the published archive ({_told(archive.checksum)}): remove it, then try again")
+            raise ValueError(f"{path} is not the published archive ({told(archive.checksum)}): remove it, then try again")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part, anew = folder / f"{archive.name}.part", folder / f"{archive.name}.part.{os.getpid()}"
@@ -53,17 +60,20 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
         arrived.unlink()
     raise ValueError(
         f"could not download {archive.name} ({'; '.join(problems)}). By hand: get it from {archive.page}, put it at {path} "
-        f"({_told(archive.checksum)}) and run this again"
+        f"({told(archive.checksum)}) and run this again"
     )
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Extract a .zip or .tar.gz: its files and folders appear whole, what is there stays. Raises ValueError on a bad one."""
-    from torchvision.datasets.utils import extract_archive
+    """Extract a .zip or .tar.gz: its files and folders appear whole, what is there stays.
 
+    Raises ValueError for one that is broken, that holds anything but files and folders or a name that leads out of the
+    folder, or whose files are larger than it says or than the disk has room for.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as at:
         try:
-            extract_archive(str(path), at)
+            with open_regular(path) as file:
+                (_unzip if path.suffix == ".zip" else _untar)(file, Path(at), shutil.disk_usage(folder).free)
         except OSError:  # such as a full disk
             raise
         except Exception as error:  # zipfile, tarfile, zlib and lzma each have their own
@@ -71,6 +81,52 @@ def unpack(path: Path, folder: Path) -> None:
         for entry in Path(at).iterdir():
             if not (folder / entry.name).exists():
                 entry.rename(folder / entry.name)
+
+
+def _untar(file: IO[bytes], at: Path, room: int) -> None:
+    with tarfile.open(fileobj=file, mode="r:gz") as archive:
+        for member in archive:
+            if not (member.isreg() or member.isdir()):
+                raise ValueError(f"{member.name!r} is neither a file nor a folder")
+            room = _take(member.size, room, member.name)
+            _inside(at, member.name)
+            archive.extract(member, at, filter="data")
+
+
+def _unzip(file: IO[bytes], at: Path, room: int) -> None:
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(f"{member.filename!r} is neither a file nor a folder")
+            room = _take(member.file_size, room, member.filename)
+            path = _inside(at, member.filename)
+            if member.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as packed, path.open("xb") as out:
+                left = member.file_size
+                while left:  # never more than the archive says: zipfile itself inflates all there is
+                    chunk = packed.read(min(CHUNK, left))
+                    if not chunk:
+                        raise ValueError(f"{member.filename!r} is shorter than it says")
+                    out.write(chunk)
+                    left -= len(chunk)
+
+
+def _inside(at: Path, name: str) -> Path:
+    """Where a member goes. Raises ValueError for a name that is absolute, or leads out of the folder."""
+    steps = name.replace("\\", "/").split("/")
+    if not steps[0] or ".." in steps or ":" in steps[0] or "\0" in name:
+        raise ValueError(f"{name!r} leads out of the folder")
+    return at.joinpath(*steps)
+
+
+def _take(size: int, room: int, name: str) -> int:
+    if size > room:
+        raise ValueError(f"there is no room on the disk for {name!r}, {size:,} bytes")
+    return room - size
 
 
 def _download(url: str, part: Path, anew: Path, tell: Callable[[int, int | None], None]) -> Path:
@@ -105,8 +161,14 @@ def _kind(checksum: str) -> str:
     return {32: "md5", 64: "sha256"}[len(checksum)]
 
 
-def _told(checksum: str) -> str:
+def told(checksum: str) -> str:
+    """Such as "md5 c32a…", by the length of the sum."""
     return f"{_kind(checksum)} {checksum}"
+
+
+def is_published(data: bytes, checksum: str) -> bool:
+    """Whether bytes have a published md5 or sha256."""
+    return hashlib.new(_kind(checksum), data).hexdigest() == checksum
 
 
 def _is(path: Path, checksum: str) -> bool:

@@ -17,9 +17,14 @@ from staa.data.augment import drawing_from
 from staa.data.images import normalise
 from staa.data.layout import Labelled, class_folders, digest, files_and_labels
 from staa.data.source import Samples, Source
+from staa.files import check_bytes, read_bytes, read_text
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+"""What a file of one of these endings may hold, whichever it has: ImageNet has a PNG called .JPEG. Pillow goes by content, and
+starts Ghostscript for EPS."""
+PIXEL = 18  # bytes that decoding takes for a pixel, at most (measured: WebP with transparency)
 
 
 class ImageFiles:
@@ -53,19 +58,25 @@ class ImageFiles:
 def decode(path: str) -> Image.Image:
     """An image file as RGB, its transparency dropped; a grey one of 16 bits is scaled to 8.
 
-    Raises ValueError naming a file that is no whole image, one of 32 bits, whose range is not known, and a link that
-    points nowhere; OSError for one that can't be read.
+    Raises ValueError naming a file that is no whole image of `FORMATS`, one of more pixels than Pillow's MAX_IMAGE_PIXELS or
+    `staa.files.max_bytes` allow, before it is decoded, one of 32 bits, whose range is not known, a pipe, and a link that points
+    nowhere; OSError for one that can't be read.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(Path(path))
     except FileNotFoundError as error:
         raise ValueError(f"{path} can't be decoded as an image: {error.strerror}") from error
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            size = f"{image.width} × {image.height} pixels"
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                limit = f"{Image.MAX_IMAGE_PIXELS:,} (PIL.Image.MAX_IMAGE_PIXELS)"
+                raise ValueError(f"its {size} are more than {limit}: make it smaller, or raise the limit")
+            check_bytes(image.width * image.height * PIXEL, f"its {size}")
             if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
                 raise ValueError("32 bits a pixel, black and white unknown: store it with 8 or 16")
             if image.mode.startswith("I"):  # convert() would clip these to white
-                return Image.fromarray((np.asarray(image) / 256).clip(0, 255).astype(np.uint8)).convert("RGB")
+                return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
             image = _middle(image)
             if (
                 image.mode == "P" and "transparency" in image.info
@@ -75,7 +86,7 @@ def decode(path: str) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:  # its text names a buffer in memory
-        raise ValueError(f"{path} can't be decoded as an image: no known format") from error
+        raise ValueError(f"{path} can't be decoded as an image: its content is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError …
         raise ValueError(f"{path} can't be decoded as an image: {error}") from error
 
@@ -150,9 +161,9 @@ def _annotated(folder: Path) -> Labelled | None:
     if not annotations.is_file() or not (folder / "images").is_dir():  # else it has been sorted into class folders
         return None
     found: Labelled = {}
-    for i, line in enumerate(annotations.read_text().splitlines(), 1):
+    for i, line in enumerate(read_text(annotations).splitlines(), 1):
         fields = line.split("\t")
-        if len(fields) < 2:
+        if len(fields) < 2 or Path(fields[0]).name != fields[0]:
             raise ValueError(f"line {i} of {annotations} is {line!r}: expected file name, class and box, separated by tabs")
         found.setdefault(fields[1], []).append(str(folder / "images" / fields[0]))
     return {c: sorted(found[c]) for c in sorted(found)}

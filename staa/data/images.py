@@ -1,15 +1,20 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read from the official files and checked against their published md5."""
 
+import codecs
+import io
+import pickle
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from staa.data.download import Archive, Tell, fetch, unpack
+from staa.data.download import Archive, Tell, fetch, is_published, unpack
 from staa.data.source import Samples, Source, split_by_hash, split_digest
+from staa.files import read_bytes
 
 IMAGE = (3, 32, 32)
 IMAGE_BYTES = 3 * 32 * 32
@@ -115,7 +120,7 @@ def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
         return _load_python(name, root, train=True), _load_python(name, root, train=False)
     raise FileNotFoundError(
         f"{name} is not under {root}: expected {root / spec.folder} or {root / spec.python_folder}; "
-        f"run 'staa data {name} --data {root}' to download it, or point --data at it"
+        f"download it into {root} with `staa data {name}`, or give another folder (data_root)"
     )
 
 
@@ -135,19 +140,22 @@ def download_cifar(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
 
 def _read(path: Path, md5: str, spec: Cifar, images: int) -> tuple[Tensor, Tensor]:
     """Records of label byte(s), then 3 × 32 × 32 bytes, channel first."""
-    from torchvision.datasets.utils import check_md5
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; delete its folder and download it again")
-    record = spec.label_bytes + IMAGE_BYTES
-    expected, size = images * record, path.stat().st_size
-    if size != expected:
-        raise ValueError(f"{path} is truncated or no CIFAR file: expected {expected} bytes, found {size}")
-    if not check_md5(str(path), md5):
-        raise ValueError(f"{path} is corrupt: its md5 is not the published {md5}; download it again")
-    records = np.fromfile(path, np.uint8).reshape(-1, record)
-    x = torch.from_numpy(records[:, spec.label_bytes :].reshape(-1, *IMAGE))
+    data = _published(path, md5, images * (spec.label_bytes + IMAGE_BYTES))
+    records = np.frombuffer(data, np.uint8).reshape(images, -1)
+    x = torch.from_numpy(records[:, spec.label_bytes :].reshape(-1, *IMAGE).copy())
     return x, torch.from_numpy(records[:, spec.label_bytes - 1].astype(np.int64))
+
+
+def _published(path: Path, md5: str, expected: int | None = None) -> bytes:
+    """A file's bytes, which are those of the published one. Raises FileNotFoundError, or ValueError naming the file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; delete its folder and download it again")
+    data = read_bytes(path)
+    if expected is not None and len(data) != expected:
+        raise ValueError(f"{path} is truncated or no CIFAR file: expected {expected} bytes, found {len(data)}")
+    if not is_published(data, md5):
+        raise ValueError(f"{path} is corrupt: its md5 is not the published {md5}; download it again")
+    return data
 
 
 def _join(parts: list[tuple[Tensor, Tensor]]) -> Samples:
@@ -155,11 +163,26 @@ def _join(parts: list[tuple[Tensor, Tensor]]) -> Samples:
 
 
 def _load_python(name: str, root: Path, *, train: bool) -> Samples:
+    """From the pickles that torchvision unpacks: a dictionary each, with the pixels, channel first, and the labels."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    try:
-        data = kind(str(root), train=train, download=False)  # checks every md5 before it unpickles
-    except RuntimeError as error:
-        raise ValueError(f"{root / CIFAR[name].python_folder} is incomplete or corrupt: {error}") from error
-    return Samples(torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets))
+    kind, folder = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name], root / CIFAR[name].python_folder
+    parts = []
+    for file, md5 in kind.train_list if train else kind.test_list:
+        try:
+            found = _Plain(io.BytesIO(_published(folder / file, md5)), encoding="latin1").load()
+            x = torch.from_numpy(found["data"].reshape(-1, *IMAGE))
+            parts.append((x, torch.tensor(found["labels" if name == "cifar10" else "fine_labels"])))
+        except (KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{folder / file} is no CIFAR file: {error}") from error
+    return _join(parts)
+
+
+class _Plain(pickle.Unpickler):
+    """Numbers, text, lists and arrays of them; a pickle that names anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype, "encode": codecs.encode}
+        if name not in known or module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "_codecs"):
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no array")
+        return known[name]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from staa.data.download import Archive, Tell, fetch
-from staa.data.tables import TimeSeries, read_graph, read_series
+from staa.data.download import Archive, Tell, fetch, is_published, told
+from staa.data.tables import TimeSeries, read_graph, read_series, series_in
+from staa.files import read_bytes
 
 
 def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
@@ -32,11 +33,20 @@ def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
 def _published(
     name: str, file: str, shape: tuple[int, int], *, root: Path, time: tuple[str, str] | None, missing: float | None
 ) -> TimeSeries:
-    """A published set; time: start and step where the file doesn't say them."""
+    """A published set, its file checked against the published sum unless it was unpacked; time: start and step where the file
+    doesn't say them."""
     path = next((p for p in (root / file, root / f"{file}.gz") if p.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{root / file} is missing: staa data {name} --data {root} downloads it")
-    series = read_series(path)
+        raise FileNotFoundError(
+            f"{root / file} is missing: download it into {root} with `staa data {name}`, or give another folder (data_root)"
+        )
+    data, archive = read_bytes(path), FILES[name]
+    if path.name == archive.name and not is_published(data, archive.checksum):
+        raise ValueError(
+            f"{path} is not the published file ({told(archive.checksum)}): remove it and download it again with `staa data "
+            f"{name}`, or take it as a file of your own (data.name series)"
+        )
+    series = series_in(data, path)
     times = series.times if time is None else _every(*time, len(series.values))
     notes = series.notes
     if series.values.shape != shape:

@@ -1,12 +1,20 @@
 """Time series from files: a table of values, with times and a graph where there are any."""
 
+import csv
+import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from staa.data.hdf import read_hdf
+from staa.files import arrays_in, check_bytes, inflate, max_bytes, read_bytes
+
+CELL = 64  # bytes that pandas takes for a cell of text, beside the text
 TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
 SMALLEST_WEIGHT = 0.1  # of a graph made from distances; DCRNN's threshold
 
@@ -61,30 +69,48 @@ def read_series(path: Path, *, time: str | None = None, graph: str | None = None
 
     .csv, .txt (also .gz): a row each step, a column each variate, commas between; a first row that is not all numbers is a
     header, and a first column that holds dates the times. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
-    there. .h5: one pandas table. time: the column of times. graph: a file for `read_graph`; distances: it holds distances.
+    there. .h5: one pandas table, in its fixed format. time: the column of times. graph: a file for `read_graph`; distances: it
+    holds distances.
 
-    Raises FileNotFoundError, or ValueError naming row and column of what is no number.
+    Nothing in the file is unpickled. Raises OSError, or ValueError naming row and column of what is no number, and for what
+    takes more memory than `staa.files.max_bytes`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: give a series as .csv, .txt, .npz or .h5, with --data FILE")
+    return series_in(
+        _bytes(path, "give a series as .csv, .txt, .npz or .h5"), path, time=time, graph=graph, distances=distances
+    )
+
+
+def series_in(
+    data: bytes, path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False
+) -> TimeSeries:
+    """The series in a file's bytes; see `read_series`."""
     own: np.ndarray | None = None
     if path.suffix == ".npz":
-        values, times, names, own = _from_npz(path)
+        values, times, names, own = _from_npz(data, path)
     elif path.suffix in (".h5", ".hdf5"):
-        values, times, names = _from_table(_hdf(path), time, path)
+        values, times, names = _from_table(_hdf(data, path), time, path)
     elif path.name.lower().endswith(TEXT):
-        values, times, names = _from_table(_text(path), time, path)
+        values, times, names = _from_table(_text(data, path), time, path)
     else:
         raise ValueError(f"{path} is no series: give it as .csv, .txt (also .gz), .npz or .h5")
     if time is not None and path.suffix == ".npz":
-        raise ValueError(f"{path} names its times `time`: leave out the column {time!r}")
+        raise ValueError(f"{path} names its times `time`: leave out the column {time!r} (series.time)")
     if graph is not None:
         own = read_graph(Path(graph), names, distances=distances)
     elif distances:
-        raise ValueError("distances are those of a graph: name its file, --series.graph FILE")
-    notes = () if times is None else _irregular(times)
-    return TimeSeries(values, times, names, graph=own, notes=notes)
+        raise ValueError("distances are those of a graph: name its file (series.graph)")
+    try:
+        notes = () if times is None else _irregular(times)
+        return TimeSeries(values, times, names, graph=own, notes=notes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _bytes(path: Path, expected: str) -> bytes:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not a file: {expected}")
+    return read_bytes(path)
 
 
 def read_graph(
@@ -99,22 +125,19 @@ def read_graph(
     """
     import pandas as pd
 
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not a file: a graph is a matrix (.npy, .npz, .csv) or a .csv of edges from, to, weight"
-        )
+    data = _bytes(path, "a graph is a matrix (.npy, .npz, .csv) or a .csv of edges from, to, weight")
     nodes, weights, edges = len(names), None, None
-    if path.suffix == ".npy":
-        (weights,) = _arrays(path).values()
-    elif path.suffix == ".npz":
-        square = {name: a for name, a in _arrays(path).items() if a.ndim == 2 and a.shape[0] == a.shape[1]}
+    check_bytes(nodes * nodes * 9, f"a graph of {nodes} nodes")
+    if path.suffix in (".npy", ".npz"):
+        arrays = arrays_in(data, str(path))
+        square = {name: a for name, a in arrays.items() if len(arrays) == 1 or (a.ndim == 2 and a.shape[0] == a.shape[1])}
         if len(square) != 1:
             raise ValueError(
                 f"{path} has {len(square)} square arrays ({', '.join(square)}); a graph's file has one: save the one alone"
             )
         (weights,) = square.values()
     else:
-        table = _cells(path, pd)
+        table = _cells(data, path, pd)
         numbers = table.apply(pd.to_numeric, errors="coerce")
         ends = table.iloc[:, :2].isin([*names, *map(str, range(nodes))]).all(axis=None)
         few = nodes in (2, 3) and ends  # so many edges look like a matrix
@@ -128,9 +151,13 @@ def read_graph(
         weights = np.asarray(weights)
         if weights.dtype.kind not in "iufb":
             raise ValueError(f"{path}'s weights are numbers, got {weights.dtype}")
+        check_bytes(weights.size * 9, f"{path}'s weights")
         weights = weights.astype(np.float64)
         there = weights > 0
-    _check_graph(weights, nodes)
+    try:
+        _check_graph(weights, nodes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if others == "skip" and not there.any():
         raise ValueError(f"{path} has no edge between two of the series' variates ({', '.join(names[:3])} …): is it another's?")
     if distances:
@@ -143,14 +170,14 @@ def read_graph(
     return weights.astype(np.float32)
 
 
-def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
-    z = _arrays(path)
+def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
+    z = arrays_in(data, str(path))
     if "values" not in z:
         raise ValueError(f"{path} has no array `values` [rows, variates]; it has {', '.join(z)}")
     values, own, times = z["values"], z.get("graph"), z.get("time")
-    if values.ndim != 2:
+    if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")
-    names = tuple(map(str, z["names"] if "names" in z else range(values.shape[1])))
+    names = tuple(map(str, z["names"] if "names" in z and z["names"].ndim else range(values.shape[1])))
     for name, array in (("values", values), ("graph", own)):
         if array is not None and array.dtype.kind not in "iufb":
             raise ValueError(f"{path}'s {name} are numbers, got {array.dtype}")
@@ -158,49 +185,108 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...
         raise ValueError(f"{path}'s time is datetime64, text such as 2024-01-31T12:00 or int64 nanoseconds, got {times.dtype}")
     if times is not None:
         try:
-            times = times.astype("datetime64[ns]")
-        except ValueError as error:
+            times = _nanoseconds(times)
+        except (ValueError, OverflowError) as error:
             raise ValueError(f"{path}'s time is no time: {error}") from error
+    check_bytes((values.size + (0 if own is None else own.size)) * 8, f"{path}'s values")
     return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz by name, or that of a .npy, which has none."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise ValueError(f"{path} can't be read: {error}") from error
+def _nanoseconds(times: np.ndarray) -> np.ndarray:
+    """Times as datetime64[ns]. Raises ValueError for those before 1678 or after 2262, which these can't tell."""
+    if times.dtype.kind == "i":
+        return times.astype("datetime64[ns]")
+    days = times.astype("datetime64[D]")
+    odd = np.abs(days.astype(np.int64)) > 106_000  # more of them overflow, and come out as others
+    if (odd & ~np.isnat(days)).any():
+        raise ValueError(f"{times[odd & ~np.isnat(days)].flat[0]} is not between 1680 and 2260")
+    return times.astype("datetime64[ns]")
 
 
-def _hdf(path: Path) -> Any:
+def _hdf(data: bytes, path: Path) -> Any:
+    """The pandas table in a HDF5 file's bytes, in pandas' fixed format."""
     import pandas as pd
 
+    found = read_hdf(data, str(path), max_bytes())
     try:
-        table: Any = pd.read_hdf(path)
-        return table.to_frame() if isinstance(table, pd.Series) else table
-    except ImportError as error:
-        raise ValueError(f"reading {path} needs PyTables: pip install 'staa-snn[series]'") from error
-    except Exception as error:  # PyTables has many
+        return _frame(found, pd)
+    except Exception as error:  # what the datasets hold is anyone's guess: KeyError, IndexError, pandas' own …
         raise ValueError(f"{path} can't be read as one pandas table: {error}") from error
 
 
-def _cells(path: Path, pd: Any) -> Any:
-    """A text file's cells as strings."""
+def _frame(found: dict[str, Any], pd: Any) -> Any:
+    about = found["about"]
+    encoding = about[""].get("encoding") or "utf-8"
+    if "values" in found:  # a Series; a name that is no text is pickled, and a pickle ends with a dot
+        name = about[""].get("name", "0")
+        return pd.DataFrame({"0" if name.endswith(".") else name: found["values"]}, index=_index(found, "index", encoding, pd))
+    columns, index = (_index(found, axis, encoding, pd) for axis in ("axis0", "axis1"))
+    if not columns.is_unique:
+        raise ValueError(f"it has two columns called {columns[columns.duplicated()][0]!r}: give each its own name")
+    parts: dict[int, Any] = {}
+    for name in found:
+        if not name.endswith("_values"):
+            continue
+        items, values = _index(found, name.removesuffix("values") + "items", encoding, pd), found[name]
+        if values.shape != (len(index), len(items)):
+            raise ValueError(f"{name} is {_by(values.shape)}, not {_by((len(index), len(items)))}")
+        kind = about[name].get("value_type", "")
+        if kind.startswith("datetime64"):
+            values = values.view(_unit(kind))
+        parts |= {columns.get_loc(item): values[:, k] for k, item in enumerate(items)}
+    if len(parts) != len(columns):
+        raise ValueError(f"it has {len(columns)} columns, and values for {len(parts)}")
+    return pd.DataFrame({k: parts[k] for k in range(len(columns))}, index=index).set_axis(columns, axis=1)
+
+
+def _index(found: dict[str, Any], name: str, encoding: str, pd: Any) -> Any:
+    """Rows' or columns' labels: numbers, text, or times, of which the time of the clock there is meant."""
+    labels, about = found[name], found["about"][name]
+    kind = about.get("kind", "")
+    if labels.ndim != 1:
+        raise ValueError(f"{name} is no row of labels")
+    if kind == "string" and labels.dtype.kind == "S":
+        return pd.Index([label.decode(encoding) for label in labels.tolist()])
+    if kind in ("integer", "float", "bool") and labels.dtype.kind in "iuf":
+        return pd.Index(labels)
+    if kind.startswith("datetime64") and labels.dtype == np.int64:
+        times = pd.DatetimeIndex(labels.view(_unit(kind)))
+        zone = about.get("tz")
+        if zone is not None and not re.fullmatch(r"[\w+-]+(/[\w+-]+)*", zone):
+            raise ValueError(
+                f"{name} has a time zone that is pickled: save the table with times without one (tz_localize(None))"
+            )
+        return times if zone is None else times.tz_localize("UTC").tz_convert(ZoneInfo(zone)).tz_localize(None)
+    raise ValueError(f"{name} holds labels of the kind {kind or 'unknown'}: expected numbers, text or times, one at least")
+
+
+def _unit(kind: str) -> str:
+    """The dtype that pandas means by datetime64, datetime64[us] and so on."""
+    unit = re.fullmatch(r"datetime64(?:\[(s|ms|us|ns)[^\]]*\])?", kind)
+    if unit is None:
+        raise ValueError(f"times of the kind {kind} are unknown")
+    return f"datetime64[{unit[1] or 'ns'}]"
+
+
+def _cells(data: bytes, path: Path, pd: Any) -> Any:
+    """A text file's cells as strings. Raises ValueError for what is no such text, or inflates past `max_bytes`."""
+    if path.name.lower().endswith(".gz"):
+        data = inflate(data, str(path))
     try:
-        return pd.read_csv(path, header=None, dtype=str, skipinitialspace=True)
-    except Exception as error:  # pandas' parser, gzip and the decoder each have their own
+        text = data.decode("utf-8-sig")
+        rows = csv.reader(io.StringIO(text, newline=""))
+        columns = next((len(row) for row in rows if len(row) > 1 or "".join(row).strip()), 0)  # short rows are filled up
+        check_bytes(columns * (1 + data.count(b"\n") + data.count(b"\r")) * CELL + 4 * len(data), str(path))
+        return pd.read_csv(io.StringIO(text), header=None, dtype=str, skipinitialspace=True)
+    except Exception as error:  # pandas' parser, csv and the decoder each have their own
         raise ValueError(f"{path} can't be read as text with commas between its columns: {error}") from error
 
 
-def _text(path: Path) -> Any:
+def _text(data: bytes, path: Path) -> Any:
     """The cells of a series, its header in `columns` if it has one, else numbers from 0."""
     import pandas as pd
 
-    table = _cells(path, pd)
+    table = _cells(data, path, pd)
     dated = _dates(table.iloc[:1, 0], pd)
     first: Any = table.iloc[0, 1:] if dated else table.iloc[0]
     numbers: Any = pd.to_numeric(first, errors="coerce")
@@ -270,9 +356,12 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
         row, k = wrong[0]
         raise ValueError(
             f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
-            f"them, and if it is a time, name its column with --series.time"
+            f"them, and if it is a time, name its column (series.time)"
         )
-    stamps = None if times is None else np.asarray(pd.DatetimeIndex(times).tz_localize(None), "datetime64[ns]")
+    try:
+        stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))
+    except ValueError as error:
+        raise ValueError(f"{path}: a time of {error}") from error
     return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
 
 
