@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -29,6 +29,7 @@ LIMIT = "STAA_MAX_BYTES"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+HEADER = 1 << 17  # bytes that hold any header of a .npy file which NumPy accepts
 LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 _held: set[int] = set()  # descriptors of the folders that this process holds
@@ -92,33 +93,40 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a .npz by name, or the one of a .npy under "". Nothing is unpickled, and nothing inflates past `max_bytes`.
+
+    choose: takes the names of a .npz and says which of them to read; None: all.
 
     Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
     """
     data = read_bytes(path)
     if not data.startswith(b"PK"):
-        return {"": _array(data, str(path))}
+        return {"": parse_array(data, str(path))}
+    broken = f"{path} can't be read as .npz ({{}}): copy or save it again"
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-            if packed:
-                raise ValueError(f"{path} is not packed as numpy does it: save it again with numpy.savez_compressed")
-            check_bytes(sum(member.file_size for member in members), str(path))
-            # With a length: else zipfile inflates all there is, whatever length it is said to have.
-            unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
-    except ValueError:
-        raise
-    except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
-        raise ValueError(f"{path} can't be read as .npz ({error}): copy or save it again") from error
-    return {name: _array(content, f"{path}, array {name!r}") for name, content in unpacked.items()}
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
+        raise ValueError(broken.format(error)) from error
+    members = archive.infolist()
+    if choose is not None:
+        chosen = choose([member.filename.removesuffix(".npy") for member in members])
+        members = [member for member in members if member.filename.removesuffix(".npy") in chosen]
+    packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+    if packed:
+        raise ValueError(f"{path} is not packed as numpy does it: save it again with numpy.savez_compressed")
+    check_bytes(sum(member.file_size for member in members), str(path))
+    try:
+        # With a length: else zipfile inflates all there is, whatever length it is said to have.
+        unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
+    except Exception as error:  # … zlib.error, RuntimeError of an encrypted one
+        raise ValueError(broken.format(error)) from error
+    return {name: parse_array(content, f"{path}, array {name!r}") for name, content in unpacked.items()}
 
 
-def _array(data: bytes, what: str) -> np.ndarray:
-    """The array in the bytes of a .npy file, as a view of them."""
-    file = io.BytesIO(data)
+def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
+    """The array in the bytes of a .npy file, as a view of them. Raises ValueError, naming `what`, as `read_arrays` does."""
+    file = io.BytesIO(data[:HEADER])
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -131,26 +139,31 @@ def _array(data: bytes, what: str) -> np.ndarray:
     if expected != found or min(shape, default=1) < 0:
         raise ValueError(f"{what} is truncated or no NumPy array: expected {expected} bytes for shape {shape}, found {found}")
     if not expected:
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{what} is no NumPy array: {error}") from error
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
-def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> Path:
+def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True) -> Path:
     """Write a file atomically, through a new file of an unguessable name beside it: a link at `path` is replaced, not followed.
 
-    keep: where the file that was there goes. Raises RuntimeError, with what was there untouched, if the disk is full or not
-    writable.
+    keep: where the file that was there goes. sync: wait until the disk has it; a cache that checks itself need not.
+    Raises RuntimeError, with what was there untouched, if the disk is full or not writable.
     """
     temporary = _beside(path)
     try:
         with open(temporary, "xb", opener=_new) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         if keep is not None and path.exists():
             _copy(path, keep)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         kept = f"; the {path.name} there is untouched" if path.exists() else ""
