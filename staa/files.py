@@ -30,6 +30,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 HEADER = 1 << 17  # bytes that hold any header of a .npy file which NumPy accepts
+SAID = 200  # characters of another library's error, or of a file's word, in a message
 LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 _held: set[int] = set()  # descriptors of the folders that this process holds
@@ -103,11 +104,11 @@ def read_arrays(path: Path, choose: Callable[[list[str]], Container[str]] | None
     data = read_bytes(path)
     if not data.startswith(b"PK"):
         return {"": parse_array(data, str(path))}
-    broken = f"{path} can't be read as .npz ({{}}): copy or save it again"
+    broken = lambda error: ValueError(f"{path} can't be read as .npz ({str(error)[:SAID]}): copy or save it again")  # noqa: E731
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
-        raise ValueError(broken.format(error)) from error
+        raise broken(error) from error
     members = archive.infolist()
     if choose is not None:
         chosen = choose([member.filename.removesuffix(".npy") for member in members])
@@ -120,7 +121,7 @@ def read_arrays(path: Path, choose: Callable[[list[str]], Container[str]] | None
         # With a length: else zipfile inflates all there is, whatever length it is said to have.
         unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
     except Exception as error:  # … zlib.error, RuntimeError of an encrypted one
-        raise ValueError(broken.format(error)) from error
+        raise broken(error) from error
     return {name: parse_array(content, f"{path}, array {name!r}") for name, content in unpacked.items()}
 
 
@@ -132,12 +133,15 @@ def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read(file)
     except Exception as error:  # the header is parsed as Python: ValueError, SyntaxError, TokenError, RecursionError …
-        raise ValueError(f"{what} can't be read as a NumPy array ({error}): copy or save it again") from error
+        raise ValueError(f"{what} can't be read as a NumPy array ({str(error)[:SAID]}): copy or save it again") from error
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are never unpickled: save plain arrays of numbers")
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if expected != found or min(shape, default=1) < 0:
-        raise ValueError(f"{what} is truncated or no NumPy array: expected {expected} bytes for shape {shape}, found {found}")
+        told = expected if expected < 1 << 63 else "far more"  # which may have more digits than Python prints
+        raise ValueError(
+            f"{what} is truncated or no NumPy array: expected {told} bytes for shape {str(shape)[:SAID]}, found {found}"
+        )
     if not expected:
         try:
             return np.empty(shape, dtype)
@@ -255,6 +259,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _size(count: int, *, up: bool = False) -> str:
     """Such as 64 GiB; up: rounded up to a whole number of the unit."""
-    power = min(max(count, 1).bit_length() // 10, 4) if count >= 1024 else 0
+    power = min((max(count, 1).bit_length() - 1) // 10, 4)
     value, unit = count / 1024**power, ("bytes", "KiB", "MiB", "GiB", "TiB")[power]
     return f"{math.ceil(value)} {unit[0] if power else ''}".strip() if up else f"{value:.4g} {unit}"

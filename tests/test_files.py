@@ -26,6 +26,8 @@ def test_the_limit_is_half_the_memory_or_what_is_said(monkeypatch):
     assert max_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     monkeypatch.setenv("STAA_MAX_BYTES", "3MiB")
     assert max_bytes() == 3 * 2**20
+    with pytest.raises(ValueError, match=r"it would take 1000 GiB of memory, the limit is 3 MiB"):
+        check_bytes(1000 * 2**30, "it")
     check_bytes(3 * 2**20, "it")
     with pytest.raises(ValueError, match=r"it would take 3 MiB of memory, the limit is 3 MiB: .* STAA_MAX_BYTES=4M"):
         check_bytes(3 * 2**20 + 1, "it")
@@ -95,6 +97,12 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
         (lambda: np.savez(path, a=np.array([{}], object)), "Python objects, which are never unpickled"),
         (lambda: _member(path, b"\x93NUMPY\1\0" + b"v\0" + _header("(9999999999,)")), "truncated or no NumPy array"),
         (lambda: _member(path, b"\x93NUMPY\1\0" + b"v\0" + _header(f"({10**30}, 0)")), "is no NumPy array: "),
+        (
+            lambda: _member(
+                path, b"\x93NUMPY\1\0" + (8500).to_bytes(2, "little") + _header(f"({'9' * 4000}, {'9' * 4000})", 8499)
+            ),
+            "far more bytes",
+        ),
         (lambda: path.write_bytes(_unreadable_name(path)), "can't be read as .npz"),
         (lambda: _member(path, b"x", zipfile.ZIP_LZMA), "is not packed as numpy does it"),
     ):
@@ -104,8 +112,8 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
         assert str(path) in str(caught.value)
 
 
-def _header(shape):
-    return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode() + b"\n"
+def _header(shape, length=117):
+    return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(length).encode() + b"\n"
 
 
 def _unreadable_name(path):
