@@ -13,7 +13,7 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -30,7 +30,8 @@ LIMIT = "STAA_MAX_BYTES"
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)
-NUMPY_PACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+HEADER = 1 << 17  # bytes that hold any header of a .npy file which NumPy accepts
+SAID = 200  # characters of another library's error, or of a file's word, in a message
 LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
 
 _held: set[int] = set()  # descriptors of the folders that this process holds
@@ -94,50 +95,62 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
     """The arrays of a .npz by name, or the one of a .npy under "". Nothing is unpickled, and nothing inflates past `max_bytes`.
+
+    choose: takes the names of a .npz and says which of them to read; None: all.
 
     Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
     """
-    return arrays_in(read_bytes(path), str(path))
+    return arrays_in(read_bytes(path), str(path), choose)
 
 
-def arrays_in(data: bytes, what: str) -> dict[str, np.ndarray]:
+def arrays_in(data: bytes, what: str, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
     """The arrays in the bytes of a .npz or .npy, as `read_arrays` gives them; `what` is their name in messages."""
     if not data.startswith(b"PK"):
-        return {"": _array(data, what)}
+        return {"": parse_array(data, what)}
+    broken = lambda error: ValueError(f"{what} can't be read as .npz ({str(error)[:SAID]}): copy or save it again")  # noqa: E731
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            needed, packed = sum(member.file_size for member in members), {member.compress_type for member in members}
-            unpacked = {}
-            if needed <= max_bytes() and packed <= NUMPY_PACKS:
-                # With a length: else zipfile inflates all there is, whatever length it is said to have.
-                unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
-    except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
-        raise ValueError(f"{what} can't be read as .npz ({error}): copy or save it again") from error
-    check_bytes(needed, what)
-    if not packed <= NUMPY_PACKS:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
+        raise broken(error) from error
+    members = archive.infolist()
+    if choose is not None:
+        chosen = choose([member.filename.removesuffix(".npy") for member in members])
+        members = [member for member in members if member.filename.removesuffix(".npy") in chosen]
+    if not {member.compress_type for member in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
-    return {name: _array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
+    check_bytes(sum(member.file_size for member in members), what)
+    try:
+        # With a length: else zipfile inflates all there is, whatever length it is said to have.
+        unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
+    except Exception as error:  # … zlib.error, RuntimeError of an encrypted one
+        raise broken(error) from error
+    return {name: parse_array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
 
 
-def _array(data: bytes, what: str) -> np.ndarray:
-    """The array in the bytes of a .npy file, as a view of them."""
-    file = io.BytesIO(data)
+def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
+    """The array in the bytes of a .npy file, as a view of them. Raises ValueError, naming `what`, as `read_arrays` does."""
+    file = io.BytesIO(data[:HEADER])
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, dtype = read(file)
     except Exception as error:  # the header is parsed as Python: ValueError, SyntaxError, TokenError, RecursionError …
-        raise ValueError(f"{what} can't be read as a NumPy array ({error}): copy or save it again") from error
+        raise ValueError(f"{what} can't be read as a NumPy array ({str(error)[:SAID]}): copy or save it again") from error
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are never unpickled: save plain arrays of numbers")
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if expected != found or min(shape, default=1) < 0:
-        raise ValueError(f"{what} is truncated or no NumPy array: expected {expected} bytes for shape {shape}, found {found}")
+        told = expected if expected < 1 << 63 else "far more"  # which may have more digits than Python prints
+        raise ValueError(
+            f"{what} is truncated or no NumPy array: expected {told} bytes for shape {str(shape)[:SAID]}, found {found}"
+        )
     if not expected:
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{what} is no NumPy array: {error}") from error
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
@@ -159,22 +172,24 @@ def inflate(data: bytes, what: str) -> bytes:
     return b"".join(pieces)
 
 
-def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None) -> Path:
+def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True) -> Path:
     """Write a file atomically, through a new file of an unguessable name beside it: a link at `path` is replaced, not followed.
 
-    keep: where the file that was there goes. Raises RuntimeError, with what was there untouched, if the disk is full or not
-    writable.
+    keep: where the file that was there goes. sync: wait until the disk has it; a cache that checks itself need not.
+    Raises RuntimeError, with what was there untouched, if the disk is full or not writable.
     """
     temporary = _beside(path)
     try:
         with open(temporary, "xb", opener=_new) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         if keep is not None and path.exists():
             _copy(path, keep)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         kept = f"; the {path.name} there is untouched" if path.exists() else ""
@@ -266,6 +281,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _size(count: int, *, up: bool = False) -> str:
     """Such as 64 GiB; up: rounded up to a whole number of the unit."""
-    power = min(max(count, 1).bit_length() // 10, 4) if count >= 1024 else 0
+    power = min((max(count, 1).bit_length() - 1) // 10, 4)
     value, unit = count / 1024**power, ("bytes", "KiB", "MiB", "GiB", "TiB")[power]
     return f"{math.ceil(value)} {unit[0] if power else ''}".strip() if up else f"{value:.4g} {unit}"

@@ -10,6 +10,7 @@ from staa.data.binning import borders_of, count
 from staa.data.recordings import Events
 
 FRAMES = 8
+SIDE = 640  # pixels of a frame's longer side at most, whatever the sensor is said to be
 BINS = 100  # of the curve of event rates
 POINTS = 4000  # of the scatter
 COLOURS = {"OFF": (0.13, 0.35, 0.75), "ON": (0.85, 0.25, 0.1)}
@@ -20,7 +21,9 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
 
     Raises ValueError where the sensor is not known, or there are no events.
     """
-    frames = count(events, borders_of(events, FRAMES, by="time"))
+    coarser = -(-max(events.sensor or (1,)) // SIDE)
+    size = events.sensor and (-(-events.sensor[0] // coarser), -(-events.sensor[1] // coarser))
+    frames = count(events, borders_of(events, FRAMES, by="time"), size=size)
     plt = _pyplot()
     seconds = (events.t - events.t[0]) / 1e6
     figure = plt.figure(figsize=(14, 7), layout="constrained")

@@ -205,9 +205,9 @@ def test_a_cache_that_can_not_be_written_says_what_to_do(tmp_path, monkeypatch):
 def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
     class_folder(tmp_path)
     for options, message in (
-        ({}, r"does not say the size of its sensor: .* --data.sensor HEIGHTxWIDTH$"),
+        ({}, r"does not say the size of its sensor: .* data.sensor HEIGHTxWIDTH$"),
         ({"sensor": "34x34", "size": 64}, r"frames of 64 × 64 can't be made from a sensor of 34 × 34: only smaller ones can$"),
-        ({"sensor": "34x36"}, r"give the frames' size, --data.size$"),
+        ({"sensor": "34x36"}, r"give the frames' size, data.size$"),
     ):
         for corrupt in ("refuse", "skip"):
             with pytest.raises(UnsuitedError, match=message):
@@ -219,7 +219,7 @@ def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
         f.rename(f.with_suffix(".off"))
     np.savez(tmp_path / "right" / "a.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
     np.savez(tmp_path / "right" / "b.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
-    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size, --data.size"):
+    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size, data.size"):
         event_folder(root=tmp_path, validation=0.0, steps=4)
 
 
@@ -277,7 +277,7 @@ def test_nmnist(tmp_path):
 
 def test_an_incomplete_data_set_says_what_to_do(tmp_path):
     for name in ("nmnist", "cifar10dvs", "dvsgesture"):
-        with pytest.raises(FileNotFoundError, match=f"staa data {name} --data"):
+        with pytest.raises(FileNotFoundError, match=f"download it with 'staa data {name}'"):
             DATASETS[name](root=tmp_path, validation=0.0, steps=4)
 
 

@@ -29,6 +29,8 @@ def test_the_limit_is_half_the_memory_or_what_is_said(monkeypatch):
     assert max_bytes() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     monkeypatch.setenv("STAA_MAX_BYTES", "3MiB")
     assert max_bytes() == 3 * 2**20
+    with pytest.raises(ValueError, match=r"it would take 1000 GiB of memory, the limit is 3 MiB"):
+        check_bytes(1000 * 2**30, "it")
     check_bytes(3 * 2**20, "it")
     with pytest.raises(ValueError, match=r"it would take 3 MiB of memory, the limit is 3 MiB: .* STAA_MAX_BYTES=4M"):
         check_bytes(3 * 2**20 + 1, "it")
@@ -72,6 +74,12 @@ def test_arrays_come_back(tmp_path):
     assert np.array_equal(read_arrays(tmp_path / "a.npy")[""], arrays["a"])
 
 
+def test_some_arrays_of_many(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", t=np.arange(3), note=np.array([{}], object), large=np.zeros(10_000_000))
+    monkeypatch.setenv("STAA_MAX_BYTES", "1M")
+    assert list(read_arrays(tmp_path / "a.npz", lambda names: {"t"} if "large" in names else set())) == ["t"]
+
+
 def test_well_packed_arrays_are_read_however_well_they_are_packed(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", t=np.zeros(10_000_000, np.uint8))  # a thousand to one
     assert len(read_arrays(tmp_path / "a.npz")["t"]) == 10_000_000
@@ -106,6 +114,14 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
         (lambda: path.write_bytes(b"no array"), "can't be read as a NumPy array"),
         (lambda: np.savez(path, a=np.array([{}], object)), "Python objects, which are never unpickled"),
         (lambda: _member(path, b"\x93NUMPY\1\0" + b"v\0" + _header("(9999999999,)")), "truncated or no NumPy array"),
+        (lambda: _member(path, b"\x93NUMPY\1\0" + b"v\0" + _header(f"({10**30}, 0)")), "is no NumPy array: "),
+        (
+            lambda: _member(
+                path, b"\x93NUMPY\1\0" + (8500).to_bytes(2, "little") + _header(f"({'9' * 4000}, {'9' * 4000})", 8499)
+            ),
+            "far more bytes",
+        ),
+        (lambda: path.write_bytes(_unreadable_name(path)), "can't be read as .npz"),
         (lambda: _member(path, b"x", zipfile.ZIP_LZMA), "is not packed as numpy does it"),
     ):
         make()
@@ -122,13 +138,25 @@ def _with_a_directory_before_the_file():
     return bytes(data)
 
 
-def _header(shape):
-    return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(117).encode() + b"\n"
+def _header(shape, length=117):
+    return f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}".ljust(length).encode() + b"\n"
+
+
+def _unreadable_name(path):
+    """A member whose name is said to be UTF-8 and is not: zipfile's UnicodeDecodeError is a ValueError too."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("äö.npy", b"x")
+    return path.read_bytes().replace("äö".encode(), b"\xff\xff\xff\xff")
 
 
 def _member(path, data, packed=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", packed) as archive:
         archive.writestr("a.npy", data)
+
+
+def test_a_file_that_need_not_be_on_the_disk_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: pytest.fail("waited for the disk"))
+    assert write(tmp_path / "a", b"new", sync=False).read_bytes() == b"new"
 
 
 def test_links_are_replaced_and_never_followed(tmp_path):

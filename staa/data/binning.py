@@ -5,9 +5,12 @@ from typing import Literal
 import numpy as np
 
 from staa.data.recordings import Events
+from staa.files import check_bytes
 
 Values = Literal["sum", "binary", "normalised"]
 LONGEST = (1 << 63) - 1  # of a time in µs
+COUNT_BYTES = 12  # of each count: int32, as float32, and that scaled
+BINCOUNT_BYTES = 8  # of each count of the frame at work
 
 
 class UnsuitedError(ValueError):
@@ -48,19 +51,22 @@ def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None =
     borders [T + 1]: frame k holds events borders[k] … borders[k + 1] − 1. size (h, w): pixel (y, x) of the sensor H × W is
     counted in (⌊y · h / H⌋, ⌊x · w / W⌋), so a smaller frame sums up areas of the sensor and conserves every event.
 
-    Raises UnsuitedError where the sensor is not known or smaller than the frame, ValueError for an event outside it.
+    Raises UnsuitedError if the sensor is not known or smaller than the frame, ValueError for an event outside it, and for
+    frames that would take more memory than `staa.files.max_bytes` allows.
     """
     if events.sensor is None:
         raise UnsuitedError(
-            "the recording does not say the size of its sensor: give it as (height, width), --data.sensor HEIGHTxWIDTH"
+            "the recording does not say the size of its sensor: give it as (height, width), or as data.sensor HEIGHTxWIDTH"
         )
     height, width = events.sensor
     h, w = size or (height, width)
     if not (1 <= h <= height and 1 <= w <= width):
         raise UnsuitedError(f"frames of {h} × {w} can't be made from a sensor of {height} × {width}: only smaller ones can")
+    steps = len(borders) - 1
+    check_bytes(2 * h * w * (steps * COUNT_BYTES + BINCOUNT_BYTES), f"{steps} frames of 2 × {h} × {w}")
     row, column = np.arange(height) * h // height * w, np.arange(width) * w // width
-    frames = np.empty((len(borders) - 1, 2 * h * w), np.int32)
-    for k in range(len(frames)):  # frame by frame it all stays in the cache
+    frames = np.empty((steps, 2 * h * w), np.int32)
+    for k in range(steps):  # frame by frame it all stays in the cache
         y, x, p = (values[borders[k] : borders[k + 1]] for values in (events.y, events.x, events.p))
         for name, values, limit in (("y", y, height), ("x", x, width), ("p", p, 2)):
             if len(values) and not (values.min() >= 0 and values.max() < limit):

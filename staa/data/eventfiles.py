@@ -1,11 +1,11 @@
 """Recordings on disk, binned once and kept as frames beside them."""
 
-import contextlib
 import hashlib
+import io
 import json
 import os
 import re
-import threading
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from staa.data.binning import UnsuitedError, borders_of, count
 from staa.data.recordings import Events, read_events
+from staa.files import check_bytes, parse_array, read_bytes, write
 
 Frames = Literal["number", "time", "window"]
 
-CACHE_VERSION = 1  # of how recordings are read and binned
+CACHE_VERSION = 2  # of how recordings are read and binned, and of the files that keep their frames
+CHECKSUM = 4  # bytes after the array
 
 
 class EventFiles:
@@ -32,7 +34,8 @@ class EventFiles:
     size: None keeps the sensor's, which must be square.
 
     What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
-    under root, length and time of the file). A file is written whole or not at all, so processes may share the folder.
+    under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
+    all, so processes may share the folder; one that is broken is made anew.
     """
 
     def __init__(
@@ -63,20 +66,25 @@ class EventFiles:
         ]
 
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The chosen recordings' frames. Raises ValueError naming one that can't be read, or whose frames have another size."""
-        found = {self.recordings[i]: self.frames(self.recordings[i]) for i in chosen.tolist()}
-        first = next(iter(found))
-        for recording, frames in found.items():
-            if frames.shape != found[first].shape:
-                here, there = (f"{f.shape[2]} × {f.shape[3]}" for f in (frames, found[first]))
-                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size, --data.size")
+        """The chosen recordings' frames, which must be of one size.
+
+        Raises what `frames` does, UnsuitedError if sizes differ, ValueError if all would take more than `staa.files.max_bytes`.
+        """
+        found: dict[str, np.ndarray] = {}
+        for recording in (self.recordings[i] for i in chosen.tolist()):
+            frames = found[recording] = self.frames(recording)
+            first, other = next(iter(found.items()))
+            if frames.shape != other.shape:
+                here, there = (f"{f.shape[2]} × {f.shape[3]}" for f in (frames, other))
+                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size, data.size")
+            check_bytes(2 * len(chosen) * frames.nbytes, f"{len(chosen)} recordings with frames such as those of {recording}")
         return torch.from_numpy(np.stack([found[self.recordings[i]] for i in chosen.tolist()]))
 
     def frames(self, recording: str) -> np.ndarray:
-        """Counts [T, 2, size, size] of one recording, from the cache where they are there.
+        """Counts [T, 2, size, size] of one recording, from the cache if they are there.
 
-        Raises ValueError naming a recording that can't be read, UnsuitedError where a setting doesn't suit it, OSError where
-        the cache can't be written.
+        Raises ValueError naming a recording that can't be read, UnsuitedError if a setting doesn't suit it, OSError if the
+        cache can't be written.
         """
         try:
             file = self.cache / f"{self._key(recording)}.npy"
@@ -86,27 +94,28 @@ class EventFiles:
             frames = self._bin(recording)
         except OSError as error:
             raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
-        part = file.with_name(f".{file.stem}.{os.getpid()}.{threading.get_ident()}")
+        out = io.BytesIO()
+        np.save(out, frames, allow_pickle=False)
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as out:
-                np.save(out, frames)
-            part.replace(file)
-        except OSError as error:
-            text = f"frames can't be kept in {self.cache} ({error.strerror}): set STAA_FRAMES to a folder that can be written"
+            out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
+            write(file, out.getbuffer(), sync=False)
+        except (OSError, RuntimeError) as error:
+            text = f"frames can't be kept in {self.cache} ({error}): set STAA_FRAMES to a folder that can be written"
             raise OSError(text) from error
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
         return frames
 
     def _kept(self, file: Path) -> np.ndarray | None:
-        """Frames from the cache; None where they are not there, not whole, or not such frames."""
+        """Frames from the cache; None if they are not there, not whole, or not such frames."""
         try:
-            frames = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            data = memoryview(read_bytes(file))
+            array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+            if zlib.crc32(array) != int.from_bytes(checksum, "little"):
+                return None
+            frames = parse_array(array, str(file))
+        except (OSError, ValueError):
             return None
-        fits = isinstance(frames, np.ndarray) and frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
+        fits = frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
         size = self.size or (frames.shape[-1] if fits else 0)
         return frames if fits and frames.shape[2:] == (size, size) else None
 
@@ -131,7 +140,7 @@ class EventFiles:
         if self.size is not None:
             return self.size, self.size
         if events.sensor is not None and events.sensor[0] != events.sensor[1]:
-            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames' size, --data.size")
+            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames' size, data.size")
         return None
 
     def _key(self, recording: str) -> str:
@@ -143,7 +152,7 @@ class EventFiles:
 
 def _interval(recording: str) -> tuple[str, tuple[int, int] | None]:
     """(path, (start, end)) of "path#start-end"."""
-    found = re.fullmatch(r"(.*)#(\d+)-(\d+)", recording, re.DOTALL)
+    found = re.fullmatch(r"(.*)#(\d{1,18})-(\d{1,18})", recording, re.DOTALL)
     return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
 
 

@@ -22,8 +22,9 @@ from staa.data.digits import as_frames
 from staa.data.download import Archive, Tell, fetch, unpack
 from staa.data.eventfiles import EventFiles, Frames
 from staa.data.layout import TEST_SHARE, Labelled, chosen_share, class_folders, digest, files_and_labels, readable, some
-from staa.data.recordings import LARGEST_SENSOR, READERS
+from staa.data.recordings import LARGEST, LARGEST_SENSOR, READERS
 from staa.data.source import Samples, Source
+from staa.files import read_bytes
 
 Corrupt = Literal["refuse", "skip", "unchecked"]
 
@@ -195,7 +196,7 @@ def dvsgesture(
     else:
         raise FileNotFoundError(
             f"dvsgesture is not under {root}: expected {tonic / 'ibmGestureTrain'} or {original / 'trials_to_train.txt'}; "
-            f"run 'staa data dvsgesture --data {root}' to download it, or point --data at it"
+            f"download it with 'staa data dvsgesture', or give another root"
         )
     twice = sorted(found["train"].keys() & found["test"].keys())
     if twice:
@@ -229,12 +230,14 @@ def _original_trials(listing: Path) -> dict[str, str]:
     if not listing.is_file():
         raise FileNotFoundError(f"{listing} is missing, which says which files are in this part")
     found: dict[str, str] = {}
-    for name in listing.read_text(errors="replace").split():
+    for name in read_bytes(listing).decode(errors="replace").split():
+        if name != Path(name).name:
+            raise ValueError(f"{listing} names {name[:80]!r}: expected files beside it")
         table = listing.parent / f"{Path(name).stem}_labels.csv"
         if not table.is_file():
             raise FileNotFoundError(f"{table} is missing, which says what {listing.parent / name} holds")
         try:
-            rows = list(csv.DictReader(table.read_text(errors="replace").splitlines()))
+            rows = list(csv.DictReader(read_bytes(table).decode(errors="replace").splitlines()))
         except csv.Error as error:
             raise ValueError(f"{table} can't be read as a table: {error}") from error
         if not rows:
@@ -242,11 +245,11 @@ def _original_trials(listing: Path) -> dict[str, str]:
         for row in rows:
             try:
                 gesture, start, end = (int(row[key]) for key in ("class", "startTime_usec", "endTime_usec"))
-                if len(row) != 3 or not (1 <= gesture <= len(GESTURES) and 0 <= start < end):
+                if len(row) != 3 or not (1 <= gesture <= len(GESTURES) and 0 <= start < end <= LARGEST):
                     raise ValueError("class, start or end is impossible")
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{table} has a row {dict(row)}: expected class (1 to 11), startTime_usec, endTime_usec"
+                    f"{table} has a row {str(dict(row))[:200]}: expected class (1 to 11), startTime_usec, endTime_usec"
                 ) from error
             recording = f"{listing.parent / name}#{start}-{end}"
             if recording in found:
@@ -298,8 +301,8 @@ def _class_files(folder: Path, names: Sequence[str], endings: tuple[str, ...], d
         files = sorted(str(p) for p in (folder / c).glob("[!.]*") if p.suffix in endings)
         if not files:
             raise FileNotFoundError(
-                f"{data_set} is not whole under {root}: no *{' or *'.join(endings)} in {folder / c}; run "
-                f"'staa data {data_set} --data {root}' to download it, or point --data at it"
+                f"{data_set} is not whole under {root}: no *{' or *'.join(endings)} in {folder / c}; download it with "
+                f"'staa data {data_set}', or give another root"
             )
         found[c] = sorted(files, key=lambda f: [int(n) for n in re.findall(r"\d+", Path(f).stem)])
     return found

@@ -1,19 +1,20 @@
 """Recordings of event cameras, in the formats of N-MNIST, N-CARS, CIFAR10-DVS, DVS128 Gesture and of one's own camera.
 
-Nothing is allocated on the word of a header alone: a file that lies about its size is refused before it is read.
+Nothing is allocated on the word of a file alone: one that lies about its size, or whose events would take more memory than
+`staa.files.max_bytes`, is refused before it is decoded.
 """
 
-import io
-import math
 import re
 import struct
 import warnings
-import zipfile
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from staa.data.aedat4 import AGAIN, read_aedat4
+from staa.files import check_bytes, max_bytes, read_arrays, read_bytes
 
 Sensor = tuple[int, int]
 """(height, width)"""
@@ -27,10 +28,11 @@ SENSOR = ("height", "width", "sensor")
 COLUMNS = {"t": ("t", "ts", "timestamp"), "x": ("x",), "y": ("y",), "p": ("p", "polarity")}
 LARGEST = 1 << 62  # of a time in µs: differences still fit int64
 LARGEST_SENSOR = 1 << 15  # the formats' coordinates have 15 bits at most
-INFLATION = 200  # times a .npz may grow: a recording shrinks to a tenth in one, seldom to a fortieth
+EVENT_BYTES = 64  # that reading an event takes at most, with all its copies
+PACKET_BYTES = 384  # that a packet of AEDAT 3.1 takes beside its events
+SAID = 64  # characters of a header's field in a message
 SLICE = 1 << 16  # words of EVT 3.0 at a time
 NO_ROW, NO_BASE = 0x1000, 2  # EVT 3.0: no row of CD events, no VECT_BASE_X yet
-AGAIN = "copy or download it again"
 EMPTY = "holds no events: leave the file out"
 
 
@@ -56,10 +58,10 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
 
     sensor: (height, width), needed where the file doesn't say; where it does, they must be the same.
 
-    Raises ValueError naming the file: unknown ending, truncated or no such format, no events, events outside the sensor,
-    another sensor than the given one, time that runs backwards, polarities other than {0, 1} or {-1, 1}; OSError for
-    one that can't be read; ImportError where the package for .aedat4 is missing. A part of an event at the end of an
-    AEDAT 2.0 is left out with a warning.
+    Raises ValueError naming the file: unknown ending, no regular file, truncated or no such format, no events, events
+    outside the sensor, another sensor than the given one, time that runs backwards, polarities other than {0, 1} or {-1, 1},
+    more events than `staa.files.max_bytes` allows; OSError for one that can't be read; ImportError if the package for packed
+    .aedat4 is missing. A part of an event at the end of an AEDAT 2.0 is left out with a warning.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())
@@ -71,7 +73,14 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
     try:
         return _checked(reader(path), sensor)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {str(error).removeprefix(str(path)).lstrip(' ,:')}") from error
+    except ImportError as error:
+        raise ImportError(f"{path}: {error}") from error
+
+
+def _afford(events: int) -> None:
+    """Raises ValueError if so many events would take more memory than is allowed."""
+    check_bytes(events * EVENT_BYTES, f"{events:,} events")
 
 
 def _checked(events: Events, given: Sensor | None) -> Events:
@@ -109,7 +118,7 @@ def _bin(path: Path) -> Events:
 
     An event at y = 240 is none: it adds 2**13 µs to the time of all that follow.
     """
-    x, y, high, middle, low = _records(path.read_bytes(), 0, np.dtype((np.uint8, 5))).T
+    x, y, high, middle, low = _records(read_bytes(path), 0, np.dtype((np.uint8, 5))).T
     overflow, p = y == 240, high >> 7
     t = ((high & 0x7F).astype(np.int64) << 16) + (middle.astype(np.int64) << 8) + low + (np.cumsum(overflow) << 13)
     return Events(*(column[~overflow] for column in (t, x, y, p)), sensor=None)
@@ -117,7 +126,7 @@ def _bin(path: Path) -> Events:
 
 def _dat(path: Path) -> Events:
     """Prophesee DAT, version 2: header, event type and size (a byte each), then uint32 t in µs, uint32 x 14, y 14, p 4 bits."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     header, start = _prophesee_header(data)
     version, event = _said(header, r"^% version (\S+)"), data[start : start + 2]
     if version not in ("", "2") or event not in (b"\x00\x08", b"\x0c\x08"):
@@ -131,7 +140,7 @@ def _dat(path: Path) -> Events:
 
 def _raw(path: Path) -> Events:
     """Prophesee RAW: header, then words of EVT 2.0 (32 bits) or EVT 3.0 (16 bits), little-endian unless the header differs."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     header, start = _prophesee_header(data)
     name = _said(header, r"^% format (\w+)").upper() or "EVT" + _said(header, r"^% evt (\S+)")
     decode, word = EVT.get(name.removesuffix(".0"), (None, np.uint8))
@@ -149,6 +158,7 @@ def _evt2(words: np.ndarray) -> Events:
 
     Other types (triggers, …) are skipped, as are events before the first TIME_HIGH: their time is not known.
     """
+    _afford(len(words))
     kind = words >> 28
     is_time = kind == 8
     base = np.append(-1, _unwrap(words[is_time] & 0xFFFFFFF, 28))[np.cumsum(is_time)]
@@ -167,13 +177,15 @@ def _evt3(words: np.ndarray) -> Events:
 
     Other types are skipped, as are events before the first word of time, row or VECT_BASE_X that they need.
     """
-    first = np.flatnonzero(words >> 12 == 8)[:1]
-    words = words[first[0] :] if len(first) else words[:0]
+    is_high = words >> 12 == 8
+    words = words[is_high.argmax() :] if is_high.any() else words[:0]
     pieces: list[Columns] = [(np.zeros(0, np.uint16),) * 4]
-    state = (0, NO_ROW, 0, NO_BASE)
+    state, count = (0, NO_ROW, 0, NO_BASE), 0
     for start in range(0, len(words), SLICE):  # in slices that stay in the processor's cache, twice as fast
         piece, state = _evt3_slice(words[start : start + SLICE], *state)
         pieces.append(piece)
+        count += len(piece[0])
+        _afford(count)
     return Events(*(np.concatenate(column) for column in zip(*pieces, strict=True)), sensor=None)
 
 
@@ -218,15 +230,14 @@ def _evt3_vectors(words: np.ndarray, x0: int, p0: int) -> tuple[np.ndarray, np.n
 
 
 def _aedat(path: Path) -> Events:
-    with path.open("rb") as file:
-        found = file.read(12)
-    reader = {b"#!AER-DAT2.0": _aedat2, b"#!AER-DAT3.1": _aedat3, b"#!AER-DAT4.0": _aedat4}.get(found)
+    data = read_bytes(path)
+    reader = {b"#!AER-DAT2.0": _aedat2, b"#!AER-DAT3.1": _aedat3, b"#!AER-DAT4.0": _aedat4}.get(data[:12])
     if reader is None:
-        raise ValueError(f"expected a first line '#!AER-DAT2.0', '#!AER-DAT3.1' or '#!AER-DAT4.0', found {found!r}")
-    return reader(path)
+        raise ValueError(f"expected a first line '#!AER-DAT2.0', '#!AER-DAT3.1' or '#!AER-DAT4.0', found {data[:12]!r}")
+    return reader(data, path)
 
 
-def _aedat2(path: Path) -> Events:
+def _aedat2(data: bytes, path: Path) -> Events:
     """AEDAT 2.0 of a DVS128: header lines starting with #, then big-endian uint32 address, uint32 time stamp in µs.
 
     Address: bit 0 polarity (0 is ON), bits 1-7 and 8-14 the pixel; bits 15 and 31 mark what is no pixel's event, and it is
@@ -234,7 +245,6 @@ def _aedat2(path: Path) -> Events:
     published figures were measured on. jAER, which wrote the files, shows x = 127 - bits 1-7 and y = bits 8-14 from the
     bottom: the same polarity, and this picture transposed.
     """
-    data = path.read_bytes()
     header = AEDAT2_HEADER.match(data)
     start = header.end() if header else 0
     chip = _said(data[:start].decode("latin-1"), r"^# *AEChip: *(\S+)").rpartition(".")[2]
@@ -250,13 +260,12 @@ def _aedat2(path: Path) -> Events:
     return Events(_unwrap(t, 32), 127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), 1 - (address & 1), (128, 128))
 
 
-def _aedat3(path: Path) -> Events:
+def _aedat3(data: bytes, _: Path) -> Events:
     """AEDAT 3.1 (RAW): header to '#!END-HEADER', then packets, little-endian: `AEDAT3_PACKET`, then its events.
 
     Polarity events (type 1): uint32 with bit 0 valid, bit 1 polarity, bits 2-16 y, 17-31 x; int32 time stamp in µs, to which
     the packet's overflow adds 2**31 each. Other types and invalid events are skipped. y counts from the top.
     """
-    data = path.read_bytes()
     end = AEDAT3_END.search(data)
     if end is None:
         raise ValueError(f"the header has no last line '#!END-HEADER': truncated or no AEDAT 3.1; {AGAIN}")
@@ -266,6 +275,7 @@ def _aedat3(path: Path) -> Events:
         found = f"format {form or 'unnamed'}, {len(sources)} sources"
         raise ValueError(f"expected AEDAT 3.1 of format RAW and one source, found {found}: convert it with iniVation's DV")
     events, overflows, head = [np.empty((0, 2), "<u4")], [0], AEDAT3_PACKET.size
+    needed, limit = 0, max_bytes()
     while at < len(data):
         if at + head > len(data):
             raise ValueError(f"truncated: it ends within a packet, at byte {len(data)}; {AGAIN}")
@@ -275,7 +285,10 @@ def _aedat3(path: Path) -> Events:
             raise ValueError(f"no packet of AEDAT 3.1 at byte {at} ({packet}): {AGAIN}")
         if at + head + capacity * size > len(data):
             raise ValueError(f"truncated: the packet at byte {at} goes beyond the last byte, {len(data)}; {AGAIN}")
-        if kind == 1:
+        if kind == 1 and number:
+            needed += number * EVENT_BYTES + PACKET_BYTES
+            if needed > limit:
+                check_bytes(needed, "its events")
             events.append(np.frombuffer(data, "<u4", 2 * number, at + head).reshape(-1, 2))
             overflows.append(overflow)
         at += head + capacity * size
@@ -287,57 +300,23 @@ def _aedat3(path: Path) -> Events:
     return Events(t[valid], word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1, sensor)
 
 
-def _aedat4(path: Path) -> Events:
-    """AEDAT 4.0 through the package aedat: its one stream of events."""
-    try:
-        import aedat
-    except ImportError as error:
-        raise ImportError(f"{path}: AEDAT 4 is read by the package aedat: pip install staa-snn[events]") from error
-    path.open("rb").close()  # what can't be opened is an OSError
-    try:
-        decoder = aedat.Decoder(path)
-        streams = {i: stream for i, stream in decoder.id_to_stream().items() if stream["type"] == "events"}
-        pieces = [packet["events"] for packet in decoder if packet["stream_id"] in streams]
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's, for a corrupt file
-            raise
-        raise ValueError(f"can't be decoded as AEDAT 4 ({error}): {AGAIN}") from error
-    if len(streams) != 1:
-        raise ValueError(f"expected one stream of events, found {len(streams)}: write each to a file of its own")
-    (stream,) = streams.values()
-    if not pieces:
-        raise ValueError(EMPTY)
-    events, sensor = np.concatenate(pieces), (stream["height"], stream["width"])
-    return Events(_integers("t", events["t"]), events["x"], events["y"], events["on"].astype(np.uint8), sensor)
+def _aedat4(data: bytes, _: Path) -> Events:
+    events, sensor = read_aedat4(data, EVENT_BYTES)
+    return Events(_integers("t", events["t"]), events["x"], events["y"], (events["on"] != 0).astype(np.uint8), sensor)
 
 
-def _npz(path: Path) -> Events:
-    """Arrays t (or ts, timestamp; µs), x, y, p (or polarity), or one array as in .npy; also height and width, or sensor."""
-    data = path.read_bytes()
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            others = members.keys() - SENSOR
-            if len(others) > 1:
-                members = {name: info for name, info in members.items() if name in SENSOR or name in chain(*COLUMNS.values())}
-            size = sum(info.file_size for info in members.values())
-            packed = {info.compress_type for info in members.values()} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-            if packed or size > INFLATION * len(data) + (1 << 20):
-                raise ValueError(f"{len(data)} bytes that would fill {size}, or are not packed as by numpy: save it again")
-            # With a length: else zipfile inflates all there is, whatever length it is said to have.
-            arrays = {name: _array(archive.open(info).read(info.file_size)) for name, info in members.items()}
-    except ValueError:
-        raise
-    except Exception as error:  # zipfile raises BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError …
-        raise ValueError(f"can't be read as .npz ({error}): {AGAIN}") from error
-    sizes = [arrays.pop(name).ravel() for name in SENSOR if name in arrays]
-    sensor = tuple(_integers("height, width or sensor", np.concatenate(sizes)).tolist()) if sizes else None
-    events = _from_array(arrays[others.pop()]) if len(others) == 1 else _from_columns(arrays)
+def _numpy(path: Path) -> Events:
+    """.npz: arrays t (or ts, timestamp; µs), x, y, p (or polarity), or one as in .npy; also height and width, or sensor."""
+    arrays = read_arrays(path, _of_events)
+    sizes = [_integers(name, arrays.pop(name).ravel()[:3]) for name in SENSOR if name in arrays]
+    sensor = tuple(np.concatenate(sizes).tolist()) if sizes else None
+    events = _from_array(*arrays.values()) if len(arrays) == 1 else _from_columns(arrays)
     return events._replace(sensor=sensor)
 
 
-def _npy(path: Path) -> Events:
-    return _from_array(_array(path.read_bytes()))
+def _of_events(names: list[str]) -> set[str]:
+    """Those of the names in a .npz that are read: all, or the known ones of more than one beside the sensor."""
+    return set(names) if len(set(names).difference(SENSOR)) <= 1 else {*SENSOR, *chain(*COLUMNS.values())}
 
 
 def _from_array(array: np.ndarray) -> Events:
@@ -350,6 +329,7 @@ def _from_array(array: np.ndarray) -> Events:
     if array.ndim != 2 or array.shape[1] != 4:
         found = f"shape {list(array.shape)}, dtype {array.dtype}"
         raise ValueError(f"expected fields t, x, y, p, or an array [n, 4] of x, y, p and t in ms; found {found}")
+    _afford(len(array))
     x, y, p, t = array.T
     return Events(_integers("t", t, scale=1000), _integers("x", x), _integers("y", y), _polarity(_integers("p", p)), None)
 
@@ -359,31 +339,14 @@ def _from_columns(columns: dict[str, np.ndarray]) -> Events:
     for name, names in COLUMNS.items():
         present = [n for n in names if n in columns]
         if len(present) != 1:
-            raise ValueError(f"expected one array {' or '.join(names)}, found {', '.join(sorted(columns)) or 'none'}")
+            others = ", ".join(name[:SAID] for name in sorted(columns)[:9]) or "none"
+            raise ValueError(f"expected one array {' or '.join(names)}, found {others}")
         found[name] = _integers(present[0], columns[present[0]])
+    _afford(max(map(len, found.values())))
     if len({len(a) for a in found.values()}) > 1:
         lengths = ", ".join(f"{name} {len(a)}" for name, a in found.items())
         raise ValueError(f"arrays of different length: {lengths}; expected one entry an event in each")
     return Events(found["t"], found["x"], found["y"], _polarity(found["p"]), None)
-
-
-def _array(data: bytes) -> np.ndarray:
-    """The array in the bytes of a .npy file, as a view of them."""
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read(file)
-    except Exception as error:  # the header is parsed as Python: ValueError, SyntaxError, TokenError, RecursionError …
-        raise ValueError(f"can't be read as a NumPy array ({error}): {AGAIN}") from error
-    if dtype.hasobject:
-        raise ValueError("holds Python objects, which are never unpickled: save plain arrays of numbers")
-    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if expected != found or min(shape, default=1) < 0:
-        raise ValueError(f"truncated or no NumPy array: expected {expected} bytes for shape {shape}, found {found}; {AGAIN}")
-    if not expected:
-        raise ValueError(EMPTY)
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
 def _integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
@@ -399,9 +362,9 @@ def _integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
         raise ValueError(f"{name} must be whole, finite numbers (times in µs), found {values[i]} at event {i}")
     if values.size and max(-int(values.min()), int(values.max())) > LARGEST // scale:
         raise ValueError(f"{name} goes from {values.min()} to {values.max()}, beyond ±2**62: no such time or pixel")
-    if scale != 1 and kind == "f":
-        return np.rint(values.astype(np.float64) * scale).astype(np.int64)
-    return values.astype(np.int64) * scale
+    if scale == 1:
+        return values.astype(np.int64)
+    return np.rint(values.astype(np.float64) * scale).astype(np.int64) if kind == "f" else values.astype(np.int64) * scale
 
 
 def _polarity(p: np.ndarray) -> np.ndarray:
@@ -424,6 +387,7 @@ def _records(data: bytes, start: int, dtype: np.dtype, what: str = "events") -> 
     rest = len(data) - start
     if rest % dtype.itemsize:
         raise ValueError(f"truncated: {rest} bytes hold no whole number of {what} of {dtype.itemsize} bytes; {AGAIN}")
+    _afford(rest // dtype.itemsize if what == "events" else 0)
     return np.frombuffer(data, dtype, rest // dtype.itemsize, start)
 
 
@@ -443,12 +407,13 @@ def _geometry(header: str) -> Sensor | None:
 
 
 def _said(header: str, pattern: str) -> str:
-    """The first group of the first match, or nothing."""
+    """The first group of the first match, or nothing; of a long one the beginning."""
     match = re.search(pattern, header, re.MULTILINE | re.IGNORECASE)
-    return match[1] if match else ""
+    return match[1][:SAID] if match else ""
 
 
 EVT = {"EVT2": (_evt2, np.uint32), "EVT3": (_evt3, np.uint16)}
 READERS = {
-    ".bin": _bin, ".dat": _dat, ".aedat": _aedat, ".aedat4": _aedat4, ".raw": _raw, ".npz": _npz, ".npy": _npy,
+    ".bin": _bin, ".dat": _dat, ".aedat": _aedat, ".aedat4": lambda path: _aedat4(read_bytes(path), path), ".raw": _raw,
+    ".npz": _numpy, ".npy": _numpy,
 }  # fmt: skip
