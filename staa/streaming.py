@@ -120,18 +120,18 @@ def check_causal(model: nn.Module) -> None:
         per_step = True                 y[t] depends on x[t] alone, but for what the modules in it remember
         causal = False                  it sees the whole window
 
-    causal = True alone is not enough: what looks back without a scan has no past in a piece. A declaration is of the class's
-    own forward and of those who inherit it; a class that changes it says so anew. One may vouch for a single module of
-    somebody else's: module.per_step = True.
+    causal = True alone is not enough: what looks back without a scan has no past in a piece. A class speaks of its own forward
+    and for those that inherit it; one that changes it says so anew. For a single module of somebody else's, with all in it, one
+    may vouch: module.per_step = True.
 
     Known of PyTorch are, exactly, its layers that treat samples alike: linear, 2-D convolutions, norms with running statistics,
     pooling, activations; 1-D and 3-D convolutions inside `PerStep`, where time is no axis of theirs. Recurrent layers,
     nn.MultiheadAttention and whatever is in neither list are refused, unless they stand in a module with a scan.
     """
-    _check(model, "", in_scan=False, in_frames=False)
+    _check(model, "", vouched=False, in_frames=False)
 
 
-def _check(module: nn.Module, name: str, *, in_scan: bool, in_frames: bool) -> None:
+def _check(module: nn.Module, name: str, *, vouched: bool, in_frames: bool) -> None:
     kind = type_before_parametrizations(module)
     who = f"{name or 'the model'} ({kind.__name__})"
     if not getattr(module, "causal", True):
@@ -145,14 +145,14 @@ def _check(module: nn.Module, name: str, *, in_scan: bool, in_frames: bool) -> N
         raise ValueError(f"{who} has a forward of its own in place of its class's, which can't be known to run in pieces")
     if in_frames and _scans(module):
         raise ValueError(f"{who} scans over time, so it can't stand inside PerStep")
-    scans = in_scan or _scans(module)
-    if not scans and not _treats_steps_alike(module, kind, in_frames):
+    vouched = vouched or _scans(module) or vars(module).get("per_step", False)
+    if not vouched and not _treats_steps_alike(module, kind, in_frames):
         raise ValueError(f"{who} is not known to run in pieces: {_advice(module, kind)}")
     for child_name, child in module.named_children():
         if is_parametrized(module) and child_name == "parametrizations":  # they see weights
             continue
         inside = f"{name}.{child_name}" if name else child_name
-        _check(child, inside, in_scan=scans, in_frames=in_frames or kind is PerStep)
+        _check(child, inside, vouched=vouched, in_frames=in_frames or kind is PerStep)
 
 
 def _treats_steps_alike(module: nn.Module, kind: type[nn.Module], in_frames: bool) -> bool:

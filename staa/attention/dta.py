@@ -35,13 +35,11 @@ class TXA(nn.Module):
         self.over_time = nn.Conv1d(channels, channels, 6, bias=False)
         self.time_gain = nn.Parameter(torch.ones(()))
         self.channel_gain = nn.Parameter(torch.ones(()))
-        self.window = Window(steps, "TXA")
+        self.channels, self.window = channels, Window(steps, "TXA")
         self.causal = self.per_step = steps == 1
-        for conv in (self.over_channels, self.over_time):
-            conv.per_step = steps == 1  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
-        check_shape(self, x, self.over_time.in_channels)
+        check_shape(self, x, self.channels)
         self.window(x)
         mean = x.mean((3, 4))
         of_time = self.over_channels(mean.transpose(0, 1)).sigmoid().transpose(0, 1)

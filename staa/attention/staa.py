@@ -103,7 +103,7 @@ class GlobalContext(Gate):
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        hidden = _hidden(channels, reduction)
+        self.channels, hidden = channels, _hidden(channels, reduction)
         self.key = nn.Linear(channels, 1, bias=False)  # the softmax can't see a bias
         self.query = nn.Linear(channels, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -115,7 +115,7 @@ class GlobalContext(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """g is [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
-        check_shape(self, current.x, self.query.in_features)
+        check_shape(self, current.x, self.channels)
         if plain(self.key, nn.Linear):
             key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
             x, pooled, mean = context(current.x, key)
@@ -191,7 +191,7 @@ class ChannelGate(Gate):
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        hidden = _hidden(channels, reduction)
+        self.channels, hidden = channels, _hidden(channels, reduction)
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
         nn.init.kaiming_normal_(self.squeeze.weight)
@@ -200,7 +200,7 @@ class ChannelGate(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """The gate is [T, N, C, 1, 1]."""
-        check_shape(self, current.x, self.squeeze.in_features)
+        check_shape(self, current.x, self.channels)
         return current, _as_gate(self.excite(F.relu(self.squeeze(_mean(current)))))
 
 
