@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from staa.layers import Passive
+
 
 @contextmanager
 def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str, Tensor]]:
@@ -29,7 +31,7 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
     for name, module in model.named_modules():
         if hasattr(module, "scan") and hasattr(module, "threshold"):
             name = name.removesuffix(".neuron")
-            handles.append(module.register_forward_hook(partial(measure, name)))
+            handles.append(module.register_forward_hook(Passive(partial(measure, name))))
     try:
         yield rates
     finally:

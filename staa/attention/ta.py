@@ -41,7 +41,8 @@ class TemporalAttention(nn.Module):
             nn.init.zeros_(self.excite.weight)
         elif hidden == 1:
             nn.init.ones_(self.squeeze.bias)
-        self.window, self.causal = Window(steps, "TemporalAttention"), steps == 1
+        self.window = Window(steps, "TemporalAttention")
+        self.causal = self.per_step = steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self._gate(x)

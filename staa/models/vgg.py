@@ -31,6 +31,9 @@ class VGGSNN(nn.Module):
     it, weight and bias U(±1 / √inputs). TET's convolutions have a bias, which BatchNorm takes out again; these have none.
     """
 
+    per_step = True
+    frame_rank = 3
+
     def __init__(
         self,
         num_classes: int,
