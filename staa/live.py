@@ -45,7 +45,7 @@ def stream_run(
     if window is None and data.frames != "window":
         raise ValueError(
             f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
-            f"window has (window), or train with data.frames window"
+            f"window has, as window, or train with data.frames window"
         )
     window = data.window if window is None else window
     if window is None or not 1e-3 <= window <= 1e9:
@@ -54,7 +54,7 @@ def stream_run(
     events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
     side = about["size"]
     if events.sensor is None:
-        raise ValueError(f"{recording} doesn't say its sensor: give it, sensor HEIGHTxWIDTH")
+        raise ValueError(f"{recording} doesn't say its sensor: give it as sensor, HEIGHTxWIDTH")
     if data.size is None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")

@@ -57,6 +57,8 @@ def read_aedat4(data: bytes, event_bytes: int) -> tuple[np.ndarray, tuple[int, i
     end = _number("q", header, at[1]) if at[1] else -1
     if not NONE <= compression <= ZSTD_HIGH:
         raise _broken(f"compression {compression} is unknown")
+    if not at[2]:
+        raise _broken("it has no description")
     streams = _streams(_text(header, at[2]))
     events = [stream for stream, (kind, _) in streams.items() if kind == "EVTS"]
     if len(events) != 1:
