@@ -255,8 +255,7 @@ def source_of(run_folder: Path, data_root: Path | None = None) -> Source | Serie
     """The data that a run was trained on; data_root: None is where it found them. Raises ValueError where they are others."""
     root = data_root or Path(read_environment(run_folder)["data_root"])
     source = build_source(read_recipe(run_folder), root, check=False)
-    check_split(run_folder, source)
-    return source
+    return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
 
 
 def check_recipe(recipe: Recipe, data_root: Path) -> None:

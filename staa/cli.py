@@ -374,6 +374,8 @@ def evaluate(args: list[str]) -> int:
         device=options.device,
         workers=options.workers,
     )
+    for note in figures["notes"]:
+        out.print(f"warning: {note}", style="yellow")
     out.print(
         f"{figures['split']} {_figures(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}"
     )

@@ -93,9 +93,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def check_split(folder: Path, source: Source | SeriesSource) -> None:
-    if read_environment(folder)["data"].get("split") != source.split:
+def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:
+    """Raises ValueError if the data are not those that the run was trained on. Returns what the user should hear."""
+    about = read_environment(folder)["data"]
+    if about.get("split") != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
+    kept, content = about.get("content"), source.content
+    if kept is None:
+        note = (
+            f"{folder} was trained by a version that kept no digest of its data: whether they have changed since is not known"
+        )
+        return () if content is None else (note,)
+    if not (isinstance(kept, dict) and all(isinstance(kept.get(key), str) for key in ("stamp", "sha256"))):
+        raise ValueError(f"{folder / ENVIRONMENT} is broken: it does not say what its data held")
+    if content is None or not content.is_that(kept):
+        raise ValueError(
+            f"the data have changed since {folder} was trained: their names and parts are the same, what they hold is not. "
+            f"Bring back what was there, or give the folder that has it (data_root), or train anew on these"
+        )
+    return ()
 
 
 def describe(
@@ -116,6 +132,7 @@ def describe(
         "data": {
             **source.facts,
             "split": source.split,
+            "content": None if source.content is None else source.content.facts(),
             "train": len(source.train),
             "validation": 0 if source.validation is None else len(source.validation),
             "test": len(source.test),

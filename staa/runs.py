@@ -112,8 +112,9 @@ def run(
             state = load_checkpoint(resume)
             check_origin(state, recipe, resume)
         source = build_source(recipe, data_root)
+        notes = source.notes
         if state is not None and (folder / ENVIRONMENT).is_file():
-            check_split(folder, source)
+            notes += check_split(folder, source)
         batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
         loss, measure = build_loss(recipe), build_measure(recipe, source)
@@ -161,7 +162,7 @@ def run(
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
         log(folder, {"event": "environment", **environment})
         told = [] if transfer is None else [transfer]
-        told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in source.notes]
+        told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in notes]
         for event in told:
             log(folder, event)
 
@@ -268,7 +269,8 @@ def evaluate_run(
     """Figures of a run's model on a part of its data, in the precision the recipe has on this device.
 
     weights: None is what the test figure was measured with. split: None is the test set for a finished run; before that it
-    is validation, since the test set is touched once, at the end. data_root: None is where the run found its data.
+    is validation, since the test set is touched once, at the end. data_root: None is where the run found its data. "notes" in
+    what it returns: what the user should hear of these data.
     """
     recipe, model, chosen = read_recipe(run_folder), load(run_folder, weights=weights), choose_device(device)
     split = split or ("test" if (run_folder / RESULT).is_file() else "validation")
@@ -280,5 +282,5 @@ def evaluate_run(
     figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
     return {
         "split": split, "weights": weights or recipe.weights, "samples": len(getattr(source, split)),
-        "protocol": recipe.protocol, **figures,
+        "protocol": recipe.protocol, "notes": source.notes, **figures,
     }  # fmt: skip

@@ -18,10 +18,21 @@ import torch
 from torch import Tensor
 
 from staa.data.binning import UnsuitedError, Values
+from staa.data.content import content_of_files
 from staa.data.digits import as_frames
 from staa.data.download import Archive, Tell, fetch, unpack
 from staa.data.eventfiles import EventFiles, Frames
-from staa.data.layout import TEST_SHARE, Labelled, chosen_share, class_folders, digest, files_and_labels, readable, some
+from staa.data.layout import (
+    TEST_SHARE,
+    Labelled,
+    chosen_share,
+    class_folders,
+    digest,
+    files_and_labels,
+    paths_in,
+    readable,
+    some,
+)
 from staa.data.recordings import LARGEST, LARGEST_SENSOR, READERS
 from staa.data.source import Samples, Source
 from staa.files import read_bytes
@@ -387,6 +398,7 @@ def _source(
         split=digest(root, parts),
         names=tuple(names),
         notes=(*notes, *left_out, *files([]).notes()),
+        content=content_of_files(root, (_interval(f)[0] for f in paths_in(parts))),
     )
 
 

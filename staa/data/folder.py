@@ -14,8 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from staa.data.augment import drawing_from
+from staa.data.content import content_of_files
 from staa.data.images import normalise
-from staa.data.layout import Labelled, class_folders, digest, files_and_labels
+from staa.data.layout import Labelled, class_folders, digest, files_and_labels, paths_in
 from staa.data.source import Samples, Source
 from staa.files import check_bytes, read_bytes, read_text
 
@@ -152,6 +153,7 @@ def image_folder(
         split=digest(root, parts),
         names=tuple(names),
         notes=tuple(notes),
+        content=content_of_files(root, paths_in(parts)),
     )
 
 

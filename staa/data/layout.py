@@ -81,11 +81,11 @@ def readable(
     """The parts without files that can't be read, and a note of them. Raises ValueError where they are refused."""
     if corrupt == "unchecked":
         return parts, []
-    broken = problems([f for part in parts.values() for files in part.values() for f in files])
+    broken = problems(paths_in(parts))
     if broken and corrupt == "refuse":
         raise ValueError(
             f"{len(broken)} of the {what} under {root} can't be read: {some(list(broken))} ({next(iter(broken.values()))}); "
-            f"mend or remove them, or leave them out with --data.corrupt skip"
+            f"mend or remove them, or leave them out (data.corrupt skip)"
         )
     notes = [f"{len(broken)} {what} that can't be read are left out: {some(list(broken))}"] if broken else []
     return {p: {c: [f for f in fs if f not in broken] for c, fs in part.items()} for p, part in parts.items()}, notes
@@ -95,6 +95,11 @@ def files_and_labels(part: Labelled, names: Sequence[str]) -> tuple[list[str], T
     """A part's files, class by class, and their labels, numbered as in names."""
     labels = torch.repeat_interleave(torch.tensor([len(part[c]) for c in names]))
     return list(chain.from_iterable(part[c] for c in names)), labels
+
+
+def paths_in(parts: dict[str, Labelled]) -> list[str]:
+    """The files of all parts."""
+    return [file for part in parts.values() for files in part.values() for file in files]
 
 
 def chosen_share(part: Labelled, share: float, salt: str, root: Path) -> tuple[Labelled, Labelled]:
@@ -125,7 +130,7 @@ def some(names: list[str]) -> str:
 def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
     """The parts that have a folder: "train" and, where there are any, "val" and "test"; a class may be called train."""
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: give --data the folder that holds train/, or the class folders")
+        raise FileNotFoundError(f"no folder {root}: data_root is the folder that holds train/, or the class folders")
     folders = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
     if "train" not in folders or not _folders(folders["train"]):  # or train/ is itself a class among others
         folders = {"train": root}

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from staa.data.content import Content
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -45,7 +47,8 @@ class Source:
 
     classes, channels, size: of the labels and the input's C and H = W. prepare: a stored batch -> the network's input.
     split: a digest of which sample is in which part. names: of the classes, where they are known. notes: what the user
-    should hear about it. Raises ValueError for a label that is no class.
+    should hear about it. content: of its files, unless they are checked against published sums whenever they are read.
+    Raises ValueError for a label that is no class.
     """
 
     train: Samples
@@ -58,6 +61,7 @@ class Source:
     split: str
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    content: Content | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from staa.data.content import Content
 from staa.data.source import _generator
 from staa.data.tables import TimeSeries
 
@@ -33,6 +35,7 @@ class SeriesSource:
     values: [n, K] float32, normalised, without gaps; targets: the same, NaN where a value is not known; time: [n, F] or None.
     train, validation, test: which windows. missing: a real value that stands for no measurement. split: a digest of the values,
     names, times and borders. every: seconds between rows, where there are times. notes: what the user should hear.
+    content: of the graph, if there is one.
     """
 
     values: Tensor
@@ -50,6 +53,7 @@ class SeriesSource:
     split: str
     every: float | None = None
     notes: tuple[str, ...] = ()
+    content: Content | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -151,7 +155,12 @@ def forecast_source(
         split=digest.hexdigest(),
         every=series.every,
         notes=tuple(notes),
+        content=None if series.graph is None else Content(partial(_sha256, series.graph)),
     )
+
+
+def _sha256(graph: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(graph, np.float32).tobytes()).hexdigest()
 
 
 def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | None = None) -> Normaliser:
