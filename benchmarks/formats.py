@@ -93,15 +93,15 @@ def in_zip(inner: Mutator) -> Mutator:
             del members[k]
         elif what < 0.74:
             members.append((random.choice(members)[0], content))
-        elif what < 0.75:
+        elif what < 0.745:
             members[k] = name, _zeros(content)
             packing = zipfile.ZIP_DEFLATED
         else:
-            packing = random.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+            packing = random.choice((zipfile.ZIP_DEFLATED,) * 4 + (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
         file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", packing, compresslevel=1) as archive:
-            for member in members:
-                archive.writestr(*member)
+        with zipfile.ZipFile(file, "w", compresslevel=1) as archive:
+            for name, content in members:  # with no date, so that the mutant is the same at any time
+                archive.writestr(zipfile.ZipInfo(name), content, compress_type=packing)
         out = bytearray(file.getvalue())
         if what > 0.9:  # lengths that lie, in the local header and in the table of contents
             for mark, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
@@ -141,13 +141,13 @@ def in_gzip(inner: Mutator) -> Mutator:
     """The text within, compressed again; or a bomb."""
 
     def mutate(data: bytes, random: Random) -> bytes:
-        if random.random() < 0.01:
-            return gzip.compress(bytes(BOMB >> 3), 1)
+        if random.random() < 0.005:
+            return gzip.compress(bytes(BOMB >> 3), 1, mtime=0)
         try:
             text = gzip.decompress(data)
         except Exception:
             return data
-        return gzip.compress(random.choice((inner, *BLIND))(text, random), 1)
+        return gzip.compress(random.choice((inner, *BLIND))(text, random), 1, mtime=0)
 
     return mutate
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.mutators import BLIND
+from benchmarks.mutators import BLIND, CANARY, TWO_LINES
 from benchmarks.samples import HERE, Sample, WrongError, samples
 from staa.files import LIMIT
 
@@ -49,17 +49,8 @@ RUNS_CODE = (
     "socket.connect", "socket.bind", "pickle.find_class", "pty.spawn", "webbrowser.open",
 )  # fmt: skip
 CHANGES = (
-    "os.remove",
-    "os.rename",
-    "os.mkdir",
-    "os.rmdir",
-    "os.chmod",
-    "os.chown",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-    "shutil.",
-)
+    "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink", "os.truncate", "shutil.",
+)  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -85,7 +76,8 @@ class Watch:
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if not self.on:
             return
-        if event.startswith(RUNS_CODE) or (event == "exec" and "canary" in str(args[0].co_filename)):
+        foreign = event == "exec" and str(args[0].co_filename).endswith((CANARY, os.__file__))
+        if foreign or event.startswith(RUNS_CODE):
             self._refuse(f"{event} {args!r:.80}")
         elif event == "open" and isinstance(args[0], (str, bytes)) and args[2] & WRITING and self._is_outside(args[0]):
             self._refuse(f"open {args[0]!r:.80} to write")
@@ -127,7 +119,7 @@ def judge(sample: Sample, data: bytes, home: Path, watch: Watch) -> tuple[str, s
     except WrongError as error:
         outcome = "wrong", str(error)
     except (ValueError, OSError, ImportError) as error:
-        text = str(error)
+        text = str(error).replace(TWO_LINES, "")
         named = (Path(sample.name).name in text or str(home) in text) and "\n" not in text
         outcome = ("clean error", "") if named else ("unclear error", _short(error))
     except BaseException as error:

@@ -12,39 +12,14 @@ from typing import Any
 Mutator = Callable[[bytes, Random], bytes]
 
 INTEGERS = [
-    0,
-    1,
-    -1,
-    2,
-    127,
-    128,
-    255,
-    256,
-    32767,
-    32768,
-    65535,
-    65536,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**62,
-    2**63 - 1,
-    -(2**31),
+    0, 1, -1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, -(2**31),
     -(2**63),
-]
+]  # fmt: skip
+TWO_LINES = "a\nb"
+"""A name whose newline an error may quote: the command makes one line of it."""
 HOSTILE_NAMES = [
-    "../../../tmp/x",
-    "/etc/passwd",
-    "\x1b[31mred",
-    "a\nb",
-    "\u202egnp",
-    "x" * 5000,
-    "",
-    "\0",
-    "=1+1",
-    "__class__",
-    "C:\\x",
-]
+    "../../../tmp/x", "/etc/passwd", "\x1b[31mred", TWO_LINES, "\u202egnp", "x" * 5000, "", "\0", "=1+1", "__class__", "C:\\x",
+]  # fmt: skip
 CANARY = "canary.py"
 """A file of Python beside the mutated one, which nothing may run."""
 BOMB = 1 << 30  # bytes that some mutants promise, or unpack to

@@ -65,7 +65,7 @@ def run_samples(folder: Path) -> dict[str, list[Sample]]:
     base = RECIPES["digits-events"]
     classes = replace(
         base, name="classes", epochs=1, max_steps=1, model=replace(base.model, steps=2, width=0.05), weights="best",
-        optim=replace(base.optim, warmup_epochs=0),
+        optim=replace(base.optim, name="sgd", warmup_epochs=0),
     )  # fmt: skip
     list(run(forecast, folder / "forecast", data_root=folder / "data.csv"))
     list(run(classes, folder / "classes"))
@@ -97,7 +97,7 @@ sys.audit("canary")
 def n(*args, **kwargs):
     sys.audit("canary")
 """
-CODE = (f"@here@/{CANARY}:n", f"{CANARY}:n", f"@here@/../x/{CANARY}:n", "/usr/lib/python3/os.py:getpid")
+CODE = (f"@here@/{CANARY}:n", f"{CANARY}:n", f"@here@/../x/{CANARY}:n", f"{os.__file__}:getpid")
 HERE = "@here@"
 """Stands for the folder that the samples lie in when they are read, where a mutant names it."""
 
@@ -172,7 +172,7 @@ def table_samples() -> dict[str, list[Sample]]:
     as_graph = partial(read_graph, names=NAMES)
     found = {
         "csv": [Sample("a.csv", table(), read, (in_table, numbers_in_text))],
-        "csv.gz": [Sample("a.csv.gz", gzip.compress(table()), read, (in_gzip(in_table),))],
+        "csv.gz": [Sample("a.csv.gz", gzip.compress(table(), mtime=0), read, (in_gzip(in_table),))],
         "series.npz": [Sample("a.npz", known, read, (in_zip(in_npy),))],
         "graph.npy": [Sample("g.npy", npy(graph), as_graph, (in_npy,))],
         "graph.npz": [Sample("g.npz", archive(g=graph), as_graph, (in_zip(in_npy),))],

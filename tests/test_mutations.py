@@ -7,7 +7,6 @@ import time
 import pytest
 
 from benchmarks import mutations
-from benchmarks.mutators import BLIND
 from benchmarks.samples import Sample, samples
 
 COUNT = 100
@@ -96,4 +95,3 @@ def test_mutants_follow_from_seed_and_number(kinds):
         assert first == [mutations.mutant(kind, some, 0, n)[1] for n in range(20)]
         assert first != [mutations.mutant(kind, some, 1, n)[1] for n in range(20)]
         assert sum(data != sample.data for data, sample in zip(first, some * 20, strict=False)) > 15
-    assert len(set(BLIND)) == 9
