@@ -7,6 +7,7 @@ mutations.md; what is there of the same commit, seed and count is not run again.
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import platform
@@ -141,6 +142,7 @@ def child(kind: str, some: Sequence[Sample], seed: int, numbers: range, folder: 
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(silent, descriptor)
+    faulthandler.disable()  # a crash is counted, not told
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ[LIMIT] = str(MAY_TAKE)
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else None
