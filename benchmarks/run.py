@@ -15,6 +15,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 
 from staa import recording
 from staa.bench import ratio
+from staa.files import save_with
 
 SHAPES = {
     "T=4 16×128×32×32": (4, 16, 128, 32, 32),
@@ -265,7 +267,7 @@ def picture(results: dict[str, Any], path: Path) -> None:
         axis.invert_yaxis()
         axis.set_xlabel("ms")
         axis.set_title(case, fontsize=9)
-    figure.savefig(path, dpi=130)
+    save_with(path, partial(figure.savefig, dpi=130, format="png"))
 
 
 def main() -> None:

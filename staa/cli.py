@@ -2,17 +2,20 @@
 
 import contextlib
 import difflib
+import io
 import os
 import shutil
 import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -30,7 +33,7 @@ from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
 from staa.data.series import FILES
-from staa.files import save_text
+from staa.files import check_writable, save_text
 from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
 from staa.ops import cpu
@@ -52,16 +55,42 @@ from staa.options import (
 )
 from staa.pages import keep_pages
 from staa.plot import draw_recording
-from staa.predict import check_nodes, draw_run, new_folder
+from staa.predict import check_nodes, draw_run, forecasts_of, new_folder
 from staa.predict import draw as draw_prediction
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
+from staa.text import for_terminal
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-out = Console(highlight=False, soft_wrap=True, markup=False)  # a path may hold [brackets]
+BAD_INPUT, FAILED, INTERRUPTED, CUT_OFF = 2, 1, 130, 141
+
+
+def _console(**options: Any) -> Console:
+    console = Console(highlight=False, markup=False, emoji=False, **options)  # a path may hold [brackets] and :colons:
+    console.on_broken_pipe = _cut_off  # else it ends the process itself
+    return console
+
+
+def _cut_off() -> NoReturn:
+    raise BrokenPipeError
+
+
+out = _console(soft_wrap=True)
+
+
+def say(*lines: object, style: str | None = None) -> None:
+    """Print lines, whatever is in them."""
+    for line in lines:
+        out.print(for_terminal(line), style=style)
+
+
+def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) -> None:
+    """Print a table of such rows."""
+    for row in rows:
+        table.add_row(*map(for_terminal, row))
+    _console(width=max(out.width, narrowest)).print(table)
 
 
 def train(args: list[str]) -> int:
@@ -91,11 +120,11 @@ def train(args: list[str]) -> int:
         results = _train_seeds(recipe, target, options, signals)
     if results is None:
         if options.seeds > 1:
-            out.print(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
+            say(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
         return INTERRUPTED
     if len(results) > 1:
         line = f"{recipe.name}: test {_over_seeds(results)} over {len(results)} seeds"
-        out.print(line, style="bold")
+        say(line, style="bold")
         save_text(target / "summary.txt", line + "\n")
     return 0
 
@@ -128,6 +157,8 @@ def compare(args: list[str]) -> int:
     table = target / "compare.csv"
     if table.is_file() and not read_names(table) <= options.keys():
         raise ValueError(f"{table} is of other recipes: choose another --out")
+    for path in (table, target / "compare.png"):
+        check_writable(path)
     new = {label: o for label, o in options.items() if label not in runs}
     for label in runs if new else ():  # before anything is trained; else the comparison itself says it
         source_of(runs[label][0], first.data)
@@ -141,17 +172,17 @@ def compare(args: list[str]) -> int:
             )
             results = _train_seeds(o.recipe, target / label, settings, signals)
             if results is None:
-                out.print(f"go on with the same command and --out {target}")
+                say(f"go on with the same command and --out {target}")
                 return INTERRUPTED
             runs[label] = [target / label] if o.seeds == 1 else sorted((target / label).glob("seed*"))
     rows = compare_runs({label: runs[label] for label in options}, data_root=first.data, device=first.device)
-    Console(highlight=False, width=max(out.width, 110)).print(_comparison(rows))
+    show(*_comparison(rows), narrowest=110)
     if forecasts and len({read_environment(folder)["data"]["split"] for folders in runs.values() for folder in folders}) > 1:
-        out.print("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
+        say("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
     target.mkdir(parents=True, exist_ok=True)
     write_csv(rows, table)
     draw(rows, target / "compare.png")
-    out.print(f"table and picture → {table}, {target / 'compare.png'}")
+    say(f"table and picture → {table}, {target / 'compare.png'}")
     return 0
 
 
@@ -172,7 +203,7 @@ def _check_before_training(options: CompareOptions, folder: Path) -> None:
     check_recipe(options.recipe, options.data or Path("data"))
 
 
-def _comparison(rows: list[Row]) -> Table:
+def _comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
     table = Table(Column("", no_wrap=True), box=None, pad_edge=False)
     for header in (
         "test\naccuracy" if rows[0].measure == "accuracy" else "test\nMAE",
@@ -184,12 +215,13 @@ def _comparison(rows: list[Row]) -> Table:
         "kept\n[MiB]",
     ):
         table.add_column(header, justify="right", no_wrap=True)
+    cells = []
     for r in rows:
         form = ".2%" if r.measure == "accuracy" else ".4g"
         reached = f"{r.test:{form}}" + ("" if r.spread is None else f" ± {r.spread:{form.replace('4', '2')}}")
         figures = r.parameters / 1e3, r.macs / 1e6, r.sops / 1e6, r.microjoules, r.samples_per_second, r.kept_mib
-        table.add_row(r.name, reached, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures))
-    return table
+        cells.append([r.name, reached, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures)])
+    return table, cells
 
 
 def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "_Signals") -> list[dict[str, Any]] | None:
@@ -251,7 +283,8 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
 def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals: _Signals) -> dict[str, Any] | None:
     """Show a run's events; returns its result."""
     steps = 0
-    columns = (BarColumn(12), TextColumn("{task.fields[at]} ETA"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
+    texts = (TextColumn(text, markup=False) for text in ("{task.fields[at]} ETA", "{task.fields[figures]}"))
+    columns = (BarColumn(12), next(texts), TimeRemainingColumn(), next(texts))
     speed = None
     began = time.perf_counter()
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
@@ -260,10 +293,10 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
             kind = event["event"]
             if kind == "start":
                 signals.training = True
-                out.print(f"{title} → {folder}" + (f", from step {event['step']}" if event["step"] else ""))
+                say(f"{title} → {folder}" + (f", from step {event['step']}" if event["step"] else ""))
                 steps = event["steps"]
                 what = f"{event['classes']} classes; samples" if "classes" in event else f"{event['nodes']} nodes; windows"
-                out.print(
+                say(
                     f"{what}: {event['train']} to train, {event['validation']} to validate, {event['test']} to test; "
                     f"{event['parameters']:,} parameters"
                 )
@@ -282,24 +315,24 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
                     figures=figures + (firing if out.width >= 100 else ""),
                 )
                 if event["step"] % LOG_EVERY == 0:
-                    out.print(f"  step {event['step']:>5}  {figures}{firing}")
+                    say(f"  step {event['step']:>5}  {figures}{firing}")
             elif kind == "transfer":
-                out.print(_transfer_lines(event))
+                say(*_transfer_lines(event))
             elif kind == "warning":
-                out.print(f"warning: {event['text']}", style="yellow")
+                say(f"warning: {event['text']}", style="yellow")
             elif kind == "epoch":
-                out.print(_epoch_line(event))
+                say(_epoch_line(event))
             elif kind == "interrupted":
-                out.print(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
+                say(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
             elif kind == "result":
                 which = f"best weights, epoch {event['best_epoch']}" if event["weights"] == "best" else "last weights"
-                out.print(
+                say(
                     f"test {_figures(event, 'test_')} on {event['test_samples']} samples, {which} "
                     f"({time.perf_counter() - began:.0f} s) → {folder}",
                     style="bold",
                 )
                 if event.get("protocol") == "paper":
-                    out.print(
+                    say(
                         f"best test epoch {event['best_test_accuracy']:.2%} (epoch {event['best_test_epoch']}), chosen by "
                         f"looking at the test set, as the papers do"
                     )
@@ -333,7 +366,7 @@ def _figures(values: dict[str, Any], prefix: str = "") -> str:
     return f"MAE {v['mae']:.4g}, RMSE {v['rmse']:.4g}, MAPE {v['mape']:.1%}, R² {v['r2']:.3f}, RSE {v['rse']:.3f}"
 
 
-def _transfer_lines(event: dict[str, Any]) -> str:
+def _transfer_lines(event: dict[str, Any]) -> list[str]:
     lines = [
         f"weights from {event['from']} ({event['from_recipe']}, step {event['from_step']}): "
         f"{len(event['loaded'])} entries loaded"
@@ -343,7 +376,7 @@ def _transfer_lines(event: dict[str, Any]) -> str:
             lines.append(f"  {text}: {', '.join(event[what][:6])}" + (" …" if len(event[what]) > 6 else ""))
     if not event["same_split"]:
         lines.append("  it was trained on another split of these data: it may have seen what is validation or test here")
-    return "\n".join(lines)
+    return lines
 
 
 def _epoch_line(event: dict[str, Any]) -> str:
@@ -375,12 +408,12 @@ def evaluate(args: list[str]) -> int:
         workers=options.workers,
     )
     for note in figures["notes"]:
-        out.print(f"warning: {note}", style="yellow")
-    out.print(
+        say(f"warning: {note}", style="yellow")
+    say(
         f"{figures['split']} {_figures(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}"
     )
     if figures["weights"] == "best" and figures["protocol"] == "paper":
-        out.print("its best epoch was chosen on the test set, as the papers do")
+        say("its best epoch was chosen on the test set, as the papers do")
     return 0
 
 
@@ -398,18 +431,18 @@ def stream(args: list[str]) -> int:
     latencies, end = [], 0.0
     for step in steps:
         if step["event"] == "full":
-            out.print(
+            say(
                 f"the model was built for T = {step['steps']} steps and has seen them all; {step['left']} windows are left "
                 f"out: train with --model.steps None to go on for ever"
             )
             break
         latencies.append(step["seconds"])
         end = step["end"]
-        out.print(
+        say(
             f"{end:8.3f} s  {step['events']:>8,} events  {step['prediction']} {step['probability']:6.1%}  "
             f"{step['seconds'] * 1e3:6.1f} ms"
         )
-    out.print(
+    say(
         f"{len(latencies)} windows of {end / len(latencies) * 1e3:g} ms; from events to prediction "
         f"{statistics.median(latencies) * 1e3:.1f} ms in the median, {max(latencies) * 1e3:.1f} ms at most"
     )
@@ -421,6 +454,7 @@ def predict(args: list[str]) -> int:
     options = parse(PredictOptions, args, "staa predict")
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
+    check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
     made = predict_file(
         options.run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device
     )
@@ -432,18 +466,16 @@ def predict(args: list[str]) -> int:
     write_prediction(made, folder / "forecast.csv")
     others = draw_run(options.run, folder, made.rates, weights=options.weights)
     for note in made.notes:
-        out.print(f"warning: {note}", style="yellow")
+        say(f"warning: {note}", style="yellow")
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
-    out.print(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
+    say(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
     error = abs(made.forecast - made.truth)
     if (known := ~np.isnan(error)).any():
         last = abs(made.seen[-1] - made.truth)
-        out.print(
-            f"MAE {error[known].mean():.4g} where the file goes on; repeating the last value gives {last[known].mean():.4g}"
-        )
-    out.print(f"table and pictures → {', '.join(str(folder / name) for name in ('forecast.csv', 'forecast.png'))}")
+        say(f"MAE {error[known].mean():.4g} where the file goes on; repeating the last value gives {last[known].mean():.4g}")
+    say(f"table and pictures → {', '.join(str(folder / name) for name in ('forecast.csv', 'forecast.png'))}")
     if others:
-        out.print(f"of the run → {', '.join(map(str, others))}")
+        say(f"of the run → {', '.join(map(str, others))}")
     return 0
 
 
@@ -451,12 +483,13 @@ def recipes(args: list[str]) -> int:
     """list the recipes"""
     parse(RecipesOptions, args, "staa recipes")
     table = Table(Column("recipe", no_wrap=True), "network", "T", "length", "expect", box=None, pad_edge=False)
+    rows = []
     for r in RECIPES.values():
         network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
         length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
-        table.add_row(r.name, network, str(r.model.steps or "any"), length, r.expect)
-    Console(highlight=False).print(table)
-    out.print("\nstaa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
+        rows.append([r.name, network, r.model.steps or "any", length, r.expect])
+    show(table, rows)
+    say("", "staa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
     return 0
 
 
@@ -467,17 +500,17 @@ def data(args: list[str]) -> int:
     options = parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
         raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
-    columns = (TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bars: dict[str, Any] = {}
 
         def tell(name: str, there: int, of: int | None) -> None:
             if name not in bars:
-                bars[name] = progress.add_task(name)
+                bars[name] = progress.add_task(for_terminal(name))
             progress.update(bars[name], completed=there, total=of)
 
         folder = DOWNLOADS[options.name](options.data, tell)
-    out.print(f"{options.name} is in {folder}")
+    say(f"{options.name} is in {folder}")
     return 0
 
 
@@ -486,13 +519,14 @@ def _show(args: list[str]) -> int:
     path = options.out or Path(f"{options.file.stem}.png")
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"--out is a PNG to write, such as {path.stem or 'picture'}.png; got {path}")
+    check_writable(path)
     events = read_events(options.file, parse_sensor(options.sensor))
     if events.sensor is None:
         height, width = int(events.y.max()) + 1, int(events.x.max()) + 1
-        out.print(f"the file doesn't say its sensor: taken as {height}x{width}, which holds all its events")
+        say(f"the file doesn't say its sensor: taken as {height}x{width}, which holds all its events")
         events = events._replace(sensor=(height, width))
     draw_recording(events, path, options.file.name)
-    out.print(f"{options.file} drawn in {path}")
+    say(f"{options.file} drawn in {path}")
     return 0
 
 
@@ -526,7 +560,7 @@ def doctor(args: list[str]) -> int:
         there = (options.data / archive.name).is_file() or (options.data / archive.name.removesuffix(".gz")).is_file()
         rows[key] = f"under {options.data}" if there else f"not under {options.data}: staa data {key} downloads it"
     for key, value in rows.items():
-        out.print(f"{key:<14} {value}")
+        say(f"{key:<14} {value}")
     return 0
 
 
@@ -534,14 +568,10 @@ def bench(args: list[str]) -> int:
     """time a neuron and a training step here"""
     options = parse(BenchOptions, args, "staa bench")
     for title, rows in run_bench(choose_device(options.device), inference=options.inference):
-        out.print(title, style="bold")
+        say(title, style="bold")
         table = Table(box=None, pad_edge=False, show_header=False)
-        for name, milliseconds, middle, low, high in rows:
-            table.add_row(f"  {name}", f"{milliseconds:.2f} ms", f"× {middle:.2f} ({low:.2f}–{high:.2f})")
-        Console(highlight=False).print(table)
-    out.print(
-        f"medians and quartiles, run in turns; load {os.getloadavg()[0]:.1f}, torch uses {torch.get_num_threads()} threads"
-    )
+        show(table, ((f"  {r[0]}", f"{r[1]:.2f} ms", f"× {r[2]:.2f} ({r[3]:.2f}–{r[4]:.2f})") for r in rows))
+    say(f"medians and quartiles, run in turns; load {os.getloadavg()[0]:.1f}, torch uses {torch.get_num_threads()} threads")
     return 0
 
 
@@ -557,19 +587,39 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted.
+
+    Whoever stops reading what is printed (`staa … | head`) ends the command without a word, with 141, as a pipe does.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if _keeps_pages():
         keep_pages()
+    for file in (sys.stdout, sys.stderr):
+        if isinstance(file, io.TextIOWrapper):  # a terminal that has no → shows its escape
+            file.reconfigure(errors="backslashreplace")
+    before, warnings.formatwarning = warnings.formatwarning, _warning
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+        return CUT_OFF
+    finally:
+        warnings.formatwarning = before
+
+
+def _run(args: list[str]) -> int:
+    debug = "--debug" in args or os.environ.get("STAA_DEBUG", "0") != "0"
     try:
         if not args or args[0] in ("-h", "--help"):
-            out.print(f"staa {staa.__version__}: spatial-temporal attention for spiking neural networks\n")
+            say(f"staa {staa.__version__}: spatial-temporal attention for spiking neural networks", "")
             for name, command in COMMANDS.items():
-                out.print(f"  staa {name:<10} {command.__doc__}")
-            out.print("\nstaa COMMAND --help says more. First try: staa train")
+                say(f"  staa {name:<10} {command.__doc__}")
+            say("", "staa COMMAND --help says more. First try: staa train")
             return 0
         if args[0] == "--version":
-            out.print(staa.__version__)
+            say(staa.__version__)
             return 0
         if args[0] not in COMMANDS:
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
@@ -578,14 +628,34 @@ def main(argv: list[str] | None = None) -> int:
         return COMMANDS[args[0]](args[1:])
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        if "--debug" in args:
+        if debug:
             raise
-        if isinstance(error, (ValueError, OSError)):
+        if isinstance(error, (ValueError, OSError, ImportError)):
             return _complain(f"error: {error}", BAD_INPUT)
-        if isinstance(error, (FloatingPointError, RuntimeError)):
-            return _complain(f"failed: {error} (--debug shows where)", FAILED)
-        return _complain(f"failed: {type(error).__name__}: {error} (--debug shows where)", FAILED)
+        if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(
+            error, (NotImplementedError, RecursionError)
+        ):
+            return _complain(f"failed: {error} (STAA_DEBUG=1 shows where)", FAILED)
+        if isinstance(error, MemoryError):
+            return _complain(f"failed: out of memory {error}".rstrip(), FAILED)
+        return _complain(f"failed: {_fault(error)}", FAILED)
+
+
+def _fault(error: Exception) -> str:
+    """What to report of an error that no input should have led to."""
+    here = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(Path(__file__).parent)]
+    where = f" in {Path(here[-1].filename).name}, line {here[-1].lineno}" if here else ""
+    return (
+        f"{type(error).__name__}: {error}{where}. This is a fault of staa {staa.__version__}: please report this line, the "
+        f"command, and what it prints once more with STAA_DEBUG=1"
+    )
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    return f"staa: warning: {for_terminal(' '.join(str(message).split()))}\n"
 
 
 def _keeps_pages() -> bool:
@@ -593,7 +663,7 @@ def _keeps_pages() -> bool:
 
 
 def _complain(text: str, code: int) -> int:
-    print("staa: " + " ".join(text.split()), file=sys.stderr)
+    print(for_terminal("staa: " + " ".join(text.split())), file=sys.stderr)
     return code
 
 

@@ -17,10 +17,11 @@ from staa.build import build_batches, build_loss, choose_device, choose_precisio
 from staa.config import Recipe
 from staa.energy import AC, MAC, estimate_energy
 from staa.evaluate import Inputs, autocast, call
-from staa.files import save_text
+from staa.files import read_text, save_text
 from staa.plot import draw_bars
 from staa.recording import kept_bytes
 from staa.runfolder import RESULT, read_json, read_recipe
+from staa.text import for_csv, from_csv
 from staa.train import make_optimizer, pieces_of
 
 SAMPLES = 64  # whose firing rates the energy goes by
@@ -103,7 +104,7 @@ def check_finished(folders: Iterable[Path]) -> None:
     """Raises ValueError for a run that has no result yet."""
     for folder in folders:
         if not (folder / RESULT).is_file():
-            raise ValueError(f"{folder} is not finished: go on with staa train --resume {folder}")
+            raise ValueError(f"{folder} is not finished: resume it first")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -123,19 +124,23 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """The rows as a table, with the names of `Row`'s fields above, `test` as what it is of; an empty cell for the unknown."""
+    """The rows as a table, with the names of `Row`'s fields above, `test` as what it is of; an empty cell for the unknown.
+
+    Names are written as `staa.text.for_csv` does; `read_names` gives them back.
+    """
     table = [{(f"test_{r.measure}" if k == "test" else k): v for k, v in asdict(r).items() if k != "measure"} for r in rows]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table[0])
+    for row in table:
+        writer.writerow(map(for_csv, ("" if value is None else value for value in row.values())))
     save_text(path, text.getvalue())
 
 
 def read_names(path: Path) -> set[str | None]:
-    """The names in such a table; None where it is another."""
-    with path.open(newline="") as file:
-        return {row.get("name") for row in csv.DictReader(file)}
+    """The names in such a table; None if it is another. Raises what `read_text` does."""
+    names = (row.get("name") for row in csv.DictReader(io.StringIO(read_text(path), newline="")))
+    return {None if name is None else from_csv(name) for name in names}
 
 
 def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:

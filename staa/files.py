@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterator
@@ -197,6 +198,19 @@ def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, syn
     return path
 
 
+def check_writable(path: Path) -> None:
+    """Raises ValueError if a file at `path` could not be written or replaced, its folder made if need be; OSError for a name
+    that is too long. Nothing is left there."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: a file goes there, so move it or choose another place")
+    parent = next(folder for folder in path.absolute().parents if folder.exists() or folder.is_symlink())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} can't be written: {parent}: {error.strerror or error}; choose another place") from error
+
+
 def save_text(path: Path, text: str) -> Path:
     """Write a text file in UTF-8, as `write` does."""
     return write(path, text.encode())
@@ -256,7 +270,7 @@ def _new(path: str, flags: int) -> int:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
 
 
 def _copy(source: Path, target: Path) -> None:

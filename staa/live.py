@@ -37,7 +37,7 @@ def stream_run(
     recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
     data = recipe.data
     if "channels" not in about:
-        raise ValueError(f"{run_folder} forecasts a series: staa predict takes it")
+        raise ValueError(f"{run_folder} forecasts a series: predict with it")
     if about["channels"] != 2:
         raise ValueError(f"{run_folder} was trained on {about['channels']} channels: events come in 2, OFF and ON")
     if data.values == "normalised":
@@ -45,7 +45,7 @@ def stream_run(
     if window is None and data.frames != "window":
         raise ValueError(
             f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
-            f"window has, as window, or train with data.frames window"
+            f"`window` has, or train with data.frames = window"
         )
     window = data.window if window is None else window
     if window is None or not 1e-3 <= window <= 1e9:
@@ -54,7 +54,7 @@ def stream_run(
     events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
     side = about["size"]
     if events.sensor is None:
-        raise ValueError(f"{recording} doesn't say its sensor: give it as sensor, HEIGHTxWIDTH")
+        raise ValueError(f"{recording} doesn't say its sensor: say it as `sensor`, HEIGHTxWIDTH")
     if data.size is None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
@@ -63,7 +63,7 @@ def stream_run(
     try:
         check_causal(model)
     except ValueError as error:
-        raise ValueError(f"{error} (model.attention staa-causal, or model.steps None)") from error
+        raise ValueError(f"{error} (train with model.attention = staa-causal, or model.steps = None)") from error
     borders = by_window(events.t, microseconds)
     names = about.get("names") or [str(c) for c in range(about["classes"])]
     total, state = torch.zeros(about["classes"], device=chosen), None

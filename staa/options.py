@@ -13,6 +13,7 @@ import tyro
 
 from staa.config import Recipe
 from staa.recipes import RECIPES
+from staa.text import for_terminal
 
 DEFAULT = "digits-events"
 
@@ -196,6 +197,8 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
             near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
             hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
             raise ValueError(f"unknown option {arg}; {hint}")
+    if default is not None and {"-h", "--help"} & set(args):
+        default = _shown(default)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -207,6 +210,14 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         text = " ".join(line for line in lines[1:] if line)
         text = re.split("Argument helptext:|For full helptext", text)[0]
         raise ValueError(f"{text.strip()} (see {prog} --help)") from None
+
+
+def _shown(options: Any) -> Any:
+    """The options as --help may print them, since a run's recipe is text of others."""
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    texts = {name: for_terminal(value) for name, value in values.items() if isinstance(value, str)}
+    nested = {name: _shown(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
+    return dataclasses.replace(options, **texts, **nested)
 
 
 def flags_of(kind: Any, prefix: str = "") -> set[str]:

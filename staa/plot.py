@@ -1,6 +1,7 @@
 """Pictures. matplotlib is imported when the first one is drawn."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import numpy as np
 
 from staa.data.binning import borders_of, count
 from staa.data.recordings import Events
+from staa.files import save_with
+from staa.text import for_figure
 
 FRAMES = 8
 SIDE = 640  # pixels of a frame's longer side at most, whatever the sensor is said to be
 BINS = 100  # of the curve of event rates
 POINTS = 4000  # of the scatter
+TITLE = 120  # characters above a whole figure
 COLOURS = {"OFF": (0.13, 0.35, 0.75), "ON": (0.85, 0.25, 0.1)}
 
 
@@ -42,7 +46,9 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     bins = np.linspace(0, edges[-1], BINS + 1)
     for p, name in enumerate(("OFF", "ON")):
         rate = np.histogram(seconds[events.p == p], bins)[0] / np.diff(bins)
-        axis.plot((bins[1:] + bins[:-1]) / 2, rate, color=COLOURS[name], label=f"{name}: {int((events.p == p).sum()):,} events")
+        axis.plot(
+            (bins[1:] + bins[:-1]) / 2, rate, color=COLOURS[name], label=f"{for_figure(name)}: {(events.p == p).sum():,} events"
+        )
     axis.set(xlabel="time [s]", ylabel="events per second", ylim=(0, None))
     axis.legend()
     space = figure.add_subplot(grid[1, FRAMES // 2 :], projection="3d")
@@ -56,9 +62,8 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     about = [f"{title}  {len(seconds):,} events on {height} × {width} in {seconds[-1]:.3g} s".strip()]
     about += ["frames: OFF blue, ON red, both black"]
     about += [f"{len(some):,} of the events at the lower right"] if len(some) < len(seconds) else []
-    figure.suptitle("; ".join(about), fontsize=10)
-    figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
+    figure.suptitle(for_figure("; ".join(about), 2 * TITLE), fontsize=10)
+    _save(figure, path, dpi=110)
 
 
 def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
@@ -75,13 +80,13 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
         spread, left = np.array(parts.get("±", [0.0] * len(names))), np.zeros(len(names))
         stacked = {label: np.array(values) for label, values in parts.items() if label != "±"}
         for shade, (label, values) in zip((0.45, 0.75), stacked.items(), strict=False):
-            axis.barh(rows, values, 0.6, left=left, color=plt.get_cmap("Blues")(shade + 0.1), label=label)
+            axis.barh(rows, values, 0.6, left=left, color=plt.get_cmap("Blues")(shade + 0.1), label=for_figure(label))
             left = left + values
         if spread.any():
             axis.errorbar(left, rows, xerr=spread, fmt="none", color="black", capsize=2, linewidth=1)
         for row, total, end in zip(rows, left, left + spread, strict=True):
             axis.annotate(f" {total:.3g}" if total < 1000 else f" {total:,.0f}", (end, row), va="center", fontsize=8)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(for_figure(title), fontsize=9)
         axis.set_xlim(0, 1.3 * max((left + spread).max(), 1e-9))
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=4)
@@ -89,10 +94,9 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
         if len(stacked) > 1:
             axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     axis = np.atleast_1d(axes)[0]
-    axis.set_yticks(rows, names)
+    axis.set_yticks(rows, [for_figure(name) for name in names])
     axis.invert_yaxis()
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    _save(figure, path, dpi=120)
 
 
 def draw_forecast(
@@ -124,14 +128,13 @@ def draw_forecast(
         axis.plot(when[length - 1 :], [seen[-1, k], *truth[:, k]], color="0.35", linestyle=":", label="came")
         axis.plot(when[length:], forecast[:, k], color=(0.85, 0.25, 0.1), marker=".", label="forecast")
         axis.axvline(when[length - 1], color="0.8", linewidth=1, zorder=0)
-        axis.set_title(names[k], fontsize=9)
+        axis.set_title(for_figure(names[k]), fontsize=9)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes.flat[0].legend(fontsize=8, frameon=False)
     figure.autofmt_xdate(rotation=30)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    figure.suptitle(for_figure(title, TITLE), fontsize=10)
+    _save(figure, path, dpi=120)
 
 
 def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) -> None:
@@ -145,10 +148,9 @@ def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) ->
     for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
         above = matrix[matrix > 0]
         image = axis.imshow(matrix, cmap="viridis", vmin=0, vmax=np.quantile(above, 0.99) if len(above) else 1)
-        axis.set(title=title, xlabel="neighbour", ylabel="node")
+        axis.set(title=for_figure(title), xlabel="neighbour", ylabel="node")
         figure.colorbar(image, ax=axis, shrink=0.8)
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    _save(figure, path, dpi=120)
 
 
 def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path, *, title: str = "") -> None:
@@ -160,15 +162,21 @@ def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for axis, (key, label) in zip(axes, {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}.items(), strict=True):
         for name, figures in curves.items():
-            axis.plot([f["step"] for f in figures], [f[key] for f in figures], marker=".", label=name)
-        axis.set(xlabel="steps ahead", title=label)
+            axis.plot([f["step"] for f in figures], [f[key] for f in figures], marker=".", label=for_figure(name))
+        axis.set(xlabel="steps ahead", title=for_figure(label))
         axis.locator_params(axis="x", integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
         axes[0].legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    figure.suptitle(for_figure(title, TITLE), fontsize=10)
+    _save(figure, path, dpi=120)
+
+
+def _save(figure: Any, path: Path, *, dpi: int) -> None:
+    try:
+        save_with(path, partial(figure.savefig, dpi=dpi, format="png"))
+    finally:
+        _pyplot().close(figure)
 
 
 def _pyplot() -> Any:

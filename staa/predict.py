@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import time as clock
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from staa.files import save_text
 from staa.plot import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.recording import firing_rates
 from staa.runfolder import RESULT, read_environment, read_json, read_recipe
+from staa.text import for_csv
 
 PANELS = 4  # variates that are drawn where none are named
 
@@ -57,7 +59,7 @@ def predict(
     """
     recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
     if recipe.series.horizon is None:
-        raise ValueError(f"{run_folder} classifies, it doesn't forecast: staa evaluate or staa stream take it")
+        raise ValueError(f"{run_folder} classifies, it doesn't forecast: evaluate it, or stream a recording to it")
     window, horizon, names = about["window"], about["horizon"], tuple(about["names"])
     series = read_series(file, time=time)
     values = series.values[:, _order(series, names, file)]
@@ -69,14 +71,14 @@ def predict(
     if None not in (series.every, about["every"]) and series.every != about["every"]:
         raise ValueError(f"the run was trained on a row every {about['every']:g} s, {file} has one every {series.every:g} s")
     if about["features"] and series.times is None:
-        raise ValueError(f"the run was trained with time features, but {file} has no times: name their column with --time")
+        raise ValueError(f"the run was trained with time features, but {file} has no times: name their column, `time`")
     if recipe.series.gaps == "refuse":
         seen = values[last + 1 - window : last + 1]
         if (gaps := np.argwhere(np.isnan(seen))).size:
             row, k = gaps[0]
             raise ValueError(
                 f"{file} has {len(gaps)} gaps in the {window} rows that the network sees, the first in variate {names[k]}, row "
-                f"{last + 1 - window + row}: fill them, or take a run trained with --series.gaps mask or interpolate"
+                f"{last + 1 - window + row}: fill them, or take a run whose series.gaps is mask or interpolate"
             )
     else:
         seen = fill_gaps(values[: last + 1], recipe.series.gaps, times=series.times, names=names)[0][-window:]
@@ -106,7 +108,10 @@ def predict(
 
 
 def write_csv(prediction: Prediction, path: Path) -> None:
-    """A row for each step ahead and variate: step, time (or row), variate, forecast, truth (empty where it is not known)."""
+    """A row for each step ahead and variate: step, time (or row), variate, forecast, truth (empty if it is not known).
+
+    Variates are written as `staa.text.for_csv` does; `from_csv` gives their names back.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", "time", "variate", "forecast", "truth"])
@@ -114,7 +119,8 @@ def write_csv(prediction: Prediction, path: Path) -> None:
     for p, (values, truths) in enumerate(zip(prediction.forecast, prediction.truth, strict=True)):
         moment = str(later[p]).removesuffix(".000000000")
         for name, value, truth in zip(prediction.names, values, truths, strict=True):
-            writer.writerow([p + 1, moment, name, f"{value:.9g}", "" if np.isnan(truth) else f"{truth:.9g}"])
+            cells = p + 1, moment, name, f"{value:.9g}", "" if np.isnan(truth) else f"{truth:.9g}"
+            writer.writerow(map(for_csv, cells))
     save_text(path, text.getvalue())
 
 
@@ -159,9 +165,18 @@ def draw_run(
     return drawn
 
 
+def forecasts_of(run_folder: Path) -> Path:
+    """The folder of a run's forecasts. Raises ValueError for a link in its place, which could lead anywhere."""
+    folder = run_folder / "forecasts"
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, which is not followed: remove it, or say `out`")
+    return folder
+
+
 def new_folder(run_folder: Path, file: Path) -> Path:
     """Where a forecast of the file goes, if nothing else is said: a folder of its own in the run's, which is made."""
-    first = run_folder / "forecasts" / f"{file.name.partition('.')[0]}-{clock.strftime('%Y%m%d-%H%M%S')}"
+    stem = re.sub(r"[^\w .-]", "_", file.name.partition(".")[0])[:40]  # the name of a file goes into no other as it came
+    first = forecasts_of(run_folder) / f"{stem}-{clock.strftime('%Y%m%d-%H%M%S')}"
     folder, k = first, 1
     while folder.exists():
         k += 1
@@ -186,20 +201,20 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
         return rows - 1
     if at.removeprefix("-").isdecimal():
         if not 0 <= int(at) < rows:
-            raise ValueError(f"--at {at} is no row of {file}: its rows are 0 to {rows - 1}")
+            raise ValueError(f"at = {at} is no row of {file}: its rows are 0 to {rows - 1}")
         return int(at)
     if series.times is None:
-        raise ValueError(f"--at {at} is a time, but {file} has none: give a row number, 0 to {rows - 1}")
+        raise ValueError(f"at = {at} is a time, but {file} has none: give a row number, 0 to {rows - 1}")
     try:
         if not at[:1].isdecimal():  # now, today, NaT
             raise ValueError("no date")
         moment = np.datetime64(at)
     except ValueError as error:
-        raise ValueError(f"--at is a row number or a time such as 2024-05-31T12:00, got {at!r}") from error
+        raise ValueError(f"`at` is a row number or a time such as 2024-05-31T12:00, got {at!r}") from error
     row = int(np.searchsorted(series.times, moment, side="right")) - 1
     first, end = series.times[0], series.times[-1]
     if row < 0 or moment > end + (usual_step(series.times) or np.timedelta64(0)):
-        raise ValueError(f"--at {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
+        raise ValueError(f"at = {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
 
 

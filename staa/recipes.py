@@ -135,7 +135,7 @@ tiny_imagenet_resnet18_staa = Recipe(
 
 folder_resnet18_staa = Recipe(
     name="folder-resnet18-staa",
-    summary="ResNet-18 on images of your own in class folders: --data DIR",
+    summary="ResNet-18 on images of your own in class folders",
     source="ours",
     expect="depends on the images",
     data=Data(name="folder", size=224, resize=256),
@@ -208,7 +208,7 @@ nmnist_stream = replace(
 events_folder_vggsnn_staa = replace(
     nmnist_vggsnn_staa,  # and its augmentation: no mirror, since left and right may be two classes
     name="events-folder-vggsnn-staa",
-    summary="VGGSNN on event recordings of your own in class folders: --data DIR",
+    summary="VGGSNN on event recordings of your own in class folders",
     source="ours",
     expect="depends on the recordings",
     data=Data(name="events-folder", size=48),
@@ -218,7 +218,7 @@ events_folder_vggsnn_staa = replace(
 
 
 def _dta(data: str) -> Recipe:
-    """DTA-SNN's CIFAR recipe at T = 6; the paper also has T = 2 and 4 (--model.steps)."""
+    """DTA-SNN's CIFAR recipe at T = 6; the paper also has T = 2 and 4 (model.steps)."""
     return Recipe(
         name=f"{data}-msresnet18-dta",
         summary=f"MS-ResNet-18 with DTA on {data}, T = 6",
@@ -320,7 +320,7 @@ def _series(model: str, expect: str) -> Recipe:
     trains = model not in ("linear", "last-value")
     return Recipe(
         name=f"series-{model}",
-        summary=f"{model} on a series of your own, 12 steps in, 12 out: --data FILE",
+        summary=f"{model} on a series of your own, 12 steps in, 12 out",
         source=SOURCES[model],
         expect=expect,
         data=Data(name="series", validation=0.1),

@@ -56,7 +56,7 @@ def test_a_model_of_three_steps_stops_at_three(trained, capsys):
 def test_what_a_stream_can_not_have(trained, tmp_path, capsys):
     write_nmnist(tmp_path / "1.bin", some_events())
     complain = lambda *args: (main(["stream", *map(str, args)]), capsys.readouterr().err)  # noqa: E731
-    assert "say how many ms a window has, as window" in complain(trained / "number", tmp_path / "1.bin")[1]
+    assert "say how many ms a `window` has" in complain(trained / "number", tmp_path / "1.bin")[1]
     for window in ("0", "-3", "nan"):
         code, text = complain(trained / "any", tmp_path / "1.bin", "--window", window)
         assert code == 2

@@ -21,7 +21,7 @@ from staa.data.binning import UnsuitedError, Values
 from staa.data.content import content_of_files
 from staa.data.digits import as_frames
 from staa.data.download import Archive, Tell, fetch, unpack
-from staa.data.eventfiles import EventFiles, Frames
+from staa.data.eventfiles import EventFiles, Frames, _interval
 from staa.data.layout import (
     TEST_SHARE,
     Labelled,
