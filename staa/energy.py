@@ -124,7 +124,8 @@ class _Counter(TorchDispatchMode):
             for name, module in model.named_modules():
                 begin = module.register_forward_pre_hook(Passive(partial(self._begin, name)), prepend=True)
                 end = module.register_forward_hook(Passive(self._end), always_call=True)
-                stack.callback(begin.remove), stack.callback(end.remove)
+                stack.callback(begin.remove)
+                stack.callback(end.remove)
                 for after, wanted in (
                     (self._scaled, isinstance(module, Site) and module.attention is not None),
                     (self._recurrent, isinstance(module, nn.RNNBase)),
@@ -197,23 +198,27 @@ class _Counter(TorchDispatchMode):
 
 PRODUCTS = {f"aten::{name}" for name in ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot")}
 FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction}
-FREE = {
-    "staa::lif", "staa::batch_norm",
-    *(f"aten::{name}" for name in """
-    native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm
-    native_layer_norm native_group_norm _fused_rms_norm avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
-    max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d adaptive_max_pool3d _softmax _log_softmax softmax
-    _safe_softmax mean sum prod amax amin max min argmax argmin var var_mean std std_mean norm linalg_vector_norm logsumexp cumsum
-    cumprod cummax cummin logcumsumexp sort topk kthvalue median any all count_nonzero
-    clone copy copy_ _to_copy contiguous _reshape_copy cat stack index index_select index_put index_put_ _unsafe_index gather
-    scatter scatter_ scatter_add scatter_add_ masked_select masked_scatter nonzero roll flip repeat repeat_interleave embedding
-    constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d tril triu diag_embed
-    upsample_nearest1d upsample_nearest2d pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col col2im
-    empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones full full_like
-    new_full scalar_tensor arange linspace eye rand rand_like randn randn_like randint randperm bernoulli bernoulli_ uniform_
-    normal_ native_dropout lift_fresh lift_fresh_copy _local_scalar_dense equal glu fill_ zero_ resize_ _pack_padded_sequence
-    one_hot _assert_async alias set_ _unsafe_view unfold_copy bucketize searchsorted histc bincount
-    """.split()),
+FREE = {"staa::lif", "staa::batch_norm"} | {
+    f"aten::{name}"
+    for name in [
+        "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
+        "miopen_batch_norm", "native_layer_norm", "native_group_norm", "_fused_rms_norm", "avg_pool2d", "avg_pool3d",
+        "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+        "adaptive_max_pool2d", "adaptive_max_pool3d", "_softmax", "_log_softmax", "_safe_softmax", "mean", "sum", "prod",
+        "amax", "amin", "max", "min", "argmax", "argmin", "var", "var_mean", "std", "std_mean", "norm",
+        "linalg_vector_norm", "logsumexp", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk",
+        "kthvalue", "median", "any", "all", "count_nonzero", "clone", "copy", "copy_", "_to_copy", "_reshape_copy", "cat",
+        "stack", "index", "index_select", "index_put", "index_put_", "_unsafe_index", "gather", "scatter", "scatter_",
+        "scatter_add", "scatter_add_", "masked_select", "masked_scatter", "nonzero", "roll", "flip", "repeat",
+        "repeat_interleave", "embedding", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
+        "replication_pad2d", "tril", "triu", "diag_embed", "upsample_nearest1d", "upsample_nearest2d", "pixel_shuffle",
+        "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "col2im", "empty", "empty_like",
+        "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros", "ones", "ones_like",
+        "new_ones", "full", "full_like", "new_full", "scalar_tensor", "arange", "linspace", "eye", "rand", "rand_like",
+        "randn", "randn_like", "randint", "randperm", "bernoulli", "bernoulli_", "uniform_", "normal_", "native_dropout",
+        "lift_fresh", "lift_fresh_copy", "_local_scalar_dense", "equal", "glu", "fill_", "zero_", "_assert_async", "alias",
+        "set_", "_unsafe_view", "unfold_copy", "bucketize", "searchsorted", "histc", "bincount",
+    ]
 }  # fmt: skip
 """What multiplies nothing but elementwise, beside what PyTorch itself calls pointwise or a reduction."""
 

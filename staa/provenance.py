@@ -1,4 +1,4 @@
-"""What tensors are made of, followed from operation to operation: spikes are known by where they come from, not by their values.
+"""What tensors are made of, followed from operation to operation: spikes are known by where they come from, not by values.
 
 A kind belongs to a storage, so that all views of it share theirs and what is written through one counts for all. An operation
 that isn't listed makes real numbers.
