@@ -159,9 +159,9 @@ def untouched(module: nn.Module) -> bool:
 
 
 def plain(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether it is exactly PyTorch's `kind`, untouched and with ordinary tensors for its parameters: what may be read and not called.
+    """Whether it is exactly PyTorch's `kind`, untouched, its parameters ordinary tensors: then they may be read without a call.
 
-    Not a subclass, nor what parametrizations, pruning, weight_norm, quantization or an adapter have made of it.
+    It is not if it is a subclass, nor what parametrizations, pruning, weight_norm, quantization or an adapter have made of it.
     """
     return type(module) is kind and untouched(module) and all(type(p) in _ORDINARY for p in module._parameters.values())
 
@@ -203,7 +203,8 @@ def fold_batch_norm(x: Tensor, norm: nn.Module) -> Folded:
     if not plain_batch_norm(norm):
         return Folded(per_step(norm, x))
     norm = cast(nn.BatchNorm2d, norm)
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     if not norm.training:
         return Folded(x, *norm_affine(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps))
     x, scale, shift, mean_of_frames, mean, variance = batch_norm(x, norm.weight, norm.bias, norm.eps)
@@ -226,7 +227,10 @@ def plain_batch_norm(norm: nn.Module) -> bool:
 def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
     if count < 2:
         raise ValueError("BatchNorm needs more than one value per channel in training: give more samples, steps or pixels")
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
     norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)

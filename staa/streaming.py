@@ -170,7 +170,7 @@ def _treats_steps_alike(module: nn.Module, kind: type[nn.Module], in_frames: boo
 
 
 def _declared(kind: type[nn.Module]) -> bool | None:
-    """What a class says of the forward that it has: a declaration counts no more once a subclass has changed what is computed."""
+    """What a class says of the forward that it has; a base's word counts no more once a subclass computes otherwise."""
     for base in kind.__mro__:
         if "per_step" in vars(base):
             return vars(base)["per_step"]
@@ -187,8 +187,8 @@ def _advice(module: nn.Module, kind: type[nn.Module]) -> str:
     if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
         return "give the module that calls it a scan(x, state), in which it goes on from its last state"
     return (
-        "say per_step = True in its class if its output at a step depends on its input at that step alone, but for what modules "
-        "in it remember; give it scan(x, state) -> (y, state) if it looks back; or say causal = False"
+        "say per_step = True in its class if its output at a step depends on its input at that step alone, but for what "
+        "modules in it remember; give it scan(x, state) -> (y, state) if it looks back; or say causal = False"
     )
 
 

@@ -336,7 +336,7 @@ def _apply(average: Tensor, current: Folded) -> Tensor:
 
 
 def _pooled(x: Tensor, key: nn.Module) -> Tensor:
-    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called: what `staa.ops.fold.context` says, at least float32."""
+    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.fold.context`; at least float32."""
     flat = x.flatten(3)
     keys = key(flat.mT)  # [T, N, H·W, 1]
     with torch.autocast(x.device.type, enabled=False):

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ class ConvNorm(nn.Module):
 def fuse_norms(model: nn.Module) -> nn.Module:
     """A copy of the model for evaluation, each BatchNorm multiplied into the convolution before it; up to rounding the same.
 
-    Only what is plainly a convolution and a BatchNorm is fused: a pair with hooks, parametrizations or subclasses stays as it is.
+    Only what is plainly a convolution and a BatchNorm is fused; a pair with a hook, a parametrization or a subclass stays as it
+    is.
 
     Raises ValueError for a model in training mode, whose BatchNorm goes by the batch.
     """
@@ -73,7 +74,7 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for layer in model.modules():
         if isinstance(layer, ConvNorm) and plain(layer.conv, nn.Conv2d) and plain_batch_norm(layer.norm):
-            layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm).requires_grad_(False)
+            layer.conv = fuse_conv_bn_eval(layer.conv, cast(nn.BatchNorm2d, layer.norm)).requires_grad_(False)
             layer.norm = nn.Identity()
     return model
 
