@@ -6,6 +6,7 @@ from staa import attention, data, layers, models, neurons, ops
 from staa.build import load
 from staa.config import Augment, Data, Loss, Model, Optim, Recipe
 from staa.energy import estimate_energy
+from staa.ops.switch import reference
 from staa.recipes import RECIPES
 from staa.streaming import stream
 
@@ -25,5 +26,6 @@ __all__ = [
     "models",
     "neurons",
     "ops",
+    "reference",
     "stream",
 ]

@@ -20,7 +20,7 @@ from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
 from staa.recording import firing_rates
 
-RATE_EVERY = 10  # steps between measurements of the firing rates
+RATE_EVERY = 10  # steps between measurements of the firing rates, and between looks at whether the gradients were finite
 SILENT, SATURATED = 0.001, 0.95
 
 
@@ -69,8 +69,12 @@ def train(
     data, figures as validation_loss …, best, best_epoch); "interrupted"; "end" (best score on validation and its best_epoch,
     None and 0 without validation).
 
-    Raises FloatingPointError when the loss or a weight is not finite, ValueError for a checkpoint of another network, and
-    RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
+    Nothing that is not finite is saved, so a run resumes from its last good checkpoint. The loss is looked at in each step. A
+    flag of each step's gradients is kept on the device and read every ten steps and before each checkpoint, so that no step
+    waits for it. bfloat16 has float32's range: there is no loss scaling, by which a step may overflow and be left out.
+
+    Raises FloatingPointError when the loss, a gradient or a weight is not finite, ValueError for another network's checkpoint,
+    and RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
     """
     device = device_of(model)
     measured = model if average is None else average.module
@@ -100,9 +104,27 @@ def train(
             return nullcontext({})
         return firing_rates(model, detach=penalty is None)
 
+    finite: dict[int, Tensor] = {}  # of the steps since the last look, whether their gradients were
+    advice = (
+        f"the last good checkpoint is kept in {folder}; try a lower learning rate or gradient clipping in a new run, or let "
+        "torch.autograd.detect_anomaly under staa.reference (STAA_REFERENCE=1) name the operation"
+    )
+
+    def check_gradients() -> None:
+        if finite:
+            bad = [k for k, good in zip(finite, torch.stack(list(finite.values())).tolist(), strict=True) if not good]
+            finite.clear()
+            if bad:
+                at = f"step {bad[0]}" if len(bad) == 1 else f"steps {', '.join(map(str, bad))}"
+                raise FloatingPointError(f"gradients are not finite at {at}; {advice}")
+
     def check_finite() -> None:
-        if not all(bool(w.isfinite().all()) for w in model.state_dict().values()):
-            raise FloatingPointError(f"a weight is not finite after step {step}; the last good checkpoint is kept in {folder}")
+        check_gradients()
+        weights = {**model.state_dict(), **({} if average is None else average.state_dict(prefix="average."))}
+        good = torch.stack([w.isfinite().all() for w in weights.values()]).tolist()
+        bad = [name for name, fine in zip(weights, good, strict=True) if not fine]
+        if bad:
+            raise FloatingPointError(f"a weight is not finite after step {step}; {advice} ({len(bad)} tensors, first {bad[0]})")
 
     def save() -> None:
         check_finite()
@@ -146,18 +168,21 @@ def train(
                     _add(rates, layers)
             number = float(total)  # once: on a GPU it waits for the device
             if not math.isfinite(number):
-                raise FloatingPointError(
-                    f"the loss is {number} at step {step + 1} (epoch {epoch + 1}); the last good checkpoint is kept in "
-                    f"{folder}; try a lower learning rate or gradient clipping in a new run"
-                )
-            if clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), clip)
+                check_gradients()  # an earlier step's are the cause
+                raise FloatingPointError(f"the loss is {number} at step {step + 1} (epoch {epoch + 1}); {advice}")
+            if clip is None:
+                norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None], math.inf)
+            else:
+                norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+            finite[step + 1] = norm.isfinite()
             lr = schedule.get_last_lr()[0]
             optimizer.step()
             schedule.step()
             if average is not None:
                 average.update_parameters(model)
             step += 1
+            if step % RATE_EVERY == 0:
+                check_gradients()
             yield {
                 "event": "step", "step": step, "epoch": epoch + 1, **measure.figures(sums), "loss": number, "lr": lr,
                 "samples": len(y), "seconds": time.perf_counter() - began, "rates": _summary(rates),

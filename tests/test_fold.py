@@ -1,10 +1,14 @@
 """What is folded into the neuron, BatchNorm and gates, against the plain form: values, statistics and every gradient."""
 
+import copy
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
-from staa.attention import STAA
+import staa
+from staa.attention import STAA, GlobalContext
 from staa.layers import Site, fold_batch_norm, per_step
 from staa.models import resnet20
 from staa.models.parts import ConvNorm, fire
@@ -171,3 +175,45 @@ def test_exported_equals_eager_and_leaves_nothing_behind():
     x = torch.rand(2, 3, 16, 16)
     exported = torch.export.export(network, (x,)).module()
     assert torch.equal(exported(x), network(x))
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_autocast_does_not_reach_the_pooled_context(half, dtype):
+    """Products of a hundred with two thousand channels overflow float16; the plain path is the one CUDA takes."""
+    x, key = 100 * torch.rand(2, 2, 2048, 3, 3).to(dtype), torch.ones(1, 1, 2048)
+    with staa.reference():
+        expected = context(x, key)
+        with torch.autocast("cpu", half):
+            found = context(x, key)
+    for a, b in zip(found[1:], expected[1:], strict=True):
+        assert a.dtype == torch.float32
+        assert a.isfinite().all()
+        assert torch.equal(a, b)
+
+
+def test_running_statistics_in_bfloat16_are_taken_to_float32():
+    norm = nn.BatchNorm2d(8).eval()
+    with torch.no_grad():
+        norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.uniform_(0.5, 2)
+    norm.bfloat16()
+    folded = fold_batch_norm(torch.randn(2, 2, 8, 3, 3).bfloat16(), norm)
+    wide = fold_batch_norm(torch.randn(2, 2, 8, 3, 3), copy.deepcopy(norm).float())
+    assert torch.equal(folded.scale, wide.scale)
+    assert torch.equal(folded.shift, wide.shift)
+    assert folded.written_out().dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_both_paths_agree_under_autocast(half):
+    torch.manual_seed(0)
+    site, norm, conv = Site(LIF(), GlobalContext(8)), nn.BatchNorm2d(8), nn.Conv2d(3, 8, 3)
+    x = torch.rand(6, 3, 8, 8)
+    for p in site.parameters():
+        nn.init.normal_(p, std=0.3)
+    found = []
+    for choose in (False, True):
+        with torch.autocast("cpu", half), staa.reference() if choose else nullcontext():
+            found.append(site(fold_batch_norm(conv(x).unflatten(0, (3, 2)), norm)))
+    assert found[0].dtype == found[1].dtype == half
+    assert (found[0] != found[1]).float().mean() < 0.01

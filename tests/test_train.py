@@ -215,6 +215,27 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_gradients_that_are_not_finite_stop_the_run_before_anything_is_saved(tmp_path, monkeypatch, clip):
+    """The loss stays finite, so nothing else tells. They are read at the epoch's end, and their steps named."""
+    calls = iter(range(10**6))
+
+    class Idle(torch.optim.SGD):
+        def step(self, closure=None):
+            pass
+
+    def optimizer(model, **_):
+        next(model.parameters()).register_hook(lambda grad: grad * (math.nan if next(calls) in (2, 4) else 1))
+        return Idle(model.parameters(), lr=0.1)
+
+    recipe = replace(tiny.recipe, optim=replace(tiny.recipe.optim, clip=clip))
+    monkeypatch.setattr(staa.runs, "make_optimizer", optimizer)
+    with pytest.raises(FloatingPointError, match=r"not finite at steps \d, \d; the last good .*lower learning rate.*reference"):
+        finish(recipe, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run")["step"] == 0
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
 def test_figures_that_are_not_finite_are_no_result(tmp_path):
     model = nn.Linear(2, 3)
     model.weight.data.fill_(3e38)

@@ -1,12 +1,13 @@
 """Spikes that wait for the backward pass as bits."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from staa.ops import cpu
+from staa.ops.switch import reference_chosen
 
 SMALL = 4096  # elements that are not worth it
 
@@ -19,9 +20,9 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
 
     Gradients are the same bit for bit. A convolution keeps its input, so in a spiking network about half of what is kept
     are spikes. They are recognised by their values, each once read and, in the backward pass, once written out again. On
-    the CPU, in float32 and bfloat16, where the kernels are there; elsewhere nothing changes.
+    the CPU, in float32 and bfloat16, where the kernels are there; elsewhere, and under `staa.reference`, nothing changes.
     """
-    return torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
+    return nullcontext() if reference_chosen() else torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
 
 def _pack(x: Tensor) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from staa.ops.register import register
 from staa.ops.scan_fused import KERNELS, channels_last, dense, laid_out
+from staa.ops.switch import once, reference_chosen, refuse_torch_func
 
 
 class Folded(NamedTuple):
@@ -23,14 +24,20 @@ class Folded(NamedTuple):
     mean: Tensor | None = None
 
     def written_out(self) -> Tensor:
+        """In the dtype of x, as from the modules that were folded."""
         current = self.x if self.scale is None else self.x * self.scale
-        return current if self.shift is None else current + self.shift
+        return (current if self.shift is None else current + self.shift).to(self.x.dtype)
 
 
 def norm_affine(
     mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """scale = weight / √(variance + eps), shift = bias − mean · scale, [1, 1, C, 1, 1]; without weight 1, without bias 0."""
+    """scale = weight / √(variance + eps), shift = bias − mean · scale, [1, 1, C, 1, 1]; without weight 1, without bias 0.
+
+    At least float32: eight bits of mantissa would make another network of the running statistics.
+    """
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    mean, variance = mean.to(wide), variance.to(wide)
     scale = (variance + eps).rsqrt()
     if weight is not None:
         scale = scale * weight
@@ -46,6 +53,11 @@ def batch_norm(
     Returns (x itself, scale and shift [1, 1, C, 1, 1], mean of each frame over space [T, N, C], mean [C], variance [C]), at
     least float32. The last two carry no gradient.
     """
+    if reference_chosen():
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(wide, (0, 1, 3, 4), correction=0)
+        return x, *norm_affine(mean, variance, weight, bias, eps), wide.mean((3, 4)), mean.detach(), variance.detach()
+    refuse_torch_func("a folded BatchNorm")
     return _BatchNorm.apply(x, weight, bias, eps)
 
 
@@ -56,10 +68,12 @@ def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     x: [T, N, C, H, W]; key: [T or 1, N or 1, C]. At least float32 comes back.
     """
-    if not served(x):
+    if reference_chosen() or not served(x):
         flat = x.flatten(3).to(torch.promote_types(x.dtype, torch.float32))  # [T, N, C, H·W]
-        weights = (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
-        return x, (flat @ weights.mT).squeeze(-1), flat.mean(-1)
+        with torch.autocast(x.device.type, enabled=False):  # it would take the products in half precision
+            weights = (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
+            return x, (flat @ weights.mT).squeeze(-1), flat.mean(-1)
+    refuse_torch_func("attention pooling")
     return _Context.apply(x, key.float())
 
 
@@ -81,9 +95,11 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, up: Tensor | None, scale_: Tensor | None, shift_: Tensor | None, frames_: Tensor | None, *_: Any):  # type: ignore[override]
-        grad_x, grad_weight = torch.ops.staa.batch_norm_backward(up, scale_, shift_, frames_, *ctx.saved_tensors, ctx.eps)
+        with torch.no_grad():
+            grad_x, grad_weight = torch.ops.staa.batch_norm_backward(up, scale_, shift_, frames_, *ctx.saved_tensors, ctx.eps)
         _, weight_, bias_, _ = ctx.needs_input_grad
-        return grad_x, grad_weight if weight_ else None, shift_.flatten() if bias_ and shift_ is not None else None, None
+        grads = grad_x, grad_weight if weight_ else None, shift_.flatten() if bias_ and shift_ is not None else None
+        return *once("a folded BatchNorm", grads, up, scale_, shift_, frames_, *ctx.saved_tensors), None
 
 
 class _Context(torch.autograd.Function):
@@ -99,11 +115,13 @@ class _Context(torch.autograd.Function):
         ctx: Any, up: Tensor | None, grad_context: Tensor | None, grad_mean: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
         x, key, weights = ctx.saved_tensors
-        none = torch.zeros(x.shape[:3], dtype=torch.float32, device=x.device)
-        alpha = none if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
-        pooled = none if grad_context is None else grad_context
-        grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, alpha)
-        return grad_x, grad_key.sum_to_size(key.shape)
+        with torch.no_grad():
+            none = torch.zeros(x.shape[:3], dtype=torch.float32, device=x.device)
+            alpha = none if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
+            pooled = none if grad_context is None else grad_context
+            grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, alpha)
+            grads = grad_x, grad_key.sum_to_size(key.shape)
+        return once("attention pooling", grads, up, grad_context, grad_mean, *ctx.saved_tensors)  # type: ignore[return-value]
 
 
 def _batch_norm(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from staa.ops.scan_fused import fused
 from staa.ops.spike import Surrogate, arctan, fire
+from staa.ops.switch import reference_chosen
 
 Reset = Literal["zero", "subtract"]
 
@@ -39,19 +40,21 @@ def lif(
     units of the threshold's scale; decay is per time step.
 
     Returns (spikes [T, N, ...], h[T−1] [N, ...]). Starting again from the returned membrane continues the window
-    exactly: the scan is bit-equal under any chunking. Channels-last tensors stay channels-last.
+    exactly: the scan is bit-equal under any chunking. Channels-last tensors stay channels-last. The fast paths have first
+    derivatives alone; `staa.reference` chooses the reference path.
 
     The spike's gradient is the surrogate's slope at v − threshold, strict or not. detach_reset=True keeps the reset out of
     the backward pass (Zenke & Vogels 2021).
 
-    Raises ValueError on a wrong rank, dtype or shape, or an unknown reset.
+    Raises ValueError on a wrong rank, dtype or shape, or an unknown reset; RuntimeError on a fast path's second derivatives
+    and under torch.func.
     """
     _check(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
     if reset not in ("zero", "subtract"):
         raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
     options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
     options |= {"strict": strict, "reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
-    result = fused(x, v, **options)
+    result = None if reference_chosen() else fused(x, v, **options)
     return lif_reference(x, v, **options) if result is None else result
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from staa.ops import cpu
 from staa.ops.register import register
 from staa.ops.spike import SURROGATES, Surrogate
+from staa.ops.switch import once, refuse_torch_func
 
 KERNELS: dict[str, Any] = {"cpu": cpu}
 
@@ -65,6 +66,7 @@ def fused(
         return None
     channels = max((p.shape[2] for p in terms if isinstance(p, Tensor)), default=1)
     decay, gain, threshold, scale, shift = (_over_channels(p, channels, x) for p in terms)
+    refuse_torch_func("staa.ops.lif")
     constants = (p.view(channels) for p in (decay, gain, threshold))
     return torch.ops.staa.lif(x, v, *constants, scale, shift, strict, reset, name, detach_reset)
 
@@ -187,23 +189,19 @@ class _Lif(torch.autograd.Function):
         _, _, decay_, gain_, threshold_, scale_, shift_ = ctx.needs_input_grad[:7]
         sums = 2 if decay_ or threshold_ else int(gain_ or scale_ or shift_)
         constants = (decay, gain, threshold, scale, shift, ctx.strict, ctx.reset, ctx.surrogate, ctx.detach_reset)
-        grad_x, *rest = torch.ops.staa.lif_backward(grad_spikes, grad_last, x, v, *constants, sums)
-        grads = {"v": rest.pop() if v is not None else None}
-        if sums:
-            ux, u = rest[:2]
-            grads["gain"] = (scale.view(scale.shape[:3]) * ux + shift.view(shift.shape[:3]) * u).sum((0, 1)) if gain_ else None
-            grads["scale"] = (gain * ux).sum_to_size(scale.shape[:3]).view(scale.shape) if scale_ else None
-            grads["shift"] = (gain * u).sum_to_size(shift.shape[:3]).view(shift.shape) if shift_ else None
-        if sums == 2:
-            grads["decay"], grads["threshold"] = rest[2:]
-        return (
-            grad_x,
-            *(grads.get(name) for name in ("v", "decay", "gain", "threshold", "scale", "shift")),
-            None,
-            None,
-            None,
-            None,
-        )
+        with torch.no_grad():
+            grad_x, *rest = torch.ops.staa.lif_backward(grad_spikes, grad_last, x, v, *constants, sums)
+            grads = {"x": grad_x, "v": rest.pop() if v is not None else None}
+            if sums:
+                ux, u = rest[:2]
+                of_gain = scale.view(scale.shape[:3]) * ux + shift.view(shift.shape[:3]) * u
+                grads["gain"] = of_gain.sum((0, 1)) if gain_ else None
+                grads["scale"] = (gain * ux).sum_to_size(scale.shape[:3]).view(scale.shape) if scale_ else None
+                grads["shift"] = (gain * u).sum_to_size(shift.shape[:3]).view(shift.shape) if shift_ else None
+            if sums == 2:
+                grads["decay"], grads["threshold"] = rest[2:]
+        ordered = tuple(grads.get(name) for name in ("x", "v", "decay", "gain", "threshold", "scale", "shift"))
+        return *once("staa.ops.lif", ordered, grad_spikes, grad_last, *ctx.saved_tensors), None, None, None, None
 
 
 register("lif", _lif, _lif_shapes, _Lif.apply)

@@ -1,0 +1,83 @@
+"""The switch between the fast paths and the reference path, which every operation of staa.ops obeys."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HOW = "put the forward pass under `with staa.reference():`, or set STAA_REFERENCE=1"
+
+_setting = os.environ.get("STAA_REFERENCE", "")
+if _setting not in ("", "0", "1"):
+    raise ValueError(f"STAA_REFERENCE must be 1 (the reference path) or 0, got {_setting!r}")
+ALWAYS = _setting == "1"
+
+_here: ContextVar[bool] = ContextVar("staa.reference", default=False)  # of this thread or task
+_lock = threading.Lock()
+_open = 0  # contexts, of all threads
+_anywhere = False  # whether there are any: torch.compile always guards a global, but a ContextVar only from some version on
+
+
+@contextmanager
+def reference() -> Iterator[None]:
+    """Within, operations take their reference paths: plain PyTorch, slower, and open to all that PyTorch can do.
+
+        with staa.reference():
+            hessian = torch.func.hessian(loss)(x)
+
+    For second derivatives, torch.func (grad, jvp, jacrev, vmap), export without staa's own operations, and
+    torch.autograd.detect_anomaly to name the operation that made a NaN. The forward pass decides: a graph that was made
+    within keeps the reference path when it runs backward. Recomputation in the backward pass decides anew, so call backward
+    within, too. It holds for this thread and task alone. STAA_REFERENCE=1 in the environment chooses it for a whole process.
+    Compiled functions compile anew where it changes; enter it outside of them.
+    """
+    _count(+1)
+    token = _here.set(True)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+        _count(-1)
+
+
+def _count(one: int) -> None:
+    global _open, _anywhere
+    with _lock:
+        _open += one
+        _anywhere = _open > 0
+
+
+def reference_chosen() -> bool:
+    return ALWAYS or (_anywhere and _here.get())
+
+
+def refuse_torch_func(operation: str) -> None:
+    """Raise RuntimeError within a transform of torch.func, which the fast paths don't know."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(f"the fast path of {operation} does not work under torch.func (grad, jvp, jacrev, vmap): {HOW}")
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operation: str, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.operation = operation
+        return tuple(None if p is None else p.view_as(p) for p in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(f"the fast path of {ctx.operation} has first derivatives alone: for second ones, {HOW}")
+
+
+def once(operation: str, grads: tuple[Tensor | None, ...], *given: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradients that a backward pass made of what it was given; to differentiate them raises RuntimeError.
+
+    torch's own once_differentiable looks at the arriving gradients alone, and leaves out what depends on the saved tensors.
+    """
+    if not torch.is_grad_enabled():  # no create_graph
+        return grads
+    return _Once.apply(operation, len(grads), *(None if p is None else p.detach() for p in grads), *given)
