@@ -30,11 +30,9 @@ from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
 from staa.data.series import FILES
-from staa.files import save_text
-from staa.find import find_recipe, with_absolute_paths
+from staa.files import inside, save_text
+from staa.find import UntrustedCodeError, find_recipe, with_absolute_paths
 from staa.live import stream_run
-from staa.ops import cpu
-from staa.ops.scan_fused import kernels_of
 from staa.options import (
     DEFAULT,
     BenchOptions,
@@ -44,6 +42,7 @@ from staa.options import (
     EvaluateOptions,
     PredictOptions,
     RecipesOptions,
+    ShareOptions,
     ShowOptions,
     StreamOptions,
     TrainOptions,
@@ -57,8 +56,9 @@ from staa.predict import draw as draw_prediction
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
-from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, neuron_path, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
+from staa.share import share as share_run
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 out = Console(highlight=False, soft_wrap=True, markup=False)  # a path may hold [brackets]
@@ -130,12 +130,12 @@ def compare(args: list[str]) -> int:
         raise ValueError(f"{table} is of other recipes: choose another --out")
     new = {label: o for label, o in options.items() if label not in runs}
     for label in runs if new else ():  # before anything is trained; else the comparison itself says it
-        source_of(runs[label][0], first.data)
+        source_of(runs[label][0], first.data, trust=first.trust_code)
     for label, o in new.items():
         _check_before_training(o, target / label)
     with _listening() as signals:
         for label, o in new.items():
-            there = target / label if (target / label).exists() else None
+            there = target / label if inside(target, label).exists() else None
             settings = TrainOptions(
                 o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
             )
@@ -144,7 +144,9 @@ def compare(args: list[str]) -> int:
                 out.print(f"go on with the same command and --out {target}")
                 return INTERRUPTED
             runs[label] = [target / label] if o.seeds == 1 else sorted((target / label).glob("seed*"))
-    rows = compare_runs({label: runs[label] for label in options}, data_root=first.data, device=first.device)
+    rows = compare_runs(
+        {label: runs[label] for label in options}, data_root=first.data, device=first.device, trust=first.trust_code
+    )
     Console(highlight=False, width=max(out.width, 110)).print(_comparison(rows))
     if forecasts and len({read_environment(folder)["data"]["split"] for folders in runs.values() for folder in folders}) > 1:
         out.print("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
@@ -196,7 +198,7 @@ def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "
     """Train one seed in target, or several in its folders seed0, seed1 …; their results, or None when interrupted."""
     results: list[dict[str, Any]] = []
     for seed in range(recipe.seed, recipe.seed + options.seeds):
-        folder = target if options.seeds == 1 else target / f"seed{seed}"
+        folder = target if options.seeds == 1 else inside(target, f"seed{seed}")
         result = None if signals.asked else _train_one(replace(recipe, seed=seed), folder, options, signals)
         if result is None:
             return None
@@ -230,7 +232,7 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
     if options.resume is not None and options.data is None:
         begun = _first_run(options.resume)  # another seed's, where this one has not begun
         if (begun / ENVIRONMENT).is_file():
-            root = Path(read_environment(begun)["data_root"])
+            root = Path(read_environment(begun).get("data_root") or root)
     events = run(
         recipe,
         folder,
@@ -240,6 +242,7 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
         save_minutes=options.save_minutes,
         bits=options.bits,
         resume=resume,
+        trust=options.trust_code,
         stop=lambda: signals.asked,
     )
     try:
@@ -373,6 +376,7 @@ def evaluate(args: list[str]) -> int:
         data_root=options.data,
         device=options.device,
         workers=options.workers,
+        trust=options.trust_code,
     )
     out.print(
         f"{figures['split']} {_figures(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}"
@@ -392,6 +396,7 @@ def stream(args: list[str]) -> int:
         sensor=options.sensor,
         weights=options.weights,
         device=options.device,
+        trust=options.trust_code,
     )
     latencies, end = [], 0.0
     for step in steps:
@@ -420,7 +425,13 @@ def predict(args: list[str]) -> int:
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     made = predict_file(
-        options.run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device
+        options.run,
+        options.file,
+        at=options.at,
+        time=options.time,
+        weights=options.weights,
+        device=options.device,
+        trust=options.trust_code,
     )
     check_nodes(options.nodes, made.names)
     if options.out is not None:
@@ -428,7 +439,7 @@ def predict(args: list[str]) -> int:
     folder = options.out or new_folder(options.run, options.file)
     draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=f"{options.file.name}, forecast by {options.run}")
     write_prediction(made, folder / "forecast.csv")
-    others = draw_run(options.run, folder, made.rates, weights=options.weights)
+    others = draw_run(options.run, folder, made.rates, weights=options.weights, trust=options.trust_code)
     for note in made.notes:
         out.print(f"warning: {note}", style="yellow")
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
@@ -455,6 +466,14 @@ def recipes(args: list[str]) -> int:
         table.add_row(r.name, network, str(r.model.steps or "any"), length, r.expect)
     Console(highlight=False).print(table)
     out.print("\nstaa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
+    return 0
+
+
+def share(args: list[str]) -> int:
+    """copy a run for others"""
+    options = parse(ShareOptions, args, "staa share")
+    there = share_run(options.run, options.out)
+    out.print(f"{options.run} for others → {there}; they measure it with: staa evaluate FOLDER --data …")
     return 0
 
 
@@ -507,7 +526,7 @@ def doctor(args: list[str]) -> int:
         "processor": f"{cores}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": f"{choose_precision('auto', device)} with --precision auto",
         "memory": f"freed pages are {'kept' if _keeps_pages() and keep_pages() else 'given back'} (STAA_KEEP_PAGES=0 or 1)",
-        "neuron": _neuron_path(device),
+        "neuron": neuron_path(device),
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
@@ -543,14 +562,8 @@ def bench(args: list[str]) -> int:
     return 0
 
 
-def _neuron_path(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "fused kernels in Triton" if kernels_of("cuda") else "reference path, several times slower: no Triton here"
-    return f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels"
-
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    f.__name__: f for f in (train, evaluate, compare, stream, predict, recipes, data, bench, doctor)
+    f.__name__: f for f in (train, evaluate, compare, stream, predict, share, recipes, data, bench, doctor)
 }
 
 
@@ -579,6 +592,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in args:
             raise
+        if isinstance(error, UntrustedCodeError):
+            return _complain(f"error: {error} (here: --trust-code)", BAD_INPUT)
         if isinstance(error, (ValueError, OSError)):
             return _complain(f"error: {error}", BAD_INPUT)
         if isinstance(error, (FloatingPointError, RuntimeError)):

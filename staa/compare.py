@@ -20,7 +20,7 @@ from staa.evaluate import Inputs, autocast, call
 from staa.files import save_text
 from staa.plot import draw_bars
 from staa.recording import kept_bytes
-from staa.runfolder import RESULT, read_json, read_recipe
+from staa.runfolder import RESULT, read_recipe, read_result
 from staa.train import make_optimizer, pieces_of
 
 SAMPLES = 64  # whose firing rates the energy goes by
@@ -55,21 +55,24 @@ class Row:
     """Memory that the forward pass of a training batch keeps for its backward pass, in MiB; weights left out."""
 
 
-def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None) -> list[Row]:
+def compare(
+    runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None, trust: bool = False
+) -> list[Row]:
     """A row for each name: finished runs of one recipe, a folder for each seed. What is not accuracy is the first seed's.
 
     Energy goes by the rates on some training samples, unaugmented. data_root: None is where each run found its data.
+    trust: as in `staa.load`.
     Raises ValueError or OSError for a run that is not finished, or whose data are not there.
     """
     chosen = choose_device(device)
     results: dict[str, list[dict[str, float]]] = {}
     for name, folders in runs.items():
         check_finished(folders)
-        results[name] = [read_json(folder / RESULT) for folder in folders]
+        results[name] = [read_result(folder) for folder in folders]
     measure = "mae" if all_forecast({name: read_recipe(folder) for name, (folder, *_) in runs.items()}) else "accuracy"
     costs, steps, sizes = {}, {}, {}
     for name, (folder, *_) in runs.items():
-        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen)
+        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen, trust)
     seconds = interleaved(steps, ROUNDS, chosen)
     rows = []
     for name, measured in results.items():
@@ -103,7 +106,7 @@ def check_finished(folders: Iterable[Path]) -> None:
     """Raises ValueError for a run that has no result yet."""
     for folder in folders:
         if not (folder / RESULT).is_file():
-            raise ValueError(f"{folder} is not finished: go on with staa train --resume {folder}")
+            raise ValueError(f"{folder} is not finished: resume it")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -138,11 +141,13 @@ def read_names(path: Path) -> set[str | None]:
         return {row.get("name") for row in csv.DictReader(file)}
 
 
-def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:
+def _costs(
+    folder: Path, data_root: Path | None, device: torch.device, trust: bool
+) -> tuple[dict[str, float], Callable[[], None], int]:
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
     recipe = read_recipe(folder)
-    source = source_of(folder, data_root)
-    model = load(folder).to(device)
+    source = source_of(folder, data_root, trust=trust)
+    model = load(folder, trust=trust).to(device)
     x, _ = some_inputs(source, SAMPLES, device)
     energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]))
     x, y = next(build_batches(recipe, source, "train", device, workers=0, training=True).epoch())

@@ -1,6 +1,7 @@
 """Pictures. matplotlib is imported when the first one is drawn."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from staa.data.binning import borders_of, count
 from staa.data.recordings import Events
+from staa.files import save_with
 
 FRAMES = 8
 BINS = 100  # of the curve of event rates
@@ -54,7 +56,7 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     about += ["frames: OFF blue, ON red, both black"]
     about += [f"{len(some):,} of the events at the lower right"] if len(some) < len(seconds) else []
     figure.suptitle("; ".join(about), fontsize=10)
-    figure.savefig(path, dpi=110, format="png")
+    save_with(path, partial(figure.savefig, dpi=110, format="png"))
     plt.close(figure)
 
 
@@ -88,7 +90,7 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
     axis = np.atleast_1d(axes)[0]
     axis.set_yticks(rows, names)
     axis.invert_yaxis()
-    figure.savefig(path, dpi=120, format="png")
+    save_with(path, partial(figure.savefig, dpi=120, format="png"))
     plt.close(figure)
 
 
@@ -127,7 +129,7 @@ def draw_forecast(
     axes.flat[0].legend(fontsize=8, frameon=False)
     figure.autofmt_xdate(rotation=30)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120, format="png")
+    save_with(path, partial(figure.savefig, dpi=120, format="png"))
     plt.close(figure)
 
 
@@ -144,7 +146,7 @@ def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) ->
         image = axis.imshow(matrix, cmap="viridis", vmin=0, vmax=np.quantile(above, 0.99) if len(above) else 1)
         axis.set(title=title, xlabel="neighbour", ylabel="node")
         figure.colorbar(image, ax=axis, shrink=0.8)
-    figure.savefig(path, dpi=120, format="png")
+    save_with(path, partial(figure.savefig, dpi=120, format="png"))
     plt.close(figure)
 
 
@@ -164,7 +166,7 @@ def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
     if len(curves) > 1:
         axes[0].legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=120, format="png")
+    save_with(path, partial(figure.savefig, dpi=120, format="png"))
     plt.close(figure)
 
 

@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from staa.checkpoint import BEST, load_weights, save_checkpoint, save_weights
+from staa.checkpoint import BEST, check_resumable, check_savable, load_weights, save_checkpoint, save_weights
 from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, call, device_of, evaluate
 from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
@@ -69,9 +69,11 @@ def train(
     data, figures as validation_loss …, best, best_epoch); "interrupted"; "end" (best score on validation and its best_epoch,
     None and 0 without validation).
 
-    Raises FloatingPointError when the loss or a weight is not finite, ValueError for a checkpoint of another network, and
-    RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
+    Raises FloatingPointError when the loss or a weight is not finite, ValueError for a checkpoint of another network or a
+    network that a checkpoint can't hold, and RuntimeError when a checkpoint can't be written; the last good checkpoint is kept
+    in each case.
     """
+    check_savable(model)
     device = device_of(model)
     measured = model if average is None else average.module
     step, best, best_epoch = 0, -math.inf, 0
@@ -80,15 +82,12 @@ def train(
     report: dict[str, Any] = {}
 
     if state is not None:
-        lacking = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"} - state.keys()
-        lacking |= set() if average is None else {"average"} - state.keys()
-        if lacking:
-            raise ValueError(f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}: it is not whole")
+        check_resumable(state, folder, model=model, optimizer=optimizer, schedule=schedule, average=average is not None)
         load_weights(model, state["model"], folder)
+        if average is not None:
+            load_weights(average, state["average"], folder)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        if average is not None:
-            average.load_state_dict(state["average"])
         step, best, best_epoch = state["step"], state["best"], state["best_epoch"]
         rates, report = state["rates"], state["report"]
         sums = state["sums"].to(device)
@@ -101,7 +100,7 @@ def train(
         return firing_rates(model, detach=penalty is None)
 
     def check_finite() -> None:
-        if not all(bool(w.isfinite().all()) for w in model.state_dict().values()):
+        if not all(bool(w.isfinite().all()) for w in model.state_dict().values() if isinstance(w, Tensor)):
             raise FloatingPointError(f"a weight is not finite after step {step}; the last good checkpoint is kept in {folder}")
 
     def save() -> None:

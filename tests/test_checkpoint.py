@@ -25,8 +25,8 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_a_checkpoint_comes_back_and_the_one_before_is_kept(tmp_path):
-    save_checkpoint(tmp_path, {"step": 1, "model": torch.ones(3)})
-    save_checkpoint(tmp_path, {"step": 2, "model": torch.zeros(3)})
+    save_checkpoint(tmp_path, {"step": 1, "model": {"w": torch.ones(3)}})
+    save_checkpoint(tmp_path, {"step": 2, "model": {"w": torch.zeros(3)}})
     assert load_checkpoint(tmp_path)["step"] == 2
     assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
@@ -46,7 +46,7 @@ def test_no_hard_links_no_harm(tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
 def test_damage_is_noticed_and_the_way_out_named(tmp_path, damage):
     for step in (1, 2):
-        save_checkpoint(tmp_path, {"step": step, "model": torch.arange(1000.0)})
+        save_checkpoint(tmp_path, {"step": step, "model": {"w": torch.arange(1000.0)}})
     data = bytearray((tmp_path / "last.pt").read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
@@ -62,7 +62,7 @@ def test_a_lost_checkpoint_is_never_started_over(tmp_path):
         pass
     before = (tmp_path / "run" / "previous.pt").read_bytes()
     (tmp_path / "run" / "last.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last.pt; .*--resume .*previous.pt"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last.pt; .*: resume .*previous.pt"):
         list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
     assert (tmp_path / "run" / "previous.pt").read_bytes() == before
     events = list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run" / "previous.pt"))
