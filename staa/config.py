@@ -272,7 +272,7 @@ class Recipe:
             ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
-            most = MOST[name] if name in MOST else 2**31
+            most = MOST.get(name) or 2**31
             _require(value is None or value < most, f"{name} is below {most:,}", value)
         _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
         for name, value in (

@@ -1,5 +1,5 @@
-"""Run folders broken by chance: `make` trains one, `mutate` breaks a file of it, `check` sees that all who read it either take it
-or refuse it in one line that names it."""
+"""Run folders broken by chance: `make` trains one, `mutate` breaks a file of it, `check` sees that all who read it either take
+it or refuse it in one line that names it."""
 
 import copy
 import io
@@ -50,7 +50,7 @@ def make(folder: Path, *, series: bool = False) -> Path:
 
 
 def mutate(folder: Path, name: str, chance: random.Random, marker: Path | None = None) -> None:
-    """Break a file of a run: its bytes, or what they mean, with checksums right. marker: a folder that code in it would make."""
+    """Break a file of a run: its bytes, or what they mean, checksums right. marker: a folder that code in it would make."""
     path = folder / name
     data = path.read_bytes()
     deep = {".json": _json, ".jsonl": _lines, ".pt": _checkpoint, ".safetensors": _safetensors}[path.suffix]
