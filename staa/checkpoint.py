@@ -23,7 +23,7 @@ from staa.attention import PositionEncoding
 from staa.files import read_bytes, write
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
-MOMENTS = {AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 """What an optimizer can't do without for a parameter that it has moved."""
 TENSORS = re.compile(r"collections OrderedDict|torch._utils _rebuild_tensor_v2|torch \w+Storage")
 """What a checkpoint's pickle may name: with these alone nothing is called that could allocate by itself."""

@@ -71,6 +71,7 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
             raise ValueError(
                 f"{run_folder / name if name in code else name} names {found!r}, which is not for others: take it out"
             )
+    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".zip":
         return _zip(files, out)
     for name, data in files.items():
