@@ -17,12 +17,13 @@ from staa.config import Augment, Data, Forecast, Loss, Recipe, Series
 from staa.data import DATASETS, SERIES, Batches, SeriesSource, Source, TimeSeries, WindowBatches, forecast_source
 from staa.data.augment import make_augment, make_mix
 from staa.evaluate import CLASSIFICATION, Inputs, Measure
+from staa.files import check_bytes
 from staa.find import find
 from staa.losses import FORECAST_LOSSES, LOSSES
 from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
 from staa.models import FORECASTERS, MODELS
-from staa.neurons import NEURONS
-from staa.runfolder import check_origin, check_split, read_environment, read_recipe
+from staa.neurons import LIF, NEURONS
+from staa.runfolder import ENVIRONMENT, check_origin, check_split, read_environment, read_recipe
 
 
 def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Source | SeriesSource:
@@ -35,8 +36,8 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     if recipe.series.horizon is not None:
         return _series_source(recipe, data_root, recipe.series.horizon)
     if recipe.data.name in SERIES:
-        raise ValueError(f"{recipe.data.name} is a series: say how many steps to forecast with --series.horizon")
-    dataset = find(recipe.data.name, DATASETS, "data set")
+        raise ValueError(f"{recipe.data.name} is a series: say how many steps to forecast in series.horizon")
+    dataset = find(recipe.data.name, DATASETS, "data set", folder=recipe.folder)
     data = recipe.data
     names = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
     given, usual = ({f"data.{name}": getattr(d, name) for name in names} for d in (data, Data()))
@@ -47,13 +48,15 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     given = {"root": data_root, "validation": data.validation, "steps": recipe.model.steps or data.steps}
     source = dataset(**settings, **{name: value for name, value in given.items() if name in asked})
     if not isinstance(source, Source):
-        hint = "; a series needs --series.horizon" if isinstance(source, TimeSeries) else ""
+        hint = "; a series needs series.horizon" if isinstance(source, TimeSeries) else ""
         raise ValueError(f"a data set is a staa.data.Source, {data.name} gives a {type(source).__name__}{hint}")
     return source
 
 
 def _series_source(recipe: Recipe, data_root: Path, horizon: int) -> SeriesSource:
-    read, s = find(recipe.data.name, SERIES, "series"), recipe.series
+    read, s = find(recipe.data.name, SERIES, "series", folder=recipe.folder), recipe.series
+    if recipe.folder and s.graph is not None:
+        s = replace(s, graph=str(Path(recipe.folder, s.graph)))  # a shared run has its own beside it
     for part, usual, what in (
         (recipe.augment, Augment(), "augment"),
         (replace(recipe.data, name="", validation=0.0), Data(name="", validation=0.0), "data"),
@@ -84,7 +87,7 @@ def _series_source(recipe: Recipe, data_root: Path, horizon: int) -> SeriesSourc
 
 def build_loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     """The recipe's loss of (outputs, targets). Raises ValueError for a setting of the recipe that it does not take."""
-    loss = find(recipe.loss.name, LOSSES if recipe.series.horizon is None else FORECAST_LOSSES, "loss")
+    loss = find(recipe.loss.name, LOSSES if recipe.series.horizon is None else FORECAST_LOSSES, "loss", folder=recipe.folder)
     names = ("label_smoothing", "tet_weight", "tet_level")
     given, usual = ({f"loss.{name}": getattr(c, name) for name in names} for c in (recipe.loss, Loss()))
     return partial(loss, **_asked_for(loss, f"the loss {recipe.loss.name}", given, usual))
@@ -163,27 +166,35 @@ def build_batches(
 def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn.Module:
     """The recipe's network for such data, with fresh weights drawn from the global random state, channels_last."""
     config = recipe.model
-    model = find(config.name, MODELS, "model")
-    neuron = find(config.neuron, NEURONS, "neuron")
-    attention = find(config.attention, ATTENTIONS, "attention") if config.attention is not None else None
+    model = find(config.name, MODELS, "model", folder=recipe.folder)
+    neuron = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
+    attention = find(config.attention, ATTENTIONS, "attention", folder=recipe.folder) if config.attention is not None else None
     if "size" in inspect.signature(model).parameters:  # its readout depends on the input's size
         model = partial(model, size=size)
+    model = partial(model, classes, in_channels=channels, steps=config.steps, sites=config.sites, width=config.width)
+    check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
+    if config.name in MODELS:  # one of the user's own is not called twice
+        _check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")))
     try:
-        built = model(
-            classes,
-            in_channels=channels,
-            steps=config.steps,
-            neuron=neuron,
-            attention=attention,
-            sites=config.sites,
-            width=config.width,
-        )
+        built = model(neuron=neuron, attention=attention)
     except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
         raise ValueError(
             f"the network can't be built ({type(error).__name__}: {error}); a model is called with (num_classes, *, "
             f"in_channels, steps, neuron, attention, sites, width), a neuron with (channels), attention with (steps, channels)"
         ) from error
     return built.to(memory_format=torch.channels_last)
+
+
+def _check_size(model: Callable[..., nn.Module]) -> None:
+    """Raises ValueError if a network's weights and gradients need more than `staa.files.max_bytes`; allocates nothing."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            tensors = [value for value in model().state_dict().values() if isinstance(value, Tensor)]
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if "verflow" in str(error):  # a number of bytes that is none
+            raise ValueError(f"the network can't be built in the recipe's sizes: {str(error).splitlines()[0]}") from error
+        return  # registered by somebody else, and not to be built without memory
+    check_bytes(2 * sum(t.numel() * t.element_size() for t in tensors), "the network, in the recipe's sizes,")
 
 
 def build_forecaster(
@@ -193,25 +204,31 @@ def build_forecaster(
     config, own = recipe.model, recipe.forecast
     if config.attention is not None or config.sites is not None or config.width != 1:
         raise ValueError(
-            "a forecaster has its own attention and width: --model.attention None --model.sites None --model.width 1, and "
-            "--forecast.width for the features"
+            "a forecaster has its own attention and width: model.attention and model.sites must be None and model.width 1; "
+            "forecast.width is the features'"
         )
-    forecaster = find(config.name, FORECASTERS, "forecaster")
+    forecaster = find(config.name, FORECASTERS, "forecaster", folder=recipe.folder)
     given, usual = ({f"forecast.{f.name}": getattr(c, f.name) for f in fields(c)} for c in (own, Forecast()))
     settings = _asked_for(forecaster, f"the forecaster {config.name}", given, usual)
     asked = inspect.signature(forecaster).parameters
     if "steps" in asked:
         if config.steps is None:
-            raise ValueError(f"the forecaster {config.name} needs a number of steps: --model.steps 4")
+            raise ValueError(f"the forecaster {config.name} needs a number of steps: set model.steps, such as 4")
         settings["steps"] = config.steps
     if "neuron" in asked:
-        settings["neuron"] = find(config.neuron, NEURONS, "neuron")
+        settings["neuron"] = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
     if settings.get("graph") == "given":
         if graph is None:
-            raise ValueError(f"{recipe.data.name} has no graph to be given: --forecast.graph adaptive, or --series.graph FILE")
+            raise ValueError(f"{recipe.data.name} has no graph to be given: name its file in series.graph, or take another")
         settings["graph"] = graph
+    forecaster = partial(forecaster, nodes, window, horizon, time_features=features)
+    if config.name in FORECASTERS:
+        check_bytes(4 * nodes * nodes if isinstance(settings.get("graph"), Tensor) else 0, "the graph")
+        plain = settings | ({"neuron": LIF} if "neuron" in asked else {})
+        plain |= {"graph": "adaptive"} if isinstance(settings.get("graph"), Tensor) else {}
+        _check_size(partial(forecaster, **plain))
     try:
-        return forecaster(nodes, window, horizon, time_features=features, **settings)
+        return forecaster(**settings)
     except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
         raise ValueError(
             f"the forecaster can't be built ({type(error).__name__}: {error}); it is called with (nodes, window, horizon, *, "
@@ -251,10 +268,13 @@ def some_inputs(source: Source | SeriesSource, count: int, device: torch.device)
     return source.prepare(source.train.take(chosen).to(device)), source.train.y[chosen].to(device)
 
 
-def source_of(run_folder: Path, data_root: Path | None = None) -> Source | SeriesSource:
-    """The data that a run was trained on; data_root: None is where it found them. Raises ValueError where they are others."""
-    root = data_root or Path(read_environment(run_folder)["data_root"])
-    source = build_source(read_recipe(run_folder), root, check=False)
+def source_of(run_folder: Path, data_root: Path | None = None, *, trust: bool = False) -> Source | SeriesSource:
+    """The data that a run was trained on; data_root: None is where it found them. trust: see `load`. Raises ValueError if they
+    are others."""
+    root = data_root or read_environment(run_folder).get("data_root")
+    if root is None:
+        raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give data_root")
+    source = build_source(read_recipe(run_folder, trusted=trust), Path(root), check=False)
     return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
 
 
@@ -270,9 +290,9 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     if any(p.requires_grad for p in model.parameters()):
         return
     if recipe.weights == "best":
-        raise ValueError(f"{recipe.model.name} is not trained in epochs, of which one could be the best: add --weights last")
+        raise ValueError(f'{recipe.model.name} is not trained in epochs, of which one could be the best: weights is "last"')
     if recipe.init_from is not None:
-        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out --init-from")
+        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out init_from")
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -309,30 +329,36 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
     return min(16, max(1, cores if device.type == "cuda" else cores // 2))
 
 
-def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = None) -> nn.Module:
+def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = None, trust: bool = False) -> nn.Module:
     """The trained model of a run folder, on the CPU in evaluation mode.
 
-    weights: "last" epoch or "best" on validation, of the moving average where the run keeps one; None: what the test figure
-    was measured with. Raises FileNotFoundError or ValueError where the folder, its recipe or its weights are missing, broken
-    or of another network.
+    weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test figure
+    was measured with. trust: the Python files in the folder may run, where the run has parts of its own; the process that
+    trained it needs no such word. Raises `staa.find.UntrustedCodeError` for such a file, and FileNotFoundError or ValueError if
+    the folder, its recipe or its weights are missing, broken, of another network or larger than `staa.files.max_bytes`.
     """
     folder = Path(run_folder)
-    recipe = read_recipe(folder)
+    recipe = read_recipe(folder, trusted=trust)
     about = read_environment(folder)["data"]
-    with torch.random.fork_rng(devices=[]):
-        if recipe.series.horizon is None:
-            model = build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
-        else:  # a given graph comes with the weights
-            model = build_forecaster(recipe, **_shape(about), graph=torch.eye(about["nodes"]))
     weights = weights or recipe.weights
     if weights not in ("last", "best"):
         raise ValueError(f'weights must be "last" or "best", got {weights!r}')
     if weights == "best":
-        load_weights(model, read_weights(folder / BEST), folder / BEST)
+        path, state = folder / BEST, read_weights(folder / BEST)
     else:
-        state = load_checkpoint(folder)
-        check_origin(state, recipe, folder / LAST)
-        load_weights(model, measured_weights(state), folder / LAST)
+        path, checkpoint = folder / LAST, load_checkpoint(folder)
+        check_origin(checkpoint, recipe, path)
+        state = measured_weights(checkpoint)
+    if ("nodes" in about) != (recipe.series.horizon is not None):
+        raise ValueError(f"{folder / ENVIRONMENT} is of other data than the recipe's: one is of a series, the other is not")
+    with torch.random.fork_rng(devices=[]):
+        if recipe.series.horizon is None:
+            model = build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
+        else:  # a given graph comes with the weights
+            check_bytes(4 * about["nodes"] ** 2 if recipe.forecast.graph == "given" else 0, f"the graph of {folder}")
+            graph = torch.eye(about["nodes"]) if recipe.forecast.graph == "given" else None
+            model = build_forecaster(recipe, **_shape(about), graph=graph)
+    load_weights(model, state, path)
     return model.eval()
 
 

@@ -1,7 +1,10 @@
 """Checkpoints and weights that survive a crash; the checkpoint before the last is kept."""
 
 import io
+import json
 import pickle
+import pickletools
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from staa.attention import PositionEncoding
-from staa.files import write
+from staa.files import read_bytes, write
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
+MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+"""What an optimizer can't do without for a parameter that it has moved."""
+TENSORS = re.compile(r"collections OrderedDict|torch._utils _rebuild_tensor_v2|torch \w+Storage")
+"""What a checkpoint's pickle may name: with these alone nothing is called that could allocate by itself."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
@@ -30,33 +40,160 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
 
 
 def save_weights(path: Path, model: nn.Module) -> Path:
-    """Write a model's state dict as safetensors, atomically. Raises RuntimeError as `save_checkpoint` does."""
-    return write(path, to_safetensors({k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}))
+    """Write a model's state dict as safetensors, atomically; what is no tensor in it, as plain values. Weights that modules
+    share are written for each. Raises RuntimeError as `save_checkpoint` does."""
+    tensors, plain = {}, {}
+    for key, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            tensors[key] = (
+                value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            )  # safetensors refuses shared memory
+        else:
+            plain[key] = json.dumps(value)
+    return write(path, to_safetensors(tensors, plain or None))
+
+
+def check_savable(model: nn.Module) -> None:
+    """Raises ValueError for a state that a checkpoint can't hold: more than tensors and, from get_extra_state, plain values."""
+    for key, value in model.state_dict().items():
+        try:
+            if not isinstance(value, Tensor) and json.loads(json.dumps(value)) != value:
+                raise TypeError("it does not come back the same")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{key} can't be saved ({error}): get_extra_state must give a tensor, or plain values as JSON has them"
+            ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint (tensors and plain values only, no code), or the last one of a run folder, onto the CPU.
 
-    Raises FileNotFoundError where there is none, ValueError where it is truncated or corrupt (every byte is checked).
+    Raises FileNotFoundError if there is none, ValueError if it is truncated or corrupt (every byte is checked), holds anything
+    else, or would take more memory than `staa.files.max_bytes`.
     """
     path = path / LAST if path.is_dir() else path
     before = path.with_name(PREVIOUS)
-    advice = f"; the checkpoint before it is there: --resume {before}" if before != path and before.is_file() else ""
+    advice = f"; the checkpoint before it is there: resume {before}" if before != path and before.is_file() else ""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}{advice or ': give a run folder, or a checkpoint in one'}")
+    data = read_bytes(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data) for member in members):
+                raise zipfile.BadZipFile("it is packed, which no checkpoint is")
+            if len({member.filename for member in members}) < len(members):
+                raise zipfile.BadZipFile("two parts have one name")
             broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"bad checksum of {broken}")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            if broken is not None:
+                raise zipfile.BadZipFile(f"bad checksum of {broken}")
+            (pickled,) = (member for member in members if re.fullmatch("[^/]+/data.pkl", member.filename))
+            names = [arg for op, arg, _ in pickletools.genops(archive.read(pickled)) if "GLOBAL" in op.name]
+        if odd := [name for name in names if not isinstance(name, str) or not TENSORS.fullmatch(name)]:
+            raise pickle.UnpicklingError(f"it names {odd[0]}")
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whole, but it would run code
         raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
-    except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is truncated or corrupt ({error}){advice}") from error
+    except Exception as error:  # zipfile and torch raise whatever they stumble over
+        raise ValueError(
+            f"{path} is truncated or corrupt ({str(error).splitlines()[0] if str(error) else 'cut off'}){advice}"
+        ) from error
     if not isinstance(state, dict) or "model" not in state or "step" not in state:
         raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
+    _check_values(state, path)
     return state
+
+
+def _check_values(state: dict[str, Any], path: Path) -> None:
+    """Raises ValueError for a checkpoint whose parts are not what they should be, or whose tensors say more than they hold."""
+    kinds = {
+        "model": dict, "average": dict, "optimizer": dict, "schedule": dict, "rates": dict, "report": dict, "step": int,
+        "best_epoch": int, "best": float, "sums": Tensor, "recipe": str,
+    }  # fmt: skip
+    odd = [name for name, kind in kinds.items() if name in state and type(state[name]) is not kind]
+    odd = [name for name in odd if not (kinds[name] is dict and isinstance(state[name], dict))]  # an OrderedDict
+    odd += [name for name in ("step", "best_epoch") if name in state and name not in odd and not 0 <= state[name] < 2**62]
+    odd += [
+        name
+        for name in ("model", "average")
+        if name in state and name not in odd and not all(isinstance(key, str) for key in state[name])
+    ]
+    rates = [] if "rates" in odd else list(state.get("rates", {}).values())
+    if not all(isinstance(r, list) and len(r) == 2 and all(type(n) in (int, float) for n in r) and r[1] > 0 for r in rates):
+        odd.append("rates")
+    report = {} if "report" in odd else state.get("report", {})
+    if report and not (type(report.get("event")) is str and type(report.get("step")) is int and _is_plain(report)):
+        odd.append("report")
+    if odd:
+        raise ValueError(f"{path} is no checkpoint of staa: its {odd[0]} makes no sense")
+    waiting: list[Any] = [state]
+    seen: set[int] = set()
+    while waiting:  # not recursive: a file can nest as deep as it likes
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+        elif isinstance(value, Tensor) and (
+            value.layout != torch.strided or value.untyped_storage().nbytes() < value.numel() * value.element_size()
+        ):
+            raise ValueError(f"{path} is no checkpoint of staa: a tensor of {_shape(value)} holds fewer numbers than it says")
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def check_resumable(
+    state: dict[str, Any], folder: Path, *, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, average: bool
+) -> None:
+    """Raises ValueError if a checkpoint lacks a part that training goes on with, or holds one of other sizes or settings."""
+    parts = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"}
+    lacking = (parts | ({"average"} if average else set())) - state.keys()
+    if lacking:
+        raise ValueError(f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}: it is not whole")
+    its = state["optimizer"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments, plan = its.get("state"), state["schedule"]
+    whole = (
+        _alike(optimizer.state_dict()["param_groups"], its.get("param_groups"))
+        and isinstance(moments, dict)
+        and moments.keys() <= set(range(len(parameters)))
+        and all(
+            isinstance(values, dict) and all(_fits(v, parameters[k]) for v in values.values()) for k, values in moments.items()
+        )
+        and all(values.keys() >= MOMENTS.get(type(optimizer), set()) for values in moments.values())
+        and _alike(schedule.state_dict(), plan)
+        and not any(callable(getattr(type(schedule), str(key), None)) for key in plan)
+        and plan.get("last_epoch") == state["step"]
+        and state["sums"].ndim <= 3
+    )
+    if not whole:
+        raise ValueError(f"the checkpoint for {folder} is not of this optimizer and schedule: take another, or train anew")
+
+
+def _fits(value: Any, parameter: Tensor) -> bool:
+    """A moment of a parameter, or a number of steps."""
+    return value is None or (isinstance(value, Tensor) and value.shape in (parameter.shape, ()))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two plain values have the same form; a dict may lack or add settings, as one of another version of torch does,
+    but the parameters' numbers are the same."""
+    if isinstance(a, dict):
+        return (
+            isinstance(b, dict) and a.get("params") == b.get("params") and all(_alike(a[k], b[k]) for k in a.keys() & b.keys())
+        )
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b) or {type(a), type(b)} <= {int, float, bool}
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -71,14 +208,28 @@ def measured_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v for k, v in state["average"].items() if k != "n_averaged"}
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor], origin: Path) -> None:
-    """Load a state dict into a model of the same recipe. Raises ValueError naming the first entries that do not fit."""
+def load_weights(model: nn.Module, state: dict[str, Any], origin: Path) -> None:
+    """Load a state dict into a model of the same recipe. Raises ValueError naming the first entries that do not fit, or that
+    are not finite."""
     own = model.state_dict()
-    odd = [k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape]
+    odd = [k for k in own.keys() | state.keys() if k not in own or k not in state or not _same_form(own[k], state[k])]
     if odd:
         names = ", ".join(sorted(odd)[:3])
         raise ValueError(f"{origin} holds weights of another network: {len(odd)} entries do not fit, such as {names}")
-    model.load_state_dict(state)
+    bad = sorted(k for k, v in state.items() if isinstance(v, Tensor) and not bool(v.isfinite().all()))
+    if bad:
+        raise ValueError(f"{origin} holds weights that are not finite, such as {bad[0]}: it is damaged")
+    try:
+        model.load_state_dict(state)
+    except Exception as error:  # what set_extra_state of a module of one's own says
+        raise ValueError(f"{origin} holds weights that do not fit: {error}") from error
+
+
+def _same_form(own: Any, other: Any) -> bool:
+    """Tensors of one shape and type; of what is no tensor, the module judges."""
+    if not isinstance(own, Tensor) or not isinstance(other, Tensor):
+        return isinstance(own, Tensor) == isinstance(other, Tensor)
+    return own.shape == other.shape and own.dtype == other.dtype
 
 
 @dataclass(frozen=True)
@@ -107,7 +258,7 @@ def transfer_weights(
     encodings = {f"{name}.encoding" for name, module in model.named_modules() if isinstance(module, PositionEncoding)}
     for key, value in own.items():
         other = state.get(key)
-        if other is None:
+        if not isinstance(value, Tensor) or not isinstance(other, Tensor):
             found.fresh.append(key)
         elif other.shape != value.shape and key in encodings and other.shape[1:] == value.shape[1:]:
             new[key] = F.interpolate(other.T[None], len(value), mode="linear", align_corners=True)[0].T
@@ -135,16 +286,16 @@ def _shape(tensor: Tensor) -> str:
     return " × ".join(map(str, tensor.shape)) or "scalar"
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights that `save_weights` wrote. Raises FileNotFoundError or ValueError where they are missing or broken."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def read_weights(path: Path) -> dict[str, Any]:
+    """The weights that `save_weights` wrote. Raises FileNotFoundError, or ValueError if they are broken or too large."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: it is written after an epoch that ends with validation, which needs data.validation above 0"
         )
+    data = read_bytes(path)
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        weights: dict[str, Any] = from_safetensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return weights | {key: json.loads(value) for key, value in header.get("__metadata__", {}).items()}
+    except Exception as error:  # SafetensorError, and KeyError for a type that torch lacks
         raise ValueError(f"{path} is truncated or corrupt: {error}") from error

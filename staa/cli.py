@@ -33,11 +33,9 @@ from staa.data import DOWNLOADS, load_cifar, read_events
 from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
 from staa.data.series import FILES
-from staa.files import check_writable, save_text
-from staa.find import find_recipe, with_absolute_paths
+from staa.files import check_writable, inside, save_text
+from staa.find import UntrustedCodeError, find_recipe, with_absolute_paths
 from staa.live import stream_run
-from staa.ops import cpu
-from staa.ops.scan_fused import kernels_of
 from staa.options import (
     DEFAULT,
     BenchOptions,
@@ -47,6 +45,7 @@ from staa.options import (
     EvaluateOptions,
     PredictOptions,
     RecipesOptions,
+    ShareOptions,
     ShowOptions,
     StreamOptions,
     TrainOptions,
@@ -60,8 +59,9 @@ from staa.predict import draw as draw_prediction
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
-from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, neuron_path, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
+from staa.share import share as share_run
 from staa.text import for_terminal
 
 BAD_INPUT, FAILED, INTERRUPTED, CUT_OFF = 2, 1, 130, 141
@@ -161,12 +161,12 @@ def compare(args: list[str]) -> int:
         check_writable(path)
     new = {label: o for label, o in options.items() if label not in runs}
     for label in runs if new else ():  # before anything is trained; else the comparison itself says it
-        source_of(runs[label][0], first.data)
+        source_of(runs[label][0], first.data, trust=first.trust_code)
     for label, o in new.items():
         _check_before_training(o, target / label)
     with _listening() as signals:
         for label, o in new.items():
-            there = target / label if (target / label).exists() else None
+            there = target / label if inside(target, label).exists() else None
             settings = TrainOptions(
                 o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
             )
@@ -175,7 +175,9 @@ def compare(args: list[str]) -> int:
                 say(f"go on with the same command and --out {target}")
                 return INTERRUPTED
             runs[label] = [target / label] if o.seeds == 1 else sorted((target / label).glob("seed*"))
-    rows = compare_runs({label: runs[label] for label in options}, data_root=first.data, device=first.device)
+    rows = compare_runs(
+        {label: runs[label] for label in options}, data_root=first.data, device=first.device, trust=first.trust_code
+    )
     show(*_comparison(rows), narrowest=110)
     if forecasts and len({read_environment(folder)["data"]["split"] for folders in runs.values() for folder in folders}) > 1:
         say("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
@@ -228,7 +230,7 @@ def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "
     """Train one seed in target, or several in its folders seed0, seed1 …; their results, or None when interrupted."""
     results: list[dict[str, Any]] = []
     for seed in range(recipe.seed, recipe.seed + options.seeds):
-        folder = target if options.seeds == 1 else target / f"seed{seed}"
+        folder = target if options.seeds == 1 else inside(target, f"seed{seed}")
         result = None if signals.asked else _train_one(replace(recipe, seed=seed), folder, options, signals)
         if result is None:
             return None
@@ -262,7 +264,7 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
     if options.resume is not None and options.data is None:
         begun = _first_run(options.resume)  # another seed's, where this one has not begun
         if (begun / ENVIRONMENT).is_file():
-            root = Path(read_environment(begun)["data_root"])
+            root = Path(read_environment(begun).get("data_root") or root)
     events = run(
         recipe,
         folder,
@@ -272,6 +274,7 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
         save_minutes=options.save_minutes,
         bits=options.bits,
         resume=resume,
+        trust=options.trust_code,
         stop=lambda: signals.asked,
     )
     try:
@@ -406,6 +409,7 @@ def evaluate(args: list[str]) -> int:
         data_root=options.data,
         device=options.device,
         workers=options.workers,
+        trust=options.trust_code,
     )
     for note in figures["notes"]:
         say(f"warning: {note}", style="yellow")
@@ -427,6 +431,7 @@ def stream(args: list[str]) -> int:
         sensor=options.sensor,
         weights=options.weights,
         device=options.device,
+        trust=options.trust_code,
     )
     latencies, end = [], 0.0
     for step in steps:
@@ -456,7 +461,13 @@ def predict(args: list[str]) -> int:
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
     made = predict_file(
-        options.run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device
+        options.run,
+        options.file,
+        at=options.at,
+        time=options.time,
+        weights=options.weights,
+        device=options.device,
+        trust=options.trust_code,
     )
     check_nodes(options.nodes, made.names)
     if options.out is not None:
@@ -464,7 +475,7 @@ def predict(args: list[str]) -> int:
     folder = options.out or new_folder(options.run, options.file)
     draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=f"{options.file.name}, forecast by {options.run}")
     write_prediction(made, folder / "forecast.csv")
-    others = draw_run(options.run, folder, made.rates, weights=options.weights)
+    others = draw_run(options.run, folder, made.rates, weights=options.weights, trust=options.trust_code)
     for note in made.notes:
         say(f"warning: {note}", style="yellow")
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
@@ -490,6 +501,14 @@ def recipes(args: list[str]) -> int:
         rows.append([r.name, network, r.model.steps or "any", length, r.expect])
     show(table, rows)
     say("", "staa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
+    return 0
+
+
+def share(args: list[str]) -> int:
+    """copy a run for others"""
+    options = parse(ShareOptions, args, "staa share")
+    there = share_run(options.run, options.out)
+    say(f"{options.run} for others → {there}; they measure it with: staa evaluate FOLDER --data …")
     return 0
 
 
@@ -543,7 +562,7 @@ def doctor(args: list[str]) -> int:
         "processor": f"{cores}, {torch.backends.cpu.get_cpu_capability()}",
         "precision": f"{choose_precision('auto', device)} with --precision auto",
         "memory": f"freed pages are {'kept' if _keeps_pages() and keep_pages() else 'given back'} (STAA_KEEP_PAGES=0 or 1)",
-        "neuron": _neuron_path(device),
+        "neuron": neuron_path(device),
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
@@ -575,14 +594,8 @@ def bench(args: list[str]) -> int:
     return 0
 
 
-def _neuron_path(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "fused kernels in Triton" if kernels_of("cuda") else "reference path, several times slower: no Triton here"
-    return f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels"
-
-
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    f.__name__: f for f in (train, evaluate, compare, stream, predict, recipes, data, bench, doctor)
+    f.__name__: f for f in (train, evaluate, compare, stream, predict, share, recipes, data, bench, doctor)
 }
 
 
@@ -633,6 +646,8 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, UntrustedCodeError):
+            return _complain(f"error: {error} (here: --trust-code)", BAD_INPUT)
         if isinstance(error, (ValueError, OSError, ImportError)):
             return _complain(f"error: {error}", BAD_INPUT)
         if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(

@@ -21,7 +21,7 @@ from staa.evaluate import Inputs, autocast, call
 from staa.files import read_text, save_text
 from staa.plot import draw_bars
 from staa.recording import kept_bytes
-from staa.runfolder import RESULT, read_json, read_recipe
+from staa.runfolder import RESULT, read_recipe, read_result
 from staa.text import for_csv, from_csv
 from staa.train import make_optimizer, pieces_of
 
@@ -57,21 +57,24 @@ class Row:
     """Memory that the forward pass of a training batch keeps for its backward pass, in MiB; weights left out."""
 
 
-def compare(runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None) -> list[Row]:
+def compare(
+    runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None, trust: bool = False
+) -> list[Row]:
     """A row for each name: finished runs of one recipe, a folder for each seed. What is not accuracy is the first seed's.
 
     Energy goes by the rates on some training samples, unaugmented. data_root: None is where each run found its data.
+    trust: as in `staa.load`.
     Raises ValueError or OSError for a run that is not finished, or whose data are not there.
     """
     chosen = choose_device(device)
     results: dict[str, list[dict[str, float]]] = {}
     for name, folders in runs.items():
         check_finished(folders)
-        results[name] = [read_json(folder / RESULT) for folder in folders]
+        results[name] = [read_result(folder) for folder in folders]
     measure = "mae" if all_forecast({name: read_recipe(folder) for name, (folder, *_) in runs.items()}) else "accuracy"
     costs, steps, sizes = {}, {}, {}
     for name, (folder, *_) in runs.items():
-        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen)
+        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen, trust)
     seconds = interleaved(steps, ROUNDS, chosen)
     rows = []
     for name, measured in results.items():
@@ -144,11 +147,13 @@ def read_names(path: Path) -> set[str | None]:
     return {None if name is None else from_csv(name) for name in names}
 
 
-def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:
+def _costs(
+    folder: Path, data_root: Path | None, device: torch.device, trust: bool
+) -> tuple[dict[str, float], Callable[[], None], int]:
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
     recipe = read_recipe(folder)
-    source = source_of(folder, data_root)
-    model = load(folder).to(device)
+    source = source_of(folder, data_root, trust=trust)
+    model = load(folder, trust=trust).to(device)
     x, y = some_inputs(source, SAMPLES, device)
     events = isinstance(source, Source) and source.channels == 2 and recipe.data.values != "normalised"
     energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]), events=events, samples=len(y))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import reprlib
 import types
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -258,6 +259,8 @@ class Recipe:
     """auto: bfloat16 autocast on a GPU that has it, else float32."""
     seed: int = 0
     """Seed of every random number of the run."""
+    folder: Suppress[str | None] = field(default=None, compare=False)
+    """The run folder it was read from; None for a recipe made in Python. It is not in the JSON."""
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -273,6 +276,8 @@ class Recipe:
             ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
+            most = MOST.get(name) or 2**31
+            _require(value is None or value < most, f"{name} is below {most:,}", value)
         _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
         for name, value in (
             ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
@@ -293,11 +298,11 @@ class Recipe:
         _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov needs optim.momentum above 0", optim.momentum)
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
             _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
-        _require(self.forecast.hops >= 0, "forecast.hops is 0 or more", self.forecast.hops)
+        _require(0 <= self.forecast.hops <= 1000, "forecast.hops is from 0 to 1000", self.forecast.hops)
         _require(0 < self.series.train < 1, "series.train is between 0 and 1", self.series.train)
         _require(
             self.series.horizon is None or self.protocol == "test-once",
-            "a forecast is chosen on validation and tested once: add --protocol test-once",
+            'a forecast is chosen on validation and tested once: protocol must be "test-once"',
             self.protocol,
         )
         needs = "best" if self.weights == "best" else "a patience" if optim.patience is not None else None
@@ -305,7 +310,7 @@ class Recipe:
         _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
         _require(
             None in (data.steps, model.steps),
-            "data.steps goes with --model.steps None alone: add --data.steps None",
+            "data.steps must be None unless model.steps is None",
             data.steps,
         )
         _require(math.isfinite(loss.tet_level), "loss.tet_level is finite", loss.tet_level)
@@ -318,11 +323,16 @@ class Recipe:
         _require(self.batch_size % optim.accumulate == 0, "optim.accumulate must divide batch_size", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,
-            "the paper's protocol measures on the test set and holds out no validation: add --data.validation 0",
+            "the paper's protocol measures on the test set and holds out no validation: data.validation must be 0",
             data.validation,
         )
 
 
+MOST: dict[str, int] = {
+    "model.steps": 2**20, "data.steps": 2**20, "forecast.blocks": 1000, "forecast.heads": 2**16, "forecast.width": 2**20,
+    "series.window": 2**24, "series.horizon": 2**24,
+}  # fmt: skip
+"""Bounds of what a recipe makes loops and tensors of, far above any use; what fits into memory is checked when it is built."""
 PARTS = {
     "data": Data, "series": Series, "augment": Augment, "model": Model, "forecast": Forecast, "loss": Loss, "optim": Optim,
 }  # fmt: skip
@@ -330,22 +340,33 @@ PARTS = {
 
 def to_json(recipe: Recipe) -> str:
     """The recipe as JSON text, every field written out."""
-    return json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
+    values = dataclasses.asdict(recipe)
+    del values["folder"]
+    return json.dumps(values, indent=2) + "\n"
 
 
-def from_json(text: str) -> Recipe:
+def from_json(text: str, folder: str = "") -> Recipe:
     """The recipe of such a text; a field it lacks, as one of an older version may, takes its default.
 
-    Raises ValueError naming a field that is unknown, a part that is missing, or what is no JSON.
+    folder: the run folder that the text is of. Such a recipe's names are its writer's word, not this process's user's: see
+    `staa.find`. Raises ValueError naming a field that is unknown, a part that is missing, or what is no JSON.
     """
-    values = json.loads(text)  # JSONDecodeError is a ValueError
+    values = parse_json(text)
     for name, part in PARTS.items():
         if isinstance(values, dict) and name in ("series", "augment", "forecast", "loss"):
             values.setdefault(name, {})
         if not isinstance(values, dict) or not isinstance(values.get(name), dict):
             raise ValueError(f"this is no recipe: it has no {name!r}")
         values[name] = _filled(part, values[name], f"{name}.")
-    return _filled(Recipe, values, "")
+    return dataclasses.replace(_filled(Recipe, values, ""), folder=folder)
+
+
+def parse_json(text: str) -> Any:
+    """json.loads, with ValueError for every text that is no JSON."""
+    try:
+        return json.loads(text)  # JSONDecodeError is a ValueError
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
@@ -359,13 +380,13 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
     for key, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
             flat |= {f"{key}.{k}": v for k, v in value.items()}
-        elif key not in ("summary", "source", "expect"):
+        elif key not in ("summary", "source", "expect", "folder"):
             flat[key] = value
     return flat
 
 
 def _filled(kind: Any, values: dict[str, Any], prefix: str) -> Any:
-    unknown = values.keys() - {f.name for f in dataclasses.fields(kind)}
+    unknown = values.keys() - {f.name for f in dataclasses.fields(kind) if f.name != "folder"}
     if unknown:
         raise ValueError(f"this recipe is of another version of staa: unknown {', '.join(prefix + k for k in sorted(unknown))}")
     return kind(**values)
@@ -378,7 +399,7 @@ def _check_types(values: Any, prefix: str = "") -> None:
         if type(value) in allowed or (isinstance(value, str) and value in allowed) or (float in allowed and type(value) is int):
             continue
         names = ", ".join("None" if a is type(None) else a.__name__ if isinstance(a, type) else repr(a) for a in allowed)
-        raise ValueError(f"{prefix}{name} must be {names}; got {value!r}")
+        raise ValueError(f"{prefix}{name} must be {names}; got {reprlib.repr(value)}")
 
 
 def _alternatives(hint: Any) -> list[Any]:

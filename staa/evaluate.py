@@ -72,7 +72,7 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's weights are, or its buffers if it has none."""
-    return next(iter(model.state_dict().values())).device
+    return next(value for value in model.state_dict().values() if isinstance(value, Tensor)).device
 
 
 @contextmanager

@@ -265,6 +265,14 @@ def exclusive(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+def inside(folder: Path, name: str) -> Path:
+    """A folder in a folder. Raises ValueError for a link in its place, which could lead anywhere."""
+    path = folder / name
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, through which nothing is written: remove it")
+    return path
+
+
 def _new(path: str, flags: int) -> int:
     return os.open(path, flags | NO_LINK, 0o666)
 

@@ -24,12 +24,13 @@ def stream_run(
     sensor: str | None = None,
     weights: Literal["last", "best"] | None = None,
     device: str | None = None,
+    trust: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Feed a run's model a recording in windows of `window` ms (None: the recipe's), yielding a "step" for each.
 
     A step says: step, from 1; end, seconds of the recording seen; events in the window; prediction, class and its
     probability by the mean over time of the logits so far; seconds it took from events to prediction. A model built for T
-    steps ends after T windows, with "full" and how many are left.
+    steps ends after T windows, with "full" and how many are left. trust: as in `staa.load`.
 
     Raises ValueError for a run on images or on frames that a stream can't have, what `read_events`, `load` and
     `staa.stream` raise.
@@ -59,7 +60,7 @@ def stream_run(
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
     chosen = choose_device(device)
-    model = load(run_folder, weights=weights).to(chosen)
+    model = load(run_folder, weights=weights, trust=trust).to(chosen)
     try:
         check_causal(model)
     except ValueError as error:

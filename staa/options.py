@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from staa.config import Recipe
+from staa.files import LIMIT, parse_bytes
 from staa.recipes import RECIPES
 from staa.text import for_terminal
 
@@ -40,6 +42,10 @@ class TrainOptions:
     """Keep spikes as bits between forward and backward pass (CPU): a third less memory, a little slower, the same results."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -60,6 +66,10 @@ class CompareOptions:
     """Where data sets are, or the folder of images or file of a series; by default ./data, or where the run found them."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -81,6 +91,10 @@ class EvaluateOptions:
     """cpu, cuda …; by default the GPU if there is one."""
     workers: int | None = None
     """Processes that read images; by default as many as serve."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -101,6 +115,10 @@ class StreamOptions:
     """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None
     """cpu, cuda …; by default the GPU if there is one."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -125,6 +143,24 @@ class PredictOptions:
     """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None
     """cpu, cuda …; by default the GPU if there is one."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ShareOptions:
+    """Copy a run for others: what it says of this machine, its user and its folders is left out."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    out: Path | None = None
+    """Folder to make, or .zip to write; by default NAME-shared in this folder, after the run's."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -138,6 +174,8 @@ class DataOptions:
     or show, to draw a recording: staa data show --help."""
     data: Path = Path("data")
     """Where data sets are."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -152,6 +190,8 @@ class ShowOptions:
     """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -170,6 +210,8 @@ class DoctorOptions:
 
     data: Path = Path("data")
     """Where data sets are."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
     debug: bool = False
     """Show tracebacks."""
 
@@ -202,7 +244,7 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
+            options = tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -210,6 +252,10 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         text = " ".join(line for line in lines[1:] if line)
         text = re.split("Argument helptext:|For full helptext", text)[0]
         raise ValueError(f"{text.strip()} (see {prog} --help)") from None
+    if getattr(options, "max_bytes", None) is not None:
+        parse_bytes(options.max_bytes)
+        os.environ[LIMIT] = options.max_bytes  # for worker processes too
+    return options
 
 
 def _shown(options: Any) -> Any:

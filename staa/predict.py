@@ -14,10 +14,10 @@ import torch
 from staa.build import choose_device, load, source_of
 from staa.data.tables import TimeSeries, read_series, usual_step
 from staa.data.windows import SeriesSource, calendar_features, fill_gaps
-from staa.files import save_text
+from staa.files import inside, save_text
 from staa.plot import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.recording import firing_rates
-from staa.runfolder import RESULT, read_environment, read_json, read_recipe
+from staa.runfolder import RESULT, read_environment, read_recipe, read_result
 from staa.text import for_csv
 
 PANELS = 4  # variates that are drawn where none are named
@@ -50,12 +50,13 @@ def predict(
     time: str | None = None,
     weights: Literal["last", "best"] | None = None,
     device: str | None = None,
+    trust: bool = False,
 ) -> Prediction:
     """Forecast the steps that follow row `at` of a file (its number or its time; None: the last row).
 
     The file holds the variates that the run was trained on, in any order where they are named; it is normalised as the run's
-    data were. time: its column of times. Raises ValueError or OSError where it has other variates, another time step, too few
-    rows before `at`, or gaps in what the network sees that the run's recipe refuses.
+    data were. time: its column of times. trust: as in `staa.load`. Raises ValueError or OSError if it has other variates,
+    another time step, too few rows before `at`, or gaps in what the network sees that the run's recipe refuses.
     """
     recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
     if recipe.series.horizon is None:
@@ -93,7 +94,7 @@ def predict(
         if calendar.shape[1] != about["features"]:
             raise ValueError(f"the run was trained with {about['features']} time features, {file} gives {calendar.shape[1]}")
         inputs.append(calendar[last + 1 - window : last + 1][None].to(chosen))
-    model = load(run_folder, weights=weights).to(chosen)
+    model = load(run_folder, weights=weights, trust=trust).to(chosen)
     with torch.inference_mode(), firing_rates(model) as rates:
         forecast = model(*inputs)[0].double().cpu() * scale + offset
     return Prediction(
@@ -141,22 +142,27 @@ def check_nodes(nodes: tuple[str, ...], names: tuple[str, ...]) -> None:
 
 
 def draw_run(
-    run_folder: Path, folder: Path, rates: dict[str, float], *, weights: Literal["last", "best"] | None = None
+    run_folder: Path,
+    folder: Path,
+    rates: dict[str, float],
+    *,
+    weights: Literal["last", "best"] | None = None,
+    trust: bool = False,
 ) -> list[Path]:
     """Pictures of a run, in a folder: errors by horizon (finished runs), firing rates by layer, and the adjacency that it
     learned beside the data's own, where it has one and the data are still there. Returns what was drawn."""
     drawn = []
     recipe = read_recipe(run_folder)
-    if (run_folder / RESULT).is_file() and "horizons" in (result := read_json(run_folder / RESULT)):
+    if (run_folder / RESULT).is_file() and "horizons" in (result := read_result(run_folder)):
         drawn.append(folder / "horizons.png")
         draw_horizons({recipe.name: result["horizons"]}, drawn[-1], title=f"{recipe.name}: test errors by steps ahead")
     if rates:
         drawn.append(folder / "rates.png")
         draw_bars(list(rates), {"spikes per neuron and step": {"": list(rates.values())}}, drawn[-1])
-    model: Any = load(run_folder, weights=weights)
+    model: Any = load(run_folder, weights=weights, trust=trust)
     if hasattr(model, "adjacency"):
         try:
-            source = source_of(run_folder)
+            source = source_of(run_folder, trust=trust)
         except (OSError, ValueError):  # the file may have gone or changed since: the learned matrix is in the weights
             source = None
         given = source.graph if isinstance(source, SeriesSource) else None
@@ -167,10 +173,7 @@ def draw_run(
 
 def forecasts_of(run_folder: Path) -> Path:
     """The folder of a run's forecasts. Raises ValueError for a link in its place, which could lead anywhere."""
-    folder = run_folder / "forecasts"
-    if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, which is not followed: remove it, or say `out`")
-    return folder
+    return inside(run_folder, "forecasts")
 
 
 def new_folder(run_folder: Path, file: Path) -> Path:

@@ -50,7 +50,8 @@ def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
     """What a training step's forward pass keeps for its backward pass, in bytes: each storage once, weights left out.
 
     step: runs the model forward and backward. The same on every machine that takes the same paths, unlike what a process
-    holds at its peak. Within `spikes_as_bits` and a checkpoint, hooks of their own come before this one: what they keep isn't seen.
+    holds at its peak. Within `spikes_as_bits` and a checkpoint, hooks of
+    their own come before this one: what they keep isn't seen.
     """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held, kept = [], {}  # held, so that no address is used twice

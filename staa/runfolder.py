@@ -1,67 +1,131 @@
 """A run folder: the records in it, and the checks that they belong together."""
 
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from staa.config import Recipe, differences, from_json
+from staa.config import Recipe, differences, from_json, parse_json
 from staa.data import SeriesSource, Source
-from staa.files import append_text
+from staa.files import append_text, read_bytes, read_text
+from staa.find import comparable, trust
+from staa.ops import cpu
+from staa.ops.scan_fused import kernels_of
 
 RECIPE, LOG, ENVIRONMENT, RESULT = "recipe.json", "log.jsonl", "environment.json", "result.json"
+ANEW = "delete it and resume the run to write it anew"
+LARGEST = 2**24  # classes, pixels, nodes: what a record may say of the data
+CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "neuron")
+"""What of a machine may change the last bits of a run's figures."""
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run folder. Raises FileNotFoundError where it is none, ValueError where its recipe is broken."""
+def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
+    """The recipe of a run folder. trusted: let what it names of its own run in this process (`staa.find.trust`).
+
+    Raises FileNotFoundError if it is none, ValueError if its recipe is broken.
+    """
     path = folder / RECIPE
     if not path.is_file():
         runs = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
         hint = f"; there are runs in it: {', '.join(runs[:4])}" if runs else ""
         raise FileNotFoundError(f"{folder} is not a run folder: it has no {RECIPE}{hint}")
+    recipe = _parsed(read_text(path), folder, path)
+    if trusted:
+        trust(recipe)
+    return recipe
+
+
+def _parsed(text: str, folder: Path, path: Path) -> Recipe:
     try:
-        return from_json(path.read_text())
-    except (ValueError, TypeError, AttributeError) as error:
+        return from_json(text, str(folder.resolve()))
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} can't be read as a recipe: {error}") from error
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """What a run recorded of its machine and data. Raises FileNotFoundError or ValueError where that is missing or broken."""
+    """What a run recorded of its machine and data. Raises FileNotFoundError or ValueError if that is missing or broken."""
     path = folder / ENVIRONMENT
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
     environment = read_json(path)
     about = environment.get("data")
-    about = about if isinstance(about, dict) else {}
-    sizes = [
-        about.get(key) for key in (("nodes", "window", "horizon") if "nodes" in about else ("classes", "channels", "size"))
-    ]
-    lists = [about.get(key) for key in (("names", "offset", "scale") if "nodes" in about else ())]
-    whole = all(isinstance(n, int) and n > 0 for n in sizes) and all(isinstance(a, list) and len(a) == sizes[0] for a in lists)
-    if not whole or not isinstance(environment.get("data_root"), str):
-        raise ValueError(f"{path} is broken: it does not say what the data were; delete it and resume the run to write it anew")
+    root = environment.get("data_root")  # a shared run has none
+    if not isinstance(about, dict) or not (root is None or (isinstance(root, str) and "\0" not in root)):
+        raise ValueError(f"{path} is broken: it does not say what the data were; {ANEW}")
+    odd = [name for name, fine in _facts(about) if not fine]
+    if odd:
+        raise ValueError(f"{path} is broken: its data.{odd[0]} is missing or makes no sense; {ANEW}")
     return environment
+
+
+def _facts(about: dict[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Each fact about the data that others go by, and whether it can be right."""
+    forecasts = "nodes" in about
+    count = about.get("nodes" if forecasts else "classes")
+    for name in ("nodes", "window", "horizon") if forecasts else ("classes", "channels", "size"):
+        yield name, _whole(about.get(name), 1)
+    names = about.get("names")
+    listed = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    yield "names", listed or (names is None and not forecasts)
+    yield "split", isinstance(about.get("split"), str)
+    if forecasts:
+        yield "features", _whole(about.get("features"), 0)
+        every = about.get("every")
+        yield "every", every is None or (_number(every) and every > 0)
+        for name in ("offset", "scale"):
+            values = about.get(name)
+            yield name, isinstance(values, list) and len(values) == count and all(_number(v) for v in values)
+
+
+def _whole(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value <= LARGEST
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The test figures of a finished run. Raises FileNotFoundError or ValueError if they are missing or broken."""
+    path = folder / RESULT
+    result = read_json(path)
+    figures = ("accuracy",) if "test_accuracy" in result else ("mae", "rmse", "mape", "r2", "rse")
+    measured = [f"test_{name}" for name in ("loss", *figures)]
+    if result.get("protocol") == "paper":
+        measured.append("best_test_accuracy")
+    odd = [name for name in measured if type(result.get(name)) not in (int, float)]  # R² of constant data is NaN
+    odd += [name for name in ("recipe", "weights", "protocol") if not isinstance(result.get(name), str)]
+    odd += [name for name in ("test_samples", "best_epoch") if type(result.get(name)) is not int]
+    curve = result.get("horizons", [])
+    points = curve if isinstance(curve, list) and all(isinstance(point, dict) for point in curve) else [{}]
+    if any(type(point.get(key)) not in (int, float) for point in points for key in ("step", "mae", "rmse", "r2")):
+        odd.append("horizons")
+    if odd:
+        raise ValueError(f"{path} is broken: its {odd[0]} is missing or makes no sense; {ANEW}")
+    return result
 
 
 def check_same_recipe(folder: Path, wanted: Recipe) -> None:
     """Raises ValueError naming the fields in which a run's recipe differs from the wanted one."""
-    odd = differences(read_recipe(folder), wanted)
+    odd = differences(comparable(read_recipe(folder)), comparable(wanted))
     if odd:
         raise ValueError(f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}")
 
 
 def check_origin(state: dict[str, Any], recipe: Recipe, path: Path) -> None:
-    """Raises ValueError where a checkpoint was not made with this recipe."""
-    if "recipe" not in state:
+    """Raises ValueError if a checkpoint was not made with this recipe."""
+    if not isinstance(state.get("recipe"), str):
         raise ValueError(f"the checkpoint at {path} does not say which recipe it is of")
-    odd = differences(from_json(state["recipe"]), recipe)
+    odd = differences(comparable(_parsed(state["recipe"], path if path.is_dir() else path.parent, path)), comparable(recipe))
     if odd:
         raise ValueError(f"the checkpoint at {path} belongs to another recipe (its, the run's): {'; '.join(odd[:4])}")
 
@@ -79,17 +143,18 @@ def log_once(folder: Path, event: dict[str, Any]) -> None:
     """Add an event to the run's log unless it is there."""
     path = folder / LOG
     mark = f'"event": "{event["event"]}", "step": {event["step"]},'
-    if not path.is_file() or mark not in path.read_text(errors="replace"):
+    if not path.is_file() or mark.encode() not in read_bytes(path):
         log(folder, event)
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises OSError, or ValueError naming a file that is broken."""
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_text(path))
     except ValueError as error:
-        raise ValueError(f"{path} is broken ({error}); delete it and resume the run to write it anew") from error
+        raise ValueError(f"{path} is broken ({error}); {ANEW}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is broken: it holds no object")
+        raise ValueError(f"{path} is broken: it holds no object; {ANEW}")
     return values
 
 
@@ -125,8 +190,10 @@ def describe(
         "torch": torch.__version__,
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "neuron": neuron_path(device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data_root": str(root.resolve()),
         "data": {
@@ -139,6 +206,26 @@ def describe(
         },
         "command": sys.argv,
     }
+
+
+def neuron_path(device: torch.device) -> str:
+    """Which code neurons run on here, and if it is the slow one, why."""
+    if device.type == "cuda":
+        return "fused kernels in Triton" if kernels_of("cuda") else "reference path, several times slower: no Triton here"
+    return f"reference path, several times slower: {cpu.WHY_NOT}" if cpu.WHY_NOT else "fused CPU kernels"
+
+
+def warnings_of(environment: dict[str, Any], begun: dict[str, Any] | None) -> list[str]:
+    """What the user should hear of a run's machine: that it is slow, and what differs from the one the run was begun on."""
+    texts = [f"neurons take the {path}"] if (path := environment["neuron"]).startswith("reference") else []
+    changed = [
+        f"{name} {was!r}, now {environment[name]!r}"
+        for name in CHANGES_BITS
+        if begun is not None and (was := begun.get(name, environment[name])) != environment[name]
+    ]
+    if changed:
+        texts.append(f"the run was begun with other settings, so its last bits may differ: {'; '.join(changed)}")
+    return texts
 
 
 def _commit() -> str | None:

@@ -40,8 +40,9 @@ from staa.checkpoint import (
 from staa.config import Recipe, to_json
 from staa.data import Batches, SeriesSource, Source
 from staa.evaluate import Inputs, call, evaluate, evaluate_in_detail
-from staa.files import exclusive, save_text
-from staa.find import with_absolute_paths
+from staa.files import exclusive, inside, save_text, write
+from staa.find import CODE, comparable, for_folder, with_absolute_paths
+from staa.find import trust as vouch_for
 from staa.losses import rate_penalty
 from staa.recording import firing_rates
 from staa.runfolder import (
@@ -55,8 +56,9 @@ from staa.runfolder import (
     log,
     log_once,
     read_environment,
-    read_json,
     read_recipe,
+    read_result,
+    warnings_of,
 )
 from staa.train import cosine_schedule, make_optimizer, train
 
@@ -74,23 +76,29 @@ def run(
     save_minutes: float = 10.0,
     bits: bool = False,
     resume: Path | None = None,
+    trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
     """Train a recipe in a run folder, yielding `staa.train.train`'s events, then "result" with the test figures.
 
     The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
-    previous.pt, best.safetensors and, at the end, result.json; this process holds it meanwhile. The test set is touched
-    once: after the last step, with the last weights. With protocol "paper" it takes the place of validation in each epoch,
-    and the result tells the best epoch's accuracy too, as best_test_accuracy.
+    previous.pt, best.safetensors and, at the end, result.json, and in code/ a copy of each Python file that the recipe names;
+    this process holds it meanwhile. The test set is touched once: after the last step, with the last weights. With protocol
+    "paper" it takes the place of validation in each epoch, and the result tells the best epoch's accuracy too, as
+    best_test_accuracy.
 
     workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
     inside an epoch. bits: spikes wait for the backward pass as bits. resume: the folder or a checkpoint in it; a finished
-    run just yields its result again. After "start" comes "transfer" (what `transfer_weights` says) where the recipe starts
-    from another run, and a "warning" for each of the data set's notes.
+    run just yields its result again. trust: the files that a recipe names may run, though it was read from a run folder
+    (`staa.find`); those of a recipe made in Python may anyway. After "start" comes "transfer" (what `transfer_weights` says) if
+    the recipe starts from another run, and a "warning" for each of the data set's notes, for the slow path of the neurons, and
+    for a machine that differs from the one the run was begun on.
 
     Raises ValueError and OSError on bad input, before anything is written, and what `train` raises.
     """
     recipe = with_absolute_paths(recipe)
+    if trust and recipe.folder is not None:
+        vouch_for(recipe)
     chosen = choose_device(device)
     workers = choose_workers(workers, chosen)
     precision = choose_precision(recipe.precision, chosen)
@@ -98,14 +106,11 @@ def run(
         raise ValueError(f"save_minutes must be positive, got {save_minutes}")
     with exclusive(folder):
         if resume is None and any(folder.iterdir()):
-            raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or choose another --out")
+            raise ValueError(f"{folder} holds a run already: resume it, or choose another folder")
         if resume is not None:
             check_same_recipe(folder, recipe)
         if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
-            result = read_json(folder / RESULT)
-            if not {"test_loss", "test_samples"} <= result.keys():
-                raise ValueError(f"{folder / RESULT} is broken; delete it and resume the run to write it anew")
-            yield {"event": "result", **result}
+            yield {"event": "result", **read_result(folder)}
             return
         state = None
         if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
@@ -115,6 +120,7 @@ def run(
         notes = source.notes
         if state is not None and (folder / ENVIRONMENT).is_file():
             notes += check_split(folder, source)
+        kept, copies = for_folder(recipe)
         batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
         loss, measure = build_loss(recipe), build_measure(recipe, source)
@@ -154,14 +160,19 @@ def run(
         warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
         environment = describe(source, model, chosen, precision, data_root, staa.__version__)
+        begun = read_environment(folder) if state is not None and (folder / ENVIRONMENT).is_file() else None
         if state is None:
-            save_text(folder / RECIPE, to_json(recipe))
-        if state is None or not (folder / ENVIRONMENT).is_file():
+            for name, data in copies.items():
+                inside(folder, CODE).mkdir(exist_ok=True)
+                write(folder / name, data)
+            save_text(folder / RECIPE, to_json(kept))
+        if begun is None:
             save_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         if state is not None and state.get("report"):
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
         log(folder, {"event": "environment", **environment})
         told = [] if transfer is None else [transfer]
+        notes += tuple(warnings_of(environment, begun))
         told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in notes]
         for event in told:
             log(folder, event)
@@ -188,7 +199,7 @@ def run(
             save_every=60 * save_minutes,
             bits=bits,
             state=state,
-            about={"recipe": to_json(recipe)},
+            about={"recipe": to_json(kept)},
             stop=stop,
         ):
             if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
@@ -242,7 +253,7 @@ def _transfer(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -
     other, about = read_recipe(folder), read_environment(folder)["data"]
     names = about.get("names")
     known = names is not None and source.names is not None
-    same = names == list(source.names or ()) if known else other.data.name == recipe.data.name
+    same = names == list(source.names or ()) if known else comparable(other).data.name == comparable(recipe).data.name
     related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
     state = load_checkpoint(folder)
     check_origin(state, other, folder / LAST)
@@ -265,18 +276,21 @@ def evaluate_run(
     data_root: Path | None = None,
     device: str | None = None,
     workers: int | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Figures of a run's model on a part of its data, in the precision the recipe has on this device.
 
     weights: None is what the test figure was measured with. split: None is the test set for a finished run; before that it
     is validation, since the test set is touched once, at the end. data_root: None is where the run found its data. "notes" in
     what it returns: what the user should hear of these data.
+    trust: as in `staa.load`.
     """
-    recipe, model, chosen = read_recipe(run_folder), load(run_folder, weights=weights), choose_device(device)
+    recipe, model = read_recipe(run_folder), load(run_folder, weights=weights, trust=trust)
+    chosen = choose_device(device)
     split = split or ("test" if (run_folder / RESULT).is_file() else "validation")
     source = source_of(run_folder, data_root)
     if getattr(source, split) is None:
-        raise ValueError(f"{run_folder} held out no validation samples (data.validation = 0); give --split train or test")
+        raise ValueError(f"{run_folder} held out no validation samples (data.validation = 0): its split is train or test")
     batches = build_batches(recipe, source, split, chosen, workers=choose_workers(workers, chosen))
     precision, measure = choose_precision(recipe.precision, chosen), build_measure(recipe, source)
     figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)

@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from staa.checkpoint import BEST, load_weights, save_checkpoint, save_weights
+from staa.checkpoint import BEST, check_resumable, check_savable, load_weights, save_checkpoint, save_weights
 from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, call, device_of, evaluate
 from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
@@ -73,9 +73,11 @@ def train(
     flag of each step's gradients is kept on the device and read every ten steps and before each checkpoint, so that no step
     waits for it. bfloat16 has float32's range: there is no loss scaling, by which a step may overflow and be left out.
 
-    Raises FloatingPointError when the loss, a gradient or a weight is not finite, ValueError for another network's checkpoint,
-    and RuntimeError when a checkpoint can't be written; the last good checkpoint is kept in each case.
+    Raises FloatingPointError when the loss, a gradient or a weight is not finite, ValueError for another network's checkpoint
+    or a network that a checkpoint can't hold, and RuntimeError when a checkpoint can't be written; the last good checkpoint is
+    kept in each case.
     """
+    check_savable(model)
     device = device_of(model)
     measured = model if average is None else average.module
     step, best, best_epoch = 0, -math.inf, 0
@@ -84,15 +86,12 @@ def train(
     report: dict[str, Any] = {}
 
     if state is not None:
-        lacking = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"} - state.keys()
-        lacking |= set() if average is None else {"average"} - state.keys()
-        if lacking:
-            raise ValueError(f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}: it is not whole")
+        check_resumable(state, folder, model=model, optimizer=optimizer, schedule=schedule, average=average is not None)
         load_weights(model, state["model"], folder)
+        if average is not None:
+            load_weights(average, state["average"], folder)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        if average is not None:
-            average.load_state_dict(state["average"])
         step, best, best_epoch = state["step"], state["best"], state["best_epoch"]
         rates, report = state["rates"], state["report"]
         sums = state["sums"].to(device)
@@ -121,6 +120,7 @@ def train(
     def check_finite() -> None:
         check_gradients()
         weights = {**model.state_dict(), **({} if average is None else average.state_dict(prefix="average."))}
+        weights = {name: w for name, w in weights.items() if isinstance(w, Tensor)}
         good = torch.stack([w.isfinite().all() for w in weights.values()]).tolist()
         bad = [name for name, fine in zip(weights, good, strict=True) if not fine]
         if bad:

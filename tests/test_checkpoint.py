@@ -1,5 +1,6 @@
 """What is saved stays saved: full disks, kills, truncation."""
 
+import json
 import os
 import resource
 import signal
@@ -16,8 +17,8 @@ from torch import nn
 
 import staa
 from staa import files
-from staa.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
-from staa.runs import run
+from staa.checkpoint import check_savable, load_checkpoint, load_weights, read_weights, save_checkpoint, save_weights
+from staa.runs import evaluate_run, run
 
 HERE = Path(__file__).parent
 TRAIN = [sys.executable, "-m", "staa", "train", f"{HERE}/tiny.py:recipe", "--epochs", "20"]
@@ -25,8 +26,8 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_a_checkpoint_comes_back_and_the_one_before_is_kept(tmp_path):
-    save_checkpoint(tmp_path, {"step": 1, "model": torch.ones(3)})
-    save_checkpoint(tmp_path, {"step": 2, "model": torch.zeros(3)})
+    save_checkpoint(tmp_path, {"step": 1, "model": {"w": torch.ones(3)}})
+    save_checkpoint(tmp_path, {"step": 2, "model": {"w": torch.zeros(3)}})
     assert load_checkpoint(tmp_path)["step"] == 2
     assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
@@ -46,7 +47,7 @@ def test_no_hard_links_no_harm(tmp_path, monkeypatch):
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "garbage"])
 def test_damage_is_noticed_and_the_way_out_named(tmp_path, damage):
     for step in (1, 2):
-        save_checkpoint(tmp_path, {"step": step, "model": torch.arange(1000.0)})
+        save_checkpoint(tmp_path, {"step": step, "model": {"w": torch.arange(1000.0)}})
     data = bytearray((tmp_path / "last.pt").read_bytes())
     if damage == "flipped":
         data[len(data) // 2] ^= 1
@@ -62,7 +63,7 @@ def test_a_lost_checkpoint_is_never_started_over(tmp_path):
         pass
     before = (tmp_path / "run" / "previous.pt").read_bytes()
     (tmp_path / "run" / "last.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last.pt; .*--resume .*previous.pt"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last.pt; .*: resume .*previous.pt"):
         list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
     assert (tmp_path / "run" / "previous.pt").read_bytes() == before
     events = list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run" / "previous.pt"))
@@ -248,3 +249,71 @@ def test_ctrl_c_reaches_workers_too_and_they_stay_calm(tmp_path):
     step = load_checkpoint(out)["step"]
     *_, last = run(replace(tiny.pictures, epochs=200), out, resume=out, stop=lambda: True)
     assert last["step"] == step + 1
+
+
+class Keeping(nn.Module):
+    """Weights shared by two modules, and a state that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.b.weight = self.a.weight
+        self.count = {"seen": 3, "by": [1.5, "x"]}
+
+    def get_extra_state(self):
+        return self.count
+
+    def set_extra_state(self, state):
+        self.count = state
+
+
+def test_shared_weights_and_extra_states_are_saved_and_come_back(tmp_path):
+    model, other = Keeping(), Keeping()
+    other.count = {}
+    check_savable(model)
+    save_weights(tmp_path / "best.safetensors", model)
+    load_weights(other, read_weights(tmp_path / "best.safetensors"), tmp_path)
+    assert other.count == model.count
+    assert torch.equal(other.b.weight, model.a.weight)
+    assert other.a.weight is other.b.weight
+    save_checkpoint(tmp_path, {"step": 1, "model": model.state_dict()})
+    assert load_checkpoint(tmp_path)["model"]["_extra_state"] == model.count
+
+
+@pytest.mark.parametrize("state", [{1, 2}, object(), {1: "keys of JSON are texts"}, (1, 2)])
+def test_a_state_that_no_checkpoint_holds_is_refused_before_an_epoch_is_lost(state, tmp_path):
+    model = Keeping()
+    model.count = state
+    with pytest.raises(ValueError, match="_extra_state can't be saved"):
+        check_savable(model)
+
+
+def test_a_whole_run_of_a_network_with_shared_weights_and_an_extra_state(tmp_path):
+    recipe = replace(tiny.recipe, epochs=2, model=replace(tiny.recipe.model, name=f"{tiny.__file__}:keeping"))
+    events = list(run(recipe, tmp_path / "run"))
+    assert evaluate_run(tmp_path / "run", weights="best")["samples"] == 8
+    assert evaluate_run(tmp_path / "run")["loss"] == events[-1]["test_loss"]
+    (tmp_path / "run" / "result.json").unlink()
+    assert list(run(recipe, tmp_path / "run", resume=tmp_path / "run"))[-1]["test_loss"] == events[-1]["test_loss"]
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    model = nn.Linear(2, 2)
+    state = {**model.state_dict(), "bias": torch.tensor([0.0, torch.inf])}
+    with pytest.raises(ValueError, match="holds weights that are not finite, such as bias"):
+        load_weights(model, state, tmp_path / "x.safetensors")
+
+
+def test_another_machine_and_the_slow_path_are_told(tmp_path, monkeypatch):
+    def warnings(**more):
+        return [e["text"] for e in run(replace(tiny.recipe, epochs=1), tmp_path / "run", **more) if e["event"] == "warning"]
+
+    assert not warnings(stop=lambda: True)
+    monkeypatch.setattr("staa.ops.cpu.WHY_NOT", "it was not built: no C compiler was found")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    slow, other = warnings(resume=tmp_path / "run")
+    assert slow == "neurons take the reference path, several times slower: it was not built: no C compiler was found"
+    assert "threads 1, now 7" in other
+    assert "neuron 'fused CPU kernels', now 'reference path" in other
+    last = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [e for e in last if e["event"] == "environment"][-1]["threads"] == 7

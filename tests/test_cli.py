@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 from functools import partial
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_a_truncated_checkpoint(capsys, tmp_path):
     (out / "result.json").unlink()
     (out / "last.pt").write_bytes((out / "last.pt").read_bytes()[:1000])
     capsys.readouterr()
-    assert f"--resume {out}/previous.pt" in complaint(capsys, "train", "--resume", str(out))
+    assert f"resume {out}/previous.pt" in complaint(capsys, "train", "--resume", str(out))
     assert main(["train", "--resume", f"{out}/previous.pt"]) == 0
 
 
@@ -163,8 +164,8 @@ def test_several_seeds_and_going_on_with_them(capsys, tmp_path):
     assert (out / "summary.txt").read_text().strip() in text
     accuracies = [json.loads((out / f"seed{s}" / "result.json").read_text())["test_accuracy"] for s in range(3)]
     (out / "seed1" / "result.json").unlink()  # as if stopped there
-    for file in (out / "seed2").iterdir():
-        file.unlink()
+    shutil.rmtree(out / "seed2")
+    (out / "seed2").mkdir()
     capsys.readouterr()
     assert "holds several seeds" in complaint(capsys, "train", "--resume", str(out))
     assert "without --seeds" in complaint(capsys, "train", "--resume", str(out / "seed0"), "--seeds", "3")

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -18,6 +19,7 @@ from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
 from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
 from staa.evaluate import evaluate
 from staa.files import exclusive
+from staa.find import for_folder
 from staa.layers import PerStep
 from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet
 from staa.metrics import classification_figures, classification_sums
@@ -121,9 +123,10 @@ def test_a_run_folder_holds_the_whole_truth(tmp_path):
     events = finish(tiny.recipe, tmp_path / "run")
     folder = tmp_path / "run"
     assert {p.name for p in folder.iterdir()} == {
-        "recipe.json", "environment.json", "log.jsonl", "last.pt", "previous.pt", "best.safetensors", "result.json",
+        "recipe.json", "environment.json", "log.jsonl", "last.pt", "previous.pt", "best.safetensors", "result.json", "code",
     }  # fmt: skip
-    assert from_json((folder / "recipe.json").read_text()) == tiny.recipe
+    assert from_json((folder / "recipe.json").read_text()) == for_folder(tiny.recipe)[0]
+    assert [p.read_bytes() for p in (folder / "code").iterdir()] == [Path(tiny.__file__).read_bytes()]
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
     assert environment["data"]["split"] == "tiny"
@@ -377,17 +380,18 @@ def test_load_refuses_another_run_s_checkpoint(tmp_path):
         staa.load(tmp_path / "a")
 
 
-def test_files_of_one_s_own_can_be_named_from_anywhere(tmp_path, monkeypatch):
-    (tmp_path / "sibling.py").write_text("DECAY = 0.5\n")
+def test_files_of_one_s_own_travel_with_the_run(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
-        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom sibling import DECAY\n"
-        "from staa.neurons import LIF\n@dataclass\nclass Make:\n    decay: float = DECAY\n"
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom staa.neurons import LIF\n"
+        "@dataclass\nclass Make:\n    decay: float = 0.5\n"
         "    def __call__(self, channels):\n        return LIF(decay=self.decay)\nmake = Make()\n"
     )
     monkeypatch.chdir(tmp_path)
     finish(replace(tiny.recipe, epochs=1, model=replace(tiny.recipe.model, neuron="own.py:make")), tmp_path / "run")
+    (tmp_path / "own.py").unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
     monkeypatch.chdir("/")
-    assert staa.load(tmp_path / "run").stages[0][1].neuron.decay == 0.5
+    assert staa.load(tmp_path / "moved").stages[0][1].neuron.decay == 0.5
     (tmp_path / "broken.py").write_text("what\n")
     with pytest.raises(ValueError, match=r"broken.py can't be imported: NameError: name 'what' is not defined"):
         staa.find.find_recipe(str(tmp_path / "broken.py") + ":recipe")
@@ -461,7 +465,7 @@ def test_the_papers_protocol_says_what_it_did(tmp_path):
     assert result["best_test_accuracy"] == max(accuracies)
     assert result["best_test_epoch"] == 1 + accuracies.index(max(accuracies))
     assert "best_test_accuracy" not in finish(tiny.recipe, tmp_path / "other")[-1]
-    with pytest.raises(ValueError, match="holds out no validation: add --data.validation 0, got 0.1"):
+    with pytest.raises(ValueError, match="holds out no validation: data.validation must be 0, got 0.1"):
         replace(tiny.recipe, protocol="paper")
 
 

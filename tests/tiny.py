@@ -71,6 +71,30 @@ def no_neurons(num_classes, *, in_channels, steps, neuron, attention, sites, wid
     return PerStep(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(in_channels, num_classes))
 
 
+class Keeping(torch.nn.Module):
+    """Two layers with one weight, and a state that is no tensor."""
+
+    def __init__(self, channels, num_classes):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(channels, num_classes), torch.nn.Linear(channels, num_classes)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        mean = x.mean((3, 4))
+        return self.a(mean) + self.b(mean)
+
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        if state != {"seen": 3}:
+            raise ValueError(f"no such state: {state}")
+
+
+def keeping(num_classes, *, in_channels, steps, neuron, attention, sites, width):
+    return Keeping(in_channels, num_classes)
+
+
 def each(logits, targets):
     """No loss: one number a sample."""
     return torch.nn.functional.cross_entropy(logits.mean(0), targets, reduction="none")

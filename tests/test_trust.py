@@ -1,0 +1,469 @@
+"""A run folder is data: what it names runs only if its user says so, on every command and in every function that takes one."""
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import broken_runs
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_events import some_events, write_nmnist
+
+import staa
+from staa import find
+from staa.checkpoint import LAST
+from staa.cli import COMMANDS, main
+from staa.config import from_json, to_json
+from staa.find import UntrustedCodeError, find_recipe
+from staa.runfolder import read_recipe
+from staa.runs import run
+
+FIELDS = [("data", "name"), ("model", "name"), ("model", "neuron"), ("model", "attention"), ("loss", "name")]
+TINY = f"{tiny.__file__}:recipe"
+BASE = replace(tiny.recipe, epochs=1, model=replace(tiny.recipe.model, attention=None))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Finished runs of images and of a series, with a recording and a table to go with them."""
+    root = tmp_path_factory.mktemp("runs")
+    for _ in run(BASE, root / "images"):
+        pass
+    broken_runs.make(root / "series", series=True)
+    write_nmnist(root / "0.bin", some_events())
+    series = tiny.series()
+    times = np.datetime_as_string(series.times, unit="s")
+    rows = [
+        ",".join(["time", *series.names]),
+        *(",".join([t, *map(str, v)]) for t, v in zip(times, series.values, strict=True)),
+    ]
+    (root / "table.csv").write_text("\n".join(rows))
+    return root
+
+
+@pytest.fixture
+def another_process(monkeypatch):
+    """As if the run had been trained by another process: nobody here has named a file yet."""
+    monkeypatch.setattr(find, "_vouched", set())
+
+
+def payload(path, marker):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(
+        f"from os import kill\nfrom pathlib import Path\nPath({str(marker)!r}).touch()\n"
+        f"def n(*args, **settings):\n    Path({str(marker)!r}).touch()\n"
+    )
+    return path
+
+
+def rename(folder, part, key, name):
+    """Have a run's recipe name something else, in its checkpoint too."""
+    values = json.loads((folder / "recipe.json").read_text())
+    values[part][key] = name
+    (folder / "recipe.json").write_text(json.dumps(values))
+    state = torch.load(folder / LAST, weights_only=True)
+    torch.save(state | {"recipe": json.dumps(values)}, folder / LAST)
+
+
+def in_code(folder, marker):
+    """What the folder says of a payload that lies where a copy would."""
+    path = payload(folder / "code" / "notes.py", marker)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.rename(path.with_name(f"notes-{digest}.py"))
+    return f"code/notes-{digest}.py:n"
+
+
+EXPLOITS = {
+    "beside the run": lambda folder, marker: f"{payload(folder / 'downloaded' / 'notes.py', marker).relative_to(folder)}:n",
+    "anywhere": lambda folder, marker: f"{payload(folder.parent / 'notes.py', marker)}:n",
+    "as a copy": in_code,
+    "outside": lambda folder, marker: f"code/../../{payload(folder.parent / 'notes.py', marker).name}:n",
+    "a module of Python's": lambda folder, marker: f"{os.__file__}:kill",
+}
+
+
+def hostile(runs, kind, exploit, part, key, tmp_path):
+    folder, marker = tmp_path / kind, tmp_path / "marker"
+    shutil.copytree(runs / kind, folder)
+    rename(folder, part, key, EXPLOITS[exploit](folder, marker))
+    (folder / "result.json").rename(tmp_path / "result.json")
+    return folder, marker
+
+
+def functions():
+    """Every public function of the package that takes a run folder, by its signature."""
+    for info in pkgutil.walk_packages(staa.__path__, "staa."):
+        if info.name.startswith("staa.__") or "_kernels" in info.name:
+            continue
+        module = importlib.import_module(info.name)
+        for name, f in inspect.getmembers(module, inspect.isfunction):
+            if f.__module__ == info.name and not name.startswith("_"):
+                names = set(inspect.signature(f).parameters)
+                if names & {"run_folder", "runs", "resume"} or (info.name == "staa.runfolder" and "folder" in names):
+                    yield pytest.param(f, id=f"{info.name}.{name}")
+
+
+def arguments(f, folder, runs, kind, tmp_path):
+    """Something for each argument; a new one is to be told here."""
+    (tmp_path / "new").mkdir(exist_ok=True)
+    known = {
+        "run_folder": folder, "folder": tmp_path / "new" if "rates" in inspect.signature(f).parameters else folder,
+        "runs": {"it": [folder]}, "resume": folder, "rates": {"a": 0.5}, "recording": runs / "0.bin", "window": 30.0,
+        "file": runs / ("0.bin" if kind == "images" else "table.csv"), "weights": "last", "split": "test",
+        "data_root": tmp_path,
+        "out": tmp_path / "shared", "event": {"event": "x", "step": 1}, "wanted": BASE, "sensor": "16x16",
+    }  # fmt: skip
+    signature = inspect.signature(f).parameters
+    if "recipe" in signature:
+        known["recipe"] = read_recipe(folder)
+    if "source" in signature:
+        known["source"] = tiny.events(steps=3, validation=0.1)
+    needed = {name for name, p in signature.items() if p.default is p.empty}
+    assert needed <= known.keys(), f"say here what {f.__name__} takes as {', '.join(needed - known.keys())}"
+    return {name: known[name] for name in signature if name in known}
+
+
+@pytest.mark.parametrize("f", list(functions()))
+@pytest.mark.parametrize("exploit", EXPLOITS)
+def test_no_function_runs_what_a_folder_names(f, exploit, runs, tmp_path, another_process):
+    for kind, fields in (("images", FIELDS), ("series", [("data", "name"), ("model", "name"), ("loss", "name")])):
+        for part, key in fields:
+            base = tmp_path / f"{kind}-{part}-{key}"
+            folder, marker = hostile(runs, kind, exploit, part, key, base)
+            for finished in (False, True):
+                if finished:
+                    shutil.copy(base / "result.json", folder)
+                with suppress(ValueError, OSError):
+                    made = f(**arguments(f, folder, runs, kind, base))
+                    if inspect.isgenerator(made):
+                        list(made)
+                assert not marker.exists(), (kind, part, key)
+
+
+def test_the_payload_runs_where_it_is_trusted(runs, tmp_path, another_process):
+    """Else the tests around this one would show nothing."""
+    folder, marker = hostile(runs, "images", "as a copy", "model", "neuron", tmp_path)
+    with pytest.raises(ValueError, match="the network can't be built"):
+        staa.load(folder, trust=True)
+    assert marker.exists()
+
+
+def commands(folder, runs, kind):
+    """Every command on a run folder; None for one that takes none. A new command is to be told here."""
+    run_, file = str(folder), str(runs / ("0.bin" if kind == "images" else "table.csv"))
+    out = str(folder.parent / "out")
+    return {
+        "train": [["train", "--resume", run_], ["train", TINY, "--init-from", run_, "--out", out]],
+        "evaluate": [["evaluate", run_], ["evaluate", run_, "--weights", "best"]],
+        "compare": [["compare", run_, "--out", out]],
+        "stream": [["stream", run_, file, "--window", "30"]],
+        "predict": [["predict", run_, file, "--out", out]],
+        "share": [["share", run_, "--out", out]],
+        "recipes": [], "data": [], "bench": [], "doctor": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("exploit", EXPLOITS)
+def test_no_command_runs_what_a_folder_names(command, exploit, runs, tmp_path, another_process, capsys):
+    for kind, (part, key) in (("images", ("model", "neuron")), ("images", ("data", "name")), ("series", ("model", "name"))):
+        base = tmp_path / f"{kind}-{key}"
+        folder, marker = hostile(runs, kind, exploit, part, key, base)
+        shutil.copy(base / "result.json", folder)
+        for args in commands(folder, runs, kind)[command]:
+            assert main(args) in (0, 2), args
+            assert "Traceback" not in capsys.readouterr().err
+            assert not marker.exists(), args
+            shutil.rmtree(base / "out", ignore_errors=True)
+
+
+def test_json_alone_kills_no_process(runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "images", folder)
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        values = json.loads((folder / "recipe.json").read_text())
+        values["model"] |= {"attention": f"{os.__file__}:kill", "steps": victim.pid % 2**20, "width": 0.15}
+        (folder / "recipe.json").write_text(json.dumps(values))
+        torch.save(torch.load(folder / LAST, weights_only=True) | {"recipe": json.dumps(values)}, folder / LAST)
+        for trust in (False, True):  # the file's own functions alone are found, even if it is trusted
+            with (
+                pytest.raises(ValueError, match="it was not run" if not trust else "only imports 'kill'"),
+                _quiet_about_age(trust),
+            ):
+                staa.load(folder, trust=trust)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+def _quiet_about_age(expected):
+    return pytest.warns(UserWarning, match="may have changed since") if expected else nullcontext()
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A run with a neuron of its own, trained here; and what it runs when it is imported."""
+    marker = tmp_path / "marker"
+    (tmp_path / "own.py").write_text(
+        f"from pathlib import Path\nfrom staa.neurons import LIF\nPath({str(marker)!r}).touch()\n"
+        f"def make(channels):\n    return LIF(decay=0.25)\nfirm = make\nimported = LIF\n"
+    )
+    recipe = replace(BASE, model=replace(BASE.model, neuron=f"{tmp_path}/own.py:make"))
+    for _ in run(recipe, tmp_path / "run"):
+        pass
+    marker.unlink()
+    return tmp_path
+
+
+def test_the_process_that_trained_it_needs_no_word_and_every_other_does(own, monkeypatch, capsys):
+    (own / "own.py").unlink()
+    assert staa.load(own / "run").stages[0][1].neuron.decay == 0.25
+    monkeypatch.setattr(find, "_vouched", set())
+    (own / "marker").unlink(missing_ok=True)
+    (copy,) = (own / "run" / "code").glob("own-*.py")
+    digest = hashlib.sha256(copy.read_bytes()).hexdigest()
+    with pytest.raises(UntrustedCodeError, match=rf"'make' of {copy}, sha256 {digest}; it was not run: .*trust=True"):
+        staa.load(own / "run")
+    assert not (own / "marker").exists()
+    assert main(["evaluate", str(own / "run")]) == 2
+    assert "--trust-code" in capsys.readouterr().err
+    assert main(["evaluate", str(own / "run"), "--trust-code"]) == 0
+    assert staa.load(own / "run").stages[0][1].neuron.decay == 0.25  # this process has been told
+
+
+def test_a_moved_run_with_its_own_code_goes_on_where_its_user_trusts_it(own, monkeypatch, capsys):
+    (own / "own.py").unlink()
+    (own / "run" / "result.json").unlink()
+    (own / "run").rename(own / "moved")
+    monkeypatch.setattr(find, "_vouched", set())
+    assert main(["train", "--resume", str(own / "moved")]) == 2
+    assert main(["train", "--resume", str(own / "moved"), "--trust-code"]) == 0
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_changed_copy_is_refused_in_any_case(own, trust, monkeypatch):
+    find._content.cache_clear()
+    (copy,) = (own / "run" / "code").glob("own-*.py")
+    copy.write_text(copy.read_text() + "\n")
+    with pytest.raises(ValueError, match=rf"{copy} was changed since the run was trained"):
+        staa.load(own / "run", trust=trust)
+    assert not (own / "marker").exists()
+
+
+def test_a_link_for_a_copy_is_refused(own):
+    (copy,) = (own / "run" / "code").glob("own-*.py")
+    copy.rename(own / "elsewhere.py")
+    copy.symlink_to(own / "elsewhere.py")
+    with pytest.raises(ValueError, match="is a link out of the run folder"):
+        staa.load(own / "run", trust=True)
+
+
+def test_a_missing_copy_is_named(own):
+    next((own / "run" / "code").glob("own-*.py")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"code/own-\w+.py is missing"):
+        staa.load(own / "run", trust=True)
+
+
+def test_a_compiled_file_beside_a_copy_is_not_run_in_its_stead(own, monkeypatch):
+    """What the user read is what runs."""
+    import py_compile
+
+    monkeypatch.setattr(find, "_vouched", set())
+    (copy,) = (own / "run" / "code").glob("own-*.py")
+    evil, text = own / "evil.py", copy.read_text()
+    evil.write_text("import os\n" + "#" * (len(text) - 10))
+    payload(evil, own / "pwned")
+    cached = Path(importlib.util.cache_from_source(str(copy)))
+    cached.parent.mkdir()
+    py_compile.compile(str(evil), cfile=str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    staa.load(own / "run", trust=True)
+    assert not (own / "pwned").exists()
+
+
+def test_what_a_file_merely_imports_is_not_its_own(own):
+    for name in ("imported", "LIF"):
+        recipe = replace(BASE, model=replace(BASE.model, neuron=f"{own}/own.py:{name}"))
+        with pytest.raises(ValueError, match=f"only imports '{name}'"):
+            list(run(recipe, own / "new"))
+        assert not (own / "new").exists()
+
+
+def test_a_file_that_needs_its_neighbours_is_refused_when_it_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "sibling.py").write_text("DECAY = 0.5\n")
+    (tmp_path / "own.py").write_text(
+        "from staa.neurons import LIF\ndef make(channels):\n    from sibling import DECAY\n    return LIF(decay=DECAY)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)  # as python -m staa has its own folder
+    with pytest.raises(ValueError, match=r"own.py imports sibling beside it.*into that one file, or install"):
+        list(run(replace(BASE, model=replace(BASE.model, neuron=f"{tmp_path}/own.py:make")), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_file_may_have_neighbours_and_name_its_own_functions(tmp_path):
+    (tmp_path / "settings_beside.py").write_text("EPOCHS = 1\n")
+    (tmp_path / "parts.py").write_text("from staa.neurons import LIF\ndef make(channels):\n    return LIF(decay=0.75)\n")
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom settings_beside import EPOCHS\nfrom staa import RECIPES\n"
+        "base = RECIPES['digits-events']\n"
+        "recipe = replace(base, epochs=EPOCHS, model=replace(base.model, neuron='parts.py:make', attention=None, width=0.05))\n"
+    )
+    recipe = find_recipe(f"{tmp_path}/mine.py:recipe")
+    for _ in run(replace(recipe, max_steps=1), tmp_path / "run"):
+        pass
+    assert [p.name[:6] for p in (tmp_path / "run" / "code").iterdir()] == ["parts-"]
+    assert any(getattr(module, "decay", None) == 0.75 for module in staa.load(tmp_path / "run").modules())
+    with pytest.raises(ValueError, match="imports settings_beside beside it"):
+        (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "def own(*_, **__):\n    return None\n")
+        find._content.cache_clear()
+        recipe = find_recipe(f"{tmp_path}/mine.py:recipe")
+        find.for_folder(replace(recipe, loss=replace(recipe.loss, name=f"{tmp_path}/mine.py:own")))
+
+
+def test_a_recipe_from_a_folder_stays_one(own, monkeypatch):
+    """It can be changed and trained anew; who wrote its names does not change with that."""
+    monkeypatch.setattr(find, "_vouched", set())
+    recipe = replace(read_recipe(own / "run"), epochs=2)
+    with pytest.raises(UntrustedCodeError):
+        list(run(recipe, own / "new"))
+    with pytest.raises(UntrustedCodeError):
+        staa.build.build_model(recipe, classes=2, channels=2, size=16)
+    assert not (own / "new").exists()
+    assert list(run(recipe, own / "new", trust=True))[-1]["event"] == "result"
+    assert {p.name for p in (own / "new" / "code").iterdir()} == {p.name for p in (own / "run" / "code").iterdir()}
+
+
+def test_no_text_says_that_it_is_the_user_s_own():
+    values = json.loads(to_json(tiny.recipe))
+    assert from_json(json.dumps(values)).folder is not None
+    with pytest.raises(ValueError, match="unknown folder"):
+        from_json(json.dumps(values | {"folder": None}))
+
+
+def test_a_run_of_an_older_version_loads_where_its_file_is_there_and_it_is_trusted(own, monkeypatch):
+    rename(own / "run", "model", "neuron", f"{own}/own.py:make")
+    next((own / "run" / "code").glob("own-*.py")).unlink()
+    monkeypatch.setattr(find, "_vouched", set())
+    with pytest.raises(UntrustedCodeError):
+        staa.load(own / "run")
+    with pytest.warns(UserWarning, match=r"own.py may have changed since"):
+        assert staa.load(own / "run", trust=True).stages[0][1].neuron.decay == 0.25
+    (own / "own.py").unlink()
+    with pytest.raises(FileNotFoundError, match=r"own.py, which is not there: put it back"):
+        staa.load(own / "run", trust=True)
+
+
+def test_recipe_and_checkpoint_are_compared_first(runs, tmp_path, another_process):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "images", folder)
+    values = json.loads((folder / "recipe.json").read_text())
+    values["model"]["neuron"] = f"{payload(tmp_path / 'notes.py', tmp_path / 'marker')}:n"
+    (folder / "recipe.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="belongs to another recipe"):
+        staa.load(folder)
+
+
+HUGE = {
+    ("model", "steps"): 2**20 - 1, ("model", "width"): 900.0, ("data", "size"): 2**15 - 1, ("model", "steps", 0): 10**12,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), list(HUGE.items()))
+def test_huge_sizes_are_refused_before_anything_is_allocated(field, value, runs, tmp_path, monkeypatch):
+    import resource
+
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "images", folder)
+    rename(folder, *field[:2], value)
+    if field == ("data", "size"):
+        environment = json.loads((folder / "environment.json").read_text())
+        environment["data"]["size"] = 2**24
+        (folder / "environment.json").write_text(json.dumps(environment))
+    monkeypatch.setenv("STAA_MAX_BYTES", "1G")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="would take|is below"):
+        staa.load(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [("forecast", "width", 2**19), ("forecast", "blocks", 10**6), ("forecast", "hops", 10**6), ("series", "window", 2**23)],
+)
+def test_huge_forecasters_are_refused(part, key, value):
+    base = staa.RECIPES["ring-spikestag"]
+    with pytest.raises(ValueError, match="would take|is below|is from 0 to"):
+        recipe = replace(base, **{part: replace(getattr(base, part), **{key: value})})
+        staa.build.build_forecaster(recipe, nodes=2000, window=recipe.series.window, horizon=2**10, features=0)
+
+
+@pytest.mark.parametrize("name", broken_runs.FILES)
+def test_broken_run_folders_are_refused_in_one_line(name, tmp_path):
+    import random
+
+    base = broken_runs.make(tmp_path / "base")
+    for seed in range(100):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        shutil.copytree(base, tmp_path / "run")
+        broken_runs.mutate(tmp_path / "run", name, random.Random(f"{name} {seed}"), tmp_path / "marker")
+        try:
+            broken_runs.check(tmp_path / "run")
+        except Exception as error:
+            raise AssertionError(f"mutation {seed} of {name}") from error
+        assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["recipe.json", "environment.json", "last.pt", "log.jsonl", "previous.pt", "result.json", "code"]
+)
+def test_links_in_a_run_folder_are_not_written_through(name, own):
+    folder, victim = own / "run", own / "victim"
+    victim.mkdir()
+    (victim / "file").write_text("precious")
+    if name == "code":
+        shutil.rmtree(folder / "code")
+        (folder / "code").symlink_to(victim)
+    else:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(victim / "file")
+    if name != "result.json":
+        (folder / "result.json").unlink()
+    with suppress(ValueError, OSError, RuntimeError):
+        list(run(read_recipe(folder), folder, resume=folder))
+    assert [p.name for p in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "precious"
+
+
+def test_folders_in_a_run_folder_that_are_links_are_not_written_through(runs, tmp_path, capsys):
+    folder, victim = tmp_path / "run", tmp_path / "victim"
+    shutil.copytree(runs / "series", folder)
+    victim.mkdir()
+    (folder / "forecasts").symlink_to(victim)
+    assert main(["predict", str(folder), str(runs / "table.csv")]) == 2
+    assert "is a link, through which nothing is written" in capsys.readouterr().err
+    (tmp_path / "seeds").mkdir()
+    shutil.copytree(runs / "images", tmp_path / "seeds" / "seed0")
+    (tmp_path / "seeds" / "seed1").symlink_to(victim)
+    assert main(["train", "--resume", str(tmp_path / "seeds"), "--seeds", "2"]) == 2
+    assert not list(victim.iterdir())
+
+
+def test_the_limit_is_an_option(runs, monkeypatch, capsys):
+    monkeypatch.setenv("STAA_MAX_BYTES", "1G")
+    assert main(["evaluate", str(runs / "images"), "--max-bytes", "much"]) == 2
+    assert "such as 500M or 8G, got 'much'" in capsys.readouterr().err
+    assert main(["evaluate", str(runs / "images"), "--max-bytes", "1K"]) == 2
+    assert "would take" in capsys.readouterr().err
+    assert main(["evaluate", str(runs / "images"), "--max-bytes", "1G"]) == 0
