@@ -15,7 +15,10 @@ from staa.neurons import AdaptiveLIF
 
 
 class Novelty(nn.Module):
-    """y[t] = x[t] ⊙ σ(a + b · (m[t] − m[t−1])), m the mean over space: a channel whose activity changes is heard better."""
+    """y[t] = x[t] ⊙ σ(a + b · (m[t] − m[t−1])), m the mean over space: a channel whose activity changes is heard better.
+
+    At the first step nothing has changed: m[−1] = m[0].
+    """
 
     acts_on = "current"  # before the neuron charges
     causal = True  # step t sees no later one
@@ -26,9 +29,14 @@ class Novelty(nn.Module):
         self.b = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W]
+        return self.scan(x)[0]
+
+    def scan(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same for a piece of a window, for staa.stream: (y, the state), which is the last mean [N, C]."""
         mean = x.mean((3, 4))
-        change = mean - torch.cat([mean[:1], mean[:-1]])
-        return x * torch.sigmoid(self.a + self.b * change)[..., None, None]
+        earlier = mean[:1] if before is None else before[None]
+        change = mean - torch.cat([earlier, mean[:-1]])
+        return x * torch.sigmoid(self.a + self.b * change)[..., None, None], mean[-1]
 
 
 def accuracy(attention, steps: int = 80) -> float:
@@ -47,5 +55,6 @@ def accuracy(attention, steps: int = 80) -> float:
     return evaluate(model, Batches(source.validation, 64, prepare=source.prepare))["accuracy"]
 
 
-for name, attention in {"none": None, "Novelty": Novelty, "STAA": STAA}.items():
-    print(f"{name:<8} validation accuracy after 80 steps {accuracy(attention):.1%}")
+if __name__ == "__main__":
+    for name, attention in {"none": None, "Novelty": Novelty, "STAA": STAA}.items():
+        print(f"{name:<8} validation accuracy after 80 steps {accuracy(attention):.1%}")

@@ -7,6 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from staa.layers import Passive
+
+
+def fires(module: nn.Module) -> bool:
+    """Whether a module is a spiking neuron: it says so, fires = True or False, or scans over time and has a threshold."""
+    return bool(getattr(module, "fires", hasattr(module, "scan") and hasattr(module, "threshold")))
+
 
 @contextmanager
 def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str, Tensor]]:
@@ -17,7 +24,7 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
         with firing_rates(model) as rates:
             model(x)
 
-    Every module that scans over time and has a threshold counts as a spiking neuron.
+    Which modules are spiking neurons, `fires` says. Raises ValueError where none is and a penalty is wanted.
     """
     rates: dict[str, Tensor] = {}
     handles = []
@@ -27,9 +34,11 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
         rates[name] = rate.detach() if detach else rate
 
     for name, module in model.named_modules():
-        if hasattr(module, "scan") and hasattr(module, "threshold"):
+        if fires(module):
             name = name.removesuffix(".neuron")
-            handles.append(module.register_forward_hook(partial(measure, name)))
+            handles.append(module.register_forward_hook(Passive(partial(measure, name))))
+    if not handles and not detach:
+        raise ValueError(f"no spiking neuron is known in this {type(model).__name__}: one of your own says fires = True")
     try:
         yield rates
     finally:
@@ -41,7 +50,7 @@ def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
     """What a training step's forward pass keeps for its backward pass, in bytes: each storage once, weights left out.
 
     step: runs the model forward and backward. The same on every machine that takes the same paths, unlike what a process
-    holds at its peak.
+    holds at its peak. What is kept within `spikes_as_bits` or a checkpoint is not seen: their own hooks come before this one.
     """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held, kept = [], {}  # held, so that no address is used twice

@@ -5,13 +5,15 @@ piece: the neurons, and the `Window` and `Past` of what counts steps or looks ba
 is replaced by the scan, which finds its state by the order of the calls.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.utils.checkpoint import checkpoint
+
+from staa.layers import PerStep, Resumed
 
 
 class StreamState(NamedTuple):
@@ -34,11 +36,11 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
     streams in turns (not in threads: one call at a time). Its size does not grow, but for causal step attention: up to T × N
     numbers. A neuron's scan is bit-equal under any chunking, the network up to the rounding of its convolutions.
 
-    A model built for T steps streams until step T, one built with steps=None for ever. A module of one's own that treats
-    steps differently must have a scan(x, state) of its own or a `staa.layers.Window`, or say causal = False.
+    A model built for T steps streams until step T, one built with steps=None for ever. Every module of one's own has to say
+    how it stands to time, since nothing else can tell (see `check_causal`).
 
-    Raises ValueError in training mode, for a module that sees the whole window or has no scan for its T steps, past step T,
-    without a step, where frames or the network differ from those before, and where the output is not [t, N, ...].
+    Raises ValueError in training mode, for a module that sees the whole window, that is unknown or has no scan for its T steps,
+    past step T, without a step, where frames or the network differ from those before, and where the output is not [t, N, ...].
     """
     if chunk.ndim < 2 or chunk.shape[0] == 0:
         raise ValueError(f"a chunk is [t, N, ...] with at least one time step, got shape {list(chunk.shape)}")
@@ -110,18 +112,107 @@ def freeze_norms(model: nn.Module) -> nn.Module:
 
 
 def check_causal(model: nn.Module) -> None:
-    """Raises ValueError where a model can't run piece by piece, naming the part and what to do."""
-    for name, module in model.named_modules():
-        if not getattr(module, "causal", True):
-            raise ValueError(
-                f"{name or 'the model'} ({type(module).__name__}) sees the whole window, so it can't be run in pieces; "
-                f"build it with causal=True or steps=None"
-            )
-        if getattr(module, "steps", None) is not None and not any(_scans(part) for part in (module, *module.children())):
-            raise ValueError(
-                f"{name or 'the model'} ({type(module).__name__}) was built for T = {module.steps} steps and has no "
-                f"scan(x, state), so it can't be run in pieces; build it with steps=None"
-            )
+    """Raises ValueError where a model can't run piece by piece, or isn't known to, naming the part and what to do.
+
+    A class says how its forward treats the steps of x [T, N, ...], or is refused:
+
+        scan(x, state) -> (y, state)    it remembers: this is its forward for a piece that goes on from `state` (None: rest)
+        per_step = True                 y[t] depends on x[t] alone, but for what the modules in it remember
+        causal = False                  it sees the whole window
+
+    causal = True alone is not enough: what looks back without a scan has no past in a piece. A class speaks of its own forward
+    and for those that inherit it; one that changes it says so anew. For a single module of somebody else's, with all in it, one
+    may vouch: module.per_step = True.
+
+    Known of PyTorch are, exactly, its layers that treat samples alike: linear, 2-D convolutions, norms with running statistics,
+    pooling, activations; 1-D and 3-D convolutions inside `PerStep`, where time is no axis of theirs. Recurrent layers,
+    nn.MultiheadAttention and whatever is in neither list are refused, unless they stand in a module with a scan.
+    """
+    _check(model, "", vouched=False, in_frames=False)
+
+
+def _check(module: nn.Module, name: str, *, vouched: bool, in_frames: bool) -> None:
+    kind = type_before_parametrizations(module)
+    who = f"{name or 'the model'} ({kind.__name__})"
+    if not getattr(module, "causal", True):
+        raise ValueError(f"{who} sees the whole window, so it can't be run in pieces; build it with causal=True or steps=None")
+    if getattr(module, "steps", None) is not None and not any(_scans(part) for part in (module, *module.children())):
+        raise ValueError(
+            f"{who} was built for T = {module.steps} steps and has no scan(x, state), so it can't be run in pieces; build it "
+            f"with steps=None"
+        )
+    if "forward" in vars(module):
+        raise ValueError(f"{who} has a forward of its own in place of its class's, which can't be known to run in pieces")
+    if in_frames and _scans(module):
+        raise ValueError(f"{who} scans over time, so it can't stand inside PerStep")
+    vouched = vouched or _scans(module) or vars(module).get("per_step", False)
+    if not vouched and not _treats_steps_alike(module, kind, in_frames):
+        raise ValueError(f"{who} is not known to run in pieces: {_advice(module, kind)}")
+    for child_name, child in module.named_children():
+        if is_parametrized(module) and child_name == "parametrizations":  # they see weights
+            continue
+        inside = f"{name}.{child_name}" if name else child_name
+        _check(child, inside, vouched=vouched, in_frames=in_frames or kind is PerStep)
+
+
+def _treats_steps_alike(module: nn.Module, kind: type[nn.Module], in_frames: bool) -> bool:
+    declared = vars(module).get("per_step", _declared(kind))
+    if declared is not None:
+        return bool(declared)
+    if kind in ALONG_AN_AXIS:
+        return in_frames
+    if kind in NORMS:  # without running statistics, a norm goes by the piece
+        return module.running_mean is not None
+    if kind in BY_DIMENSION:
+        dimension = getattr(module, BY_DIMENSION[kind])
+        return isinstance(dimension, int) and (dimension >= 1 or dimension == -1)
+    return kind in STEPS_ALIKE
+
+
+def _declared(kind: type[nn.Module]) -> bool | None:
+    """What a class says of the forward that it has; a base's word counts no more once a subclass computes otherwise."""
+    for base in kind.__mro__:
+        if "per_step" in vars(base):
+            return vars(base)["per_step"]
+        if not COMPUTES.isdisjoint(vars(base)):
+            return None
+    return None
+
+
+def _advice(module: nn.Module, kind: type[nn.Module]) -> str:
+    if kind in ALONG_AN_AXIS:
+        return "along which axis it runs can't be told; put it inside staa.layers.PerStep where time is none of its axes"
+    if kind in NORMS:
+        return "without running statistics it goes by the piece"
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):
+        return "give the module that calls it a scan(x, state), in which it goes on from its last state"
+    return (
+        "say per_step = True in its class if its output at a step depends on its input at that step alone, but for what "
+        "modules in it remember; give it scan(x, state) -> (y, state) if it looks back; or say causal = False"
+    )
+
+
+COMPUTES = {"forward", "fold", "affine", "gate"}
+
+STEPS_ALIKE = {
+    nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict,
+    nn.Identity, nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.LocalResponseNorm,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+    nn.AvgPool2d, nn.MaxPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d,
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
+    nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid,
+    nn.Tanhshrink, nn.Threshold, nn.Softmax2d,
+}  # fmt: skip
+ALONG_AN_AXIS = {
+    nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d,
+    nn.AvgPool1d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool3d,
+}  # fmt: skip
+NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
+BY_DIMENSION = {nn.Softmax: "dim", nn.LogSoftmax: "dim", nn.Softmin: "dim", nn.GLU: "dim", nn.Flatten: "start_dim"}
+"""Modules of an axis of their choice, which must not be the first, and the attribute that holds it."""
 
 
 def _run(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -> tuple[Any, ...]:
@@ -136,7 +227,7 @@ def _run(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -
 
     try:
         for module in scanning:
-            vars(module)["forward"] = partial(forward, module)  # past nn.Module's slow __setattr__
+            vars(module)["forward"] = Resumed(forward, module)  # past nn.Module's slow __setattr__
         return model(x), *last
     finally:
         for module in scanning:
@@ -144,7 +235,13 @@ def _run(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -
 
 
 def _scans(module: nn.Module) -> bool:
-    return hasattr(type(module), "scan")
+    """Whether its class has a scan, and no subclass another forward, which the scan would go round."""
+    for base in type(module).__mro__:
+        if "scan" in vars(base):
+            return True
+        if "forward" in vars(base):
+            return False
+    return False
 
 
 def _describe(frame: tuple[torch.Size, torch.dtype, torch.device]) -> str:

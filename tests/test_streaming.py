@@ -1,5 +1,7 @@
 import copy
+import importlib.util
 from functools import cache, partial
+from pathlib import Path
 
 import contracts
 import pytest
@@ -176,6 +178,7 @@ def test_two_streams_in_turns_on_one_model():
 class Fuse(nn.Module):
     """Burns at a call of its choice."""
 
+    per_step = True
     lasts = 1000
 
     def forward(self, x):
@@ -273,6 +276,8 @@ def test_what_can_not_be_streamed_is_refused_with_the_reason():
 
 def test_an_output_that_is_not_per_step_is_refused():
     class Mean(nn.Module):
+        per_step = True  # which is not true
+
         def forward(self, x):
             return x.mean(0)
 
@@ -284,6 +289,8 @@ def test_an_output_that_is_not_per_step_is_refused():
 
 def test_a_neuron_that_serves_twice_has_a_membrane_at_each_place():
     class Twice(nn.Module):
+        per_step = True
+
         def __init__(self):
             super().__init__()
             self.neuron, self.unused = LIF(), LIF()
@@ -297,3 +304,175 @@ def test_a_neuron_that_serves_twice_has_a_membrane_at_each_place():
 def test_a_readout_that_integrates_streams_on():
     model = nn.Sequential(PerStep(nn.Linear(3, 4)), LIF(), PerStep(nn.Linear(4, 2)), Integrator())
     contracts.chunks_equal_the_whole(model.double(), direct(contracts.window(5, 3), T))
+
+
+# Unknown means refused.
+
+
+class OverTime(nn.Module):
+    """An LSTM over time: causal, and yet no piece knows what came before."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 3)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+class Declared(OverTime):
+    per_step = True
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Causal(OverTime):
+    causal = True
+
+
+class Resuming(OverTime):
+    causal = True
+
+    def forward(self, x):
+        return self.scan(x)[0]
+
+    def scan(self, x, state=None):
+        return self.lstm(x, state)
+
+
+class Fires(LIF):
+    """Another forward than that which LIF's scan is of."""
+
+    def forward(self, x, scale=None, shift=None):
+        return super().forward(x, scale, shift).cumsum(0)
+
+
+class Sums(GlobalContext):
+    def gate(self, current):
+        current, gate = super().gate(current)
+        return current, gate.cumsum(0)
+
+
+class Through(nn.Module):
+    """A network of one's own, which calls others."""
+
+    per_step = True
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Untold(Through):
+    def forward(self, x):
+        return super().forward(x).cumsum(0)
+
+
+def with_a_forward_of_its_own():
+    neuron = LIF()
+    neuron.forward = lambda x: x.cumsum(0)
+    return neuron
+
+
+SAY = r"is not known to run in pieces: say per_step = True in its class.*scan\(x, state\).*causal = False"
+REFUSED = {
+    "nothing said": (Untold(LIF()), SAY),
+    "causal and no scan": (Causal(), SAY),
+    "an LSTM in what says per_step": (Declared(), r"lstm \(LSTM\) is not known.*scan\(x, state\), in which it goes on"),
+    "an LSTM": (Through(nn.LSTM(3, 3)), r"layers.0 \(LSTM\) is not known.*goes on"),
+    "a GRU cell": (Through(nn.GRUCell(3, 3)), r"GRUCell.*goes on"),
+    "attention over time": (Through(nn.MultiheadAttention(3, 1)), r"MultiheadAttention.*goes on"),
+    "a transformer": (Through(nn.TransformerEncoderLayer(3, 1)), "TransformerEncoderLayer.*is not known"),
+    "a convolution over time": (Through(nn.Conv1d(3, 3, 3)), r"Conv1d.*along which axis it runs can't be told.*PerStep"),
+    "a 3-D convolution": (Through(nn.Conv3d(3, 3, 3)), r"Conv3d.*PerStep"),
+    "a norm by the piece": (PerStep(nn.BatchNorm1d(3, track_running_stats=False)), "goes by the piece"),
+    "softmax over time": (Through(nn.Softmax(0)), "Softmax.*is not known"),
+    "time into the batch": (Through(nn.Flatten(0, 1)), "Flatten.*is not known"),
+    "another forward above a scan": (Fires(), r"Fires\) is not known"),
+    "another gate above a declaration": (Sums(3), r"Sums\) is not known"),
+    "a forward of the instance": (with_a_forward_of_its_own(), "forward of its own"),
+    "a subclass of a plain layer": (type("Own", (nn.Linear,), {})(3, 3), "Own.*is not known"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_known_is_refused(case):
+    module, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        stream(module.eval(), torch.randn(1, 2, 3))
+    with pytest.raises(ValueError, match=message):
+        recompute(nn.Sequential(module).eval(), torch.randn(2, 2, 3), 1)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize", "ignore::DeprecationWarning")
+def test_what_is_quantized_by_the_range_of_a_piece_is_refused():
+    model = nn.Sequential(PerStep(nn.Linear(3, 3)), LIF()).eval()
+    model = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}).eval()
+    with pytest.raises(ValueError, match=r"0.module \(Linear\) is not known"):
+        stream(model, torch.randn(1, 2, 3))
+
+
+def vouched_for():
+    module = nn.Sequential(nn.TransformerEncoderLayer(4, 1, batch_first=True), LIF())
+    module[0].per_step = True  # it is given frames [N, tokens, 4]
+    return Through(PerStep(module[0]), module[1])
+
+
+def parametrized(layer):
+    return nn.utils.parametrizations.weight_norm(layer)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: Through(PerStep(nn.Linear(3, 3)), LIF(threshold=0.1), Resuming()), (3,)),
+        (lambda: nn.Sequential(Resuming(), LIF(threshold=0.1)), (3,)),
+        (lambda: nn.Sequential(PerStep(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Flatten()), LIF()), (3, 6)),
+        (lambda: nn.Sequential(PerStep(nn.Conv3d(2, 4, 3), nn.BatchNorm3d(4)), LIF()), (2, 3, 4, 4)),
+        (lambda: nn.Sequential(parametrized(nn.Linear(3, 4)), nn.GELU(), nn.Softmax(-1), LIF(threshold=0.1)), (3,)),
+        (vouched_for, (3, 4)),
+    ],
+    ids=["own network", "own scan", "1-D per step", "3-D per step", "parametrized", "vouched for"],
+)
+def test_what_says_how_it_stands_to_time_streams(make, shape):
+    module = make().double().eval()
+    contracts.chunks_equal_the_whole(module, 2 * contracts.window(T, 2, *shape))
+
+
+def test_a_declaration_that_is_taken_back():
+    model = streaming()
+    model.stages[0].per_step = False
+    with pytest.raises(ValueError, match=r"stages.0 \(Sequential\) is not known"):
+        stream(model, events(1))
+
+
+def test_a_forward_of_the_instance_survives_a_refusal():
+    neuron = with_a_forward_of_its_own().eval()
+    own = neuron.forward
+    with pytest.raises(ValueError, match="forward of its own"):
+        stream(neuron, torch.randn(1, 2, 3))
+    assert neuron.forward is own
+
+
+def novelty():
+    path = Path(__file__).parent.parent / "examples" / "own_attention.py"
+    spec = importlib.util.spec_from_file_location("own_attention", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Novelty
+
+
+@pytest.mark.parametrize("steps", [None, T])
+def test_the_example_streams(steps):
+    torch.manual_seed(0)
+    model = vggsnn(5, in_channels=2, steps=steps, size=16, width=0.125, neuron=AdaptiveLIF, attention=novelty())
+    contracts.randomised(model, 0.3)
+    for _ in range(5):
+        model(events(T, 8))
+    contracts.chunks_equal_the_whole(model.double(), events(T, 4, torch.float64))

@@ -32,17 +32,18 @@ class TXA(nn.Module):
         super().__init__()
         _check_sizes(steps, channels)
         self.over_channels = nn.Conv1d(steps, steps, 3, padding="same", bias=False)
-        self.over_time = nn.Conv1d(channels, channels, 6, padding="same", bias=False)
+        self.over_time = nn.Conv1d(channels, channels, 6, bias=False)
         self.time_gain = nn.Parameter(torch.ones(()))
         self.channel_gain = nn.Parameter(torch.ones(()))
-        self.window, self.causal = Window(steps, "TXA"), steps == 1
+        self.channels, self.window = channels, Window(steps, "TXA")
+        self.causal = self.per_step = steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        check_shape(self, x, self.over_time.in_channels)
+        check_shape(self, x, self.channels)
         self.window(x)
         mean = x.mean((3, 4))
         of_time = self.over_channels(mean.transpose(0, 1)).sigmoid().transpose(0, 1)
-        of_channels = _same_even(self.over_time, mean.permute(1, 2, 0)).sigmoid().permute(2, 0, 1)
+        of_channels = self.over_time(F.pad(mean.permute(1, 2, 0), (2, 3))).sigmoid().permute(2, 0, 1)
         return (x + self.time_gain * of_time[..., None, None]) * (x + self.channel_gain * of_channels[..., None, None])
 
 
@@ -81,7 +82,8 @@ class TNA(nn.Module):
                 raise ValueError(f"{steps} steps of {channels} channels are too few: global attention needs at least 4 in all")
             self.gtca = nn.Sequential(nn.Linear(merged, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, merged, bias=False))
         self.project = nn.Conv2d(merged, merged, 1)
-        self.channels, self.window, self.causal = channels, Window(steps, "TNA"), steps == 1
+        self.channels, self.window = channels, Window(steps, "TNA")
+        self.causal = self.per_step = steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
         check_shape(self, x, self.channels)
@@ -122,7 +124,8 @@ class DTA(nn.Module):
         if crossed is None and merged is None:
             raise ValueError("DTA without both of its parts is no attention: use attention=None")
         _check_sizes(steps, channels)
-        self.steps, self.channels, self.causal = steps, channels, steps == 1
+        self.steps, self.channels = steps, channels
+        self.causal = self.per_step = steps == 1
         self.crossed: Any = None if crossed is None else crossed(steps, channels)
         self.merged: Any = None
         if merged is TNA:
@@ -137,11 +140,6 @@ class DTA(nn.Module):
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, channels={self.channels}"
-
-
-def _same_even(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """conv(x) with an even kernel; padding="same" does this too, and warns that it copies."""
-    return F.conv1d(F.pad(x, (2, 3)), conv.weight)
 
 
 def _check_sizes(steps: int, channels: int) -> None:

@@ -11,7 +11,11 @@ Each part maps the current [T, N, C, H, W] to the same shape and is affine over 
 
 so a chain of parts, and the neuron behind it, needs averages of x and no rewrite of it. scale and shift broadcast with
 x and are constant over H × W; None stands for 1 and 0. A part of one's own needs forward and affine alone; one that counts
-steps or looks back takes them from a `Window` and a `Past` of its own, which go on where they were in a stream.
+steps or looks back takes them from a `Window` and a `Past` of its own, which go on where they were in a stream, and any part
+that says causal = True says per_step = True too, or has a scan (see `staa.stream`).
+
+Folded or not, the modules inside behave as if each were called. One with a hook or a forward of its own, one that another
+module has replaced, and a layer whose weight a parametrization, pruning or an adapter has changed is called.
 """
 
 from collections.abc import Callable
@@ -21,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.layers import Past, Window
+from staa.layers import Past, Window, fold_of, plain
 from staa.ops.fold import Folded, context
 
 Affine = tuple[Tensor | None, Tensor | None]
@@ -37,7 +41,7 @@ class PositionEncoding(nn.Module):
     """
 
     acts_on = "current"
-    causal = True
+    causal = per_step = True
 
     def __init__(self, steps: int, channels: int):
         super().__init__()
@@ -95,11 +99,11 @@ class GlobalContext(Gate):
     bias +2 (our choice). Raises ValueError on another number of channels or a rank other than 5.
     """
 
-    causal = True
+    causal = per_step = True
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        hidden = _hidden(channels, reduction)
+        self.channels, hidden = channels, _hidden(channels, reduction)
         self.key = nn.Linear(channels, 1, bias=False)  # the softmax can't see a bias
         self.query = nn.Linear(channels, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -111,11 +115,15 @@ class GlobalContext(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """g is [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
-        check_shape(self, current.x, self.query.in_features)
-        key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
-        x, pooled, mean = context(current.x, key)
-        hidden = F.relu(self.norm(self.query(_apply(pooled, current).to(x.dtype))))
-        return current._replace(x=x, mean=mean), _as_gate(self.value(hidden))
+        check_shape(self, current.x, self.channels)
+        if plain(self.key, nn.Linear):
+            key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
+            x, pooled, mean = context(current.x, key)
+            current, pooled = current._replace(x=x, mean=mean), _apply(pooled, current)
+        else:
+            pooled = _pooled(current.written_out(), self.key)
+        hidden = F.relu(self.norm(self.query(pooled.to(current.x.dtype))))
+        return current, _as_gate(self.value(hidden))
 
 
 class StepAttention(Gate):
@@ -131,6 +139,8 @@ class StepAttention(Gate):
 
     Raises ValueError on another number of steps or a rank other than 5.
     """
+
+    per_step = True
 
     def __init__(self, steps: int, *, causal: bool = False):
         super().__init__()
@@ -150,13 +160,23 @@ class StepAttention(Gate):
         check_shape(self, current.x)
         steps = self.window(current.x)
         p = self.past(_mean(current).mean(2))  # [T, N]; in a stream from its beginning
-        if self.causal:
+        if not self.causal:
+            q = self.excite(F.relu(self.squeeze(p.T))).sigmoid()
+        elif plain(self.squeeze, nn.Linear) and plain(self.excite, nn.Linear):
             seen = slice(0, steps.stop)
             hidden = F.relu(F.linear(p.T, self.squeeze.weight.tril()[seen, seen], self.squeeze.bias[seen]))
             q = F.linear(hidden, self.excite.weight.tril()[steps, seen], self.excite.bias[steps]).sigmoid()
         else:
-            q = self.excite(F.relu(self.squeeze(p.T))).sigmoid()
+            hidden = F.relu(self._as_seen_at(slice(0, steps.stop), self.squeeze, p))
+            q = self._as_seen_at(steps, self.excite, hidden.T).sigmoid()
         return current, q.T[:, :, None, None, None]
+
+    def _as_seen_at(self, steps: slice, layer: nn.Module, p: Tensor) -> Tensor:
+        """[N, steps]: output t of the layer, called with p [up to T, N] in which what comes after step t is 0."""
+        total = self.window.steps
+        assert total is not None
+        seen = p.new_ones(total, total).tril()[steps, None] * F.pad(p.T, (0, total - len(p)))  # [steps, N, T]
+        return layer(seen)[:, :, steps].diagonal(dim1=0, dim2=2)
 
 
 class ChannelGate(Gate):
@@ -167,11 +187,11 @@ class ChannelGate(Gate):
     STAA(steps=None) takes it in the place of StepAttention (our choice). Raises ValueError on other channels or ranks.
     """
 
-    causal = True
+    causal = per_step = True
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        hidden = _hidden(channels, reduction)
+        self.channels, hidden = channels, _hidden(channels, reduction)
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
         nn.init.kaiming_normal_(self.squeeze.weight)
@@ -180,7 +200,7 @@ class ChannelGate(Gate):
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """The gate is [T, N, C, 1, 1]."""
-        check_shape(self, current.x, self.squeeze.in_features)
+        check_shape(self, current.x, self.channels)
         return current, _as_gate(self.excite(F.relu(self.squeeze(_mean(current)))))
 
 
@@ -205,6 +225,7 @@ class STAA(nn.Module):
 
     acts_on = "current"
     default_sites = "all"
+    per_step = True  # but for what its parts remember
 
     def __init__(
         self,
@@ -257,16 +278,21 @@ class STAA(nn.Module):
 
     def fold(self, current: Folded) -> Folded:
         self._check(current.x)
-        before = current
+        before, called = current, False
         for part in self.parts():
-            if hasattr(part, "fold"):
+            how = fold_of(part)
+            if how == "fold":
                 current = part.fold(current)
-            else:
+            elif how == "affine":
                 scale, shift = part.affine(*current[:3])
                 current = current._replace(scale=scale, shift=shift)
+            else:
+                current, called = Folded(part(current.written_out())), True
         skip = self._skip(current.x)
         if skip is None:
             return current
+        if called:  # then there is no scale and shift of the x that came
+            return Folded(torch.where(skip, before.written_out(), current.written_out()))
         scale, shift = _choose(skip, before.scale, current.scale, 1), _choose(skip, before.shift, current.shift, 0)
         return current._replace(scale=scale, shift=shift)
 
@@ -307,6 +333,15 @@ def _apply(average: Tensor, current: Folded) -> Tensor:
     if current.scale is not None:
         average = average * current.scale.flatten(2)
     return average if current.shift is None else average + current.shift.flatten(2)
+
+
+def _pooled(x: Tensor, key: nn.Module) -> Tensor:
+    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.fold.context`; at least float32."""
+    flat = x.flatten(3)
+    keys = key(flat.mT)  # [T, N, H·W, 1]
+    with torch.autocast(x.device.type, enabled=False):
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return (flat.to(wide) @ keys.to(wide).softmax(2)).squeeze(-1)
 
 
 def _mean(current: Folded) -> Tensor:

@@ -30,7 +30,8 @@ class TemporalAttention(nn.Module):
         self.squeeze = nn.Linear(steps, hidden, bias=False)
         self.excite = nn.Linear(hidden, steps, bias=False)
         nn.init.zeros_(self.excite.weight)
-        self.window, self.causal = Window(steps, "TemporalAttention"), steps == 1
+        self.window = Window(steps, "TemporalAttention")
+        self.causal = self.per_step = steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self._gate(x)

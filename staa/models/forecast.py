@@ -23,7 +23,10 @@ TIME_SCALE = 12**0.5  # what is uniform on [−½, ½] gets deviation 1, as the 
 
 
 class Fire(nn.Module):
-    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out]; BatchNorm over T and M."""
+    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out]; BatchNorm over T and M.
+
+    steps: x has one step, and its current is the same at each of so many.
+    """
 
     def __init__(self, inputs: int, outputs: int, neuron: Neuron):
         super().__init__()
@@ -31,9 +34,9 @@ class Fire(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
         self.neuron = neuron(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        current = self.norm(self.linear(x.flatten(0, 1)))
-        return self.neuron(current.unflatten(0, x.shape[:2]))
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        current = self.norm(self.linear(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+        return self.neuron(current if steps is None else current.expand(steps, -1, -1))
 
 
 class SpikeEncoder(nn.Module):
@@ -111,6 +114,8 @@ class SpikeSTAG(nn.Module):
     Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
     negative or infinite weights, and top_k without the adaptive matrix.
     """
+
+    batch_first = True
 
     def __init__(
         self,
@@ -221,8 +226,7 @@ class SpikeSTAG(nn.Module):
         recalled = attended = None
         if self.fusion != "attention":
             sequence, _ = self.lstm(g.mean(0).view(batch * nodes, patches, -1))
-            current = self.recall.norm(self.recall.linear(sequence.flatten(0, 1)))
-            recalled = self.recall.neuron(current.expand(len(g), -1, -1))
+            recalled = self.recall(sequence.flatten(0, 1)[None], steps=len(g))
         if self.fusion != "lstm":
             by_node = g.view(len(g), batch * nodes, patches, -1)
             if self.tokens == "patch":
@@ -248,6 +252,8 @@ class ISpikformer(nn.Module):
     z is instance-normalised, as in `SpikeSTAG`. Time features, times √12, are F tokens more, which the head leaves
     out. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError for sizes below 1 and heads that do not divide the width.
     """
+
+    batch_first = True
 
     def __init__(
         self,
@@ -287,6 +293,8 @@ class GRU(nn.Module):
     gru(nodes, window, horizon, *, time_features=0, width=64, instance_norm=True). x [B, L, K], time [B, L, F] -> [B, P, K].
     """
 
+    batch_first = True
+
     def __init__(
         self, nodes: int, window: int, horizon: int, *, time_features: int = 0, width: int = 64, instance_norm: bool = True
     ):
@@ -310,6 +318,8 @@ class GRU(nn.Module):
 class LastValue(nn.Module):
     """forecast[p] = x[L − 1] for every p: what any forecaster has to beat."""
 
+    batch_first = True
+
     def __init__(self, nodes: int, window: int, horizon: int, *, time_features: int = 0):
         super().__init__()
         self.shape = _Shape(nodes, window, horizon, time_features)
@@ -328,6 +338,8 @@ class Linear(nn.Module):
     One W for all nodes, of a node's own window; across=True: of all nodes' windows as they are, a W for each node. `fit` sets
     W, which is 0 before. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError where `a` has more than 20,000 numbers.
     """
+
+    batch_first = True
 
     def __init__(
         self,

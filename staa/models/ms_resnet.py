@@ -14,6 +14,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
+    fire,
     scaled,
     site_factory,
 )
@@ -24,6 +25,8 @@ from staa.neurons import LIF
 class MembraneBlock(nn.Module):
     """neuron – conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut); no activation after the sum."""
 
+    per_step = True
+
     def __init__(self, inputs: int, outputs: int, stride: int, fire1: Site, fire2: Site):
         super().__init__()
         self.fire1 = fire1
@@ -33,7 +36,7 @@ class MembraneBlock(nn.Module):
         self.shortcut = conv_shortcut(inputs, outputs, stride) if stride != 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer2(self.fire2(self.layer1.fold(self.fire1(x)))) + self.shortcut(x)
+        return self.layer2(fire((self.layer1, self.fire2), self.fire1(x))) + self.shortcut(x)
 
 
 class MSResNet(nn.Module):
@@ -42,6 +45,9 @@ class MSResNet(nn.Module):
     Arguments, input and output as for `staa.models.ResNet`; stages: (channels, blocks); stage_strides: one for each. The stem
     has a neuron only where attention stands there (sites "stem" or "all"), since its spikes are what such attention acts on.
     """
+
+    per_step = True
+    frame_rank = 3
 
     def __init__(
         self,
@@ -65,8 +71,8 @@ class MSResNet(nn.Module):
         channels, kernel, stride = scaled(stem[0], width), *stem[1:]
         site = site_factory(neuron, attention, steps, sites, channels)
         self.stem = ConvNorm(in_channels, channels, kernel, stride)
-        fire = site(channels, "stem")
-        self.fire: Site | None = fire if fire.attention is not None else None
+        stem_fire = site(channels, "stem")
+        self.fire: Site | None = stem_fire if stem_fire.attention is not None else None
         self.stages = nn.Sequential()
         for (outputs, blocks), stride in zip(stages, stage_strides, strict=True):
             outputs, stage = scaled(outputs, width), nn.Sequential()
@@ -80,7 +86,7 @@ class MSResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_window(x, self.window, self.in_channels)
-        x = self.stem(x) if self.fire is None else self.fire(self.stem.fold(x))
+        x = self.stem(x) if self.fire is None else fire((self.stem, self.fire), x)
         return self.readout(self.last(self.stages(x)))
 
 

@@ -3,14 +3,13 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from staa.layers import Site, Window, fold_batch_norm, per_step
+from staa.layers import Site, Window, fold_batch_norm, per_step, plain, plain_batch_norm, untouched
 from staa.ops import direct
 from staa.ops.fold import Folded, served
 
@@ -22,32 +21,34 @@ Sites = Literal["all", "last-of-stage", "stem"]
 class ConvNorm(nn.Module):
     """Convolution without bias, then BatchNorm with statistics joint over T, N, H, W. [T, N, C, H, W] -> same rank."""
 
+    per_step = True
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        # A strided 1×1 convolution is one of every stride-th pixel, and is built so: oneDNN's backward pass of the strided
+        # form, channels-last and narrow, corrupts the heap.
+        self.skip = stride if kernel == 1 else 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride // self.skip, kernel // 2, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
         nn.init.normal_(self.conv.weight, std=math.sqrt(2 / (kernel * kernel * outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_step(lambda frames: self.norm(self._convolve(frames)), x)
+        return per_step(self.norm, self._convolve(x))
 
     def fold(self, x: Tensor) -> Folded:
         """The same, BatchNorm left to the neuron that follows, where a kernel takes its averages."""
-        x = per_step(self._convolve, x)
-        if served(x) and isinstance(self.norm, nn.BatchNorm2d):
-            return fold_batch_norm(x, self.norm)
-        return Folded(per_step(self.norm, x))
+        x = self._convolve(x)
+        return fold_batch_norm(x, self.norm) if served(x) else Folded(per_step(self.norm, x))
 
-    def _convolve(self, frames: Tensor) -> Tensor:
-        if self.conv.kernel_size != (1, 1) or self.conv.stride == (1, 1):
-            return self.conv(frames)
-        # The same sum; oneDNN's backward pass of a strided 1×1 convolution, channels-last and narrow, corrupts the heap.
-        height, width = self.conv.stride  # type: ignore[misc]
-        return F.conv2d(frames[..., ::height, ::width], self.conv.weight, self.conv.bias)
+    def _convolve(self, x: Tensor) -> Tensor:
+        return per_step(self.conv, x if self.skip == 1 else x[..., :: self.skip, :: self.skip])
 
 
 def fuse_norms(model: nn.Module) -> nn.Module:
     """A copy of the model for evaluation, each BatchNorm multiplied into the convolution before it; up to rounding the same.
+
+    Only what is plainly a convolution and a BatchNorm is fused; a pair with a hook, a parametrization or a subclass stays as it
+    is.
 
     Raises ValueError for a model in training mode, whose BatchNorm goes by the batch.
     """
@@ -55,22 +56,34 @@ def fuse_norms(model: nn.Module) -> nn.Module:
         raise ValueError("BatchNorm can only be fused with its running statistics: call model.eval() first")
     model = copy.deepcopy(model)
     for layer in model.modules():
-        if isinstance(layer, ConvNorm) and isinstance(layer.norm, nn.BatchNorm2d):
-            layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm).requires_grad_(False)
+        if isinstance(layer, ConvNorm) and plain(layer.conv, nn.Conv2d) and plain_batch_norm(layer.norm):
+            layer.conv = fuse_conv_bn_eval(layer.conv, cast(nn.BatchNorm2d, layer.norm)).requires_grad_(False)
             layer.norm = nn.Identity()
     return model
 
 
-def fire(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """Run ConvNorm and Site in turns, each BatchNorm folded into the neuron behind it."""
-    layers = iter(layers)
-    for layer, site in zip(layers, layers, strict=True):
-        x = site(layer.fold(x))  # type: ignore[operator]
-    return x
+def fire(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Run layers one after the other, the BatchNorm of each ConvNorm folded into the Site behind it.
+
+    A layer that is not plainly one of the two, or has a hook, is called, and so is a Sequential that has one.
+    """
+    if isinstance(layers, nn.Module) and not (type(layers) is nn.Sequential and untouched(layers)):
+        return layers(x)
+    current = Folded(x)
+    for layer in layers:
+        if type(layer) is ConvNorm and untouched(layer):
+            current = layer.fold(current.written_out())
+        elif type(layer) is Site and untouched(layer):
+            current = Folded(layer(current))
+        else:
+            current = Folded(layer(current.written_out()))
+    return current.written_out()
 
 
 class Readout(nn.Module):
     """Global average over space, then a linear layer at each step. [T, N, C, H, W] -> logits [T, N, classes]."""
+
+    per_step = True
 
     def __init__(self, channels: int, num_classes: int):
         super().__init__()

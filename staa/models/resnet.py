@@ -30,6 +30,8 @@ def conv_shortcut(inputs: int, outputs: int, stride: int) -> ConvNorm:
 class PoolShortcut(nn.Module):
     """Average pool by the stride, then 1×1 convolution and BatchNorm."""
 
+    per_step = True
+
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.stride = stride
@@ -44,6 +46,8 @@ class PoolShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut) – neuron."""
 
+    per_step = True
+
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Callable[..., nn.Module], fire1: Site, fire2: Site):
         super().__init__()
         self.layer1 = ConvNorm(inputs, outputs, 3, stride)
@@ -53,7 +57,7 @@ class BasicBlock(nn.Module):
         self.fire2 = fire2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fire2(self.layer2(self.fire1(self.layer1.fold(x))) + self.shortcut(x))
+        return self.fire2(self.layer2(fire((self.layer1, self.fire1), x)) + self.shortcut(x))
 
 
 def pool2(x: Tensor) -> Tensor:
@@ -78,6 +82,9 @@ class ResNet(nn.Module):
     Input [T, N, C, H, W], or [N, C, H, W] repeated T times; output logits per step [T, N, num_classes].
     Raises ValueError on another T, rank or number of channels, at construction where it can tell.
     """
+
+    per_step = True
+    frame_rank = 3
 
     def __init__(
         self,

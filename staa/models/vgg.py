@@ -29,6 +29,9 @@ class VGGSNN(nn.Module):
     Raises ValueError where the input has another size.
     """
 
+    per_step = True
+    frame_rank = 3
+
     def __init__(
         self,
         num_classes: int,
