@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from staa.bench import interleaved
 from staa.build import build_batches, build_loss, choose_device, choose_precision, load, some_inputs, source_of
 from staa.config import Recipe
+from staa.data import Source
 from staa.energy import AC, MAC, estimate_energy
 from staa.evaluate import Inputs, autocast, call
 from staa.files import save_text
@@ -143,8 +144,9 @@ def _costs(folder: Path, data_root: Path | None, device: torch.device) -> tuple[
     recipe = read_recipe(folder)
     source = source_of(folder, data_root)
     model = load(folder).to(device)
-    x, _ = some_inputs(source, SAMPLES, device)
-    energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]))
+    x, y = some_inputs(source, SAMPLES, device)
+    events = isinstance(source, Source) and source.channels == 2 and recipe.data.values != "normalised"
+    energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]), events=events, samples=len(y))
     x, y = next(build_batches(recipe, source, "train", device, workers=0, training=True).epoch())
     pieces = recipe.optim.accumulate
     step = _training_step(

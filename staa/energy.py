@@ -2,6 +2,8 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.module_tracker import ModuleTracker
 
 from staa.evaluate import evaluation_mode
-from staa.layers import Site
+from staa.layers import Passive, Site
+from staa.provenance import SPIKES, Kinds, tensors_in
+from staa.recording import fires
 
 MAC, AC = 4.6e-12, 0.9e-12
 """Joules of a 32-bit multiply-accumulate and of an addition in 45 nm (Horowitz, ISSCC 2014)."""
@@ -54,36 +57,48 @@ class Energy:
         return sum(layer.joules for layer in self.layers)
 
 
-def estimate_energy(model: nn.Module, *inputs: Tensor) -> Energy:
+def estimate_energy(
+    model: nn.Module, *inputs: Tensor, events: bool = False, samples: int | None = None, free: Collection[str] = ()
+) -> Energy:
     """The cost of an inference, by the field's model: E = 4.6 pJ · MACs + 0.9 pJ · SOPs, a sample over all its T steps.
 
         SOPs = Σ over layers that read spikes of (mean input) · (dense multiply-accumulates)
         MACs = Σ over all others
 
     inputs: what the model is called with, such as a batch of images [N, C, H, W]; rates are of this batch, so give a fair
-    one. The model runs once, in evaluation mode, and every convolution and matrix product is counted where it happens. One
-    with an operand in whole numbers from 0 up adds and does not multiply: spikes, sums of spikes and events are told from
-    their values, and averages of spikes, graded spikes and images count as the real numbers they are. The parts of an attention
-    are counted too, and one multiplication for each value that it scales.
+    one. The model runs once, in evaluation mode, and every convolution and matrix product is counted where it happens. The
+    parts of an attention are counted too, and one multiplication for each value that it scales.
+
+    A product adds and does not multiply where one side is made of spikes, whatever their values in this batch: what a spiking
+    neuron puts out (`staa.recording.fires`) or a comparison, and their copies, maxima, sums and products. An average of
+    spikes, graded spikes and images multiply. events: the first input is counts of events, whole numbers from 0 up, which the
+    first layer adds.
+
+    samples: how many the inputs hold. None: the second dimension of what is called with [T, N, …] (a neuron, `PerStep`, a
+    network of such, what says per_step or acts_on), the first of a forecaster's windows [B, L, K], of images [N, C, H, W] for
+    a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says batch_first for itself.
 
     Left out, as is usual: the arithmetic inside neurons, BatchNorm (it folds into the weights), activations, other
     elementwise products, and all memory traffic, which on real hardware is the larger part: compare by it, don't pay by it.
-    """
-    counter, handles = _Counter(model), []
 
-    for name, module in model.named_modules():
-        if isinstance(module, Site) and module.attention is not None:
-            handles.append(module.register_forward_hook(partial(counter.scaled, name)))
-        if isinstance(module, nn.RNNBase):
-            handles.append(module.register_forward_hook(partial(counter.recurrent, name)))
-    try:
-        with evaluation_mode(model), torch.no_grad(), counter.tracker, counter:
-            model(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    x = inputs[0]
-    samples = x.shape[-4] if x.ndim > 3 else x.shape[0]
+    Raises ValueError where the number of samples can't be told, events are no counts, or an operation has no price: then
+    free= takes the names of those that do not multiply, such as "aten::fft_fft".
+    """
+    if samples is None:
+        samples = _samples(model, inputs[0])
+    if samples < 1:
+        raise ValueError(f"samples is at least 1, got {samples}")
+    counter = _Counter(model, free)
+    if events:
+        _check_counts(inputs[0])
+        counter.kinds.mark(inputs[0], SPIKES)
+    with evaluation_mode(model), torch.no_grad(), counter.watching(model), _without_fast_path(), counter:
+        model(*inputs)
+    if counter.unpriced:
+        raise ValueError(
+            f"no price is known for {', '.join(f'{op} in {where}' for op, where in counter.unpriced.items())}: name what "
+            f"multiplies nothing in free=, and write the rest as convolutions and matrix products"
+        )
     layers = []
     for (name, spiking), (dense, additions) in counter.found.items():
         layers.append(LayerEnergy(name, dense / samples, additions / dense if spiking and dense else 0.0 if spiking else None))
@@ -93,56 +108,168 @@ def estimate_energy(model: nn.Module, *inputs: Tensor) -> Energy:
 class _Counter(TorchDispatchMode):
     """Notes, by module and whether it reads spikes, dense multiply-accumulates and the additions they come to."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, free: Collection[str]):
         super().__init__()
-        self.tracker = ModuleTracker()
-        self.root = type(model).__name__
-        self.weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self.free = frozenset(free)
+        self.kinds = Kinds()
+        self.running = [""]
         self.recurrents = {name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)}
         self.found: dict[tuple[str, bool], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.unpriced: dict[str, str] = {}
 
-    def add(self, name: str, dense: float, rate: float | None) -> None:
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Within, it knows which module is running."""
+        with ExitStack() as stack:
+            for name, module in model.named_modules():
+                begin = module.register_forward_pre_hook(Passive(partial(self._begin, name)), prepend=True)
+                end = module.register_forward_hook(Passive(self._end), always_call=True)
+                stack.callback(begin.remove)
+                stack.callback(end.remove)
+                for after, wanted in (
+                    (self._scaled, isinstance(module, Site) and module.attention is not None),
+                    (self._recurrent, isinstance(module, nn.RNNBase)),
+                    (self._fired, fires(module)),
+                ):
+                    if wanted:
+                        stack.callback(module.register_forward_hook(Passive(partial(after, name))).remove)
+            yield
+
+    def _begin(self, name: str, *_: Any) -> None:
+        self.running.append(name)
+
+    def _end(self, *_: Any) -> None:
+        self.running.pop()
+
+    def _add(self, name: str, dense: float, rate: float | None) -> None:
         entry = self.found[name, rate is not None]
         entry[0] += dense
         entry[1] += dense * (rate or 0.0)
 
-    def scaled(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
-        """A site's attention scales each of its values once."""
-        self.add(f"{name}.attention", spikes.numel(), None)
+    def _fired(self, name: str, module: nn.Module, inputs: Any, spikes: Tensor) -> None:
+        if bool(((spikes >= 0) & (spikes == spikes.round())).all()):  # others are graded
+            self.kinds.mark(spikes, SPIKES)
 
-    def recurrent(self, name: str, module: nn.RNNBase, inputs: tuple[Tensor, ...], outputs: Any) -> None:
+    def _scaled(self, name: str, module: nn.Module, inputs: Any, spikes: Tensor) -> None:
+        """A site's attention scales each of its values once."""
+        self._add(f"{name}.attention", spikes.numel(), None)
+
+    def _recurrent(self, name: str, module: nn.RNNBase, inputs: Any, outputs: Any) -> None:
         """A recurrent layer, by its weights: what computes it differs from one machine to the next, and hides its products."""
         x = inputs[0]
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name or 'the model'} takes a {type(x).__name__}: give it a padded tensor to be priced")
         rate, steps = self._rate(x), x.shape[:-1].numel()
         for key, weight in module.named_parameters():
             if key.startswith("weight"):
-                self.add(name, steps * weight.numel(), rate if key.startswith("weight_ih_l0") else None)
+                self._add(name, steps * weight.numel(), rate if key.startswith("weight_ih_l0") else None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        name, where = func.name().partition(".")[0], self._where()
-        if where in self.recurrents:
-            return out
+        where = self.running[-1]
+        if where not in self.recurrents:
+            self._price(func, args, kwargs or {}, out, where)
+        self.kinds.follow(func, args, kwargs or {}, out)
+        return out
+
+    def _price(self, func: Any, args: Any, kwargs: Any, out: Any, where: str) -> None:
+        name = func.name().partition(".")[0]
         if name == "aten::convolution":
             x, weight = args[:2]
             # transposed: each input value meets each weight of its channel
-            dense = (x if args[6] else out).numel() * math.prod(weight.shape[1:])
-            self.add(where, dense, self._rate(x))
-        elif name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::mv", "aten::dot"):
+            self._add(where, (x if args[6] else out).numel() * math.prod(weight.shape[1:]), self._rate(x))
+        elif name in PRODUCTS:
             a, b = args[1:3] if "add" in name else args[:2]
             rates = [rate for rate in (self._rate(a), self._rate(b)) if rate is not None]
-            self.add(where, out.numel() * a.shape[-1], min(rates, default=None))
+            times = a.shape[0] if name == "aten::addbmm" else 1  # which it adds up
+            self._add(where, times * out.numel() * a.shape[-1], min(rates, default=None))
+        elif name.startswith("aten::_scaled_dot_product"):  # Q Kᵀ, and its softmax times V
+            query, key, value = args[:3]
+            self._add(where, query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1]), None)
         elif name == "staa::context":  # the key's product with each position, and their weighted sum
-            self.add(where, 2 * args[0].numel(), None)
-        return out
-
-    def _where(self) -> str:
-        """The innermost module that is running, by its name in the model."""
-        inside = max(self.tracker.parents - {"Global"}, key=len, default="")
-        return inside.removeprefix(self.root).removeprefix(".")
+            self._add(where, 2 * args[0].numel(), None)
+        elif not (name in FREE or name in self.free or func.is_view or FREE_TAGS & set(func.tags)) and tensors_in(out):
+            self.unpriced.setdefault(name, where or "the model")
 
     def _rate(self, x: Tensor) -> float | None:
-        """Mean of a tensor of whole numbers from 0 up; None for a weight and for any other."""
-        if x.untyped_storage().data_ptr() in self.weights or not bool(((x >= 0) & (x == x.round())).all()):
-            return None
-        return float(x.double().mean())
+        """Mean of a tensor made of spikes; None for any other."""
+        return float(x.double().mean()) if self.kinds.of(x) >= SPIKES else None
+
+
+PRODUCTS = {f"aten::{name}" for name in ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot")}
+FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction}
+FREE = {"staa::lif", "staa::batch_norm"} | {
+    f"aten::{name}"
+    for name in [
+        "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
+        "miopen_batch_norm", "native_layer_norm", "native_group_norm", "_fused_rms_norm", "avg_pool2d", "avg_pool3d",
+        "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+        "adaptive_max_pool2d", "adaptive_max_pool3d", "_softmax", "_log_softmax", "_safe_softmax", "mean", "sum", "prod",
+        "amax", "amin", "max", "min", "argmax", "argmin", "var", "var_mean", "std", "std_mean", "norm",
+        "linalg_vector_norm", "logsumexp", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk",
+        "kthvalue", "median", "any", "all", "count_nonzero", "clone", "copy", "copy_", "_to_copy", "_reshape_copy", "cat",
+        "stack", "index", "index_select", "index_put", "index_put_", "_unsafe_index", "gather", "scatter", "scatter_",
+        "scatter_add", "scatter_add_", "masked_select", "masked_scatter", "nonzero", "roll", "flip", "repeat",
+        "repeat_interleave", "embedding", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
+        "replication_pad2d", "tril", "triu", "diag_embed", "upsample_nearest1d", "upsample_nearest2d", "pixel_shuffle",
+        "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "col2im", "empty", "empty_like",
+        "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros", "ones", "ones_like",
+        "new_ones", "full", "full_like", "new_full", "scalar_tensor", "arange", "linspace", "eye", "rand", "rand_like",
+        "randn", "randn_like", "randint", "randperm", "bernoulli", "bernoulli_", "uniform_", "normal_", "native_dropout",
+        "lift_fresh", "lift_fresh_copy", "_local_scalar_dense", "equal", "glu", "fill_", "zero_", "_assert_async", "alias",
+        "set_", "_unsafe_view", "unfold_copy", "bucketize", "searchsorted", "histc", "bincount",
+    ]
+}  # fmt: skip
+"""What multiplies nothing but elementwise, beside what PyTorch itself calls pointwise or a reduction."""
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """PyTorch's attention from its parts: the fast path of evaluation hides their products in one operation."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _check_counts(x: Tensor) -> None:
+    if not bool(((x >= 0) & (x == x.round())).all()):
+        raise ValueError("events=True, but the first input is no count of events: it holds others than whole numbers from 0 up")
+
+
+def _samples(model: nn.Module, x: Tensor) -> int:
+    dimension = _batch_dimension(model, x.ndim)
+    if dimension is None:
+        raise ValueError(
+            f"which dimension of an input {list(x.shape)} counts the samples of a {type(model).__name__} can't be known: give "
+            f"samples="
+        )
+    return x.shape[dimension]
+
+
+def _batch_dimension(model: nn.Module, rank: int) -> int | None:
+    if (frame_rank := getattr(model, "frame_rank", None)) is not None:
+        return {frame_rank + 1: 0, frame_rank + 2: 1}.get(rank)
+    if isinstance(first := getattr(model, "batch_first", None), bool):
+        return (0 if first else 1) if rank > 2 else None
+    if _time_first(model):
+        return 1 if rank > 1 else None
+    if type(model) is nn.Sequential:
+        if any(_time_first(module) for module in model.modules()):
+            return 1 if rank > 1 else None
+        return _batch_dimension(model[0], rank) if len(model) else None
+    return 0 if BATCHED.get(type(model)) == rank else None
+
+
+def _time_first(module: nn.Module) -> bool:
+    """Whether its input is [T, N, …]."""
+    return any(hasattr(module, said) for said in ("per_step", "scan", "acts_on"))
+
+
+BATCHED: dict[type[nn.Module], int] = {
+    nn.Linear: 2, nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5, nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5,
+    nn.BatchNorm2d: 4, nn.AvgPool2d: 4, nn.MaxPool2d: 4, nn.AdaptiveAvgPool2d: 4,
+}  # fmt: skip
+"""The rank of a batch for PyTorch's layers."""
