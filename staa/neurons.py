@@ -7,13 +7,40 @@ the membrane [N, ...], or None for rest. Channels are dimension 2.
 
 import math
 from functools import partial
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from staa.ops import Surrogate, arctan, integrate, lif, rectangle, triangle
+from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
 from staa.ops.scan import Reset
+
+
+def _check(
+    channels: int | None,
+    surrogate: Surrogate = arctan,
+    reset: str = "zero",
+    flags: dict[str, bool] | None = None,
+    **numbers: float,
+) -> None:
+    """Raise ValueError for an argument of another type or range than a neuron takes."""
+    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+        raise ValueError(
+            f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword, as decay=0.9"
+        )
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, got {value!r}")
+    if numbers.get("threshold", 1.0) <= 0:
+        raise ValueError(f"threshold must be positive, got {numbers['threshold']}")
+    for name, value in (flags or {}).items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+    if reset not in ("zero", "subtract"):
+        raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
+    if not callable(surrogate):
+        raise ValueError(f"surrogate must be a function, as staa.ops.{' or staa.ops.'.join(SURROGATES)}, got {surrogate!r}")
 
 
 class LIF(nn.Module):
@@ -36,6 +63,17 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
+        _check(
+            channels,
+            surrogate,
+            reset,
+            flags={"strict": strict, "detach_reset": detach_reset},
+            decay=decay,
+            gain=gain,
+            threshold=threshold,
+        )
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be in [0, 1], got {decay}")
         self.decay, self.gain, self.threshold, self.strict = decay, gain, threshold, strict
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
@@ -84,6 +122,8 @@ class ParametricLIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
+        numbers = {"decay": decay, "threshold": threshold} | ({} if gain is None else {"gain": gain})
+        _check(channels, surrogate, reset, flags={"strict": strict, "detach_reset": detach_reset}, **numbers)
         if not 0 < decay < 1:
             raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
@@ -144,13 +184,22 @@ class AdaptiveLIF(nn.Module):
         per: Literal["channel", "layer"] = "channel",
     ):
         super().__init__()
+        _check(
+            channels,
+            surrogate,
+            reset,
+            flags={"strict": strict, "detach_reset": detach_reset},
+            decay=decay,
+            gain=gain,
+            threshold=threshold,
+        )
         if per not in ("channel", "layer"):
             raise ValueError(f'per must be "channel" or "layer", got {per!r}')
         if per == "channel" and channels is None:
             raise ValueError('AdaptiveLIF learns one decay per channel: give channels, or per="layer"')
         shape = (channels,) if per == "channel" and channels is not None else ()
-        self.decay = nn.Parameter(torch.full(shape, decay))
-        self.gain = nn.Parameter(torch.full(shape, gain))
+        self.decay = nn.Parameter(torch.full(shape, float(decay)))
+        self.gain = nn.Parameter(torch.full(shape, float(gain)))
         self.threshold, self.strict = threshold, strict
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
@@ -197,6 +246,9 @@ class Integrator(nn.Module):
 
     def __init__(self, channels: int | None = None, *, decay: float = 1.0, gain: float = 1.0):
         super().__init__()
+        _check(channels, decay=decay, gain=gain)
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be in [0, 1], got {decay}")
         self.decay, self.gain = decay, gain
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:

@@ -280,6 +280,27 @@ def test_a_surrogate_of_ones_own_takes_the_reference_path_and_says_so():
     assert grad.abs().sum() > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_a_surrogate_of_ones_own_compiles_to_one_graph():
+    x = torch.randn(3, 4)
+    compiled = torch.compile(lambda x: lif(x, decay=0.5, surrogate=_double)[0], fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), lif_reference(x, decay=0.5)[0])
+
+
+@pytest.mark.parametrize("layouts", list(itertools.product(("contiguous", "channels_last"), repeat=2)))
+@pytest.mark.parametrize("shape", list(itertools.product((1, 2), (1, 2), (1, 3), (1, 4), (1, 4))))
+def test_one_step_one_sample_one_channel_one_pixel(shape, layouts):
+    """A dimension of one has any stride. The current and the gradient that arrives may differ in memory order."""
+    x, up = (current(layout, shape) for layout in layouts)
+    for decay in (0.5, torch.full((shape[2], 1, 1), 0.5)):
+        found = []
+        for f in (lif, lif_reference):
+            leaf = x.detach().requires_grad_()
+            found.append(torch.autograd.grad(f(leaf, decay=decay)[0], leaf, up)[0])
+        torch.testing.assert_close(*found)
+        assert found[0].stride() == x.stride()
+
+
 def _double(u):
     return 2 * u
 

@@ -1,10 +1,14 @@
+import inspect
+import math
+import os
+
 import contracts
 import pytest
 import torch
 
 from staa.layers import PerStep, Site, per_step
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator, ParametricLIF
-from staa.ops import rectangle
+from staa.ops import cpu, lif_reference, rectangle
 
 ALL = {**NEURONS, "adaptive-layer": lambda c: AdaptiveLIF(c, per="layer"), "integrator": lambda c: Integrator(c, decay=0.5)}
 SHAPE = (5, 4, 3, 2, 2)
@@ -141,3 +145,56 @@ def test_a_site_asks_attention_what_it_acts_on():
     assert torch.equal(Site(LIF(), Grade())(x), LIF()(x) * x)
     with pytest.raises(ValueError, match="acts_on"):
         Site(LIF(), torch.nn.Identity())
+
+
+@pytest.mark.parametrize("neuron", [LIF, ParametricLIF, AdaptiveLIF, Integrator])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(channels=0.9), r"channels must be a whole number.*got 0.9; all else goes by keyword"),
+        (dict(channels=0), "channels must be"),
+        (dict(channels=True), "channels must be"),
+        (dict(decay=math.nan), "decay must be a finite number, got nan"),
+        (dict(decay="0.5"), "decay must be a finite number, got '0.5'"),
+        (dict(gain=math.inf), "gain must be a finite number"),
+        (dict(threshold=math.nan), "threshold must be a finite number"),
+        (dict(threshold=0.0), "threshold must be positive"),
+        (dict(strict=1), "strict must be True or False"),
+        (dict(detach_reset="no"), "detach_reset must be True or False"),
+        (dict(reset="none"), 'reset must be "zero" or "subtract", got \'none\''),
+        (dict(reset=None), "reset must be"),
+        (dict(surrogate="arctan"), "surrogate must be a function, as staa.ops.rectangle.*got 'arctan'"),
+    ],
+)
+def test_bad_arguments_are_named_at_construction(neuron, options, message):
+    taken = inspect.signature(neuron).parameters
+    if options.keys() <= taken.keys():
+        with pytest.raises(ValueError, match=message):
+            neuron(**{"channels": 3, **options})
+
+
+@pytest.mark.parametrize("neuron", [LIF, Integrator])
+@pytest.mark.parametrize("decay", [-0.1, 1.1])
+def test_a_fixed_decay_neither_grows_nor_alternates(neuron, decay):
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\]"):
+        neuron(decay=decay)
+
+
+@pytest.mark.parametrize("neuron", [LIF, ParametricLIF, lambda **options: AdaptiveLIF(3, **options)])
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("strict", [False, True])
+def test_every_firing_neuron_takes_every_option(neuron, reset, detach_reset, strict):
+    options = dict(decay=0.5, threshold=0.75, reset=reset, detach_reset=detach_reset, strict=strict, surrogate=rectangle)
+    x = ((4 * torch.randn(SHAPE)).round() / 4).requires_grad_()
+    spikes, expected = neuron(**options)(x), lif_reference(x, **options)[0]
+    assert torch.equal(spikes, expected)
+    up = torch.randn(SHAPE)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, up)[0] for y in (spikes, expected)))
+
+
+def test_the_kernels_are_there():
+    """Else most tests of them are skipped, and the rest takes the reference path. STAA_WITHOUT_KERNELS=1: no compiler."""
+    if os.environ.get("STAA_WITHOUT_KERNELS") == "1":
+        pytest.skip("STAA_WITHOUT_KERNELS=1")
+    assert cpu.LIBRARY is not None, cpu.WHY_NOT

@@ -18,26 +18,33 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
         with spikes_as_bits():
             logits = model(x)
 
-    Gradients are the same bit for bit. A convolution keeps its input, so in a spiking network about half of what is kept
-    are spikes. They are recognised by their values, each once read and, in the backward pass, once written out again. On
-    the CPU, in float32 and bfloat16, where the kernels are there; elsewhere, and under `staa.reference`, nothing changes.
+    Gradients are the same bit for bit. A tensor of spikes may be changed in place after that: its bits are a copy. A
+    convolution keeps its input, so in a spiking network about half of what is kept are spikes. They are recognised by their
+    values, each once read and, in the backward pass, once written out again. On the CPU, in float32 and bfloat16, where the
+    kernels are there; elsewhere, and under `staa.reference`, nothing changes.
     """
     return nullcontext() if reference_chosen() else torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
 
 def _pack(x: Tensor) -> Any:
-    dense = x.numel() >= SMALL and x.device.type == "cpu" and cpu.serves(x.dtype) and _is_dense(x)
-    if not dense:
-        return x
+    plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided and not x.is_nested
+    if not (plain and x.numel() >= SMALL and x.device.type == "cpu" and cpu.serves(x.dtype) and _is_dense(x)):
+        return x, x._version
     bits = torch.empty(-(-x.numel() // 32), dtype=torch.int32)
     if not cpu.pack(x.detach(), bits):
-        return x
+        return x, x._version
     return bits, x.shape, x.stride(), x.dtype
 
 
 def _unpack(kept: Any) -> Tensor:
-    if isinstance(kept, Tensor):
-        return kept
+    if isinstance(kept[0], Tensor) and len(kept) == 2:
+        x, version = kept
+        if x._version != version:  # torch checks it for what no hook has seen
+            raise RuntimeError(
+                f"a tensor {list(x.shape)} that the backward pass needs was changed in place since: it is at version "
+                f"{x._version}, and was at {version} in the forward pass"
+            )
+        return x
     bits, shape, stride, dtype = kept
     x = torch.empty_strided(shape, stride, dtype=dtype)
     cpu.unpack(bits, x)

@@ -95,11 +95,12 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, up: Tensor | None, scale_: Tensor | None, shift_: Tensor | None, frames_: Tensor | None, *_: Any):  # type: ignore[override]
+        saved = ctx.saved_tensors  # once: recomputation forgets them
         with torch.no_grad():
-            grad_x, grad_weight = torch.ops.staa.batch_norm_backward(up, scale_, shift_, frames_, *ctx.saved_tensors, ctx.eps)
+            grad_x, grad_weight = torch.ops.staa.batch_norm_backward(up, scale_, shift_, frames_, *saved, ctx.eps)
         _, weight_, bias_, _ = ctx.needs_input_grad
         grads = grad_x, grad_weight if weight_ else None, shift_.flatten() if bias_ and shift_ is not None else None
-        return *once("a folded BatchNorm", grads, up, scale_, shift_, frames_, *ctx.saved_tensors), None
+        return *once("a folded BatchNorm", grads, up, scale_, shift_, frames_, *saved), None
 
 
 class _Context(torch.autograd.Function):
@@ -114,14 +115,14 @@ class _Context(torch.autograd.Function):
     def backward(
         ctx: Any, up: Tensor | None, grad_context: Tensor | None, grad_mean: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        x, key, weights = ctx.saved_tensors
+        saved = x, key, weights = ctx.saved_tensors  # once: recomputation forgets them
         with torch.no_grad():
             none = torch.zeros(x.shape[:3], dtype=torch.float32, device=x.device)
             alpha = none if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
             pooled = none if grad_context is None else grad_context
             grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, alpha)
             grads = grad_x, grad_key.sum_to_size(key.shape)
-        return once("attention pooling", grads, up, grad_context, grad_mean, *ctx.saved_tensors)  # type: ignore[return-value]
+        return once("attention pooling", grads, up, grad_context, grad_mean, *saved)  # type: ignore[return-value]
 
 
 def _batch_norm(

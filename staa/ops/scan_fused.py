@@ -55,9 +55,9 @@ def fused(
         return None
     name = getattr(surrogate, "__name__", "")
     if SURROGATES.get(name) is not surrogate:
-        warnings.warn(
-            f"{name or surrogate} is none of staa.ops.SURROGATES: it takes the reference path, which is slower", stacklevel=3
-        )
+        if not torch.compiler.is_compiling():  # a warning would break the graph
+            message = f"{name or surrogate} is none of staa.ops.SURROGATES: it takes the reference path, which is slower"
+            warnings.warn(message, stacklevel=3)
         return None
     given = (decay, gain, threshold, 1.0 if scale is None else scale, 0.0 if shift is None else shift)
     terms = [_leading(p, x) if isinstance(p, Tensor) else p for p in given]
@@ -183,7 +183,7 @@ class _Lif(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, v, decay, gain, threshold, scale, shift = ctx.saved_tensors
+        saved = x, v, decay, gain, threshold, scale, shift = ctx.saved_tensors  # once: recomputation forgets them
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(x)
         _, _, decay_, gain_, threshold_, scale_, shift_ = ctx.needs_input_grad[:7]
@@ -201,7 +201,7 @@ class _Lif(torch.autograd.Function):
             if sums == 2:
                 grads["decay"], grads["threshold"] = rest[2:]
         ordered = tuple(grads.get(name) for name in ("x", "v", "decay", "gain", "threshold", "scale", "shift"))
-        return *once("staa.ops.lif", ordered, grad_spikes, grad_last, *ctx.saved_tensors), None, None, None, None
+        return *once("staa.ops.lif", ordered, grad_spikes, grad_last, *saved), None, None, None, None
 
 
 register("lif", _lif, _lif_shapes, _Lif.apply)
