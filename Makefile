@@ -1,11 +1,17 @@
-# make train: install into .venv, then train the embedded default.   make test: the same for the tests.
+# make train: install into .venv, then train the embedded default.   make quick, test, test-all: the same for more and more tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: train test bench
+.PHONY: train quick test test-all bench
 train: $(VENV)/.installed
 	$(BIN)/staa train
+
+# The equations, the kernels and the networks, under a minute.
+quick: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -m "not slow" $(patsubst %,tests/test_%.py,attention bits energy events files fused golden models neurons ops series)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -13,6 +19,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# And with the oldest releases that pyproject.toml allows: minutes, the network and several GB.
+test-all: test
+	$(BIN)/pytest -m oldest
 
 # Beside SpikingJelly, snnTorch and Norse: half an hour.
 bench: $(VENV)/.installed-dev

@@ -308,10 +308,11 @@ def _stamps(column: Any, pd: Any, *, day_first: bool) -> Any:
     """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
+        warnings.simplefilter("error", FutureWarning)  # of different offsets, before pandas 3
         try:
             iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
             return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
-        except ValueError as error:  # errors="coerce" leaves it this one
+        except (ValueError, FutureWarning) as error:  # errors="coerce" leaves it this one
             raise ValueError(f"times have different offsets from UTC: write all with the same one ({error})") from error
 
 

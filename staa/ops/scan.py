@@ -154,5 +154,5 @@ def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | No
 
 def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:
     """Whether a tensor of `shape` expands to exactly `onto`."""
-    pairs = zip(reversed(shape), reversed(onto), strict=False)
-    return len(shape) <= len(onto) and all(a in (1, b) for a, b in pairs)
+    lead = len(onto) - len(shape)
+    return lead >= 0 and all(a in (1, b) for a, b in zip(shape, onto[lead:], strict=True))

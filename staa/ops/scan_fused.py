@@ -64,7 +64,7 @@ def fused(
     constant = all(p.shape[:2] == (1, 1) for p in terms[:3] if isinstance(p, Tensor))
     if not constant or any(isinstance(p, Tensor) and p.shape[3:].numel() > 1 for p in terms):  # it varies over space
         return None
-    channels = max((p.shape[2] for p in terms if isinstance(p, Tensor)), default=1)
+    channels = max([1, *(p.shape[2] for p in terms if isinstance(p, Tensor))])
     decay, gain, threshold, scale, shift = (_over_channels(p, channels, x) for p in terms)
     refuse_torch_func("staa.ops.lif")
     constants = (p.view(channels) for p in (decay, gain, threshold))
