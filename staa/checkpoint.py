@@ -95,13 +95,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:  # whole, but it would run code
         raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
     except Exception as error:  # zipfile and torch raise whatever they stumble over
-        raise ValueError(
-            f"{path} is truncated or corrupt ({str(error).splitlines()[0] if str(error) else 'cut off'}){advice}"
-        ) from error
+        raise ValueError(f"{path} is truncated or corrupt ({_brief(error)}){advice}") from error
     if not isinstance(state, dict) or "model" not in state or "step" not in state:
         raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
     _check_values(state, path)
     return state
+
+
+def _brief(error: Exception) -> str:
+    """The first line of what a library says, which may quote a file at length."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_values(state: dict[str, Any], path: Path) -> None:
@@ -298,4 +301,4 @@ def read_weights(path: Path) -> dict[str, Any]:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return weights | {key: json.loads(value) for key, value in header.get("__metadata__", {}).items()}
     except Exception as error:  # SafetensorError, and KeyError for a type that torch lacks
-        raise ValueError(f"{path} is truncated or corrupt: {error}") from error
+        raise ValueError(f"{path} is truncated or corrupt: {_brief(error)}") from error

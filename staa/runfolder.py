@@ -86,8 +86,13 @@ def _facts(about: dict[str, Any]) -> Iterator[tuple[str, bool]]:
             yield name, isinstance(values, list) and len(values) == count and all(_number(v) for v in values)
 
 
-def _whole(value: Any, least: int) -> bool:
-    return type(value) is int and least <= value <= LARGEST
+def _whole(value: Any, least: int, most: int = LARGEST) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _real(value: Any) -> bool:
+    """A float, be it NaN as R² of constant data is, or a whole number that is no longer than one."""
+    return type(value) is float or _whole(value, -(2**53), 2**53)
 
 
 def _number(value: Any) -> bool:
@@ -102,12 +107,12 @@ def read_result(folder: Path) -> dict[str, Any]:
     measured = [f"test_{name}" for name in ("loss", *figures)]
     if result.get("protocol") == "paper":
         measured.append("best_test_accuracy")
-    odd = [name for name in measured if type(result.get(name)) not in (int, float)]  # R² of constant data is NaN
+    odd = [name for name in measured if not _real(result.get(name))]
     odd += [name for name in ("recipe", "weights", "protocol") if not isinstance(result.get(name), str)]
-    odd += [name for name in ("test_samples", "best_epoch") if type(result.get(name)) is not int]
+    odd += [name for name in ("test_samples", "best_epoch") if not _whole(result.get(name), 0, 2**53)]
     curve = result.get("horizons", [])
     points = curve if isinstance(curve, list) and all(isinstance(point, dict) for point in curve) else [{}]
-    if any(type(point.get(key)) not in (int, float) for point in points for key in ("step", "mae", "rmse", "r2")):
+    if any(not _real(point.get(key)) for point in points for key in ("step", "mae", "rmse", "r2")):
         odd.append("horizons")
     if odd:
         raise ValueError(f"{path} is broken: its {odd[0]} is missing or makes no sense; {ANEW}")
