@@ -157,9 +157,8 @@ def whole(tmp_path_factory):
 
 
 def resumed(out):
-    done = subprocess.run(
-        [sys.executable, "-m", "staa", "train", "--resume", str(out)], env=ENV, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "staa", "train", "--resume", str(out), "--trust-code"]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return load_checkpoint(out)
 

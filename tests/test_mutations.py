@@ -29,7 +29,6 @@ def test_every_kind_is_tried(kinds):
     assert tuple(kinds) == KINDS
 
 
-@pytest.mark.xfail(strict=False, reason="until all branches of issue 15 are merged; then the mark goes")
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutants_are_accepted_or_refused_clearly(kind, kinds):
     row = mutations.measure(kind, kinds[kind], seed=1, count=COUNT)

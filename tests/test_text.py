@@ -371,7 +371,6 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 ARGUMENTS = re.compile(r"--[a-z-]+")  # of another program's, alone in its string
 
 
-@pytest.mark.xfail(strict=False, reason="until all branches of issue 15 are merged; then the mark goes")
 def test_the_library_speaks_of_no_flags():
     found = []
     for path in sorted(SOURCE.rglob("*.py")):

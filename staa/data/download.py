@@ -85,12 +85,14 @@ def unpack(path: Path, folder: Path) -> None:
 
 def _untar(file: IO[bytes], at: Path, room: int) -> None:
     with tarfile.open(fileobj=file, mode="r:gz") as archive:
+        # Before Python 3.11.4 there is no filter, and what follows is the only check.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
         for member in archive:
             if not (member.isreg() or member.isdir()):
                 raise ValueError(f"{member.name!r} is neither a file nor a folder")
             room = _take(member.size, room, member.name)
             _inside(at, member.name)
-            archive.extract(member, at, filter="data")
+            archive.extract(member, at)
 
 
 def _unzip(file: IO[bytes], at: Path, room: int) -> None:
