@@ -10,6 +10,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 import staa
 from benchmarks.formats import in_gzip, in_hdf, in_npy, in_png, in_safetensors, in_zip, npy, pickled
 from benchmarks.mutators import CANARY, Mutator, in_json, in_lines, in_table, names_in_json, numbers_in_text, replaced_by
+from staa.data import hdf, tables
 from staa.data.eventfiles import EventFiles
 from staa.data.folder import ENDINGS, decode
 from staa.data.recordings import read_events
@@ -183,7 +185,21 @@ def table_samples() -> dict[str, list[Sample]]:
             Sample("g.csv", edges.encode(), as_graph, (in_table, numbers_in_text)),
         ],
     }
-    return found | {"h5": [Sample("a.h5", data, read, (in_hdf, in_hdf)) for data in hdf_files()]}
+    return found | {"h5": [Sample("a.h5", data, read_hdf_here, (in_hdf, in_hdf)) for data in hdf_files()]}
+
+
+def read_hdf_here(path: Path) -> None:
+    """`read_series`, but HDF5 works in this process, where it is watched, and not in a child of the reader's."""
+
+    def here(data: bytes, what: str, limit: int) -> dict[str, Any]:
+        try:
+            found, about = hdf.table_in(data, limit)
+        except (ValueError, MemoryError) as error:
+            raise ValueError(f"{what} can't be read as one pandas table: {error}") from error
+        return found | {"about": about}
+
+    with mock.patch.object(tables, "read_hdf", here):
+        tables.read_series(path)
 
 
 def hdf_files() -> list[bytes]:

@@ -18,7 +18,7 @@ from staa.data import DATASETS, SERIES, Batches, SeriesSource, Source, TimeSerie
 from staa.data.augment import make_augment, make_mix
 from staa.evaluate import CLASSIFICATION, Inputs, Measure
 from staa.files import check_bytes
-from staa.find import find
+from staa.find import UntrustedCodeError, find
 from staa.losses import FORECAST_LOSSES, LOSSES
 from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
 from staa.models import FORECASTERS, MODELS
@@ -274,7 +274,12 @@ def source_of(run_folder: Path, data_root: Path | None = None, *, trust: bool = 
     root = data_root or read_environment(run_folder).get("data_root")
     if root is None:
         raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give data_root")
-    source = build_source(read_recipe(run_folder, trusted=trust), Path(root), check=False)
+    try:
+        source = build_source(read_recipe(run_folder, trusted=trust), Path(root), check=False)
+    except FileNotFoundError as error:
+        if data_root is not None:
+            raise
+        raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give data_root") from error
     return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
 
 
@@ -351,15 +356,23 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
         state = measured_weights(checkpoint)
     if ("nodes" in about) != (recipe.series.horizon is not None):
         raise ValueError(f"{folder / ENVIRONMENT} is of other data than the recipe's: one is of a series, the other is not")
-    with torch.random.fork_rng(devices=[]):
-        if recipe.series.horizon is None:
-            model = build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
-        else:  # a given graph comes with the weights
-            check_bytes(4 * about["nodes"] ** 2 if recipe.forecast.graph == "given" else 0, f"the graph of {folder}")
-            graph = torch.eye(about["nodes"]) if recipe.forecast.graph == "given" else None
-            model = build_forecaster(recipe, **_shape(about), graph=graph)
+    try:
+        model = _model_of(recipe, about, folder)
+    except UntrustedCodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"the network of {folder} can't be built: {error}") from error
     load_weights(model, state, path)
     return model.eval()
+
+
+def _model_of(recipe: Recipe, about: dict[str, Any], folder: Path) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        if recipe.series.horizon is None:
+            return build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
+        given = recipe.forecast.graph == "given"  # it comes with the weights
+        check_bytes(4 * about["nodes"] ** 2 if given else 0, f"the graph of {folder}")
+        return build_forecaster(recipe, **_shape(about), graph=torch.eye(about["nodes"]) if given else None)
 
 
 def _shape(facts: Mapping[str, Any]) -> dict[str, int]:

@@ -43,7 +43,7 @@ def read_hdf(data: bytes, what: str, limit: int) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"{what} can't be read: HDF5 did not come to an end with it; copy or save it again") from error
     if child.returncode == REFUSED:
-        raise ValueError(f"{what} {child.stderr.decode(errors='replace').strip()}")
+        raise ValueError(f"{what} {' '.join(child.stderr.decode(errors='replace').split())}")
     if child.returncode:
         raise ValueError(f"{what} can't be read: HDF5 broke down over it (status {child.returncode}); copy or save it again")
     found: dict[str, Any] = arrays_in(child.stdout, what)

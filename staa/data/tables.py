@@ -211,7 +211,7 @@ def _hdf(data: bytes, path: Path) -> Any:
     try:
         return _frame(found, pd)
     except Exception as error:  # what the datasets hold is anyone's guess: KeyError, IndexError, pandas' own …
-        raise ValueError(f"{path} can't be read as one pandas table: {error}") from error
+        raise ValueError(f"{path} can't be read as one pandas table: {' '.join(str(error).split())}") from error
 
 
 def _frame(found: dict[str, Any], pd: Any) -> Any:
@@ -279,7 +279,9 @@ def _cells(data: bytes, path: Path, pd: Any) -> Any:
         check_bytes(columns * (1 + data.count(b"\n") + data.count(b"\r")) * CELL + 4 * len(data), str(path))
         return pd.read_csv(io.StringIO(text), header=None, dtype=str, skipinitialspace=True)
     except Exception as error:  # pandas' parser, csv and the decoder each have their own
-        raise ValueError(f"{path} can't be read as text with commas between its columns: {error}") from error
+        raise ValueError(
+            f"{path} can't be read as text with commas between its columns: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _text(data: bytes, path: Path) -> Any:
@@ -287,24 +289,26 @@ def _text(data: bytes, path: Path) -> Any:
     import pandas as pd
 
     table = _cells(data, path, pd)
-    dated = _dates(table.iloc[:1, 0], pd)
+    dated = _dates(table.iloc[:1, 0], pd, path)
     first: Any = table.iloc[0, 1:] if dated else table.iloc[0]
     numbers: Any = pd.to_numeric(first, errors="coerce")
     text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
-    if text.any() or (not dated and len(table) > 1 and _dates(table.iloc[1:2, 0], pd)):  # or names that are numbers, over dates
+    # A header, or names that are numbers, over dates.
+    if text.any() or (not dated and len(table) > 1 and _dates(table.iloc[1:2, 0], pd, path)):
         table.columns = [str(name) for name in table.iloc[0]]
         table = table.iloc[1:].reset_index(drop=True)
     return table
 
 
-def _dates(column: Any, pd: Any) -> bool:
+def _dates(column: Any, pd: Any, path: Path) -> bool:
     """Whether a column of strings holds dates; numbers are none, and rows of them with other separators neither."""
     if pd.to_numeric(column, errors="coerce").notna().any() or not column.astype(str).str.contains(r"[-/.:]|[A-Za-z]{3}").all():
         return False
-    return bool((_stamps(column, pd, day_first=False).notna() | _stamps(column, pd, day_first=True).notna()).all())
+    ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
+    return bool((ways[0].notna() | ways[1].notna()).all())
 
 
-def _stamps(column: Any, pd: Any, *, day_first: bool) -> Any:
+def _stamps(column: Any, pd: Any, path: Path, *, day_first: bool) -> Any:
     """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
@@ -313,12 +317,12 @@ def _stamps(column: Any, pd: Any, *, day_first: bool) -> Any:
             iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
             return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
         except (ValueError, FutureWarning) as error:  # errors="coerce" leaves it this one
-            raise ValueError(f"times have different offsets from UTC: write all with the same one ({error})") from error
+            raise ValueError(f"{path}: times have different offsets from UTC: write all with the same one ({error})") from error
 
 
 def _parsed(column: Any, pd: Any, path: Path) -> Any:
     """The times of a column. Raises ValueError naming the row that is none, or where day and month can't be told apart."""
-    ways = [_stamps(column, pd, day_first=first) for first in (False, True)]
+    ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
     whole = [way for way in ways if way.notna().all()]
     if not whole:
         best = max(ways, key=lambda way: way.notna().sum())
@@ -346,7 +350,7 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
         column = next((c for c in table.columns if str(c) == time), None)
         if column is None:
             raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
-    if times is None and (time is not None or _dates(table[column].head(100).astype(str), pd)):
+    if times is None and (time is not None or _dates(table[column].head(100).astype(str), pd, path)):
         times = _parsed(table[column], pd, path)
         table = table.drop(columns=[column])
         if table.shape[1] == 0:
