@@ -20,8 +20,7 @@ class Novelty(nn.Module):
     At the first step nothing has changed: m[−1] = m[0].
     """
 
-    acts_on = "current"  # before the neuron charges
-    causal = True  # step t sees no later one
+    acts_on, causal = "current", True  # before the neuron charges; step t sees no later one
 
     def __init__(self, steps: int | None, channels: int):
         super().__init__()
@@ -32,7 +31,7 @@ class Novelty(nn.Module):
         return self.scan(x)[0]
 
     def scan(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same for a piece of a window, for staa.stream: (y, the state), which is the last mean [N, C]."""
+        """(y, the last mean [N, C]): the same for a piece of a window, as staa.stream asks for it."""
         mean = x.mean((3, 4))
         earlier = mean[:1] if before is None else before[None]
         change = mean - torch.cat([earlier, mean[:-1]])

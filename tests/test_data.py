@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hdf_files import Payload
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutated import Payload
 
 from staa.data import Batches, Samples, Source, digits_events, images, saccade_events, split_by_hash
 from staa.data.augment import make_augment

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from mutated import KINDS, TIMES, VALUES, Payload, outcomes, write_hdf
+from hdf_files import TIMES, VALUES, Payload, write_hdf
 from PIL import Image
 
 from staa.data import DATASETS, read_graph, read_series
@@ -22,15 +22,6 @@ from staa.data.download import unpack
 from staa.data.folder import decode
 
 NAMES = ["773869", "767541", "717447"]
-
-
-def test_mutations_are_accepted_or_refused_by_name():
-    found = outcomes(0, 100, KINDS)
-    assert found.keys() == KINDS.keys()
-    for kind, counts in found.items():
-        assert counts.keys() <= {"accepted", "clean error"}, (kind, counts)
-        assert sum(counts.values()) == 100
-        assert counts["clean error"] > 0
 
 
 # HDF5

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mutated import write_hdf
+from hdf_files import write_hdf
 
 from staa.cli import main
 from staa.data import SERIES, TimeSeries, diffusion_ring, forecast_source, read_graph, read_series

@@ -174,6 +174,7 @@ SHOWN = {  # command -> arguments, and what it must show
     "compare": (lambda h: [RUN, "=second; @x", "--out", f"out{ESC}[/y]"], [RUN, "=second; @x", f"out{ESC}[/y]"]),
     "stream": (lambda h: [CLASSES, h["recording"], "--sensor", "34x34"], []),
     "predict": (lambda h: [RUN, h["table"]], [RUN]),
+    "share": (lambda h: [RUN, "--out", f"shared{ESC}[/y]"], [RUN, f"shared{ESC}[/y]"]),
     "recipes": (lambda h: [], []),
     "data": (lambda h: ["show", h["recording"]], [FILE.replace("/", "")]),
     "bench": (lambda h: [], [NAMES[4], "[x]"]),
