@@ -98,6 +98,11 @@ def trust(recipe: Recipe) -> None:
             warnings.warn(f"{recipe.folder} is of an older version: {path} may have changed since it was trained", stacklevel=3)
 
 
+def named_files(recipe: Recipe) -> list[str]:
+    """The Python files that a recipe names, as it names them."""
+    return [file for file, _ in _files_of(recipe)]
+
+
 def for_folder(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
     """The recipe as its run folder holds it, which names the copies there, and those copies by their path in the folder.
 
