@@ -258,7 +258,7 @@ def _check_alone(path: Path, data: bytes) -> None:
     if others:
         raise ValueError(
             f"{path} imports {', '.join(others)} beside it, which its copy in the run folder would not find: put all it needs "
-            f"into that one file, or install {others[0]} as a package; if another {others[0]} is meant, rename the one beside it"
+            f"into that one file, or install {others[0]} as a package; if another {others[0]} is meant, rename this one"
         )
 
 

@@ -110,7 +110,7 @@ def run(
         if resume is not None:
             check_same_recipe(folder, recipe)
         if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
-            yield {"event": "result", **read_result(folder)}
+            yield {**read_result(folder), "event": "result"}
             return
         state = None
         if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one

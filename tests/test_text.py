@@ -288,8 +288,17 @@ def test_a_fault_of_ours_says_what_to_report(capsys, monkeypatch):
     assert re.match(r"staa: failed: KeyError: 'no device' in cli.py, line \d+. This is a fault of staa .*: please report", text)
     assert text.count("\n") == 1
     monkeypatch.setenv("STAA_DEBUG", "1")
-    with pytest.raises(KeyError):
-        main(["doctor"])
+    assert main(["doctor"]) == 1
+    assert "Traceback" in (text := capsys.readouterr().err)
+    assert text.endswith("KeyError: 'no device'\n")
+
+
+def test_a_traceback_moves_no_cursor(monkeypatch, capsys):
+    assert main(["train", "\x1b[2J.py:recipe\rstaa: fine", "--debug"]) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert "\\x1b[2J" in text
+    assert not {"\x1b", "\r"} & set(text)
 
 
 # --- the kind, in the source --------------------------------------------------------------------------------------------------
