@@ -301,6 +301,15 @@ def test_a_traceback_moves_no_cursor(monkeypatch, capsys):
     assert not {"\x1b", "\r"} & set(text)
 
 
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan"), 1e308, -1e308])
+def test_what_can_not_be_drawn_is_left_out(value, tmp_path):
+    draw_bars(["a", "b"], {"x": {"": [value, 2.0], "±": [value, 0.1]}, "y": {"": [value, value]}}, tmp_path / "bars.png")
+    draw_horizons({"a": [{"step": k, "mae": value, "rmse": 1.0, "r2": value} for k in (1, 2)]}, tmp_path / "curves.png")
+    numbers = np.full((3, 1), value)
+    draw_forecast(["a"], numbers, numbers, numbers, tmp_path / "forecast.png", when=range(6), title="")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("bars", "curves", "forecast"))
+
+
 # --- the kind, in the source --------------------------------------------------------------------------------------------------
 
 
