@@ -174,7 +174,7 @@ def compare(args: list[str]) -> int:
             if results is None:
                 say(f"go on with the same command and --out {target}")
                 return INTERRUPTED
-            runs[label] = [target / label] if o.seeds == 1 else sorted((target / label).glob("seed*"))
+            runs[label] = _folders(o.recipe, target / label, o.seeds)
     rows = compare_runs(
         {label: runs[label] for label in options}, data_root=first.data, device=first.device, trust=first.trust_code
     )
@@ -196,12 +196,10 @@ def _check_seeds(folder: Path, seeds: int) -> None:
 
 def _check_before_training(options: CompareOptions, folder: Path) -> None:
     """What is wrong with the last recipe is said before the first is trained."""
-    seeded = options.seeds > 1
     _check_seeds(folder, options.seeds)
-    for seed in range(options.recipe.seed, options.recipe.seed + options.seeds):
-        run_folder = folder / f"seed{seed}" if seeded else folder
+    for k, run_folder in enumerate(_folders(options.recipe, folder, options.seeds)):
         if _is_run(run_folder):
-            check_same_recipe(run_folder, replace(options.recipe, seed=seed))
+            check_same_recipe(run_folder, replace(options.recipe, seed=options.recipe.seed + k))
     check_recipe(options.recipe, options.data or Path("data"))
 
 
@@ -226,12 +224,17 @@ def _comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
     return table, cells
 
 
+def _folders(recipe: Recipe, target: Path, seeds: int) -> list[Path]:
+    """Where the run of each seed lies: in target, or in its folders seed0, seed1 …; others there are of other calls."""
+    return [target] if seeds == 1 else [inside(target, f"seed{k}") for k in range(recipe.seed, recipe.seed + seeds)]
+
+
 def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "_Signals") -> list[dict[str, Any]] | None:
-    """Train one seed in target, or several in its folders seed0, seed1 …; their results, or None when interrupted."""
+    """Train each seed in its folder; their results, or None when interrupted."""
     results: list[dict[str, Any]] = []
-    for seed in range(recipe.seed, recipe.seed + options.seeds):
-        folder = target if options.seeds == 1 else inside(target, f"seed{seed}")
-        result = None if signals.asked else _train_one(replace(recipe, seed=seed), folder, options, signals)
+    for k, folder in enumerate(_folders(recipe, target, options.seeds)):
+        seeded = replace(recipe, seed=recipe.seed + k)
+        result = None if signals.asked else _train_one(seeded, folder, options, signals)
         if result is None:
             return None
         results.append(result)
@@ -645,7 +648,9 @@ def _run(args: list[str]) -> int:
         raise
     except Exception as error:
         if debug:
-            raise
+            for line in traceback.format_exc().rstrip("\n").split("\n"):
+                print(for_terminal(line), file=sys.stderr)
+            return BAD_INPUT if isinstance(error, (ValueError, OSError, ImportError)) else FAILED
         if isinstance(error, UntrustedCodeError):
             return _complain(f"error: {error} (here: --trust-code)", BAD_INPUT)
         if isinstance(error, (ValueError, OSError, ImportError)):

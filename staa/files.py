@@ -4,6 +4,7 @@ A file is data, and nothing in it is believed before it is checked: what is no r
 hang), and no more memory is allocated on a file's word than `max_bytes` allows.
 """
 
+import errno
 import io
 import math
 import os
@@ -85,7 +86,10 @@ def read_bytes(path: Path) -> bytes:
     """A file's content. Raises what `open_regular` does, and ValueError for a file larger than `max_bytes`."""
     with open_regular(path) as file:
         check_bytes(os.fstat(file.fileno()).st_size, str(path))
-        return file.read()
+        try:
+            return file.read()
+        except OSError as error:  # which names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_text(path: Path) -> str:
@@ -224,8 +228,8 @@ def save_with(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add text to the end of a file, on a line of its own. Raises OSError, also for a link in the file's place."""
-    with open(path, "ab+", opener=_new) as file:
+    """Add text to the end of a file, on a line of its own. Raises OSError, also for a link or a pipe in the file's place."""
+    with open(path, "ab+", opener=_new_or_regular) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a full disk cut the last line off
@@ -275,6 +279,14 @@ def inside(folder: Path, name: str) -> Path:
 
 def _new(path: str, flags: int) -> int:
     return os.open(path, flags | NO_LINK, 0o666)
+
+
+def _new_or_regular(path: str, flags: int) -> int:
+    descriptor = _new(path, flags | AT_ONCE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
 
 
 def _beside(path: Path) -> Path:

@@ -15,14 +15,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from staa.config import Recipe
-from staa.files import read_bytes
+from staa.config import Recipe, from_json
+from staa.files import read_bytes, read_text
 from staa.recipes import RECIPES
 
 CODE = "code"
@@ -62,8 +61,7 @@ def find_recipe(name: str) -> Recipe:
     file, attribute = _split(name)
     if file is None:
         return find(name, RECIPES, "recipe", folder=None)
-    path = _locate(file, attribute, None)
-    recipe = _attribute(_module(path, _content(path), beside=True), attribute)
+    recipe = _attribute(_module(*_read(file, attribute, None), beside=True), attribute)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"{name} is a {type(recipe).__name__}, not a staa.Recipe")
     recipe = with_absolute_paths(recipe, Path(file).parent)  # what a recipe file names is looked for beside it
@@ -92,10 +90,15 @@ def trust(recipe: Recipe) -> None:
     Raises what `find` does, and warns of a file outside the folder, as runs of older versions name them.
     """
     for file, attribute in _files_of(recipe):
-        path = _locate(file, attribute, recipe.folder)
-        _vouched.add((_sha256(_content(path)), attribute))
+        path, data = _read(file, attribute, recipe.folder)
+        _vouched.add((_sha256(data), attribute))
         if COPY.fullmatch(file) is None:
             warnings.warn(f"{recipe.folder} is of an older version: {path} may have changed since it was trained", stacklevel=3)
+
+
+def named_files(recipe: Recipe) -> list[str]:
+    """The Python files that a recipe names, as it names them."""
+    return [file for file, _ in _files_of(recipe)]
 
 
 def for_folder(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
@@ -109,13 +112,9 @@ def for_folder(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
         file, attribute = _split(name)
         if file is None:
             return name
-        path = _locate(file, attribute, recipe.folder)
-        data = _content(path)
-        if COPY.fullmatch(file) is None and (others := _beside(path, data)):
-            raise ValueError(
-                f"{path} imports {', '.join(others)} beside it, which its copy in the run folder would not find: put all it "
-                f"needs into that one file, or install {others[0]} as a package"
-            )
+        path, data = _read(file, attribute, recipe.folder)
+        if COPY.fullmatch(file) is None:
+            _check_alone(path, data)
         copy = _copy_of(file, data)
         copies[copy] = data
         return f"{copy}:{attribute}"
@@ -131,7 +130,7 @@ def comparable(recipe: Recipe) -> Recipe:
         if file is None or COPY.fullmatch(file):
             return name
         try:
-            return f"{_copy_of(file, _content(_locate(file, attribute, recipe.folder)))}:{attribute}"
+            return f"{_copy_of(file, _read(file, attribute, recipe.folder)[1])}:{attribute}"
         except (OSError, ValueError):  # it is not there: its name is all there is
             return name
 
@@ -139,17 +138,17 @@ def comparable(recipe: Recipe) -> Recipe:
 
 
 def _from_file(file: str, attribute: str, folder: str | None) -> Any:
-    path = _locate(file, attribute, folder)
-    data = _content(path)
+    path, data = _read(file, attribute, folder)
     key = _sha256(data), attribute
     if folder is None:
+        _check_alone(path, data)
         _vouched.add(key)
     elif key not in _vouched:
         raise UntrustedCodeError(
-            f"{folder} names code of its own, {attribute!r} of {path}, sha256 {key[0]}; it was not run: read that file, and if "
-            f"you trust it, say so with trust=True"
+            f"{folder} names code of its own, {_all_code(folder, file, attribute)}; it was not run: read all of it, and if you "
+            f"trust it, say so with trust=True"
         )
-    module = _module(path, data, beside=folder is None)
+    module = _module(path, data)
     value = _attribute(module, attribute)
     routine = isinstance(value, type) or inspect.isroutine(value)
     if (value.__module__ != module.__name__) if routine else (attribute not in _defined(data)):
@@ -159,13 +158,29 @@ def _from_file(file: str, attribute: str, folder: str | None) -> Any:
     return value
 
 
-def _locate(file: str, attribute: str, folder: str | None) -> Path:
-    """Where a file is that a recipe names. Raises FileNotFoundError, or ValueError for what is no copy or a changed one."""
+def _all_code(folder: str, file: str, attribute: str) -> str:
+    """What the user is to read before trusting a folder: the file that was asked for, and all that its recipe names."""
+    try:
+        others = list(_files_of(from_json(read_text(Path(folder, "recipe.json")), folder)))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):  # broken since it was read
+        others = []
+    texts = []
+    for name, what in dict.fromkeys([(file, attribute), *others]):
+        path, data = _read(name, what, folder)
+        texts.append(f"{what!r} of {path}, sha256 {_sha256(data)}")
+    return "; ".join(texts)
+
+
+def _read(file: str, attribute: str, folder: str | None) -> tuple[Path, bytes]:
+    """A file that a recipe names, and its content now.
+
+    Raises FileNotFoundError, or ValueError for what is no copy or a changed one.
+    """
     if folder is None:
         path = Path(file).resolve()
         if not path.is_file():
             raise FileNotFoundError(f"no file {path} to take {attribute!r} from")
-        return path
+        return path, read_bytes(path)
     copy = COPY.fullmatch(file)
     if copy is not None and folder:
         path = Path(folder).resolve() / file
@@ -173,11 +188,12 @@ def _locate(file: str, attribute: str, folder: str | None) -> Path:
             raise FileNotFoundError(f"{path} is missing: the run can't do without this code of its own")
         if path.resolve() != path:
             raise ValueError(f"{path} is a link out of the run folder, which is never followed")
-        if _sha256(_content(path)) != copy[2]:
+        data = read_bytes(path)
+        if _sha256(data) != copy[2]:
             raise ValueError(
                 f"{path} was changed since the run was trained: its sha256 is not {copy[2]}; put the old file back"
             )
-        return path
+        return path, data
     if not folder or not os.path.isabs(file):
         raise ValueError(
             f"{folder or 'a recipe'} names {file}, which is no copy in a run folder ({CODE}/NAME-SHA256.py): refused"
@@ -186,12 +202,8 @@ def _locate(file: str, attribute: str, folder: str | None) -> Path:
         raise FileNotFoundError(
             f"{folder} is of an older version and names {file}, which is not there: put it back, or train the run anew"
         )
-    return Path(file).resolve()
-
-
-@cache  # what was read first is what this process goes by, were the file changed meanwhile
-def _content(path: Path) -> bytes:
-    return read_bytes(path)
+    path = Path(file).resolve()
+    return path, read_bytes(path)
 
 
 def _sha256(data: bytes) -> str:
@@ -205,7 +217,7 @@ def _copy_of(file: str, data: bytes) -> str:
     return f"{CODE}/{stem[:100]}-{_sha256(data)}.py"
 
 
-def _module(path: Path, data: bytes, *, beside: bool) -> ModuleType:
+def _module(path: Path, data: bytes, *, beside: bool = False) -> ModuleType:
     """A Python file as a module. It is run once, from these bytes alone: no compiled file in a __pycache__ takes their place.
 
     beside: with the file's own folder on the import path meanwhile.
@@ -240,22 +252,45 @@ def _defined(data: bytes) -> set[str]:
     return stored | {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
+def _check_alone(path: Path, data: bytes) -> None:
+    """Raises ValueError for a file that imports others beside it, which its copy in a run folder would not find."""
+    others = _beside(path, data)
+    if others:
+        raise ValueError(
+            f"{path} imports {', '.join(others)} beside it, which its copy in the run folder would not find: put all it needs "
+            f"into that one file, or install {others[0]} as a package; if another {others[0]} is meant, rename this one"
+        )
+
+
 def _beside(path: Path, data: bytes) -> list[str]:
-    """Modules that a file imports and that only its own folder has."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(data)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
-            names.add(node.module.partition(".")[0])
+    """Modules that a file imports and that its own folder has, be they elsewhere too: which is meant is not known."""
+    try:
+        names = {name.partition(".")[0] for name in _imports(ast.parse(data))} - {"", "staa"}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
     elsewhere = [entry for entry in sys.path if Path(entry).resolve() != path.parent]
-    return sorted(
-        name
-        for name in names - sys.stdlib_module_names - {"staa"}
-        if PathFinder.find_spec(name, [str(path.parent)]) is not None
-        and PathFinder.find_spec(name, elsewhere) is None
-        and (name not in sys.modules or path.parent in Path(getattr(sys.modules[name], "__file__", None) or path).parents)
-    )
+
+    def found(name: str) -> bool:
+        spec = PathFinder.find_spec(name, [str(path.parent)])
+        if spec is None or spec.loader is not None:
+            return spec is not None
+        return name not in sys.stdlib_module_names and PathFinder.find_spec(name, elsewhere) is None  # a mere folder comes last
+
+    return sorted(filter(found, names))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Names of modules that are imported, by a statement or by a call with the name as it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            yield node.module
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            given = [*node.args[:1], *(keyword.value for keyword in node.keywords if keyword.arg == "name")]
+            if called in ("import_module", "__import__"):
+                yield from (v.value for v in given if isinstance(v, ast.Constant) and isinstance(v.value, str))
 
 
 def _split(name: str | None) -> tuple[str | None, str]:

@@ -64,7 +64,10 @@ def stream_run(
     try:
         check_causal(model)
     except ValueError as error:
-        raise ValueError(f"{error} (train with model.attention = staa-causal, or model.steps = None)") from error
+        whole = [module for module in model.modules() if not getattr(module, "causal", True)]
+        if "sees the whole window" in str(error) and all(type(module).__module__.startswith("staa.") for module in whole):
+            raise ValueError(f"{error} (train with model.attention = staa-causal, or model.steps = None)") from error
+        raise
     borders = by_window(events.t, microseconds)
     names = about.get("names") or [str(c) for c in range(about["classes"])]
     total, state = torch.zeros(about["classes"], device=chosen), None

@@ -16,6 +16,7 @@ FRAMES = 8
 SIDE = 640  # pixels of a frame's longer side at most, whatever the sensor is said to be
 BINS = 100  # of the curve of event rates
 POINTS = 4000  # of the scatter
+LARGEST = 1e30  # that is drawn: matplotlib's own sums overflow far above it
 TITLE = 120  # characters above a whole figure
 COLOURS = {"OFF": (0.13, 0.35, 0.75), "ON": (0.85, 0.25, 0.1)}
 
@@ -66,6 +67,12 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     _save(figure, path, dpi=110)
 
 
+def _drawable(values: Any) -> np.ndarray:
+    """Numbers, with NaN, which leaves a gap, for what is infinite or above LARGEST."""
+    numbers = np.asarray(values, float)
+    return np.where(np.abs(numbers) < LARGEST, numbers, np.nan)
+
+
 def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
     """Draw a panel of horizontal bars for each title to a PNG, a bar for each name, the names at the left of the first.
 
@@ -77,21 +84,22 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
     figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels) + 2, height), sharey=True, layout="constrained")
     rows = np.arange(len(names))
     for axis, (title, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        spread, left = np.array(parts.get("±", [0.0] * len(names))), np.zeros(len(names))
-        stacked = {label: np.array(values) for label, values in parts.items() if label != "±"}
-        for shade, (label, values) in zip((0.45, 0.75), stacked.items(), strict=False):
+        drawn = {label: _drawable(values) for label, values in parts.items()}
+        spread, left = np.nan_to_num(drawn.pop("±", np.zeros(len(names)))), np.zeros(len(names))
+        for shade, (label, values) in zip((0.45, 0.75), drawn.items(), strict=False):
             axis.barh(rows, values, 0.6, left=left, color=plt.get_cmap("Blues")(shade + 0.1), label=for_figure(label))
-            left = left + values
+            left = left + values  # NaN: no bar
         if spread.any():
             axis.errorbar(left, rows, xerr=spread, fmt="none", color="black", capsize=2, linewidth=1)
         for row, total, end in zip(rows, left, left + spread, strict=True):
-            axis.annotate(f" {total:.3g}" if total < 1000 else f" {total:,.0f}", (end, row), va="center", fontsize=8)
+            text = " not drawn" if np.isnan(total) else f" {total:.3g}" if total < 1000 else f" {total:,.0f}"
+            axis.annotate(text, (np.nan_to_num(end), row), va="center", fontsize=8)
         axis.set_title(for_figure(title), fontsize=9)
-        axis.set_xlim(0, 1.3 * max((left + spread).max(), 1e-9))
+        axis.set_xlim(0, 1.3 * max(np.nan_to_num(left + spread).max(), 1e-9))
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=4)
         axis.spines[["top", "right"]].set_visible(False)
-        if len(stacked) > 1:
+        if len(drawn) > 1:
             axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     axis = np.atleast_1d(axes)[0]
     axis.set_yticks(rows, [for_figure(name) for name in names])
@@ -113,6 +121,7 @@ def draw_forecast(
 
     seen: [L, K]; forecast, truth: [P, K], truth NaN where it is not known; when: L + P times or row numbers.
     """
+    seen, forecast, truth = map(_drawable, (seen, forecast, truth))
     plt = _pyplot()
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
@@ -162,7 +171,7 @@ def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for axis, (key, label) in zip(axes, {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}.items(), strict=True):
         for name, figures in curves.items():
-            axis.plot([f["step"] for f in figures], [f[key] for f in figures], marker=".", label=for_figure(name))
+            axis.plot([f["step"] for f in figures], _drawable([f[key] for f in figures]), marker=".", label=for_figure(name))
         axis.set(xlabel="steps ahead", title=for_figure(label))
         axis.locator_params(axis="x", integer=True)
         axis.spines[["top", "right"]].set_visible(False)

@@ -110,17 +110,17 @@ def run(
         if resume is not None:
             check_same_recipe(folder, recipe)
         if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
-            yield {"event": "result", **read_result(folder)}
+            yield {**read_result(folder), "event": "result"}
             return
         state = None
         if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
             state = load_checkpoint(resume)
             check_origin(state, recipe, resume)
+        kept, copies = for_folder(recipe)
         source = build_source(recipe, data_root)
         notes = source.notes
         if state is not None and (folder / ENVIRONMENT).is_file():
             notes += check_split(folder, source)
-        kept, copies = for_folder(recipe)
         batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
         loss, measure = build_loss(recipe), build_measure(recipe, source)
@@ -129,6 +129,8 @@ def run(
         torch.manual_seed(recipe.seed)
         model = model_for(recipe, source).to(chosen)
         check_weights(recipe, model)
+        if for_folder(recipe)[1] != copies:
+            raise ValueError("a file that the recipe names was changed while the run was prepared: start it again")
         each = 1 if isinstance(source, Source) else len(source.names)
         if recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate * each < 2:
             raise ValueError(

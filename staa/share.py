@@ -7,20 +7,32 @@ import os
 import re
 import socket
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from staa.checkpoint import BEST, LAST, load_checkpoint, measured_weights, read_weights
-from staa.config import parse_json, to_json
+from staa.config import Recipe, parse_json, to_json
+from staa.data import read_graph
 from staa.files import read_bytes, read_text, write
-from staa.find import for_folder
+from staa.find import COPY, for_folder, named_files
 from staa.runfolder import ENVIRONMENT, LOG, RECIPE, RESULT, check_origin, read_environment, read_recipe, read_result
 
 GONE = "removed"
-PATH = re.compile(r"(?<![\w.:/\\])(?:~?/|[A-Za-z]:\\)[^\s'\"`,;()\[\]{}<>|]+")
+PATH = re.compile(
+    r"""(?: (?<!\w) [A-Za-z]:[/\\]                            # C:\x, C:/x
+          | (?<![\w./\\]) ~[\w.-]*[/\\]                       # ~/x, ~user/x
+          | (?<![\w.]) \.\.[/\\]                             # ../x
+          | (?<![\w./\\]) (?<!http:) (?<!https:) [/\\](?=\S)  # /x, \\host\x, file:///x
+        ) .*""",
+    re.VERBOSE | re.DOTALL,
+)
+"""A path that leads somewhere on a machine, and all after it: a name in it may hold spaces, so that none says where it ends."""
+PRIVATE = ("data_root", "command")
+SHARED_GRAPHS = ("metr-la", "pems-bay")
+"""Series whose graph is published in a file with edges of other nodes too."""
 ORDINARY = {"", "root", "user", "localhost", "removed"}
 """Names of users and machines that say nothing of anybody."""
 
@@ -29,34 +41,41 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     """Copy a run to a new folder, or to a .zip if `out` ends so, and return where it is; out: None is NAME-shared here.
 
     It holds recipe.json, environment.json without command and data root, result.json, log.jsonl, best.safetensors, last.pt
-    without what only a resumed run needs, the run's own code and its graph. In texts, absolute paths give way to their last
-    part, and user and host to "removed". `staa.load`, `evaluate_run` and the others take it, with data_root said.
+    without what only a resumed run needs, the run's own code and its graph. In texts, "removed" stands for the user, the host,
+    and an absolute path with all that follows it; of a path to the data or the run, what lies in their folder is kept.
+    `staa.load`, `evaluate_run` and the others take it, with data_root said.
 
     Raises FileNotFoundError or ValueError for what is no run or is broken, an `out` that is there already, and code or a graph
-    that names the user, the machine or their folders, which can't be taken out of it. Nothing is run.
+    that names the user, the machine or their folders, which can't be taken out of it. A run may be a stranger's, so ValueError
+    also for a file that is reached through a link, code outside the folder, and a graph that is none. Nothing is run.
     """
     root = run_folder.resolve()
     out = Path(f"{root.name}-shared") if out is None else out
     if out.exists() or out.is_symlink():
         raise ValueError(f"{out} is there already: choose another")
+    for name in (RECIPE, ENVIRONMENT, RESULT, LOG, LAST, BEST):
+        _inside(root, name)
     recipe, environment = read_recipe(run_folder), read_environment(run_folder)
+    for name in named_files(recipe):
+        if COPY.fullmatch(name) is None:
+            raise ValueError(
+                f"{run_folder} names code outside it, {name}, as runs of older versions do; only what is in a run folder is "
+                f"copied: train the run anew to share it"
+            )
     clean = _cleaner(root, environment)
-    files: dict[str, bytes] = {}
     kept, code = for_folder(recipe)
-    files |= code
+    files = dict(code)
     fields = parse_json(to_json(kept))
-    graph = recipe.series.graph
-    if graph is not None:
-        path = Path(recipe.folder or "", graph)
-        files[f"graph/{path.name}"] = read_bytes(path)
-        fields["series"]["graph"] = f"graph/{path.name}"
-    text = _json(clean(fields))
-    files[RECIPE] = text
-    files[ENVIRONMENT] = _json(clean({k: v for k, v in environment.items() if k not in ("data_root", "command")}))
-    if (run_folder / RESULT).is_file():
-        files[RESULT] = _json(clean(read_result(run_folder)))
-    if (run_folder / LOG).is_file():
-        files[LOG] = b"".join(map(_line(clean), read_text(run_folder / LOG).splitlines()))
+    if recipe.series.graph is not None:
+        name, graph = _graph(root, recipe, environment)
+        files[name], fields["series"]["graph"] = graph, name
+    files[RECIPE] = text = _json(clean, fields, root / RECIPE)
+    about = {k: v for k, v in environment.items() if k not in PRIVATE}
+    files[ENVIRONMENT] = _json(clean, about, root / ENVIRONMENT)
+    if (root / RESULT).is_file():
+        files[RESULT] = _json(clean, read_result(root), root / RESULT)
+    if (root / LOG).is_file():
+        files[LOG] = b"".join(_lines(clean, root / LOG))
     checkpoint = load_checkpoint(run_folder)
     check_origin(checkpoint, recipe, run_folder / LAST)
     buffer = io.BytesIO()
@@ -80,6 +99,34 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     return out
 
 
+def _inside(root: Path, name: str) -> Path:
+    """The path of a file in the run folder. Raises ValueError for a link, and for what lies outside."""
+    path = root / name
+    if path.resolve() != path:
+        raise ValueError(f"{path} is a link or lies outside the run folder: only what is in a run folder is copied")
+    return path
+
+
+def _graph(root: Path, recipe: Recipe, environment: dict[str, Any]) -> tuple[str, bytes]:
+    """The run's graph: its name in a shared run, and its content.
+
+    A run that was trained here names its graph by an absolute path, and a stranger's may do so too: only what is a graph of
+    the run's variates is copied.
+    """
+    graph, names = recipe.series.graph or "", environment["data"].get("names")
+    path = Path(graph) if Path(graph).is_absolute() else _inside(root, graph)
+    if names is None:
+        raise ValueError(f"{root / RECIPE} names a graph, {graph}, but {ENVIRONMENT} no variates that it could be of")
+    others = "skip" if recipe.data.name in SHARED_GRAPHS else "refuse"
+    try:
+        read_graph(path, tuple(names), distances=recipe.series.distances, others=others)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not copied, as it is no graph of the run's variates: {' '.join(str(error).split())}"
+        ) from error
+    return f"graph/{path.name}", read_bytes(path)
+
+
 def _zip(files: dict[str, bytes], out: Path) -> Path:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -88,26 +135,27 @@ def _zip(files: dict[str, bytes], out: Path) -> Path:
     return write(out, buffer.getvalue())
 
 
-def _json(values: Any) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()
+def _json(clean: Callable[[Any], Any], values: Any, path: Path, indent: int | None = 2) -> bytes:
+    try:
+        return (json.dumps(clean(values), indent=indent) + "\n").encode()
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be copied") from error
 
 
-def _line(clean: Callable[[Any], Any]) -> Callable[[str], bytes]:
-    def cleaned(line: str) -> bytes:
+def _lines(clean: Callable[[Any], Any], path: Path) -> Iterator[bytes]:
+    for line in read_text(path).splitlines():
         try:
             event = parse_json(line)
         except ValueError:  # cut off by a crash
-            return b""
-        if not isinstance(event, dict):
-            return b""
-        return (json.dumps(clean({k: v for k, v in event.items() if k not in ("data_root", "command")})) + "\n").encode()
-
-    return cleaned
+            continue
+        if isinstance(event, dict):
+            yield _json(clean, {k: v for k, v in event.items() if k not in PRIVATE}, path, None)
 
 
-def _folders(root: Path, environment: dict[str, Any]) -> list[str]:
-    """Folders of this machine and user, the longest first."""
-    told = [str(Path.home()), os.getcwd(), str(root), str(root.parent), environment.get("data_root") or ""]
+def _folders(root: Path, environment: dict[str, Any], *, own: bool = False) -> list[str]:
+    """Folders of this machine and user, the longest first; own: of the run and its data alone."""
+    told = [str(root), environment.get("data_root") or ""]
+    told += [] if own else [str(Path.home()), os.getcwd(), str(root.parent)]
     return sorted({path for path in told if len(path) > 1}, key=len, reverse=True)
 
 
@@ -121,7 +169,7 @@ def _names() -> set[str]:
 
 
 def _cleaner(root: Path, environment: dict[str, Any]) -> Callable[[Any], Any]:
-    folders, names = _folders(root, environment), _names()
+    folders, names = _folders(root, environment, own=True), _names()
     words = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])" for name in names)) if names else None
 
     def clean(value: Any) -> Any:
@@ -133,7 +181,7 @@ def _cleaner(root: Path, environment: dict[str, Any]) -> Callable[[Any], Any]:
             return value
         for folder in folders:
             value = re.sub(re.escape(folder) + r"(?=$|[^\w.-])[/\\]?", "", value)
-        value = PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
+        value = PATH.sub(GONE, value)
         return value if words is None else words.sub(GONE, value)
 
     return clean

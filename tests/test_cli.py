@@ -114,10 +114,30 @@ def test_narrow_terminals_show_whole_names(capsys, monkeypatch):
     assert set(RECIPES) <= set(lines)
 
 
-def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+def test_debug_shows_the_traceback(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="unknown neuron"):
-        main(["train", "--model.neuron", "lyf", "--debug"])
+    assert main(["train", "--model.neuron", "lyf", "--debug"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert "ValueError: unknown neuron" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("event", ["epoch", "start", 3])
+def test_a_result_is_one_whatever_it_says_of_itself(event, tmp_path):
+    run = tmp_path / "run"
+    assert main(["train", TINY, "--epochs", "1", "--max-steps", "1", "--out", str(run)]) == 0
+    result = json.loads((run / "result.json").read_text()) | {"event": event}
+    (run / "result.json").write_text(json.dumps(result))
+    assert main(["train", "--resume", str(run)]) == 0
+
+
+def test_compare_takes_the_seeds_it_is_asked_for(tmp_path):
+    """And not what else lies in their folder."""
+    args = ["compare", TINY, "--max-steps", "1", "--out", str(tmp_path / "cmp")]
+    for seeds in ("3", "2"):
+        assert main([*args, "--seeds", seeds]) == 0
+        with open(tmp_path / "cmp" / "compare.csv", newline="") as file:
+            assert [row["seeds"] for row in csv.DictReader(file)] == [seeds]
 
 
 def test_a_run_from_start_to_evaluation(capsys, tmp_path):

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,3 +199,15 @@ def test_holding_a_folder_removes_what_a_killed_process_left(tmp_path):
     with exclusive(tmp_path):
         assert not left.exists()
         assert other.exists()
+
+
+def test_a_pipe_is_not_appended_to(tmp_path):
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(OSError, match="it is no regular file.*log"):
+        append_text(tmp_path / "log", "line")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="of Linux")
+def test_a_file_that_can_not_be_read_is_named():
+    with pytest.raises(OSError, match="/proc/self/mem"):
+        read_bytes(Path("/proc/self/mem"))

@@ -74,7 +74,20 @@ def test_attention_that_sees_the_future_is_refused(tmp_path, capsys):
     write_nmnist(tmp_path / "1.bin", some_events())
     capsys.readouterr()
     assert main(["stream", str(tmp_path / "run"), str(tmp_path / "1.bin"), "--window", "30"]) == 2
-    assert "sees the whole window" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert "sees the whole window" in text
+    assert "train with model.attention = staa-causal" in text
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\nclass Own(nn.Module):\n    acts_on = 'current'\n"
+        "    def __init__(self, steps, channels):\n        super().__init__()\n    def forward(self, x):\n        return x\n"
+    )
+    own = ["--model.attention", f"{tmp_path}/own.py:Own"]
+    assert main(["train", "nmnist-vggsnn-staa", "--out", str(tmp_path / "own"), *options, *own]) == 0
+    capsys.readouterr()
+    assert main(["stream", str(tmp_path / "own"), str(tmp_path / "1.bin"), "--window", "30"]) == 2
+    text = capsys.readouterr().err
+    assert "Own) is not known to run in pieces" in text
+    assert "staa-causal" not in text
 
 
 @pytest.mark.filterwarnings("ignore")

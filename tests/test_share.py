@@ -3,6 +3,8 @@
 import getpass
 import json
 import os
+import re
+import shutil
 import socket
 import zipfile
 from dataclasses import replace
@@ -15,8 +17,10 @@ import torch
 
 import staa
 from staa.cli import main
+from staa.config import to_json
+from staa.recipes import RECIPES
 from staa.runs import evaluate_run, run
-from staa.share import share
+from staa.share import _cleaner, share
 
 
 @pytest.fixture
@@ -118,3 +122,99 @@ def test_what_is_there_is_left_alone(somebody, tmp_path, capsys):
     assert main(["share", str(somebody / "run")]) == 0
     assert (somebody / "run-shared" / "last.pt").is_file()
     assert not (somebody / "run-shared" / "previous.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """A shared run with a graph of its own, and what nobody else should have."""
+    root = tmp_path_factory.mktemp("series")
+    np.savetxt(root / "series.csv", tiny.series().values, delimiter=",", header="a,b,c,d,e,f", comments="")
+    np.savetxt(root / "g.csv", tiny.series().graph, delimiter=",")
+    options = ["--data", str(root / "series.csv"), "--series.graph", str(root / "g.csv"), "--forecast.graph", "given"]
+    small = ["--series.horizon", "3", "--forecast.width", "8", "--forecast.heads", "2", "--max-steps", "2"]
+    assert main(["train", "series-spikestag", *options, *small, "--out", str(root / "run")]) == 0
+    share(root / "run", root / "shared")
+    (root / "secret.txt").write_text("the password is 1234\n")
+    return root
+
+
+def name_graph(folder, name):
+    """As a stranger would: in the recipe and in the checkpoint's."""
+    fields = json.loads((folder / "recipe.json").read_text())
+    fields["series"]["graph"] = name
+    (folder / "recipe.json").write_text(json.dumps(fields))
+    state = torch.load(folder / "last.pt", weights_only=True)
+    torch.save(state | {"recipe": (folder / "recipe.json").read_text()}, folder / "last.pt")
+
+
+@pytest.mark.parametrize("name", ["../secret.txt", "graph/../../secret.txt", "{root}/secret.txt", "../g.csv", "graph/link.csv"])
+def test_a_strangers_run_can_not_name_a_file_to_give_away(series, name, tmp_path):
+    shutil.copytree(series / "shared", series / tmp_path.name)
+    folder = series / tmp_path.name
+    (folder / "graph" / "link.csv").symlink_to(series / "g.csv")
+    name_graph(folder, name.format(root=series))
+    with pytest.raises(ValueError, match="is a link or lies outside the run folder|is no graph of the run's variates"):
+        share(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["recipe.json", "environment.json", "result.json", "log.jsonl", "last.pt", "best.safetensors", "graph/g.csv", "graph"],
+)
+def test_nothing_that_is_a_link_is_shared(series, name, tmp_path):
+    shutil.copytree(series / "shared", tmp_path / "run")
+    shutil.move(tmp_path / "run" / name, tmp_path / "elsewhere")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a link or lies outside the run folder"):
+        share(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_outside_a_strangers_run_is_not_shared(series, tmp_path):
+    shutil.copytree(series / "shared", tmp_path / "run")
+    (tmp_path / "private.py").write_text("KEY = 'abc'\n")
+    fields = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    fields["model"]["neuron"] = f"{tmp_path}/private.py:KEY"
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="names code outside it, .*private.py"):
+        share(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "environment.json", "result.json"])
+def test_deep_records_are_refused_in_a_line(series, name, tmp_path):
+    shutil.copytree(series / "shared", tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_text(
+        json.dumps((json.loads(path.read_text()) if name != "log.jsonl" else {}) | {"x": 0}).replace(
+            '"x": 0', '"x": ' + 900 * "[" + 900 * "]"
+        )
+    )
+    with pytest.raises(ValueError, match=f"{name} .*nested too deeply"):
+        share(tmp_path / "run", tmp_path / "out")
+
+
+FOREIGN = [
+    "/mnt/Big Disk/Alice Miller/x.png", "/home/Alice Miller", "file:///mnt/Alice/Miller", "C:/Users/Alice/Miller.txt",
+    r"D:\Alice Miller\x", r"\\srv\Alice\Miller", "//srv/Alice/Miller", "~Alice/Miller", "~/Alice", "../../Alice/Miller x",
+    "error:/mnt/Alice",
+    "(/mnt/Alice)", "'/mnt/o'Alice/x'", "--data=/mnt/Alice", "/mnt/a\nAlice",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_no_part_of_a_foreign_path_is_shared(text, tmp_path):
+    clean = _cleaner(tmp_path, {})
+    for whole in (text, f"3 files of {text} and others"):
+        cleaned = clean({"text": [whole]})["text"][0]
+        assert not {"Alice", "Miller", "mnt", "srv"} & set(re.split(r"\W", cleaned))
+        assert "removed" in cleaned
+
+
+def test_what_is_no_path_is_kept(tmp_path):
+    clean = _cleaner(tmp_path, {})
+    for recipe in RECIPES.values():
+        assert clean(json.loads(to_json(recipe))) == json.loads(to_json(recipe))
+    for text in ("images/s", "see https://example.org/a/b", "graph/g.csv", "code/own-00.py:make", "3 / 4", "a ~ b"):
+        assert clean(text) == text

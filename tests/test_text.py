@@ -288,8 +288,26 @@ def test_a_fault_of_ours_says_what_to_report(capsys, monkeypatch):
     assert re.match(r"staa: failed: KeyError: 'no device' in cli.py, line \d+. This is a fault of staa .*: please report", text)
     assert text.count("\n") == 1
     monkeypatch.setenv("STAA_DEBUG", "1")
-    with pytest.raises(KeyError):
-        main(["doctor"])
+    assert main(["doctor"]) == 1
+    assert "Traceback" in (text := capsys.readouterr().err)
+    assert text.endswith("KeyError: 'no device'\n")
+
+
+def test_a_traceback_moves_no_cursor(monkeypatch, capsys):
+    assert main(["train", "\x1b[2J.py:recipe\rstaa: fine", "--debug"]) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert "\\x1b[2J" in text
+    assert not {"\x1b", "\r"} & set(text)
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan"), 1e308, -1e308])
+def test_what_can_not_be_drawn_is_left_out(value, tmp_path):
+    draw_bars(["a", "b"], {"x": {"": [value, 2.0], "±": [value, 0.1]}, "y": {"": [value, value]}}, tmp_path / "bars.png")
+    draw_horizons({"a": [{"step": k, "mae": value, "rmse": 1.0, "r2": value} for k in (1, 2)]}, tmp_path / "curves.png")
+    numbers = np.full((3, 1), value)
+    draw_forecast(["a"], numbers, numbers, numbers, tmp_path / "forecast.png", when=range(6), title="")
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("bars", "curves", "forecast"))
 
 
 # --- the kind, in the source --------------------------------------------------------------------------------------------------

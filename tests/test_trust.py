@@ -236,8 +236,11 @@ def test_the_process_that_trained_it_needs_no_word_and_every_other_does(own, mon
     (own / "marker").unlink(missing_ok=True)
     (copy,) = (own / "run" / "code").glob("own-*.py")
     digest = hashlib.sha256(copy.read_bytes()).hexdigest()
-    with pytest.raises(UntrustedCodeError, match=rf"'make' of {copy}, sha256 {digest}; it was not run: .*trust=True"):
+    with pytest.raises(UntrustedCodeError, match="it was not run: .*trust=True") as refused:
         staa.load(own / "run")
+    assert f"'make' of {copy}, sha256 {digest}" in str(refused.value)
+    (data,) = (own / "run" / "code").glob("tiny-*.py")  # trusted by the same word, so it is shown too
+    assert f"'events' of {data}, sha256 {hashlib.sha256(data.read_bytes()).hexdigest()}" in str(refused.value)
     assert not (own / "marker").exists()
     assert main(["evaluate", str(own / "run")]) == 2
     assert "--trust-code" in capsys.readouterr().err
@@ -256,7 +259,6 @@ def test_a_moved_run_with_its_own_code_goes_on_where_its_user_trusts_it(own, mon
 
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_changed_copy_is_refused_in_any_case(own, trust, monkeypatch):
-    find._content.cache_clear()
     (copy,) = (own / "run" / "code").glob("own-*.py")
     copy.write_text(copy.read_text() + "\n")
     with pytest.raises(ValueError, match=rf"{copy} was changed since the run was trained"):
@@ -313,6 +315,56 @@ def test_a_file_that_needs_its_neighbours_is_refused_when_it_is_trained(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("graphlib", "import graphlib"),  # of the standard library
+        ("yaml_like_numpy", "import importlib; importlib.import_module('yaml_like_numpy')"),
+        ("helper_x", "from importlib import import_module as f, import_module; import_module(name='helper_x.part')"),
+        ("helper_x", "__import__('helper_x')"),
+        ("pandas", "def later():\n    import pandas.core"),  # installed
+        ("own", "import own"),
+    ],
+)
+def test_a_neighbour_is_refused_whatever_it_is_called(name, line, tmp_path):
+    (tmp_path / f"{name}.py").write_text("DECAY = 0.5\n")
+    (tmp_path / "own.py").write_text(f"{line}\nfrom staa.neurons import LIF\ndef make(channels):\n    return LIF()\n")
+    recipe = replace(BASE, model=replace(BASE.model, neuron=f"{tmp_path}/own.py:make"))
+    with pytest.raises(ValueError, match=f"own.py imports {name} beside it"):
+        find.for_folder(recipe)
+    with pytest.raises(ValueError, match=f"own.py imports {name} beside it"):
+        staa.build.build_model(recipe, classes=2, channels=2, size=16)
+
+
+def test_what_an_installed_package_imports_is_not_taken_from_beside_a_file(tmp_path):
+    """At training as at loading: the copy has no neighbours."""
+    (tmp_path / "this.py").write_text("raise SystemError('beside')\n")
+    (tmp_path / "own.py").write_text("import sys\nbefore = list(sys.path)\ndef make(channels):\n    return before\n")
+    assert str(tmp_path) not in find.find(f"{tmp_path}/own.py:make", {}, "neuron", folder=None)(1)
+
+
+def test_an_edited_file_is_read_anew_in_the_same_process(tmp_path):
+    recipe = replace(BASE, max_steps=1, model=replace(BASE.model, neuron=f"{tmp_path}/own.py:make"))
+    for decay in (0.5, 0.25):
+        (tmp_path / "own.py").write_text(f"from staa.neurons import LIF\ndef make(channels):\n    return LIF(decay={decay})\n")
+        folder = tmp_path / f"run{decay}"
+        list(run(recipe, folder))
+        (copy,) = (folder / "code").glob("own-*.py")
+        assert copy.read_text() == (tmp_path / "own.py").read_text()
+        assert staa.load(folder).stages[0][1].neuron.decay == decay
+
+
+def test_a_file_that_changes_while_a_run_is_prepared_stops_it(tmp_path):
+    """What is stored is what was trained with."""
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\nfrom staa.neurons import LIF\n"
+        "def make(channels):\n    Path(__file__).write_text(Path(__file__).read_text() + '#')\n    return LIF()\n"
+    )
+    with pytest.raises(ValueError, match="was changed while the run was prepared"):
+        list(run(replace(BASE, model=replace(BASE.model, neuron=f"{tmp_path}/own.py:make")), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_recipe_file_may_have_neighbours_and_name_its_own_functions(tmp_path):
     (tmp_path / "settings_beside.py").write_text("EPOCHS = 1\n")
     (tmp_path / "parts.py").write_text("from staa.neurons import LIF\ndef make(channels):\n    return LIF(decay=0.75)\n")
@@ -328,7 +380,6 @@ def test_a_recipe_file_may_have_neighbours_and_name_its_own_functions(tmp_path):
     assert any(getattr(module, "decay", None) == 0.75 for module in staa.load(tmp_path / "run").modules())
     with pytest.raises(ValueError, match="imports settings_beside beside it"):
         (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "def own(*_, **__):\n    return None\n")
-        find._content.cache_clear()
         recipe = find_recipe(f"{tmp_path}/mine.py:recipe")
         find.for_folder(replace(recipe, loss=replace(recipe.loss, name=f"{tmp_path}/mine.py:own")))
 
