@@ -1,5 +1,6 @@
 """What is saved stays saved: full disks, kills, truncation."""
 
+import io
 import json
 import os
 import resource
@@ -7,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +110,85 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with pytest.raises(ValueError, match="has no model and step"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "pwned").exists()
+
+
+def rewritten(path, change):
+    """The archive at path with other members: change takes a dict of them."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_a_file_that_two_readers_read_differently_is_refused(tmp_path):
+    """torch reads the front of such a file, zipfile its back."""
+    front, back = io.BytesIO(), io.BytesIO()
+    torch.save({"step": 1, "model": {"w": torch.zeros(3)}}, front, _use_new_zipfile_serialization=False)
+    torch.save({"step": 1, "model": {"w": torch.ones(3)}}, back)
+    for prefix in (front.getvalue(), b"\0", b"PK\x03\x04" + bytes(60), back.getvalue()):
+        (tmp_path / "last.pt").write_bytes(prefix + back.getvalue())
+        with pytest.raises(ValueError, match=r"last.pt is truncated or corrupt \(something lies before its first part\)"):
+            load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["archive/constants.pkl", "archive/DATA.pkl", "other/data.pkl", "archive/data/../0", "/data.pkl"]
+)
+def test_parts_that_torch_save_does_not_write_are_refused(name, tmp_path):
+    path = save_checkpoint(tmp_path, {"step": 1, "model": {"w": torch.ones(3)}})
+    rewritten(path, lambda members: members.update({name: next(iter(members.values()))}))
+    with pytest.raises(ValueError, match="last.pt is truncated or corrupt"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_tensor_that_claims_more_bytes_than_there_are_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, {"step": 1, "model": {"w": torch.ones(3)}})
+    rewritten(path, lambda members: members.update({"archive/data/0": b"1234"}))
+    rewritten(path, lambda members: [members.update({k.replace("last", "archive"): members.pop(k)}) for k in list(members)])
+    with pytest.raises(ValueError, match="a tensor's bytes, data/0, are not as many as it says"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value", [b"(" + b")" + b"\x85" * 300_000 + b"K\x01d", b"(" + b")\x85K\x01d", b"\x8f", b"Gabcdefgh)\x86"]
+)
+def test_pickles_that_would_overflow_the_stack_or_hold_odd_keys_are_refused(value, tmp_path):
+    """A tuple nested deep enough kills the process once it is hashed, as the key of a dict is."""
+    path = save_checkpoint(tmp_path, {"step": 1, "model": {}})
+    pickled = b"\x80\x02}(X\x04\x00\x00\x00stepK\x01X\x05\x00\x00\x00model" + value + b"u."
+    rewritten(path, lambda members: members.update({next(k for k in members if k.endswith("data.pkl")): pickled}))
+    with pytest.raises(ValueError, match="last.pt"):
+        load_checkpoint(tmp_path)
+
+
+def test_keys_are_texts_or_whole_numbers(tmp_path):
+    save_checkpoint(tmp_path, {"step": 1, "model": {}, "x": [{(1, 2): 3}]})
+    with pytest.raises(ValueError, match="more than tensors and plain values"):
+        load_checkpoint(tmp_path)
+
+
+class Attributed:
+    """An ordered dict that hides its methods, as a pickle can make one."""
+
+    def __init__(self, attributes, values):
+        self.made = OrderedDict, (), attributes, None, iter(values.items())
+
+    def __reduce__(self):
+        return self.made
+
+
+@pytest.mark.parametrize("name", ["items", "get", "copy", "values", "__class__"])
+def test_a_dict_with_attributes_comes_back_plain(name, tmp_path):
+    inner = Attributed({name: 5}, {"a": 1})
+    save_checkpoint(
+        tmp_path, {"step": 1, "model": Attributed({name: 5}, {"w": torch.ones(2)}), "rates": {}, "x": [inner, inner]}
+    )
+    state = load_checkpoint(tmp_path)
+    assert type(state["model"]) is dict
+    assert list(state["model"]) == ["w"]
+    assert state["x"] == [{"a": 1}] * 2
 
 
 def test_weights_of_another_network_are_named(tmp_path):
