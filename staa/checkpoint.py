@@ -22,7 +22,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from staa.attention import PositionEncoding
-from staa.files import check_bytes, read_bytes, write
+from staa.files import check_bytes, max_bytes, open_regular, read_bytes, write
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
 MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}}
@@ -142,8 +142,10 @@ def _repacked(data: bytes) -> io.BytesIO:
     return sound
 
 
-def _check_pickle(data: bytes, sizes: Mapping[str, int]) -> None:
-    """Follow a checkpoint's pickle without building anything. sizes: of the archive's members, by name.
+def _check_pickle(data: bytes, sizes: Mapping[str, int]) -> Any:
+    """Follow a checkpoint's pickle and return its plain values, with None for tensors and lists. Nothing in it is called.
+
+    sizes: bytes of the archive's members, by name.
 
     Raises UnpicklingError for an opcode or a name that no checkpoint has, and for tuples that nest deeper than one's do: to
     hash a tuple nested deep enough overflows the stack. Raises BadZipFile for a tensor that claims more or fewer bytes than
@@ -154,10 +156,10 @@ def _check_pickle(data: bytes, sizes: Mapping[str, int]) -> None:
     memo: dict[Any, tuple[Any, int]] = {}
     for op, arg, _ in pickletools.genops(data):
         name = op.name
-        if name == "GLOBAL" and not TENSORS.fullmatch(arg):
+        if name == "GLOBAL" and not TENSORS.fullmatch(str(arg)):
             raise pickle.UnpicklingError(f"it names {arg}")
         if name in ATOMS:
-            stack.append((arg, 0))
+            stack.append(({} if name == "EMPTY_DICT" else arg, 0))
         elif name in ("BINPUT", "LONG_BINPUT"):
             memo[arg] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
@@ -180,8 +182,15 @@ def _check_pickle(data: bytes, sizes: Mapping[str, int]) -> None:
                 stack.append((None, 0))
             elif name == "REDUCE":
                 stack.append((None, 0))
+            elif name.startswith("SETITEM"):
+                keys, values = taken[::2], taken[1::2]
+                if any(type(key) not in (str, int) for key, _ in keys):
+                    raise pickle.UnpicklingError("a key is neither text nor a whole number")
+                if isinstance(stack[-1][0], dict):
+                    stack[-1][0].update((key, value) for (key, _), (value, _) in zip(keys, values, strict=True))
         elif name not in ("PROTO", "STOP"):
             raise pickle.UnpicklingError(f"it has the opcode {name}")
+    return stack[-1][0]
 
 
 def _plain(state: Any) -> Any:
@@ -207,6 +216,32 @@ def _plain(state: Any) -> Any:
             if isinstance(inner, dict | list | tuple):
                 waiting.append(inner)
     return holder[0]
+
+
+def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """A run's last checkpoint, or the one before if that is lost, and its plain values alone: its tensors are not read. None
+    if there is no checkpoint. Raises ValueError for a broken one."""
+    path = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    with open_regular(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                parts = {m.filename.partition("/")[2]: m for m in archive.infolist()}
+                if parts[PICKLE].compress_type != zipfile.ZIP_STORED:
+                    raise zipfile.BadZipFile("it is packed, which no checkpoint is")
+                size = parts[PICKLE].file_size
+                values = (
+                    {}
+                    if PER_OPCODE * size > max_bytes()
+                    else _check_pickle(archive.read(parts[PICKLE]), {name: m.file_size for name, m in parts.items()})
+                )
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
+        except Exception as error:
+            raise ValueError(f"{path} is truncated or corrupt ({_brief(error)})") from error
+    check_bytes(PER_OPCODE * size, f"what {path} says of its tensors")
+    return path, values if isinstance(values, dict) else {}
 
 
 def _brief(error: Exception) -> str:

@@ -372,8 +372,25 @@ def test_recipe_and_checkpoint_are_compared_first(runs, tmp_path, another_proces
     values = json.loads((folder / "recipe.json").read_text())
     values["model"]["neuron"] = f"{payload(tmp_path / 'notes.py', tmp_path / 'marker')}:n"
     (folder / "recipe.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="belongs to another recipe"):
-        staa.load(folder)
+    for weights in ("last", "best"):
+        with pytest.raises(ValueError, match=r"last.pt belongs to another recipe"):
+            staa.load(folder, weights=weights)
+    (folder / LAST).rename(folder / "previous.pt")
+    with pytest.raises(ValueError, match=r"previous.pt belongs to another recipe"):
+        staa.load(folder, weights="best")
+
+
+def test_best_weights_alone_load_with_a_warning(runs, tmp_path):
+    shutil.copytree(runs / "images", tmp_path / "run")
+    (tmp_path / "run" / "previous.pt").unlink()
+    (tmp_path / "run" / LAST).write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"last.pt is truncated or corrupt"):
+        staa.load(tmp_path / "run", weights="best")
+    (tmp_path / "run" / LAST).unlink()
+    with pytest.warns(
+        UserWarning, match="has no checkpoint: whether recipe.json is the recipe of best.safetensors is not known"
+    ):
+        staa.load(tmp_path / "run", weights="best")
 
 
 HUGE = {
