@@ -466,8 +466,8 @@ def transfer_weights(
 
     An entry fits by name and shape, and a bias where its weight does. A position encoding learned for another number of
     steps is interpolated, linearly in time, with the first step on the first and the last on the last. leave: entries
-    and modules that are left out, each with why. Raises ValueError, with the model untouched, where no convolution or
-    linear weight fits.
+    and modules that are left out, each with why. Raises ValueError, with the model untouched, if no convolution or linear
+    weight fits, or if one that fits is not finite or of another type.
     """
     own = model.state_dict()
     found = Transfer([], [], [], [])
@@ -494,6 +494,11 @@ def transfer_weights(
         raise ValueError(
             f"{origin} has nothing in common with this network: none of its convolution and linear weights fits; its "
             f"entries are such as {', '.join(sorted(state)[:2])}, here {', '.join(sorted(own)[:2])}"
+        )
+    odd = [key for key, value in new.items() if value.dtype != own[key].dtype or not bool(value.isfinite().all())]
+    if odd:
+        raise ValueError(
+            f"{origin} holds weights that are not finite, or of another type than this network's, such as {odd[0]}: it is damaged"
         )
     model.load_state_dict(own | new)
     return found

@@ -520,6 +520,17 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
         load_weights(model, state, tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("change", [lambda w: w * math.nan, lambda w: w * 1j, lambda w: w.double(), lambda w: w.long()])
+def test_no_run_starts_from_weights_that_are_no_weights(change, stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "base")
+    state = torch.load(stopped / "last.pt", weights_only=True)
+    state["model"] = {k: change(v) if k.endswith("weight") and v.ndim > 1 else v for k, v in state["model"].items()}
+    torch.save(state, tmp_path / "base" / "last.pt")
+    with pytest.raises(ValueError, match=r"base holds weights that are not finite, or of another type .*weight: it is damaged"):
+        list(run(replace(tiny.recipe, init_from=str(tmp_path / "base")), tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_machine_and_the_slow_path_are_told(tmp_path, monkeypatch):
     def warnings(**more):
         return [e["text"] for e in run(replace(tiny.recipe, epochs=1), tmp_path / "run", **more) if e["event"] == "warning"]
