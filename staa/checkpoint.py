@@ -498,7 +498,7 @@ def transfer_weights(
     odd = [key for key, value in new.items() if value.dtype != own[key].dtype or not bool(value.isfinite().all())]
     if odd:
         raise ValueError(
-            f"{origin} holds weights that are not finite, or of another type than this network's, such as {odd[0]}: it is damaged"
+            f"{origin} holds weights that are not finite, or of another type than here, such as {odd[0]}: it is damaged"
         )
     model.load_state_dict(own | new)
     return found
