@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.attention import ATTENTIONS
-from staa.checkpoint import BEST, LAST, load_checkpoint, load_weights, measured_weights, read_weights
+from staa.checkpoint import BEST, LAST, load_checkpoint, load_weights, measured_weights, read_origin, read_weights
 from staa.config import Augment, Data, Forecast, Loss, Recipe, Series
 from staa.data import DATASETS, SERIES, Batches, SeriesSource, Source, TimeSeries, WindowBatches, forecast_source
 from staa.data.augment import make_augment, make_mix
@@ -23,7 +24,7 @@ from staa.losses import FORECAST_LOSSES, LOSSES
 from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
 from staa.models import FORECASTERS, MODELS
 from staa.neurons import LIF, NEURONS
-from staa.runfolder import ENVIRONMENT, check_origin, check_split, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, check_origin, check_split, read_environment, read_recipe
 
 
 def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Source | SeriesSource:
@@ -340,7 +341,8 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
     weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test figure
     was measured with. trust: the Python files in the folder may run, where the run has parts of its own; the process that
     trained it needs no such word. Raises `staa.find.UntrustedCodeError` for such a file, and FileNotFoundError or ValueError if
-    the folder, its recipe or its weights are missing, broken, of another network or larger than `staa.files.max_bytes`.
+    the folder, its recipe or its weights are missing, broken, of another network or larger than `staa.files.max_bytes`. Warns
+    if no checkpoint is there to compare the recipe with.
     """
     folder = Path(run_folder)
     recipe = read_recipe(folder, trusted=trust)
@@ -350,6 +352,10 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
         raise ValueError(f'weights must be "last" or "best", got {weights!r}')
     if weights == "best":
         path, state = folder / BEST, read_weights(folder / BEST)
+        if (origin := read_origin(folder)) is not None:
+            check_origin(origin[1], recipe, origin[0])
+        else:
+            warnings.warn(f"{folder} has no checkpoint: whether {RECIPE} is the recipe of {BEST} is not known", stacklevel=2)
     else:
         path, checkpoint = folder / LAST, load_checkpoint(folder)
         check_origin(checkpoint, recipe, path)

@@ -2,11 +2,14 @@
 
 import io
 import json
+import math
 import pickle
 import pickletools
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,38 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from staa.attention import PositionEncoding
-from staa.files import read_bytes, write
+from staa.files import check_bytes, max_bytes, open_regular, read_bytes, write
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
-MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}}
-"""What an optimizer can't do without for a parameter that it has moved."""
-TENSORS = re.compile(r"collections OrderedDict|torch._utils _rebuild_tensor_v2|torch \w+Storage")
+MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}, SGD: {"momentum_buffer"}}
+"""What an optimizer keeps for a parameter that it has moved."""
+ITEM = {
+    "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
+    "ComplexDouble": 16, "ComplexFloat": 8,
+}  # fmt: skip
+"""Bytes of one number in each kind of storage that a checkpoint may have."""
+TENSORS = re.compile(rf"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch ({'|'.join(ITEM)})Storage")
 """What a checkpoint's pickle may name: with these alone nothing is called that could allocate by itself."""
+PICKLE = "data.pkl"
+PARTS = re.compile(
+    r"data\.pkl|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+", re.ASCII
+)
+"""What torch.save puts into an archive."""
+ATOMS = {
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "GLOBAL", "EMPTY_DICT",
+    "EMPTY_LIST", "EMPTY_TUPLE",
+}  # fmt: skip
+TAKES: dict[str, int | None] = {
+    "APPEND": 1, "APPENDS": None, "SETITEM": 2, "SETITEMS": None, "BUILD": 1, "TUPLE": None, "TUPLE1": 1, "TUPLE2": 2,
+    "TUPLE3": 3, "REDUCE": 2, "BINPERSID": 1,
+}  # fmt: skip
+"""Opcodes of a checkpoint's pickle: those that add a value, and how many values the others take (None: down to the mark)."""
+DEEPEST = 4  # a tensor's arguments hold its storage's tuple and its sizes
+PER_OPCODE = 64  # bytes of memory that one byte of a pickle can ask for: an empty dict's
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
@@ -77,29 +101,148 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}{advice or ': give a run folder, or a checkpoint in one'}")
     data = read_bytes(path)
+    pickled = 0
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        pickled = max(m.file_size for m in archive.infolist() if m.filename.endswith(PICKLE))
+    check_bytes(PER_OPCODE * pickled, f"what {path} says of its tensors")
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data) for member in members):
-                raise zipfile.BadZipFile("it is packed, which no checkpoint is")
-            if len({member.filename for member in members}) < len(members):
-                raise zipfile.BadZipFile("two parts have one name")
-            broken = archive.testzip()
-            if broken is not None:
-                raise zipfile.BadZipFile(f"bad checksum of {broken}")
-            (pickled,) = (member for member in members if re.fullmatch("[^/]+/data.pkl", member.filename))
-            names = [arg for op, arg, _ in pickletools.genops(archive.read(pickled)) if "GLOBAL" in op.name]
-        if odd := [name for name in names if not isinstance(name, str) or not TENSORS.fullmatch(name)]:
-            raise pickle.UnpicklingError(f"it names {odd[0]}")
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        sound = _repacked(data)
+        del data
+        state = _plain(torch.load(sound, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:  # whole, but it would run code
         raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
     except Exception as error:  # zipfile and torch raise whatever they stumble over
         raise ValueError(f"{path} is truncated or corrupt ({_brief(error)}){advice}") from error
-    if not isinstance(state, dict) or "model" not in state or "step" not in state:
+    if type(state) is not dict or "model" not in state or "step" not in state:
         raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
     _check_values(state, path)
     return state
+
+
+def _repacked(data: bytes) -> io.BytesIO:
+    """A checkpoint's members, checked and written anew. torch reads these bytes, so it can't find others than were checked.
+
+    Raises BadZipFile for what `torch.save` does not write, UnpicklingError as `_check_pickle` does.
+    """
+    sound = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(sound, "w") as copy:
+        members = archive.infolist()
+        if not data.startswith(b"PK\x03\x04") or min((m.header_offset for m in members), default=0) != 0:
+            raise zipfile.BadZipFile("something lies before its first part")
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
+            raise zipfile.BadZipFile("it is packed, which no checkpoint is")
+        parts = {m.filename.partition("/")[2]: m for m in members}
+        if len(parts) < len(members):
+            raise zipfile.BadZipFile("two parts have one name")
+        if odd := [name for name in parts if not PARTS.fullmatch(name)]:
+            raise zipfile.BadZipFile(f"it has a part {odd[0]!r}")
+        _check_pickle(archive.read(parts[PICKLE]), {name: m.file_size for name, m in parts.items()})
+        for name, member in parts.items():
+            copy.writestr(f"archive/{name}", archive.read(member))  # which compares the checksum
+    sound.seek(0)
+    return sound
+
+
+def _check_pickle(data: bytes, sizes: Mapping[str, int]) -> Any:
+    """Follow a checkpoint's pickle and return its plain values, with None for tensors and lists. Nothing in it is called.
+
+    sizes: bytes of the archive's members, by name.
+
+    Raises UnpicklingError for an opcode or a name that no checkpoint has, and for tuples that nest deeper than one's do: to
+    hash a tuple nested deep enough overflows the stack. Raises BadZipFile for a tensor that claims more or fewer bytes than
+    its member has: some versions of torch read past the end.
+    """
+    stack: list[tuple[Any, int]] = []  # values, as far as they are atoms and tuples, each with how deep its tuples nest
+    below: list[list[tuple[Any, int]]] = []
+    memo: dict[Any, tuple[Any, int]] = {}
+    for op, arg, _ in pickletools.genops(data):
+        name = op.name
+        if name == "GLOBAL" and not TENSORS.fullmatch(str(arg)):
+            raise pickle.UnpicklingError(f"it names {arg}")
+        if name in ATOMS:
+            stack.append(({} if name == "EMPTY_DICT" else arg, 0))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[arg] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[arg])
+        elif name == "MARK":
+            below.append(stack)
+            stack = []
+        elif name in TAKES:
+            taken = stack if TAKES[name] is None else [stack.pop() for _ in range(TAKES[name] or 0)][::-1]
+            stack = below.pop() if TAKES[name] is None else stack
+            if name.startswith("TUPLE"):
+                depth = 1 + max((depth for _, depth in taken), default=0)
+                if depth > DEEPEST:
+                    raise pickle.UnpicklingError("it nests tuples too deep")
+                stack.append((tuple(value for value, _ in taken), depth))
+            elif name == "BINPERSID":
+                ((_, kind, key, _, numel), _) = taken[0]
+                if sizes.get(f"data/{key}") != numel * ITEM[kind.removeprefix("torch ").removesuffix("Storage")]:
+                    raise zipfile.BadZipFile(f"a tensor's bytes, data/{key}, are not as many as it says")
+                stack.append((None, 0))
+            elif name == "REDUCE":
+                stack.append((None, 0))
+            elif name.startswith("SETITEM"):
+                keys, values = taken[::2], taken[1::2]
+                if any(type(key) not in (str, int) for key, _ in keys):
+                    raise pickle.UnpicklingError("a key is neither text nor a whole number")
+                if isinstance(stack[-1][0], dict):
+                    stack[-1][0].update((key, value) for (key, _), (value, _) in zip(keys, values, strict=True))
+        elif name not in ("PROTO", "STOP"):
+            raise pickle.UnpicklingError(f"it has the opcode {name}")
+    return stack[-1][0]
+
+
+def _plain(state: Any) -> Any:
+    """A state whose ordered dicts are plain ones, without the attributes that a pickle can give them (even `items`).
+
+    Raises UnpicklingError for keys that are neither text nor a whole number.
+    """
+    waiting: list[Any] = [holder := [state]]
+    made: dict[int, tuple[Any, dict[Any, Any]]] = {}  # the old ones too, so that no id is taken twice
+    seen: set[int] = set()
+    while waiting:  # not recursive: a file can nest as deep as it likes
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict) and any(type(key) not in (str, int) for key in value):
+            raise pickle.UnpicklingError("a key is neither text nor a whole number")
+        for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            if isinstance(inner, OrderedDict):
+                if isinstance(value, tuple):
+                    raise pickle.UnpicklingError("a tuple holds a dict")
+                value[key] = inner = made.setdefault(id(inner), (inner, dict.copy(inner)))[1]
+            if isinstance(inner, dict | list | tuple):
+                waiting.append(inner)
+    return holder[0]
+
+
+def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """A run's last checkpoint, or the one before if that is lost, and its plain values alone: its tensors are not read. None
+    if there is no checkpoint. Raises ValueError for a broken one."""
+    path = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    with open_regular(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                parts = {m.filename.partition("/")[2]: m for m in archive.infolist()}
+                if parts[PICKLE].compress_type != zipfile.ZIP_STORED:
+                    raise zipfile.BadZipFile("it is packed, which no checkpoint is")
+                size = parts[PICKLE].file_size
+                values = (
+                    {}
+                    if PER_OPCODE * size > max_bytes()
+                    else _check_pickle(archive.read(parts[PICKLE]), {name: m.file_size for name, m in parts.items()})
+                )
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
+        except Exception as error:
+            raise ValueError(f"{path} is truncated or corrupt ({_brief(error)})") from error
+    check_bytes(PER_OPCODE * size, f"what {path} says of its tensors")
+    return path, values if isinstance(values, dict) else {}
 
 
 def _brief(error: Exception) -> str:
@@ -157,46 +300,117 @@ def _is_plain(value: Any) -> bool:
 def check_resumable(
     state: dict[str, Any], folder: Path, *, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, average: bool
 ) -> None:
-    """Raises ValueError if a checkpoint lacks a part that training goes on with, or holds one of other sizes or settings."""
+    """Raises ValueError if a checkpoint lacks a part that training goes on with, or holds one of other sizes or settings.
+
+    optimizer, schedule: fresh ones of the recipe. The checkpoint's have their settings, but for the learning rate.
+    """
     parts = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"}
     lacking = (parts | ({"average"} if average else set())) - state.keys()
     if lacking:
         raise ValueError(f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}: it is not whole")
-    its = state["optimizer"]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments, plan = its.get("state"), state["schedule"]
-    whole = (
-        _alike(optimizer.state_dict()["param_groups"], its.get("param_groups"))
-        and isinstance(moments, dict)
-        and moments.keys() <= set(range(len(parameters)))
-        and all(
-            isinstance(values, dict) and all(_fits(v, parameters[k]) for v in values.values()) for k, values in moments.items()
+    odd = _odd_optimizer(state["optimizer"], optimizer, state["step"]) or _odd_schedule(state, schedule)
+    if odd:
+        raise ValueError(
+            f"the checkpoint for {folder} is not of this optimizer and schedule ({odd}): take another, or train anew"
         )
-        and all(values.keys() >= MOMENTS.get(type(optimizer), set()) for values in moments.values())
-        and _alike(schedule.state_dict(), plan)
-        and not any(callable(getattr(type(schedule), str(key), None)) for key in plan)
-        and plan.get("last_epoch") == state["step"]
-        and state["sums"].ndim <= 3
-    )
-    if not whole:
-        raise ValueError(f"the checkpoint for {folder} is not of this optimizer and schedule: take another, or train anew")
+    names = {name.removesuffix(".neuron") for name, _ in model.named_modules()}
+    sums, best, epoch = state["sums"], state["best"], state["best_epoch"]
+    sound = {
+        "sums": sums.dtype == torch.float64
+        and not sums.requires_grad
+        and sums.ndim <= 3
+        and bool(sums.isfinite().all())
+        and bool(sums.ndim or sums == 0),
+        "rates": all(
+            name in names and type(total) is float and _amount(total) and _count(n)
+            for name, (total, n) in state["rates"].items()
+        ),
+        "best": math.isfinite(best) if epoch else best == -math.inf,
+        "best_epoch": epoch <= state["step"],
+    }
+    if bad := [name for name, fine in sound.items() if not fine]:
+        raise ValueError(f"the checkpoint for {folder} can't be gone on from: its {bad[0]} makes no sense; take another")
 
 
-def _fits(value: Any, parameter: Tensor) -> bool:
-    """A moment of a parameter, or a number of steps."""
-    return value is None or (isinstance(value, Tensor) and value.shape in (parameter.shape, ()))
+def _amount(value: Any) -> bool:
+    """A finite number that is not negative; a tensor of such."""
+    if isinstance(value, Tensor):
+        return bool((value.isfinite() & (value >= 0)).all())
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two plain values have the same form; a dict may lack or add settings, as one of another version of torch does,
-    but the parameters' numbers are the same."""
-    if isinstance(a, dict):
-        return (
-            isinstance(b, dict) and a.get("params") == b.get("params") and all(_alike(a[k], b[k]) for k in a.keys() & b.keys())
-        )
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_alike, a, b))
-    return type(a) is type(b) or {type(a), type(b)} <= {int, float, bool}
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**53
+
+
+def _odd_optimizer(its: dict[str, Any], fresh: Optimizer, step: int) -> str | None:
+    """What in an optimizer's state is not as this fresh optimizer's would be after so many steps."""
+    groups, moments, own = its.get("param_groups"), its.get("state"), fresh.state_dict()["param_groups"]
+    if its.keys() != {"state", "param_groups"}:
+        return "its parts"
+    if not isinstance(groups, list) or len(groups) != len(own) or not all(isinstance(group, dict) for group in groups):
+        return "param_groups"
+    for mine, group in zip(own, groups, strict=True):
+        if odd := _odd_setting(mine, group, free={"lr"}):
+            return odd
+        if type(group["lr"]) is not float or not _amount(group["lr"]):
+            return "lr"
+    parameters = [p for group in fresh.param_groups for p in group["params"]]
+    if not isinstance(moments, dict) or not all(type(k) is int and 0 <= k < len(parameters) for k in moments):
+        return "state"
+    needed, known = MOMENTS.get(type(fresh), set()), type(fresh) in MOMENTS
+    for k, values in moments.items():
+        if not isinstance(values, dict) or (values.keys() != needed if known else not values.keys() >= needed):
+            return f"state of parameter {k}"
+        for name, value in values.items():
+            if not _fits(name, value, parameters[k], step):
+                return f"{name} of parameter {k}"
+    return None
+
+
+def _fits(name: str, value: Any, parameter: Tensor, step: int) -> bool:
+    """Whether an optimizer can have such a value for a parameter after so many steps."""
+    if value is None:
+        return name == "momentum_buffer"  # none yet
+    if not isinstance(value, Tensor) or value.requires_grad or not bool(value.isfinite().all()):
+        return False
+    if name == "step":
+        return value.ndim == 0 and value.is_floating_point() and 0 < float(value) <= step and float(value) == int(value)
+    shapes = (parameter.shape,) if name in ("exp_avg", "exp_avg_sq", "momentum_buffer") else (parameter.shape, ())
+    return value.shape in shapes and value.dtype == parameter.dtype and (name != "exp_avg_sq" or _amount(value))
+
+
+def _odd_schedule(state: dict[str, Any], fresh: LRScheduler) -> str | None:
+    """What in a schedule's state is not as this fresh schedule's would be at the checkpoint's step."""
+    its, groups = state["schedule"], state["optimizer"]["param_groups"]
+    if odd := _odd_setting(fresh.state_dict(), its, free={"last_epoch", "_step_count", "_last_lr"}):
+        return odd
+    if hidden := [name for name in its.keys() - fresh.state_dict().keys() if hasattr(fresh, str(name))]:
+        return str(hidden[0])
+    if not _same(state["step"], its["last_epoch"]) or not _same(state["step"] + 1, its["_step_count"]):
+        return "its step"
+    return None if _same([group["lr"] for group in groups], its["_last_lr"]) else "_last_lr"
+
+
+def _odd_setting(own: dict[str, Any], its: dict[str, Any], *, free: set[str]) -> str | None:
+    """A setting that differs and is not free. A switch (True, False or None) may lack or be added, as by another torch."""
+    for name in own.keys() | its.keys():
+        if name in own and name in its:
+            fine = name in free or _same(own[name], its[name])
+        else:
+            value = own.get(name, its.get(name))
+            fine = value is None or type(value) is bool
+        if not fine:
+            return str(name)
+    return None
+
+
+def _same(own: Any, its: Any) -> bool:
+    """Whether a value from a file, of any kind, is equal to a plain one: True is not 1, but 1 is 1.0."""
+    if isinstance(own, list | tuple):
+        return type(its) is type(own) and len(its) == len(own) and all(map(_same, own, its))
+    kinds = (bool,) if type(own) is bool else (int, float, str, type(None))
+    return type(its) in kinds and own == its
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -252,8 +466,8 @@ def transfer_weights(
 
     An entry fits by name and shape, and a bias where its weight does. A position encoding learned for another number of
     steps is interpolated, linearly in time, with the first step on the first and the last on the last. leave: entries
-    and modules that are left out, each with why. Raises ValueError, with the model untouched, where no convolution or
-    linear weight fits.
+    and modules that are left out, each with why. Raises ValueError, with the model untouched, if no convolution or linear
+    weight fits, or if one that fits is not finite or of another type.
     """
     own = model.state_dict()
     found = Transfer([], [], [], [])
@@ -280,6 +494,11 @@ def transfer_weights(
         raise ValueError(
             f"{origin} has nothing in common with this network: none of its convolution and linear weights fits; its "
             f"entries are such as {', '.join(sorted(state)[:2])}, here {', '.join(sorted(own)[:2])}"
+        )
+    odd = [key for key, value in new.items() if value.dtype != own[key].dtype or not bool(value.isfinite().all())]
+    if odd:
+        raise ValueError(
+            f"{origin} holds weights that are not finite, or of another type than here, such as {odd[0]}: it is damaged"
         )
     model.load_state_dict(own | new)
     return found

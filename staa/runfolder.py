@@ -64,6 +64,13 @@ def read_environment(folder: Path) -> dict[str, Any]:
     odd = [name for name, fine in _facts(about) if not fine]
     if odd:
         raise ValueError(f"{path} is broken: its data.{odd[0]} is missing or makes no sense; {ANEW}")
+    if "nodes" in about and (folder / RECIPE).is_file():
+        series = read_recipe(folder).series
+        for name, own in (("window", series.window), ("horizon", series.horizon)):
+            if about[name] != own:
+                raise ValueError(
+                    f"{path} is broken: its data.{name} is {about[name]}, the recipe's series.{name} {own}; {ANEW}"
+                )
     return environment
 
 
@@ -83,7 +90,8 @@ def _facts(about: dict[str, Any]) -> Iterator[tuple[str, bool]]:
         yield "every", every is None or (_number(every) and every > 0)
         for name in ("offset", "scale"):
             values = about.get(name)
-            yield name, isinstance(values, list) and len(values) == count and all(_number(v) for v in values)
+            fine = isinstance(values, list) and len(values) == count and all(_number(v) for v in values)
+            yield name, fine and (name == "offset" or all(v > 0 for v in values))
 
 
 def _whole(value: Any, least: int, most: int = LARGEST) -> bool:
@@ -100,22 +108,28 @@ def _number(value: Any) -> bool:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The test figures of a finished run. Raises FileNotFoundError or ValueError if they are missing or broken."""
+    """The test figures of a finished run. Raises FileNotFoundError or ValueError if they are missing, broken or of another
+    recipe."""
     path = folder / RESULT
     result = read_json(path)
-    figures = ("accuracy",) if "test_accuracy" in result else ("mae", "rmse", "mape", "r2", "rse")
+    recipe = read_recipe(folder)
+    kinds = ("accuracy",), ("mae", "rmse", "mape", "r2", "rse")
+    figures, others = kinds if recipe.series.horizon is None else kinds[::-1]
     measured = [f"test_{name}" for name in ("loss", *figures)]
     if result.get("protocol") == "paper":
         measured.append("best_test_accuracy")
     odd = [name for name in measured if not _real(result.get(name))]
+    odd += [f"test_{name}" for name in others if f"test_{name}" in result]
+    odd += [name for name, own in (("recipe", recipe.name), ("protocol", recipe.protocol)) if result.get(name) != own]
     odd += [name for name in ("recipe", "weights", "protocol") if not isinstance(result.get(name), str)]
-    odd += [name for name in ("test_samples", "best_epoch") if not _whole(result.get(name), 0, 2**53)]
+    counts = ["test_samples", "best_epoch", *(["best_test_epoch"] if result.get("protocol") == "paper" else [])]
+    odd += [name for name in counts if not _whole(result.get(name), 0, 2**53)]
     curve = result.get("horizons", [])
     points = curve if isinstance(curve, list) and all(isinstance(point, dict) for point in curve) else [{}]
     if any(not _real(point.get(key)) for point in points for key in ("step", "mae", "rmse", "r2")):
         odd.append("horizons")
     if odd:
-        raise ValueError(f"{path} is broken: its {odd[0]} is missing or makes no sense; {ANEW}")
+        raise ValueError(f"{path} is broken: its {odd[0]} is missing or does not go with the recipe; {ANEW}")
     return result
 
 

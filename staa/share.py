@@ -84,8 +84,10 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     if (run_folder / BEST).is_file():
         read_weights(run_folder / BEST)
         files[BEST] = read_bytes(run_folder / BEST)
+    # A short name of a machine occurs by chance among the bytes of weights, which hold no text but their names.
+    weights = {LAST: "\n".join(measured_weights(checkpoint)).encode(), BEST: b""}
     for name, data in files.items():
-        found = _private(root, environment, data)
+        found = _private(root, environment, weights.get(name, data))
         if found:
             raise ValueError(
                 f"{run_folder / name if name in code else name} names {found!r}, which is not for others: take it out"

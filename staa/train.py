@@ -86,6 +86,10 @@ def train(
     report: dict[str, Any] = {}
 
     if state is not None:
+        if state["step"] > steps:
+            raise ValueError(
+                f"the checkpoint for {folder} is of step {state['step']}, training ends at step {steps}: take another"
+            )
         check_resumable(state, folder, model=model, optimizer=optimizer, schedule=schedule, average=average is not None)
         load_weights(model, state["model"], folder)
         if average is not None:
@@ -163,7 +167,10 @@ def train(
                     value = value + penalty(layers.values())
                 (value * share).backward()
                 total += value.detach() * share
-                sums = sums + measure.sums(outputs.detach(), some_y)
+                more = measure.sums(outputs.detach(), some_y)
+                if sums.ndim and sums.shape != more.shape:
+                    raise ValueError(f"the checkpoint for {folder} has sums of other figures than these: take another")
+                sums = sums + more
                 if step % RATE_EVERY == 0:
                     _add(rates, layers)
             number = float(total)  # once: on a GPU it waits for the device

@@ -1,12 +1,18 @@
 """What is saved stays saved: full disks, kills, truncation."""
 
+import copy
+import io
 import json
+import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +23,18 @@ from torch import nn
 
 import staa
 from staa import files
-from staa.checkpoint import check_savable, load_checkpoint, load_weights, read_weights, save_checkpoint, save_weights
+from staa.build import model_for
+from staa.checkpoint import (
+    check_resumable,
+    check_savable,
+    load_checkpoint,
+    load_weights,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
 from staa.runs import evaluate_run, run
+from staa.train import cosine_schedule, make_optimizer
 
 HERE = Path(__file__).parent
 TRAIN = [sys.executable, "-m", "staa", "train", f"{HERE}/tiny.py:recipe", "--epochs", "20"]
@@ -88,6 +104,128 @@ def test_a_checkpoint_that_lacks_something_is_named(tmp_path):
         list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that stopped after its first step."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    for _ in run(tiny.recipe, folder, stop=lambda: True):
+        pass
+    return folder
+
+
+def moment(name, change):
+    return lambda s: [v.update({name: change(v[name])}) for v in s["optimizer"]["state"].values()]
+
+
+def setting(name, value):
+    return lambda s: [group.update({name: value}) for group in s["optimizer"]["param_groups"]]
+
+
+def planned(**values):
+    return lambda s: s["schedule"].update(values)
+
+
+def told(name, value):
+    return lambda s: s.update({name: value})
+
+
+ODD = {
+    "step of a parameter": [moment("step", lambda v, to=to: to) for to in (torch.tensor(-1.0), None, torch.tensor(0.5), 1)]
+    + [moment("step", lambda v: v * 99), moment("step", lambda v: v.long()), moment("step", lambda v: v.expand(3, 3))],
+    "a moment": [
+        moment(name, change)
+        for name in ("exp_avg", "exp_avg_sq")
+        for change in (lambda v: None, lambda v: v.sum(), lambda v: v.long(), lambda v: v.double(), lambda v: v * math.nan)
+    ]
+    + [moment("exp_avg_sq", lambda v: -v - 1), moment("exp_avg", lambda v: v.clone().requires_grad_())],
+    "more moments": [lambda s: s["optimizer"]["state"][0].update(max_exp_avg_sq=torch.zeros(1))],
+    "fewer moments": [lambda s: s["optimizer"]["state"][0].clear(), lambda s: s["optimizer"]["state"].update({"a": {}})],
+    "a setting": [
+        *(setting(name, True) for name in ("amsgrad", "capturable", "maximize", "differentiable", "fused", "eps")),
+        *(setting("betas", betas) for betas in ((5.0, 5.0), (0.9,), [0.9, 0.999], None, (0.9, torch.ones(2)))),
+        *(setting("lr", lr) for lr in (-1.0, math.nan, math.inf, None, "1", torch.tensor(1.0), 10**400)),
+        setting("unknown", 3.0),
+        *(lambda s, name=name: [g.pop(name) for g in s["optimizer"]["param_groups"]] for name in ("lr", "betas", "params")),
+        lambda s: s["optimizer"]["param_groups"].pop(),
+        lambda s: s["optimizer"].update(more=1),
+    ],
+    "the schedule": [
+        planned(optimizer=5), planned(optimizer=None), planned(step=None), planned(base_lrs=[-1.0, -1.0]),
+        planned(last_epoch=7),
+        planned(_step_count=torch.ones(3)), planned(_last_lr=[math.nan, math.nan]), planned(lr_lambdas=[{"a": 1}, None]),
+        planned(_last_lr=[1.0, 1.0]), lambda s: s["schedule"].pop("base_lrs"), lambda s: s["schedule"].pop("_last_lr"),
+    ],
+    "the rates": [told("rates", rates) for rates in ({"a": [1.0, 1]}, {5: [1.0, 1]})]
+    + [
+        lambda s, rate=rate: s["rates"].update(dict.fromkeys(s["rates"], rate))
+        for rate in ([10**400, 1], [math.nan, 1], [-1.0, 1], [1.0, 0.5], [1.0, 2**60], [True, 1])
+    ],
+    "the sums": [told("sums", torch.zeros(1, 1, 1, 1, dtype=torch.float64)), told("sums", torch.ones((), dtype=torch.float64))]
+    + [
+        lambda s, change=change: s.update(sums=change(s["sums"]))
+        for change in (lambda v: v * math.nan, lambda v: v * 1j, lambda v: v.float(), lambda v: v.requires_grad_())
+    ],
+    "the best": [told("best_epoch", 2**61), told("best_epoch", 1), told("best", math.nan), told("best", 0.5)],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fresh(stopped):
+    """What the run would go on with, before it takes over its checkpoint."""
+    source = tiny.events(steps=3, validation=0.1)
+    model, optim = model_for(tiny.recipe, source), tiny.recipe.optim
+    optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, decay_all=optim.decay_all)
+    schedule = cosine_schedule(optimizer, steps=10, warmup=2, lr=optim.lr, min_lr=optim.min_lr)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": False}
+    check_resumable(load_checkpoint(stopped), stopped, **parts)
+    return parts
+
+
+@pytest.mark.parametrize("part", ODD)
+def test_what_training_would_go_on_with_is_checked(part, stopped, fresh):
+    """Each value that an optimizer, a schedule or an epoch's sums can't have here is refused in a line."""
+    whole = load_checkpoint(stopped)
+    for k, change in enumerate(ODD[part]):
+        state = copy.deepcopy(whole)
+        change(state)
+        with pytest.raises(ValueError, match=r"^the checkpoint for [^\n]*$"):
+            check_resumable(state, stopped, **fresh)
+            pytest.fail(f"{part} {k} is taken")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: (s.update(step=2**61), s["schedule"].update(last_epoch=2**61, _step_count=2**61 + 1)), "ends at step 10"),
+        (lambda s: s.update(sums=torch.zeros(7, 5, 3, dtype=torch.float64)), "sums of other figures"),
+        (setting("betas", (5.0, 5.0)), r"not of this optimizer and schedule \(betas\)"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_the_run_is_refused_with_nothing_saved(change, message, stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "run")
+    state = torch.load(stopped / "last.pt", weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / "run" / "last.pt")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_checkpoint_of_another_torch_may_lack_or_add_switches(name, tmp_path):
+    recipe = replace(tiny.recipe, optim=replace(tiny.recipe.optim, name=name))
+    *_, last = run(recipe, tmp_path / "run", stop=lambda: True)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        del group["foreach"]
+        group["of_tomorrow"] = True
+    state["schedule"]["verbose"] = False
+    torch.save(state, tmp_path / "run" / "last.pt")
+    *_, event = run(recipe, tmp_path / "run", resume=tmp_path / "run", stop=lambda: True)
+    assert event["step"] == last["step"] + 1
+
+
 def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path)
@@ -107,6 +245,85 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with pytest.raises(ValueError, match="has no model and step"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "pwned").exists()
+
+
+def rewritten(path, change):
+    """The archive at path with other members: change takes a dict of them."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_a_file_that_two_readers_read_differently_is_refused(tmp_path):
+    """torch reads the front of such a file, zipfile its back."""
+    front, back = io.BytesIO(), io.BytesIO()
+    torch.save({"step": 1, "model": {"w": torch.zeros(3)}}, front, _use_new_zipfile_serialization=False)
+    torch.save({"step": 1, "model": {"w": torch.ones(3)}}, back)
+    for prefix in (front.getvalue(), b"\0", b"PK\x03\x04" + bytes(60), back.getvalue()):
+        (tmp_path / "last.pt").write_bytes(prefix + back.getvalue())
+        with pytest.raises(ValueError, match=r"last.pt is truncated or corrupt \(something lies before its first part\)"):
+            load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["archive/constants.pkl", "archive/DATA.pkl", "other/data.pkl", "archive/data/../0", "/data.pkl"]
+)
+def test_parts_that_torch_save_does_not_write_are_refused(name, tmp_path):
+    path = save_checkpoint(tmp_path, {"step": 1, "model": {"w": torch.ones(3)}})
+    rewritten(path, lambda members: members.update({name: next(iter(members.values()))}))
+    with pytest.raises(ValueError, match="last.pt is truncated or corrupt"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_tensor_that_claims_more_bytes_than_there_are_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, {"step": 1, "model": {"w": torch.ones(3)}})
+    rewritten(path, lambda members: members.update({"archive/data/0": b"1234"}))
+    rewritten(path, lambda members: [members.update({k.replace("last", "archive"): members.pop(k)}) for k in list(members)])
+    with pytest.raises(ValueError, match="a tensor's bytes, data/0, are not as many as it says"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value", [b"(" + b")" + b"\x85" * 300_000 + b"K\x01d", b"(" + b")\x85K\x01d", b"\x8f", b"Gabcdefgh)\x86"]
+)
+def test_pickles_that_would_overflow_the_stack_or_hold_odd_keys_are_refused(value, tmp_path):
+    """A tuple nested deep enough kills the process once it is hashed, as the key of a dict is."""
+    path = save_checkpoint(tmp_path, {"step": 1, "model": {}})
+    pickled = b"\x80\x02}(X\x04\x00\x00\x00stepK\x01X\x05\x00\x00\x00model" + value + b"u."
+    rewritten(path, lambda members: members.update({next(k for k in members if k.endswith("data.pkl")): pickled}))
+    with pytest.raises(ValueError, match="last.pt"):
+        load_checkpoint(tmp_path)
+
+
+def test_keys_are_texts_or_whole_numbers(tmp_path):
+    save_checkpoint(tmp_path, {"step": 1, "model": {}, "x": [{(1, 2): 3}]})
+    with pytest.raises(ValueError, match="more than tensors and plain values"):
+        load_checkpoint(tmp_path)
+
+
+class Attributed:
+    """An ordered dict that hides its methods, as a pickle can make one."""
+
+    def __init__(self, attributes, values):
+        self.made = OrderedDict, (), attributes, None, iter(values.items())
+
+    def __reduce__(self):
+        return self.made
+
+
+@pytest.mark.parametrize("name", ["items", "get", "copy", "values", "__class__"])
+def test_a_dict_with_attributes_comes_back_plain(name, tmp_path):
+    inner = Attributed({name: 5}, {"a": 1})
+    save_checkpoint(
+        tmp_path, {"step": 1, "model": Attributed({name: 5}, {"w": torch.ones(2)}), "rates": {}, "x": [inner, inner]}
+    )
+    state = load_checkpoint(tmp_path)
+    assert type(state["model"]) is dict
+    assert list(state["model"]) == ["w"]
+    assert state["x"] == [{"a": 1}] * 2
 
 
 def test_weights_of_another_network_are_named(tmp_path):
@@ -301,6 +518,17 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
     state = {**model.state_dict(), "bias": torch.tensor([0.0, torch.inf])}
     with pytest.raises(ValueError, match="holds weights that are not finite, such as bias"):
         load_weights(model, state, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("change", [lambda w: w * math.nan, lambda w: w * 1j, lambda w: w.double(), lambda w: w.long()])
+def test_no_run_starts_from_weights_that_are_no_weights(change, stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "base")
+    state = torch.load(stopped / "last.pt", weights_only=True)
+    state["model"] = {k: change(v) if k.endswith("weight") and v.ndim > 1 else v for k, v in state["model"].items()}
+    torch.save(state, tmp_path / "base" / "last.pt")
+    with pytest.raises(ValueError, match=r"base holds weights that are not finite, or of another type .*weight: it is damaged"):
+        list(run(replace(tiny.recipe, init_from=str(tmp_path / "base")), tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_machine_and_the_slow_path_are_told(tmp_path, monkeypatch):

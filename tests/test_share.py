@@ -16,6 +16,7 @@ import tiny
 import torch
 
 import staa
+from staa.checkpoint import load_checkpoint, save_checkpoint
 from staa.cli import main
 from staa.config import to_json
 from staa.recipes import RECIPES
@@ -218,3 +219,17 @@ def test_what_is_no_path_is_kept(tmp_path):
         assert clean(json.loads(to_json(recipe))) == json.loads(to_json(recipe))
     for text in ("images/s", "see https://example.org/a/b", "graph/g.csv", "code/own-00.py:make", "3 / 4", "a ~ b"):
         assert clean(text) == text
+
+
+def test_two_letters_in_the_weights_are_no_name(tmp_path, monkeypatch):
+    """A machine called vm: the letters stand by chance among the bytes of weights."""
+    folder = tmp_path / "run"
+    for _ in run(replace(tiny.recipe, epochs=1), folder):
+        pass
+    monkeypatch.setattr("socket.gethostname", lambda: "vm")
+    with torch.no_grad():
+        state = load_checkpoint(folder)
+        weight = next(w for w in state["model"].values() if w.dtype == torch.float32 and w.numel() > 1)
+        weight[(0,) * weight.ndim] = torch.frombuffer(bytearray(b" vm "), dtype=torch.float32)[0]
+        save_checkpoint(folder, state)
+    assert b" vm " in (share(folder, tmp_path / "shared") / "last.pt").read_bytes()

@@ -27,7 +27,7 @@ from staa.checkpoint import LAST
 from staa.cli import COMMANDS, main
 from staa.config import from_json, to_json
 from staa.find import UntrustedCodeError, find_recipe
-from staa.runfolder import read_recipe
+from staa.runfolder import read_environment, read_recipe, read_result
 from staa.runs import run
 
 FIELDS = [("data", "name"), ("model", "name"), ("model", "neuron"), ("model", "attention"), ("loss", "name")]
@@ -423,8 +423,61 @@ def test_recipe_and_checkpoint_are_compared_first(runs, tmp_path, another_proces
     values = json.loads((folder / "recipe.json").read_text())
     values["model"]["neuron"] = f"{payload(tmp_path / 'notes.py', tmp_path / 'marker')}:n"
     (folder / "recipe.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="belongs to another recipe"):
-        staa.load(folder)
+    for weights in ("last", "best"):
+        with pytest.raises(ValueError, match=r"last.pt belongs to another recipe"):
+            staa.load(folder, weights=weights)
+    (folder / LAST).rename(folder / "previous.pt")
+    with pytest.raises(ValueError, match=r"previous.pt belongs to another recipe"):
+        staa.load(folder, weights="best")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "changes", "message"),
+    [
+        ("series", "environment.json", {"data": {"window": 5}}, "its data.window is 5, the recipe's series.window"),
+        ("series", "environment.json", {"data": {"horizon": 5}}, "its data.horizon is 5, the recipe's series.horizon"),
+        ("series", "environment.json", {"data": {"scale": [0.0] * 6}}, "data.scale"),
+        ("series", "environment.json", {"data": {"scale": [-1.0] * 6}}, "data.scale"),
+        ("series", "environment.json", {"data": {"offset": [float("inf")] * 6}}, "broken"),
+        ("series", "result.json", {"test_accuracy": 0.5}, "its test_accuracy"),
+        ("images", "result.json", {"test_mae": 0.5}, "its test_mae"),
+        ("images", "result.json", {"recipe": "another"}, "its recipe"),
+        ("images", "result.json", {"protocol": "paper", "best_test_accuracy": 0.5}, "its protocol"),
+    ],
+)
+def test_records_that_do_not_go_with_the_recipe_are_named(kind, name, changes, message, runs, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / kind, folder)
+    values = json.loads((folder / name).read_text())
+    for key, value in changes.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    (folder / name).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"{name} is broken.*{message}" if message != "broken" else f"{name} is broken"):
+        (read_environment if name == "environment.json" else read_result)(folder)
+
+
+def test_a_result_by_the_paper_s_protocol_tells_its_epoch(runs, tmp_path):
+    shutil.copytree(runs / "images", tmp_path / "run")
+    for name, more in (("recipe.json", {}), ("result.json", {"best_test_accuracy": 0.5})):
+        values = json.loads((tmp_path / "run" / name).read_text()) | {"protocol": "paper", "weights": "last"} | more
+        if name == "recipe.json":
+            values["data"]["validation"] = 0.0
+        (tmp_path / "run" / name).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"result.json is broken: its best_test_epoch"):
+        read_result(tmp_path / "run")
+
+
+def test_best_weights_alone_load_with_a_warning(runs, tmp_path):
+    shutil.copytree(runs / "images", tmp_path / "run")
+    (tmp_path / "run" / "previous.pt").unlink()
+    (tmp_path / "run" / LAST).write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"last.pt is truncated or corrupt"):
+        staa.load(tmp_path / "run", weights="best")
+    (tmp_path / "run" / LAST).unlink()
+    with pytest.warns(
+        UserWarning, match="has no checkpoint: whether recipe.json is the recipe of best.safetensors is not known"
+    ):
+        staa.load(tmp_path / "run", weights="best")
 
 
 HUGE = {
