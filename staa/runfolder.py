@@ -91,7 +91,7 @@ def _facts(about: dict[str, Any]) -> Iterator[tuple[str, bool]]:
         for name in ("offset", "scale"):
             values = about.get(name)
             fine = isinstance(values, list) and len(values) == count and all(_number(v) for v in values)
-            yield name, fine and (name == "offset" or all(v > 0 for v in values))
+            yield name, fine and (name == "offset" or min(values or [1]) > 0)
 
 
 def _whole(value: Any, least: int, most: int = LARGEST) -> bool:
