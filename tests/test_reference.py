@@ -218,6 +218,38 @@ def test_contexts_nest_and_end_with_an_error():
     assert is_fused(lif(x, decay=0.5)[0])
 
 
+def _held():
+    with staa.reference():
+        yield
+
+
+def test_generators_that_overlap_end_in_any_order():
+    first, second = _held(), _held()
+    next(first), next(second)
+    first.close()
+    assert reference_chosen()
+    second.close()
+    assert not reference_chosen()
+
+
+def test_a_generator_closed_by_another_thread_leaves_the_choice_of_both():
+    held = _held()
+    next(held)
+
+    def close():
+        with staa.reference():
+            held.close()
+            during = reference_chosen()
+        return during, reference_chosen()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(close).result() == (True, False)
+    assert not reference_chosen()
+    with staa.reference():
+        assert reference_chosen()
+    assert not reference_chosen()
+
+
 @KERNELS
 def test_a_thread_chooses_for_itself_alone():
     x = torch.randn(2, 3, requires_grad=True)

@@ -281,10 +281,10 @@ def _cells(data: bytes, path: Path, pd: Any) -> Any:
         rows = csv.reader(io.StringIO(text, newline=""))
         columns = next((len(row) for row in rows if len(row) > 1 or "".join(row).strip()), 0)  # short rows are filled up
         check_bytes(columns * (1 + data.count(b"\n") + data.count(b"\r")) * CELL + 4 * len(data), str(path))
-        blank = re.match(r"(?:[ \t]*(?:\r\n?|\n))*", text)[0]  # at the top, where pandas would count no columns
-        lines = io.StringIO(text[len(blank) :].rstrip())
+        body = re.sub(r"\A(?:[ \t]*(?:\r\n?|\n))+", "", text)  # pandas counts the columns of the first line
+        lines = io.StringIO(body.rstrip())
         table = pd.read_csv(lines, header=None, dtype=str, skipinitialspace=True, skip_blank_lines=False)
-        top = len(blank.splitlines())
+        top = len(text[: len(text) - len(body)].splitlines())
         return table.set_axis(range(top, top + len(table))).reindex(range(top + len(table)))
     except Exception as error:  # pandas' parser, csv and the decoder each have their own
         raise ValueError(
