@@ -193,6 +193,45 @@ def test_anomaly_detection_names_the_operation_that_made_a_nan(module):
 
 
 @KERNELS
+@pytest.mark.parametrize("operation", ["lif", "batch_norm", "context"])
+def test_forward_mode_names_the_switch(operation):
+    x, one = torch.randn(2, 2, 3, 4, 4), torch.ones(3)
+    f = {
+        "lif": lambda x: lif(x, decay=0.5)[0],
+        "batch_norm": lambda x: batch_norm(x, one, one, 1e-5)[1],
+        "context": lambda x: context(x, one.view(1, 1, 3))[1],
+    }[operation]
+    with pytest.raises(RuntimeError, match=r"forward-mode.*staa.reference"), torch.autograd.forward_ad.dual_level():
+        f(torch.autograd.forward_ad.make_dual(x, x))
+    with pytest.raises(RuntimeError, match=r"forward-mode.*staa.reference"):
+        torch.func.linearize(f, x)
+    with staa.reference(), torch.autograd.forward_ad.dual_level():
+        f(torch.autograd.forward_ad.make_dual(x, x))
+
+
+@KERNELS
+def test_gradients_in_batches_name_the_switch():
+    x = torch.randn(2, 2, 3, requires_grad=True)
+
+    def grads():
+        y = lif(x, decay=0.5)[0]
+        return torch.autograd.grad(y, x, torch.ones(5, *y.shape), is_grads_batched=True)[0]
+
+    with pytest.raises(RuntimeError, match=r"one gradient at a time.*staa.reference"):
+        grads()
+    with pytest.raises(RuntimeError, match=r"one gradient at a time.*staa.reference"):
+        torch.autograd.functional.jacobian(lambda x: lif(x, decay=0.5)[0], x, vectorize=True)
+    with staa.reference():
+        assert grads().shape == (5, 2, 2, 3)
+
+
+def test_a_network_on_the_meta_device():
+    with torch.device("meta"):
+        model = resnet20(10, in_channels=2, steps=4, width=0.25, neuron=AdaptiveLIF, attention=STAA)
+        assert model(torch.randn(4, 2, 2, 16, 16)).shape == (4, 2, 10)
+
+
+@KERNELS
 def test_bits_obey():
     spikes, weight = torch.ones(100, 100), torch.ones(100, 100, requires_grad=True)
     with staa.reference(), spikes_as_bits():

@@ -70,6 +70,21 @@ def refuse_torch_func(operation: str) -> None:
         raise RuntimeError(f"the fast path of {operation} does not work under torch.func (grad, jvp, jacrev, vmap): {HOW}")
 
 
+def refuse_batched(operation: str, *grads: Tensor | None) -> None:
+    """Raise RuntimeError for gradients that come many at once: is_grads_batched, jacobian(vectorize=True)."""
+    if any(p is not None and torch._C._functorch.is_legacy_batchedtensor(p) for p in grads):
+        raise RuntimeError(f"the fast path of {operation} takes one gradient at a time, not a batch of them: {HOW}")
+
+
+def refuse_forward_mode(operation: str) -> Any:
+    """The jvp of an autograd.Function that has none, which torch's own error doesn't tell how to do without."""
+
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(f"the fast path of {operation} has no forward-mode derivatives (jvp, linearize): {HOW}")
+
+    return staticmethod(jvp)
+
+
 class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operation: str, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
