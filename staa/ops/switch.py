@@ -72,7 +72,7 @@ def refuse_torch_func(operation: str) -> None:
 
 def refuse_batched(operation: str, *grads: Tensor | None) -> None:
     """Raise RuntimeError for gradients that come many at once: is_grads_batched, jacobian(vectorize=True)."""
-    if any(p is not None and torch._C._functorch.is_legacy_batchedtensor(p) for p in grads):
+    if any(p is not None and torch._C._functorch.is_legacy_batchedtensor(p) for p in grads):  # type: ignore[attr-defined]
         raise RuntimeError(f"the fast path of {operation} takes one gradient at a time, not a batch of them: {HOW}")
 
 
