@@ -79,15 +79,16 @@ def estimate_energy(
     a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says batch_first for itself.
 
     Left out, as is usual: the arithmetic inside neurons, BatchNorm (it folds into the weights), activations, other
-    elementwise products, and all memory traffic, which on real hardware is the larger part: compare by it, don't pay by it.
+    elementwise products (also torch.outer, and those that a sum makes a matrix product of), what NumPy computes, and all memory
+    traffic, which on real hardware is the larger part: compare by it, don't pay by it.
 
     Raises ValueError where the number of samples can't be told, events are no counts, or an operation has no price: then
     free= takes the names of those that do not multiply, such as "aten::fft_fft".
     """
     if samples is None:
         samples = _samples(model, inputs[0])
-    if samples < 1:
-        raise ValueError(f"samples is at least 1, got {samples}")
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ValueError(f"samples is a whole number of at least 1, got {samples!r}")
     counter = _Counter(model, free)
     if events:
         _check_counts(inputs[0])

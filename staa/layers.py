@@ -161,11 +161,16 @@ def untouched(module: nn.Module) -> bool:
 def plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether it is exactly PyTorch's `kind`, untouched, its parameters ordinary tensors: then they may be read without a call.
 
-    It is not if it is a subclass, nor what parametrizations, pruning, weight_norm, quantization or an adapter have made of it.
+    It is not if it is a subclass, if the class's forward was patched since import, nor what parametrizations, pruning,
+    weight_norm, quantization or an adapter have made of it.
     """
-    return type(module) is kind and untouched(module) and all(type(p) in _ORDINARY for p in module._parameters.values())
+    if type(module) is not kind or kind.forward is not _FORWARDS.get(kind):
+        return False
+    return untouched(module) and all(type(p) in _ORDINARY for p in module._parameters.values())
 
 
+_FORWARDS = {kind: kind.forward for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
+"""PyTorch's own, as they were at import: whoever patches one for a whole class means it to be called."""
 _ORDINARY = (nn.Parameter, Tensor, type(None))
 
 

@@ -7,14 +7,13 @@ the membrane [N, ...], or None for rest. Channels are dimension 2.
 
 import math
 from functools import partial
-from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.scan import Reset
+from staa.ops.scan import Reset, check_numbers
 
 
 def _check(
@@ -29,11 +28,7 @@ def _check(
         raise ValueError(
             f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword, as decay=0.9"
         )
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, got {value!r}")
-    if numbers.get("threshold", 1.0) <= 0:
-        raise ValueError(f"threshold must be positive, got {numbers['threshold']}")
+    check_numbers(**numbers)
     for name, value in (flags or {}).items():
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be True or False, got {value!r}")

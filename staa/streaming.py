@@ -5,15 +5,17 @@ piece: the neurons, and the `Window` and `Past` of what counts steps or looks ba
 is replaced by the scan, which finds its state by the order of the calls.
 """
 
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from staa.layers import PerStep, Resumed
+from staa.layers import Passive, PerStep, Resumed
 
 
 class StreamState(NamedTuple):
@@ -125,8 +127,10 @@ def check_causal(model: nn.Module) -> None:
     may vouch: module.per_step = True.
 
     Known of PyTorch are, exactly, its layers that treat samples alike: linear, 2-D convolutions, norms with running statistics,
-    pooling, activations; 1-D and 3-D convolutions inside `PerStep`, where time is no axis of theirs. Recurrent layers,
-    nn.MultiheadAttention and whatever is in neither list are refused, unless they stand in a module with a scan.
+    pooling, activations (not nn.Softmax2d, whose axis is time in [T, N, C]); 1-D and 3-D convolutions inside `PerStep`, where
+    time is no axis of theirs. Recurrent layers, nn.MultiheadAttention and whatever is in neither list are refused, unless they
+    stand in a module with a scan. So is a hook on a forward, unless it is `staa.layers.Passive` or PyTorch's own, which makes
+    weights. A module whose scan is called past its forward raises in the stream, since its state would be lost.
     """
     _check(model, "", vouched=False, in_frames=False)
 
@@ -143,6 +147,11 @@ def _check(module: nn.Module, name: str, *, vouched: bool, in_frames: bool) -> N
         )
     if "forward" in vars(module):
         raise ValueError(f"{who} has a forward of its own in place of its class's, which can't be known to run in pieces")
+    if not vars(module).get("per_step", False) and (hook := _looks_on(module)) is not None:
+        raise ValueError(
+            f"{who} has a hook on its forward, {hook}, which may mix time: remove it, make it a staa.layers.Passive if it only "
+            f"takes notes, or vouch for this module with all in it by module.per_step = True"
+        )
     if in_frames and _scans(module):
         raise ValueError(f"{who} scans over time, so it can't stand inside PerStep")
     vouched = vouched or _scans(module) or vars(module).get("per_step", False)
@@ -153,6 +162,15 @@ def _check(module: nn.Module, name: str, *, vouched: bool, in_frames: bool) -> N
             continue
         inside = f"{name}.{child_name}" if name else child_name
         _check(child, inside, vouched=vouched, in_frames=in_frames or kind is PerStep)
+
+
+def _looks_on(module: nn.Module) -> Any:
+    """A hook on the module's forward, one of its own or one for all modules, unless it only takes notes or makes weights."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, everywhere._global_forward_pre_hooks)
+    for hook in chain(*(kind.values() for kind in hooks), everywhere._global_forward_hooks.values()):
+        if type(hook) is not Passive and not type(hook).__module__.startswith("torch.nn.utils."):  # pruning, old weight_norm
+            return hook
+    return None
 
 
 def _treats_steps_alike(module: nn.Module, kind: type[nn.Module], in_frames: bool) -> bool:
@@ -203,7 +221,7 @@ STEPS_ALIKE = {
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
     nn.Softplus, nn.Softsign, nn.Softshrink, nn.Hardshrink, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid,
-    nn.Tanhshrink, nn.Threshold, nn.Softmax2d,
+    nn.Tanhshrink, nn.Threshold,
 }  # fmt: skip
 ALONG_AN_AXIS = {
     nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d,
@@ -222,16 +240,34 @@ def _run(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -
     def forward(module: nn.Module, x: Tensor, *args: Any, **options: Any) -> Any:
         i = len(last)
         last.append(None)
+        if module in guarded:
+            vars(module).pop("scan")
         y, last[i] = module.scan(x, states[i] if i < len(states) else None, *args, **options)  # type: ignore[operator]
+        if module in guarded:
+            vars(module)["scan"] = _past_forward
         return y
 
+    # What stands in a scanning module may be scanned by that.
+    within = {part for module in scanning for part in module.modules() if part is not module}
+    guarded = {module for module in scanning if module not in within and "scan" not in vars(module)}
     try:
         for module in scanning:
             vars(module)["forward"] = Resumed(forward, module)  # past nn.Module's slow __setattr__
+        for module in guarded:
+            vars(module)["scan"] = _past_forward
         return model(x), *last
     finally:
         for module in scanning:
             vars(module).pop("forward", None)  # the class's own again
+        for module in guarded:
+            vars(module).pop("scan", None)
+
+
+def _past_forward(*_: Any, **__: Any) -> None:
+    raise ValueError(
+        "a scan was called directly, so the stream does not know its state: call the module itself, or give the module that "
+        "scans it a scan(x, state) of its own"
+    )
 
 
 def _scans(module: nn.Module) -> bool:

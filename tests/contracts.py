@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from staa import stream
+from staa.layers import Passive
 
 
 def randomised(module: nn.Module, spread: float = 0.2) -> nn.Module:
@@ -86,7 +87,7 @@ def chunks_equal_the_whole(module: nn.Module, x: Tensor, *, rounding: float = 1e
     fired: list[Tensor] = []
     for part in module.modules():
         if hasattr(part, "scan") and hasattr(part, "threshold"):
-            part.register_forward_hook(lambda _, __, spikes: fired.append(spikes))
+            part.register_forward_hook(Passive(lambda _, __, spikes: fired.append(spikes)))
     with torch.no_grad():
         whole = module(x)
     spikes = [s.clone() for s in fired]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from staa.attention import ATTENTIONS, STAA, GlobalContext, StepAttention
-from staa.layers import Passive, Site
+from staa.layers import Passive, Site, fold_batch_norm, per_step, plain
 from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet19, resnet20
 from staa.models.parts import ConvNorm, fuse_norms
 from staa.neurons import LIF, AdaptiveLIF
@@ -352,3 +352,13 @@ def test_norms_that_are_not_plain_are_not_fused():
     assert isinstance(fused.stem.norm, ThresholdNorm)
     assert type(fused.stages[0][0].layer2.norm) is nn.BatchNorm2d
     assert type(fused.stages[1][0].layer1.norm) is nn.Identity
+
+
+def test_a_forward_patched_for_the_whole_class_is_called(monkeypatch):
+    norm, x = nn.BatchNorm2d(3), torch.randn(2, 2, 3, 4, 4)
+    forward, called = nn.BatchNorm2d.forward, []
+    assert plain(norm, nn.BatchNorm2d)
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", lambda self, x: called.append(x) or 2 * forward(self, x))
+    assert not plain(norm, nn.BatchNorm2d)
+    assert torch.equal(fold_batch_norm(x, norm).written_out(), per_step(norm, x))
+    assert len(called) == 2

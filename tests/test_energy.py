@@ -211,6 +211,12 @@ def test_scaled_dot_products_are_priced():
     assert estimate_energy(Attends(), torch.randn(3, 2, 5, 8), samples=3).macs == 2 * 5 * 5 * (8 + 4)
 
 
+@pytest.mark.parametrize("samples", [1.5, 2.0, True, "2", -1])
+def test_samples_are_a_whole_number(samples):
+    with pytest.raises(ValueError, match="samples is a whole number of at least 1, got"):
+        estimate_energy(nn.Linear(3, 5), torch.randn(2, 3), samples=samples)
+
+
 def test_what_has_no_price_is_an_error():
     class Fourier(nn.Module):
         def forward(self, x):

@@ -1,8 +1,10 @@
 """The numerics ladder of the scan: a hand trace, a numpy loop, gradcheck, an oracle, compiled, dtypes and layouts."""
 
 import itertools
+import math
 import shutil
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staa import ops
+from staa.neurons import LIF, Integrator
 from staa.ops import SURROGATES, direct, fire, integrate, latency, lif, lif_reference, rate, scan
 
 with warnings.catch_warnings():
@@ -243,6 +246,54 @@ def test_compiled_equals_eager():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         lif(arguments.pop("x"), arguments.pop("v", None), **{"decay": 0.5, **arguments})
+
+
+@pytest.mark.parametrize("f", [lif, integrate])
+@pytest.mark.parametrize("name", ["decay", "gain", "threshold"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        1j, "0.5", np.array([0.5]), [0.5], None, True, Fraction(1, 2), math.nan, -math.inf, 10**400, 1e300,
+        torch.ones(2, dtype=torch.complex64), torch.tensor(1), torch.tensor(True),
+    ],
+)  # fmt: skip
+def test_constants_that_are_none_are_named(f, name, value):
+    if f is integrate and name == "threshold":
+        return
+    with pytest.raises(ValueError, match=f"{name} must be a (finite number|float tensor), "):
+        f(torch.randn(3, 2), **{"decay": 0.5, name: value})
+    if not isinstance(value, torch.Tensor):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number"):
+            (LIF if f is lif else Integrator)(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(decay=-0.1), r"decay must be in \[0, 1\], got -0.1"),
+        (dict(decay=np.float32(1.5)), r"decay must be in \[0, 1\]"),
+        (dict(threshold=-1), "threshold must be positive, got -1"),
+        (dict(threshold=0.0), "threshold must be positive"),
+        (dict(scale=2.0), "scale must be a tensor or None, got 2.0"),
+        (dict(shift=[0.0]), "shift must be a tensor or None"),
+        (dict(scale=torch.ones(3, 2, dtype=torch.complex64)), "scale must be a float tensor, got torch.complex64"),
+        (dict(v=0.0), "the membrane must be a tensor or None, got 0.0"),
+        (dict(x=np.ones((3, 2), np.float32)), "the current must be a tensor, got array"),
+        (dict(x=None), "the current must be a tensor, got None"),
+        (dict(strict="no"), "strict must be True or False, got 'no'"),
+        (dict(detach_reset=1), "detach_reset must be True or False, got 1"),
+        (dict(surrogate="arctan"), "surrogate must be a function such as staa.ops.arctan, got 'arctan'"),
+    ],
+)
+def test_arguments_of_another_type_or_range_are_named(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        lif(**{"x": torch.randn(3, 2), "decay": 0.5, **arguments})
+
+
+@pytest.mark.parametrize("decay", [0, 1, np.float32(0.5), np.float64(0.5), np.int64(1)])
+def test_numbers_of_any_kind_that_are_real(decay):
+    x = torch.randn(3, 2)
+    assert torch.equal(lif(x, decay=decay)[0], lif(x, decay=float(decay))[0])
 
 
 def test_spikes_keep_the_value_of_the_step_for_extreme_membranes():

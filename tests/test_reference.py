@@ -193,6 +193,45 @@ def test_anomaly_detection_names_the_operation_that_made_a_nan(module):
 
 
 @KERNELS
+@pytest.mark.parametrize("operation", ["lif", "batch_norm", "context"])
+def test_forward_mode_names_the_switch(operation):
+    x, one = torch.randn(2, 2, 3, 4, 4), torch.ones(3)
+    f = {
+        "lif": lambda x: lif(x, decay=0.5)[0],
+        "batch_norm": lambda x: batch_norm(x, one, one, 1e-5)[1],
+        "context": lambda x: context(x, one.view(1, 1, 3))[1],
+    }[operation]
+    with pytest.raises(RuntimeError, match=r"forward-mode.*staa.reference"), torch.autograd.forward_ad.dual_level():
+        f(torch.autograd.forward_ad.make_dual(x, x))
+    with pytest.raises(RuntimeError, match=r"forward-mode.*staa.reference"):
+        torch.func.linearize(f, x)
+    with staa.reference(), torch.autograd.forward_ad.dual_level():
+        f(torch.autograd.forward_ad.make_dual(x, x))
+
+
+@KERNELS
+def test_gradients_in_batches_name_the_switch():
+    x = torch.randn(2, 2, 3, requires_grad=True)
+
+    def grads():
+        y = lif(x, decay=0.5)[0]
+        return torch.autograd.grad(y, x, torch.ones(5, *y.shape), is_grads_batched=True)[0]
+
+    with pytest.raises(RuntimeError, match=r"one gradient at a time.*staa.reference"):
+        grads()
+    with pytest.raises(RuntimeError, match=r"one gradient at a time.*staa.reference"):
+        torch.autograd.functional.jacobian(lambda x: lif(x, decay=0.5)[0], x, vectorize=True)
+    with staa.reference():
+        assert grads().shape == (5, 2, 2, 3)
+
+
+def test_a_network_on_the_meta_device():
+    with torch.device("meta"):
+        model = resnet20(10, in_channels=2, steps=4, width=0.25, neuron=AdaptiveLIF, attention=STAA)
+        assert model(torch.randn(4, 2, 2, 16, 16)).shape == (4, 2, 10)
+
+
+@KERNELS
 def test_bits_obey():
     spikes, weight = torch.ones(100, 100), torch.ones(100, 100, requires_grad=True)
     with staa.reference(), spikes_as_bits():
@@ -216,6 +255,38 @@ def test_contexts_nest_and_end_with_an_error():
     with pytest.raises(KeyError), staa.reference():
         raise KeyError
     assert is_fused(lif(x, decay=0.5)[0])
+
+
+def _held():
+    with staa.reference():
+        yield
+
+
+def test_generators_that_overlap_end_in_any_order():
+    first, second = _held(), _held()
+    next(first), next(second)
+    first.close()
+    assert reference_chosen()
+    second.close()
+    assert not reference_chosen()
+
+
+def test_a_generator_closed_by_another_thread_leaves_the_choice_of_both():
+    held = _held()
+    next(held)
+
+    def close():
+        with staa.reference():
+            held.close()
+            during = reference_chosen()
+        return during, reference_chosen()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(close).result() == (True, False)
+    assert not reference_chosen()
+    with staa.reference():
+        assert reference_chosen()
+    assert not reference_chosen()
 
 
 @KERNELS

@@ -169,6 +169,32 @@ def test_a_gap_in_the_first_row_is_no_header(tmp_path):
         assert np.array_equal(read_series(path).values, [[1, np.nan, 3], [4, 5, 6]], equal_nan=True), text
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_blank_line_is_a_step_without_a_measurement(tmp_path, header, columns, end):
+    rows = [",".join([str(row + 1.5)] * columns) for row in range(100)]
+    for gap, line in zip((0, 17, 18, 60), ("", "", "  ", ""), strict=True):
+        rows[gap] = line
+    top = ["", ",".join("abc"[:columns])] if header else []
+    path = tmp_path / "a.csv"
+    path.write_bytes(end.join([*top, *rows, "", " ", ""]).encode())
+    values = read_series(path).values
+    assert values.shape == (100, columns)
+    assert [*np.flatnonzero(np.isnan(values).all(1))] == [0, 17, 18, 60]
+    assert (values[99] == 100.5).all()
+
+
+def test_a_blank_line_between_times_or_edges_says_nothing(tmp_path):
+    (tmp_path / "a.csv").write_text("\nt,x\n\n2024-01-01,1\n\n2024-01-02,2\n\n")
+    series = read_series(tmp_path / "a.csv")
+    assert series.values.tolist() == [[1], [2]]
+    assert series.times is not None
+    assert len(series.times) == 2
+    (tmp_path / "edges.csv").write_text("from,to\n\na,b\n\n")
+    assert read_graph(tmp_path / "edges.csv", ("a", "b", "c")).sum() == 1
+
+
 def test_sensor_numbers_over_dates_are_a_header(tmp_path):
     """As METR-LA comes as .csv: an empty cell, then the sensors."""
     path = tmp_path / "a.csv"

@@ -7,10 +7,11 @@ import contracts
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from staa import stream
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
-from staa.layers import PerStep, Site
+from staa.layers import Passive, PerStep, Site
 from staa.models import MODELS, vggsnn
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator
 from staa.ops import direct
@@ -374,6 +375,44 @@ class Untold(Through):
         return super().forward(x).cumsum(0)
 
 
+class Scans(nn.Module):
+    """Its neuron begins anew in each piece."""
+
+    per_step = True
+
+    def __init__(self, neuron=None):
+        super().__init__()
+        self.neuron = neuron or LIF(threshold=0.1)
+
+    def forward(self, x):
+        return self.neuron.scan(x)[0]
+
+
+class Within(Scans):
+    """It goes on where its neuron was."""
+
+    def forward(self, x):
+        return self.scan(x)[0]
+
+    def scan(self, x, state=None):
+        return self.neuron.scan(x, state)
+
+
+def hooked(module, hook):
+    module.register_forward_hook(hook)
+    return module
+
+
+def before(module, hook):
+    module.register_forward_pre_hook(hook)
+    return module
+
+
+def vouched(module):
+    module.per_step = True
+    return module
+
+
 def with_a_forward_of_its_own():
     neuron = LIF()
     neuron.forward = lambda x: x.cumsum(0)
@@ -397,6 +436,11 @@ REFUSED = {
     "another forward above a scan": (Fires(), r"Fires\) is not known"),
     "another gate above a declaration": (Sums(3), r"Sums\) is not known"),
     "a forward of the instance": (with_a_forward_of_its_own(), "forward of its own"),
+    "softmax over what may be time": (PerStep(nn.Softmax2d()), "Softmax2d.*is not known"),
+    "a hook that mixes time": (hooked(LIF(), lambda _, __, y: y.cumsum(0)), "LIF.* has a hook on its forward.*may mix time"),
+    "a hook in what scans": (Within(hooked(LIF(), lambda *_: None)), "LIF.* has a hook"),
+    "a hook before": (Through(before(nn.Linear(3, 3), lambda _, x: (x[0].cumsum(0),))), "Linear.* has a hook"),
+    "a scan past its forward": (Scans(), r"a scan was called directly.*scan\(x, state\) of its own"),
     "a subclass of a plain layer": (type("Own", (nn.Linear,), {})(3, 3), "Own.*is not known"),
 }
 
@@ -424,6 +468,10 @@ def vouched_for():
     return Through(PerStep(module[0]), module[1])
 
 
+def pruned(layer):
+    return prune.l1_unstructured(layer, "weight", 0.3)
+
+
 def parametrized(layer):
     return nn.utils.parametrizations.weight_norm(layer)
 
@@ -437,8 +485,24 @@ def parametrized(layer):
         (lambda: nn.Sequential(PerStep(nn.Conv3d(2, 4, 3), nn.BatchNorm3d(4)), LIF()), (2, 3, 4, 4)),
         (lambda: nn.Sequential(parametrized(nn.Linear(3, 4)), nn.GELU(), nn.Softmax(-1), LIF(threshold=0.1)), (3,)),
         (vouched_for, (3, 4)),
+        (lambda: Through(Within(), LIF(threshold=0.1)), (3,)),
+        (lambda: Through(vouched(hooked(nn.Linear(3, 3), lambda _, __, y: 2 * y)), LIF()), (3,)),
+        (
+            lambda: Through(hooked(nn.Linear(3, 3), Passive(lambda *_: None)), pruned(nn.Linear(3, 3)), LIF()),
+            (3,),
+        ),
     ],
-    ids=["own network", "own scan", "1-D per step", "3-D per step", "parametrized", "vouched for"],
+    ids=[
+        "own network",
+        "own scan",
+        "1-D per step",
+        "3-D per step",
+        "parametrized",
+        "vouched for",
+        "scans within",
+        "vouched hook",
+        "harmless hooks",
+    ],
 )
 def test_what_says_how_it_stands_to_time_streams(make, shape):
     module = make().double().eval()

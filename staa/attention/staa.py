@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.layers import Past, Window, fold_of, plain
-from staa.ops.fold import Folded, context
+from staa.ops.fold import Folded, context, without_autocast
 
 Affine = tuple[Tensor | None, Tensor | None]
 
@@ -339,7 +339,7 @@ def _pooled(x: Tensor, key: nn.Module) -> Tensor:
     """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.fold.context`; at least float32."""
     flat = x.flatten(3)
     keys = key(flat.mT)  # [T, N, H·W, 1]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         wide = torch.promote_types(x.dtype, torch.float32)
         return (flat.to(wide) @ keys.to(wide).softmax(2)).squeeze(-1)
 

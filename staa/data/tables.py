@@ -68,7 +68,8 @@ def read_series(path: Path, *, time: str | None = None, graph: str | None = None
     """A series of one's own from a file.
 
     .csv, .txt (also .gz): a row each step, a column each variate, commas between; a first row that is not all numbers is a
-    header, and a first column that holds dates the times. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
+    header, and a first column that holds dates the times. Without times, a blank line is a step at which nothing was measured,
+    but for those above a header and at the end of the file. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
     there. .h5: one pandas table, in its fixed format. time: the column of times. graph: a file for `read_graph`; distances: it
     holds distances.
 
@@ -137,7 +138,7 @@ def read_graph(
             )
         (weights,) = square.values()
     else:
-        table = _cells(data, path, pd)
+        table = _cells(data, path, pd).dropna(how="all").reset_index(drop=True)
         numbers = table.apply(pd.to_numeric, errors="coerce")
         ends = table.iloc[:, :2].isin([*names, *map(str, range(nodes))]).all(axis=None)
         few = nodes in (2, 3) and ends  # so many edges look like a matrix
@@ -269,7 +270,10 @@ def _unit(kind: str) -> str:
 
 
 def _cells(data: bytes, path: Path, pd: Any) -> Any:
-    """A text file's cells as strings. Raises ValueError for what is no such text, or inflates past `max_bytes`."""
+    """A text file's cells as strings, NaN in a blank line, but for blank lines at its end, which are left out.
+
+    Raises ValueError for what is no such text, or inflates past `max_bytes`.
+    """
     if path.name.lower().endswith(".gz"):
         data = inflate(data, str(path))
     try:
@@ -277,7 +281,11 @@ def _cells(data: bytes, path: Path, pd: Any) -> Any:
         rows = csv.reader(io.StringIO(text, newline=""))
         columns = next((len(row) for row in rows if len(row) > 1 or "".join(row).strip()), 0)  # short rows are filled up
         check_bytes(columns * (1 + data.count(b"\n") + data.count(b"\r")) * CELL + 4 * len(data), str(path))
-        return pd.read_csv(io.StringIO(text), header=None, dtype=str, skipinitialspace=True)
+        body = re.sub(r"\A(?:[ \t]*(?:\r\n?|\n))+", "", text)  # pandas counts the columns of the first line
+        lines = io.StringIO(body.rstrip())
+        table = pd.read_csv(lines, header=None, dtype=str, skipinitialspace=True, skip_blank_lines=False)
+        top = len(text[: len(text) - len(body)].splitlines())
+        return table.set_axis(range(top, top + len(table))).reindex(range(top + len(table)))
     except Exception as error:  # pandas' parser, csv and the decoder each have their own
         raise ValueError(
             f"{path} can't be read as text with commas between its columns: {' '.join(str(error).split())}"
@@ -289,14 +297,15 @@ def _text(data: bytes, path: Path) -> Any:
     import pandas as pd
 
     table = _cells(data, path, pd)
-    dated = _dates(table.iloc[:1, 0], pd, path)
-    first: Any = table.iloc[0, 1:] if dated else table.iloc[0]
+    filled = table.dropna(how="all")
+    dated = _dates(filled.iloc[:1, 0], pd, path)
+    first: Any = filled.iloc[0, 1:] if dated else filled.iloc[0]
     numbers: Any = pd.to_numeric(first, errors="coerce")
     text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
     # A header, or names that are numbers, over dates.
-    if text.any() or (not dated and len(table) > 1 and _dates(table.iloc[1:2, 0], pd, path)):
-        table.columns = [str(name) for name in table.iloc[0]]
-        table = table.iloc[1:].reset_index(drop=True)
+    if text.any() or (not dated and len(filled) > 1 and _dates(filled.iloc[1:2, 0], pd, path)):
+        table.columns = [str(name) for name in filled.iloc[0]]
+        table = table.iloc[filled.index[0] + 1 :].reset_index(drop=True)
     return table
 
 
@@ -346,13 +355,14 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
         )
     times = table.index if isinstance(table.index, pd.DatetimeIndex) else None
     column: Any = table.columns[0]
+    filled = table.dropna(how="all")  # beside times, an empty row says nothing
     if time is not None:
         column = next((c for c in table.columns if str(c) == time), None)
         if column is None:
             raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
-    if times is None and (time is not None or _dates(table[column].head(100).astype(str), pd, path)):
-        times = _parsed(table[column], pd, path)
-        table = table.drop(columns=[column])
+    if times is None and (time is not None or _dates(filled[column].head(100).astype(str), pd, path)):
+        times = _parsed(filled[column], pd, path)
+        table = filled.drop(columns=[column])
         if table.shape[1] == 0:
             raise ValueError(f"{path} has no column beside its times {column!r}: expected one for each variate")
     numbers = table.apply(pd.to_numeric, errors="coerce")

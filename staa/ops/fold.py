@@ -5,6 +5,7 @@ average of x to make them hands on the x that comes back with it: the average's 
 pass that writes it, where a second use of x would cost autograd two more.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from staa.ops.register import register
 from staa.ops.scan_fused import KERNELS, channels_last, dense, laid_out
-from staa.ops.switch import once, reference_chosen, refuse_torch_func
+from staa.ops.switch import once, reference_chosen, refuse_forward_mode, refuse_torch_func
 
 
 class Folded(NamedTuple):
@@ -70,11 +71,16 @@ def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if reference_chosen() or not served(x):
         flat = x.flatten(3).to(torch.promote_types(x.dtype, torch.float32))  # [T, N, C, H·W]
-        with torch.autocast(x.device.type, enabled=False):  # it would take the products in half precision
+        with without_autocast(x):  # it would take the products in half precision
             weights = (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
             return x, (flat @ weights.mT).squeeze(-1), flat.mean(-1)
     refuse_torch_func("attention pooling")
     return _Context.apply(x, key.float())
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """No half precision on the device of x; meta tensors know no autocast."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def served(x: Tensor) -> bool:
@@ -84,6 +90,8 @@ def served(x: Tensor) -> bool:
 
 
 class _BatchNorm(torch.autograd.Function):
+    jvp = refuse_forward_mode("a folded BatchNorm")
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
         scale, shift, mean_of_frames, mean, variance = torch.ops.staa.batch_norm(x, weight, bias, eps)
@@ -104,6 +112,8 @@ class _BatchNorm(torch.autograd.Function):
 
 
 class _Context(torch.autograd.Function):
+    jvp = refuse_forward_mode("attention pooling")
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pooled, mean, weights = torch.ops.staa.context(x, key)

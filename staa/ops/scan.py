@@ -1,7 +1,9 @@
 """The scan over time: the only place that knows how a neuron charges, fires and resets."""
 
+import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from staa.ops.spike import Surrogate, arctan, fire
 from staa.ops.switch import reference_chosen
 
 Reset = Literal["zero", "subtract"]
+NUMBERS = (float, int, np.floating, np.integer, torch.SymFloat, torch.SymInt)
+LARGEST = torch.finfo(torch.float32).max  # of a constant
 
 
 def lif(
@@ -46,12 +50,18 @@ def lif(
     The spike's gradient is the surrogate's slope at v − threshold, strict or not. detach_reset=True keeps the reset out of
     the backward pass (Zenke & Vogels 2021).
 
-    Raises ValueError on a wrong rank, dtype or shape, or an unknown reset; RuntimeError on a fast path's second derivatives
-    and under torch.func.
+    Raises ValueError on a wrong rank, dtype or shape, an unknown reset, and a number that is not finite, a decay outside
+    [0, 1] or a threshold of 0 or less (the values of tensors are not looked at); TypeError on what is no tensor; RuntimeError
+    on a fast path's second derivatives and under torch.func.
     """
     _check(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
     if reset not in ("zero", "subtract"):
         raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
+    for name, flag in (("strict", strict), ("detach_reset", detach_reset)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False, got {flag!r}")
+    if not callable(surrogate):
+        raise ValueError(f"surrogate must be a function such as staa.ops.arctan, got {surrogate!r}")
     options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
     options |= {"strict": strict, "reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
     result = None if reference_chosen() else fused(x, v, **options)
@@ -131,7 +141,32 @@ def _charge_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def check_numbers(**numbers: float) -> None:
+    """Raise ValueError for a constant that is no finite number, and for a threshold that is not positive."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, NUMBERS) or not -LARGEST <= value <= LARGEST:
+            end = " (float32 ends at 3.4e38)" if isinstance(value, NUMBERS) and LARGEST < abs(value) < math.inf else ""
+            raise ValueError(f"{name} must be a finite number, got {_short(value)}{end}")
+    if numbers.get("threshold", 1.0) <= 0:
+        raise ValueError(f"threshold must be positive, got {numbers['threshold']}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else f"{text[:80]} …"
+
+
 def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | None, **constants: float | Tensor) -> None:
+    for name, value in (("the current", x), ("the membrane", v), ("scale", scale), ("shift", shift)):
+        if not isinstance(value, Tensor) and (value is not None or value is x):
+            raise TypeError(f"{name} must be a tensor{'' if value is x else ' or None'}, got {_short(value)}")
+    for name, value in {**constants, "scale": scale, "shift": shift}.items():
+        if isinstance(value, Tensor) and not value.is_floating_point():
+            raise ValueError(f"{name} must be a float tensor, got {value.dtype}; call .float() on it")
+    numbers = {name: value for name, value in constants.items() if not isinstance(value, Tensor)}
+    check_numbers(**numbers)
+    if not 0 <= numbers.get("decay", 0.0) <= 1:
+        raise ValueError(f"decay must be in [0, 1], got {numbers['decay']}")
     if x.ndim < 2:
         raise ValueError(f"the current must be [T, N, ...], at least 2 dimensions, got shape {list(x.shape)}")
     if x.shape[0] == 0:

@@ -17,7 +17,7 @@ from torch import Tensor
 from staa.ops import cpu
 from staa.ops.register import register
 from staa.ops.spike import SURROGATES, Surrogate
-from staa.ops.switch import once, refuse_torch_func
+from staa.ops.switch import once, refuse_batched, refuse_forward_mode, refuse_torch_func
 
 KERNELS: dict[str, Any] = {"cpu": cpu}
 
@@ -173,6 +173,8 @@ def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor,
 
 
 class _Lif(torch.autograd.Function):
+    jvp = refuse_forward_mode("staa.ops.lif")
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, ctx.strict, ctx.reset, ctx.surrogate, ctx.detach_reset = arguments
@@ -183,6 +185,7 @@ class _Lif(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_batched("staa.ops.lif", grad_spikes, grad_last)
         saved = x, v, decay, gain, threshold, scale, shift = ctx.saved_tensors  # once: recomputation forgets them
         if grad_spikes is None:
             grad_spikes = torch.zeros_like(x)

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,6 +18,7 @@ if _setting not in ("", "0", "1"):
 ALWAYS = _setting == "1"
 
 _here: ContextVar[bool] = ContextVar("staa.reference", default=False)  # of this thread or task
+_depth: ContextVar[int] = ContextVar("staa.reference.depth", default=0)  # contexts open in it
 _lock = threading.Lock()
 _open = 0  # contexts, of all threads
 _anywhere = False  # whether there are any: torch.compile always guards a global, but a ContextVar only from some version on
@@ -34,15 +35,22 @@ def reference() -> Iterator[None]:
     torch.autograd.detect_anomaly to name the operation that made a NaN. The forward pass decides: a graph that was made
     within keeps the reference path when it runs backward. Recomputation in the backward pass decides anew, so call backward
     within, too. It holds for this thread and task alone. STAA_REFERENCE=1 in the environment chooses it for a whole process.
-    Compiled functions compile anew where it changes; enter it outside of them.
+    Compiled functions compile anew where it changes; enter it outside of them. A generator that yields within leaves it on for
+    its caller until it goes on, and for its thread if another one closes it (Python gives generators no context of their
+    own): don't yield within.
     """
     _count(+1)
-    token = _here.set(True)
+    token = _depth.set(_depth.get() + 1)
+    _here.set(True)
     try:
         yield
     finally:
-        _here.reset(token)
         _count(-1)
+        depth = _depth.get() - 1
+        with suppress(ValueError):  # a generator closed by another thread or task, whose own choice stands
+            _depth.reset(token)
+            _depth.set(depth)  # and not what it was before: contexts in generators may overlap
+            _here.set(depth > 0)
 
 
 def _count(one: int) -> None:
@@ -60,6 +68,21 @@ def refuse_torch_func(operation: str) -> None:
     """Raise RuntimeError within a transform of torch.func, which the fast paths don't know."""
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         raise RuntimeError(f"the fast path of {operation} does not work under torch.func (grad, jvp, jacrev, vmap): {HOW}")
+
+
+def refuse_batched(operation: str, *grads: Tensor | None) -> None:
+    """Raise RuntimeError for gradients that come many at once: is_grads_batched, jacobian(vectorize=True)."""
+    if any(p is not None and torch._C._functorch.is_legacy_batchedtensor(p) for p in grads):  # type: ignore[attr-defined]
+        raise RuntimeError(f"the fast path of {operation} takes one gradient at a time, not a batch of them: {HOW}")
+
+
+def refuse_forward_mode(operation: str) -> Any:
+    """The jvp of an autograd.Function that has none, which torch's own error doesn't tell how to do without."""
+
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(f"the fast path of {operation} has no forward-mode derivatives (jvp, linearize): {HOW}")
+
+    return staticmethod(jvp)
 
 
 class _Once(torch.autograd.Function):
