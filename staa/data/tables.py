@@ -178,6 +178,10 @@ def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, t
     values, own, times = z["values"], z.get("graph"), z.get("time")
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")
+    sizes = (
+        8 * (values.size + (0 if own is None else own.size)) + 2 * CELL * values.shape[1]
+    )  # a name is a str, and is kept twice
+    check_bytes(sizes, f"{path}'s values and names")
     names = tuple(map(str, z["names"] if "names" in z and z["names"].ndim else range(values.shape[1])))
     for name, array in (("values", values), ("graph", own)):
         if array is not None and array.dtype.kind not in "iufb":
@@ -189,7 +193,6 @@ def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, t
             times = _nanoseconds(times)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{path}'s time is no time: {error}") from error
-    check_bytes((values.size + (0 if own is None else own.size)) * 8, f"{path}'s values")
     return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
 
 
