@@ -193,6 +193,7 @@ def test_anomaly_detection_names_the_operation_that_made_a_nan(module):
 
 
 @KERNELS
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, of torch.jit.script, as it loads forward mode
 @pytest.mark.parametrize("operation", ["lif", "batch_norm", "context"])
 def test_forward_mode_names_the_switch(operation):
     x, one = torch.randn(2, 2, 3, 4, 4), torch.ones(3)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from staa.ops.register import register
 from staa.ops.scan_fused import KERNELS, channels_last, dense, laid_out
-from staa.ops.switch import once, reference_chosen, refuse_forward_mode, refuse_torch_func
+from staa.ops.switch import once, reference_chosen, refuse_dual, refuse_torch_func
 
 
 class Folded(NamedTuple):
@@ -59,6 +59,7 @@ def batch_norm(
         variance, mean = torch.var_mean(wide, (0, 1, 3, 4), correction=0)
         return x, *norm_affine(mean, variance, weight, bias, eps), wide.mean((3, 4)), mean.detach(), variance.detach()
     refuse_torch_func("a folded BatchNorm")
+    refuse_dual("a folded BatchNorm", x)
     return _BatchNorm.apply(x, weight, bias, eps)
 
 
@@ -75,6 +76,7 @@ def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             weights = (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
             return x, (flat @ weights.mT).squeeze(-1), flat.mean(-1)
     refuse_torch_func("attention pooling")
+    refuse_dual("attention pooling", x)
     return _Context.apply(x, key.float())
 
 
@@ -90,8 +92,6 @@ def served(x: Tensor) -> bool:
 
 
 class _BatchNorm(torch.autograd.Function):
-    jvp = refuse_forward_mode("a folded BatchNorm")
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
         scale, shift, mean_of_frames, mean, variance = torch.ops.staa.batch_norm(x, weight, bias, eps)
@@ -112,8 +112,6 @@ class _BatchNorm(torch.autograd.Function):
 
 
 class _Context(torch.autograd.Function):
-    jvp = refuse_forward_mode("attention pooling")
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pooled, mean, weights = torch.ops.staa.context(x, key)

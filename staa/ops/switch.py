@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 HOW = "put the forward pass under `with staa.reference():`, or set STAA_REFERENCE=1"
 
@@ -83,6 +84,12 @@ def refuse_forward_mode(operation: str) -> Any:
         raise RuntimeError(f"the fast path of {operation} has no forward-mode derivatives (jvp, linearize): {HOW}")
 
     return staticmethod(jvp)
+
+
+def refuse_dual(operation: str, x: Tensor) -> None:
+    """Raise RuntimeError for a dual tensor: the same for a Function that torch.compile traces, which may have no jvp."""
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        raise RuntimeError(f"the fast path of {operation} has no forward-mode derivatives (jvp, linearize): {HOW}")
 
 
 class _Once(torch.autograd.Function):
