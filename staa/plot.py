@@ -93,7 +93,7 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
             axis.errorbar(left, rows, xerr=spread, fmt="none", color="black", capsize=2, linewidth=1)
         for row, total, end in zip(rows, left, left + spread, strict=True):
             text = " not drawn" if np.isnan(total) else f" {total:.3g}" if total < 1000 else f" {total:,.0f}"
-            axis.annotate(text, (np.nan_to_num(end), row), va="center", fontsize=8)
+            axis.annotate(for_figure(text), (np.nan_to_num(end), row), va="center", fontsize=8)
         axis.set_title(for_figure(title), fontsize=9)
         axis.set_xlim(0, 1.3 * max(np.nan_to_num(left + spread).max(), 1e-9))
         axis.tick_params(labelsize=8)
