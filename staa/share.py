@@ -148,8 +148,10 @@ def _lines(clean: Callable[[Any], Any], path: Path) -> Iterator[bytes]:
     for line in read_text(path).splitlines():
         try:
             event = parse_json(line)
-        except ValueError:  # cut off by a crash
+        except json.JSONDecodeError:  # cut off by a crash
             continue
+        except ValueError as error:
+            raise ValueError(f"a line of {path} can't be copied: {error}") from error
         if isinstance(event, dict):
             yield _json(clean, {k: v for k, v in event.items() if k not in PRIVATE}, path, None)
 
