@@ -280,3 +280,24 @@ def test_initialisation_is_the_papers(name):
     bound = 0.0 if no_bias else 1 / readout.in_features**0.5
     assert readout.bias.abs().max() <= bound
     assert readout.bias.std().item() == pytest.approx(bound / 3**0.5, rel=0.3)
+
+
+@pytest.mark.parametrize("make", [MODELS["resnet20"], MODELS["ms_resnet18"]])
+def test_a_network_begins_as_its_shortcuts(make):
+    """Its blocks' convolutions change nothing at first, and do after a step."""
+    model = make(3, steps=2, width=0.0625, zero_init_residual=True)
+    x = torch.randn(2, 3, 3, 8, 8)
+    before = model(x)
+    nothing = torch.zeros(())
+    with torch.no_grad():
+        for block in model.stages.modules():
+            if hasattr(block, "layer2"):
+                nothing = nothing + block.layer2.norm.weight.abs().sum()
+                block.layer2.conv.weight.normal_()
+    assert nothing == 0
+    torch.testing.assert_close(model(x), before)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(x).mean(0).pow(2).sum().backward()
+    optimizer.step()
+    assert all(block.layer2.norm.weight.any() for stage in model.stages for block in stage)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

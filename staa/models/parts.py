@@ -79,6 +79,18 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     return model
 
 
+def begin_as_shortcuts(blocks: nn.Module) -> None:
+    """Set the weight of the last BatchNorm of each residual block, its layer2's, to 0: the block begins as its shortcut.
+
+    Spikes are all or nothing, so that each layer of a fresh network tears similar inputs apart, and the gradient that reaches
+    the first layers through many of them is noise. A block that is its shortcut passes spikes on as they are.
+    """
+    for block in blocks.modules():
+        layer = getattr(block, "layer2", None)
+        if isinstance(layer, ConvNorm) and isinstance(layer.norm, nn.BatchNorm2d):
+            nn.init.zeros_(layer.norm.weight)
+
+
 def fire(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:
     """Run layers one after the other, the BatchNorm of each ConvNorm folded into the Site behind it.
 

@@ -14,6 +14,7 @@ from staa.models.parts import (
     Readout,
     Sites,
     as_window,
+    begin_as_shortcuts,
     check_sizes,
     fire,
     scaled,
@@ -85,6 +86,7 @@ class ResNet(nn.Module):
     neuron: factory (channels); attention: factory (steps, channels), or None for a plain network
     sites: where attention goes: "all", "last-of-stage", "stem", or None for the attention's own default
     width: multiplier of every layer's channels
+    zero_init_residual: blocks begin as their shortcuts, the weight of their last BatchNorm at 0 (Goyal et al. 2017)
     stem: (channels, kernel, stride) of each layer; stages: (channels, blocks, stride); pool: after the stem
 
     Initialisation as in the code of FSTA-SNN (AAAI 2025), by STAA-SNN's authors: convolutions N(0, 2 / (k² C_out)), BatchNorm
@@ -107,6 +109,7 @@ class ResNet(nn.Module):
         attention: AttentionFactory | None = None,
         sites: Sites | None = None,
         width: float = 1.0,
+        zero_init_residual: bool = False,
         stem: Sequence[tuple[int, int, int]],
         stages: Sequence[tuple[int, int, int]],
         pool: Callable[[Tensor], Tensor] | None,
@@ -131,6 +134,8 @@ class ResNet(nn.Module):
                 stage.append(BasicBlock(channels, outputs, stride if i == 0 else 1, shortcut, fire1, fire2))
                 channels = outputs
             self.stages.append(stage)
+        if zero_init_residual:
+            begin_as_shortcuts(self.stages)
         self.readout = Readout(channels, num_classes, linear=small_linear)
 
     def forward(self, x: Tensor) -> Tensor:
