@@ -172,8 +172,8 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     attention = find(config.attention, ATTENTIONS, "attention", folder=recipe.folder) if config.attention is not None else None
     if "size" in inspect.signature(model).parameters:  # its readout depends on the input's size
         model = partial(model, size=size)
-    given = {"model.zero_init_residual": config.zero_init_residual}
-    model = partial(model, **_asked_for(model, f"the model {config.name}", given, {"model.zero_init_residual": False}))
+    given = {"model.residual_init": config.residual_init}
+    model = partial(model, **_asked_for(model, f"the model {config.name}", given, {"model.residual_init": 1.0}))
     model = partial(model, classes, in_channels=channels, steps=config.steps, sites=config.sites, width=config.width)
     check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
     if config.name in MODELS:  # one of the user's own is not called twice
@@ -212,7 +212,7 @@ def build_forecaster(
         )
     forecaster = find(config.name, FORECASTERS, "forecaster", folder=recipe.folder)
     given, usual = ({f"forecast.{f.name}": getattr(c, f.name) for f in fields(c)} for c in (own, Forecast()))
-    given["model.zero_init_residual"], usual["model.zero_init_residual"] = config.zero_init_residual, False
+    given["model.residual_init"], usual["model.residual_init"] = config.residual_init, 1.0
     settings = _asked_for(forecaster, f"the forecaster {config.name}", given, usual)
     asked = inspect.signature(forecaster).parameters
     if "steps" in asked:

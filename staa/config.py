@@ -185,8 +185,8 @@ class Model:
     """Attention, None for a plain network, or my_file.py:function."""
     sites: Literal["all", "last-of-stage", "stem"] | None = None
     """Where attention goes; None: its own default."""
-    zero_init_residual: bool = False
-    """Begin with each residual block as its shortcut (ResNets): a deep network learns from the first steps on."""
+    residual_init: float = 1.0
+    """Initial weight of the last BatchNorm in each residual block (ResNets); at 0.2 the loss falls from the first steps on."""
 
     def __post_init__(self) -> None:
         _check_types(self, "model.")

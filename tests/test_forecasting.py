@@ -320,7 +320,7 @@ def test_settings_that_do_not_fit(tmp_path):
         (dict(loss=replace(small().loss, name="tet")), "unknown loss 'tet'"),
         (dict(augment=replace(small().augment, flip=True)), "takes no settings of augment"),
         (dict(forecast=replace(small().forecast, blocks=3)), "spikestag takes no forecast.blocks"),
-        (dict(model=replace(small().model, zero_init_residual=True)), "spikestag takes no model.zero_init_residual"),
+        (dict(model=replace(small().model, residual_init=0.2)), "spikestag takes no model.residual_init"),
         (dict(series=Series(horizon=4, graph="g.csv")), r"can't|missing|g.csv"),
         (dict(series=Series(horizon=590)), "horizon"),
     ):

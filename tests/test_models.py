@@ -1,4 +1,5 @@
 import itertools
+import math
 from functools import partial
 
 import contracts
@@ -283,21 +284,23 @@ def test_initialisation_is_the_papers(name):
 
 
 @pytest.mark.parametrize("make", [MODELS["resnet20"], MODELS["ms_resnet18"]])
-def test_a_network_begins_as_its_shortcuts(make):
-    """Its blocks' convolutions change nothing at first, and do after a step."""
-    model = make(3, steps=2, width=0.0625, zero_init_residual=True)
-    x = torch.randn(2, 3, 3, 8, 8)
-    before = model(x)
-    nothing = torch.zeros(())
-    with torch.no_grad():
-        for block in model.stages.modules():
-            if hasattr(block, "layer2"):
-                nothing = nothing + block.layer2.norm.weight.abs().sum()
-                block.layer2.conv.weight.normal_()
-    assert nothing == 0
-    torch.testing.assert_close(model(x), before)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(x).mean(0).pow(2).sum().backward()
-    optimizer.step()
-    assert all(block.layer2.norm.weight.any() for stage in model.stages for block in stage)
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+def test_residual_branches_begin_small(make):
+    """Of two networks that differ in residual_init alone, the blocks' last BatchNorms differ, and all learn."""
+    torch.manual_seed(0)
+    model = make(3, steps=2, width=0.0625, residual_init=0.2)
+    torch.manual_seed(0)
+    usual = make(3, steps=2, width=0.0625).state_dict()
+    small = {f"stages.{i}.{j}.layer2.norm.weight" for i, stage in enumerate(model.stages) for j in range(len(stage))}
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, 0.2 * usual[key] if key in small else usual[key], rtol=0, atol=0)
+    model(torch.randn(2, 8, 3, 16, 16)).pow(2).sum().backward()
+    parameters = dict(model.named_parameters())
+    assert all(parameters[key].grad.any() for key in small)
+
+
+def test_odd_residual_init_is_refused():
+    for name, value in itertools.product(("resnet20", "ms_resnet18"), (-0.5, math.nan, math.inf, "0.2", True)):
+        with pytest.raises(ValueError, match="residual_init must be a number of at least 0"):
+            MODELS[name](3, width=0.0625, residual_init=value)
+    with pytest.raises(ValueError, match="residual_init must be above 0"):
+        MODELS["resnet20"](3, width=0.0625, residual_init=0.0)

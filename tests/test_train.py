@@ -731,7 +731,7 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
         (dict(data=replace(tiny.recipe.data, size=32)), "takes no data.size, which is 32"),
         (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no data.corrupt"),
         (dict(augment=Augment(scale=0.5)), "takes no augment.scale"),
-        (dict(model=replace(tiny.recipe.model, zero_init_residual=True)), "takes no model.zero_init_residual"),
+        (dict(model=replace(tiny.recipe.model, residual_init=0.2)), "takes no model.residual_init"),
         (dict(augment=Augment(policy="randaugment")), "for colour images; .* has 2 channels"),
         (dict(augment=Augment(cutout=17)), "can't exceed the images' 16 pixels"),
         (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no loss.tet_weight, which is 0.5"),

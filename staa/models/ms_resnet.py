@@ -13,11 +13,11 @@ from staa.models.parts import (
     Readout,
     Sites,
     as_window,
-    begin_as_shortcuts,
     check_sizes,
     fire,
     scaled,
     site_factory,
+    weigh_branches,
 )
 from staa.neurons import LIF
 
@@ -52,7 +52,7 @@ class MSResNet(nn.Module):
 
     Initialisation as in DTA-SNN's code, PyTorch's own: convolutions U(±1 / √(k² C_in)), BatchNorm 1 and 0, the readout's weight
     and bias U(±1 / √inputs). So begin the convolutions and the readout of Hu et al. too; their BatchNorm begins at the
-    threshold, and at 0 in the last one of a block, as zero_init_residual has it.
+    threshold, and at 0 in the last one of a block (residual_init=0).
     """
 
     per_step = True
@@ -68,7 +68,7 @@ class MSResNet(nn.Module):
         attention: AttentionFactory | None = None,
         sites: Sites | None = None,
         width: float = 1.0,
-        zero_init_residual: bool = False,
+        residual_init: float = 1.0,
         stem: tuple[int, int, int],
         stages: Sequence[tuple[int, int]],
         stage_strides: Sequence[int],
@@ -91,8 +91,7 @@ class MSResNet(nn.Module):
                 stage.append(MembraneBlock(channels, outputs, stride if i == 0 else 1, fire1, fire2))
                 channels = outputs
             self.stages.append(stage)
-        if zero_init_residual:
-            begin_as_shortcuts(self.stages)
+        weigh_branches(self.stages, residual_init)
         self.last = site(channels)
         self.readout = Readout(channels, num_classes)
 

@@ -79,16 +79,20 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-def begin_as_shortcuts(blocks: nn.Module) -> None:
-    """Set the weight of the last BatchNorm of each residual block, its layer2's, to 0: the block begins as its shortcut.
+def weigh_branches(blocks: nn.Module, weight: float) -> None:
+    """Set the initial weight of the last BatchNorm of each residual block, its layer2's.
 
-    Spikes are all or nothing, so that each layer of a fresh network tears similar inputs apart, and the gradient that reaches
-    the first layers through many of them is noise. A block that is its shortcut passes spikes on as they are.
+    Spikes are all or nothing, so that each layer of a fresh network tears similar inputs apart; behind many of them, the
+    gradient of the first is noise. A block whose branch begins small passes spikes on nearly as they are: docs/log.md.
+
+    Raises ValueError for a weight that is negative or no finite number.
     """
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise ValueError(f"residual_init must be a number of at least 0, got {weight!r}")
     for block in blocks.modules():
         layer = getattr(block, "layer2", None)
         if isinstance(layer, ConvNorm) and isinstance(layer.norm, nn.BatchNorm2d):
-            nn.init.zeros_(layer.norm.weight)
+            nn.init.constant_(layer.norm.weight, weight)
 
 
 def fire(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from staa.models.parts import (
     Readout,
     Sites,
     as_window,
-    begin_as_shortcuts,
     check_sizes,
     fire,
     scaled,
     site_factory,
+    weigh_branches,
 )
 from staa.neurons import LIF
 
@@ -86,7 +86,9 @@ class ResNet(nn.Module):
     neuron: factory (channels); attention: factory (steps, channels), or None for a plain network
     sites: where attention goes: "all", "last-of-stage", "stem", or None for the attention's own default
     width: multiplier of every layer's channels
-    zero_init_residual: blocks begin as their shortcuts, the weight of their last BatchNorm at 0 (Goyal et al. 2017)
+    residual_init: initial weight of the last BatchNorm of each block. 0.2 and the loss falls from the first steps on
+        (docs/log.md). 0, as ANNs have it (Goyal et al. 2017), is refused: a block without a projection then gets currents of
+        exactly 0 and 1, where the surrogate's derivative is 0, and nothing but the readout would learn
     stem: (channels, kernel, stride) of each layer; stages: (channels, blocks, stride); pool: after the stem
 
     Initialisation as in the code of FSTA-SNN (AAAI 2025), by STAA-SNN's authors: convolutions N(0, 2 / (k² C_out)), BatchNorm
@@ -109,7 +111,7 @@ class ResNet(nn.Module):
         attention: AttentionFactory | None = None,
         sites: Sites | None = None,
         width: float = 1.0,
-        zero_init_residual: bool = False,
+        residual_init: float = 1.0,
         stem: Sequence[tuple[int, int, int]],
         stages: Sequence[tuple[int, int, int]],
         pool: Callable[[Tensor], Tensor] | None,
@@ -117,6 +119,8 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         check_sizes(num_classes, in_channels, steps, width)
+        if residual_init == 0:
+            raise ValueError("residual_init must be above 0, such as 0.2: at 0 no gradient passes a block without a projection")
         self.steps, self.in_channels, self.pool = steps, in_channels, pool
         self.window = Window(steps, "model")
         site = site_factory(neuron, attention, steps, sites, scaled(stem[0][0], width))
@@ -134,8 +138,7 @@ class ResNet(nn.Module):
                 stage.append(BasicBlock(channels, outputs, stride if i == 0 else 1, shortcut, fire1, fire2))
                 channels = outputs
             self.stages.append(stage)
-        if zero_init_residual:
-            begin_as_shortcuts(self.stages)
+        weigh_branches(self.stages, residual_init)
         self.readout = Readout(channels, num_classes, linear=small_linear)
 
     def forward(self, x: Tensor) -> Tensor:
