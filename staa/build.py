@@ -185,7 +185,17 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
             f"the network can't be built ({type(error).__name__}: {error}); a model is called with (num_classes, *, "
             f"in_channels, steps, neuron, attention, sites, width), a neuron with (channels), attention with (steps, channels)"
         ) from error
-    return built.to(memory_format=torch.channels_last)
+    return _with_momentum(built, config.norm_momentum).to(memory_format=torch.channels_last)
+
+
+def _with_momentum(model: nn.Module, momentum: float | None) -> nn.Module:
+    """The network, such a momentum in each BatchNorm; None leaves them. Raises ValueError if there is none."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if momentum is not None and not norms:
+        raise ValueError(f"this network has no BatchNorm, and takes no model.norm_momentum, which is {momentum}: leave it out")
+    for norm in norms if momentum is not None else ():
+        norm.momentum = momentum
+    return model
 
 
 def _check_size(model: Callable[..., nn.Module]) -> None:
@@ -232,7 +242,7 @@ def build_forecaster(
         plain |= {"graph": "adaptive"} if isinstance(settings.get("graph"), Tensor) else {}
         _check_size(partial(forecaster, **plain))
     try:
-        return forecaster(**settings)
+        return _with_momentum(forecaster(**settings), config.norm_momentum)
     except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
         raise ValueError(
             f"the forecaster can't be built ({type(error).__name__}: {error}); it is called with (nodes, window, horizon, *, "

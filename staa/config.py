@@ -187,6 +187,9 @@ class Model:
     """Where attention goes; None: its own default."""
     residual_init: float = 1.0
     """Initial weight of the last BatchNorm in each residual block (ResNets); at 0.2 the loss falls from the first steps on."""
+    norm_momentum: float | None = None
+    """Share of a batch in BatchNorm's running statistics; None: the network's own, 0.1. At 0.5 they keep up with the weights
+    where validation in the middle of training falls far behind training."""
 
     def __post_init__(self) -> None:
         _check_types(self, "model.")
@@ -295,6 +298,7 @@ class Recipe:
             ("augment.shift", augment.shift), ("augment.cutout", augment.cutout), ("augment.mixup", augment.mixup),
             ("augment.cutmix", augment.cutmix), ("loss.rate_weight", loss.rate_weight),
             ("optim.warmup_epochs", optim.warmup_epochs), ("optim.weight_decay", optim.weight_decay),
+            ("model.residual_init", model.residual_init),
         ):  # fmt: skip
             _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
         _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov needs optim.momentum above 0", optim.momentum)
@@ -322,6 +326,8 @@ class Recipe:
         _require(0 <= optim.min_lr <= optim.lr, "optim.min_lr is from 0 to optim.lr", optim.min_lr)
         _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
         _require(model.width > 0, "model.width must be positive", model.width)
+        share = model.norm_momentum
+        _require(share is None or 0 < share <= 1, "model.norm_momentum is above 0 and at most 1", share)
         _require(self.batch_size % optim.accumulate == 0, "optim.accumulate must divide batch_size", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,

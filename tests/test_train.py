@@ -4,6 +4,7 @@ import math
 import os
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import staa
 from staa.attention import STAA
+from staa.build import build_forecaster, build_model
 from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
 from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
 from staa.evaluate import evaluate
@@ -749,6 +751,24 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     with pytest.raises(ValueError, match="workers can't be negative"):
         finish(tiny.recipe, tmp_path / "run", workers=-1)
     assert not (tmp_path / "run").exists()
+
+
+def test_norm_momentum_is_every_batch_norms():
+    sizes = {"nodes": 2, "window": 12, "horizon": 2, "features": 0}
+    for base, build in (
+        (tiny.recipe, partial(build_model, classes=3, channels=2, size=16)),
+        (RECIPES["series-spikestag"], partial(build_forecaster, **sizes)),
+    ):
+        for asked, momentum in ((None, 0.1), (0.5, 0.5)):
+            model = build(replace(base, model=replace(base.model, norm_momentum=asked)))
+            norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+            assert {norm.momentum for norm in norms} == {momentum}
+    linear = RECIPES["series-linear"]
+    with pytest.raises(ValueError, match="has no BatchNorm, and takes no model.norm_momentum"):
+        build_forecaster(replace(linear, model=replace(linear.model, norm_momentum=0.5)), **sizes)
+    for odd in (0.0, 1.5, -1.0, math.nan):
+        with pytest.raises(ValueError, match="model.norm_momentum is above 0 and at most 1"):
+            replace(tiny.recipe, model=replace(tiny.recipe.model, norm_momentum=odd))
 
 
 def test_loss_and_metrics_by_hand():
