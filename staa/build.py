@@ -37,7 +37,7 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     if recipe.series.horizon is not None:
         return _series_source(recipe, data_root, recipe.series.horizon)
     if recipe.data.name in SERIES:
-        raise ValueError(f"{recipe.data.name} is a series: say how many steps to forecast in series.horizon")
+        raise ValueError(f"{recipe.data.name} is a series: say how many steps to forecast with `series.horizon`")
     dataset = find(recipe.data.name, DATASETS, "data set", folder=recipe.folder)
     data = recipe.data
     names = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
@@ -49,7 +49,7 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     given = {"root": data_root, "validation": data.validation, "steps": recipe.model.steps or data.steps}
     source = dataset(**settings, **{name: value for name, value in given.items() if name in asked})
     if not isinstance(source, Source):
-        hint = "; a series needs series.horizon" if isinstance(source, TimeSeries) else ""
+        hint = "; a series needs `series.horizon`" if isinstance(source, TimeSeries) else ""
         raise ValueError(f"a data set is a staa.data.Source, {data.name} gives a {type(source).__name__}{hint}")
     return source
 
@@ -99,7 +99,7 @@ def _asked_for(f: Callable[..., Any], what: str, given: Mapping[str, Any], usual
     asked = inspect.signature(f).parameters
     for name, value in given.items():
         if name.rpartition(".")[2] not in asked and value != usual.get(name):
-            raise ValueError(f"{what} takes no {name}, which is {value}: leave it out (at {usual.get(name)})")
+            raise ValueError(f"{what} takes no `{name}`, which is {value}: leave it out (at {usual.get(name)})")
     return {short: value for name, value in given.items() if (short := name.rpartition(".")[2]) in asked}
 
 
@@ -126,13 +126,15 @@ def build_batches(
         one_by_one = a.policy is not None or a.jitter > 0
         if one_by_one and source.channels != 3:
             raise ValueError(
-                f"augment.policy and augment.jitter are for colour images; {recipe.data.name} has {source.channels} channels"
+                f"`augment.policy` and `augment.jitter` are for colour images; {recipe.data.name} has {source.channels} "
+                f"channels"
             )
         if a.events is not None and (source.channels == 3 or (isinstance(samples.x, Tensor) and samples.x.ndim != 5)):
-            raise ValueError(f"augment.events is for event frames, [T, 2, H, W] a sample; {recipe.data.name} has images")
+            raise ValueError(f"`augment.events` is for event frames, [T, 2, H, W] a sample; {recipe.data.name} has images")
         if max(a.shift, a.cutout) > source.size:
             raise ValueError(
-                f"augment.shift and augment.cutout can't exceed the images' {source.size} pixels, got {a.shift} and {a.cutout}"
+                f"`augment.shift` and `augment.cutout` can't exceed the images' {source.size} pixels, got {a.shift} and "
+                f"{a.cutout}"
             )
         augment = make_augment(
             shift=a.shift,
@@ -205,8 +207,8 @@ def build_forecaster(
     config, own = recipe.model, recipe.forecast
     if config.attention is not None or config.sites is not None or config.width != 1:
         raise ValueError(
-            "a forecaster has its own attention and width: model.attention and model.sites must be None and model.width 1; "
-            "forecast.width is the features'"
+            "a forecaster has its own attention and width: `model.attention` and `model.sites` must be None and "
+            "`model.width` 1; `forecast.width` is the features'"
         )
     forecaster = find(config.name, FORECASTERS, "forecaster", folder=recipe.folder)
     given, usual = ({f"forecast.{f.name}": getattr(c, f.name) for f in fields(c)} for c in (own, Forecast()))
@@ -214,13 +216,13 @@ def build_forecaster(
     asked = inspect.signature(forecaster).parameters
     if "steps" in asked:
         if config.steps is None:
-            raise ValueError(f"the forecaster {config.name} needs a number of steps: set model.steps, such as 4")
+            raise ValueError(f"the forecaster {config.name} needs a number of steps: set `model.steps`, such as 4")
         settings["steps"] = config.steps
     if "neuron" in asked:
         settings["neuron"] = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
     if settings.get("graph") == "given":
         if graph is None:
-            raise ValueError(f"{recipe.data.name} has no graph to be given: name its file in series.graph, or take another")
+            raise ValueError(f"{recipe.data.name} has no graph to be given: name its file with `series.graph`, or take another")
         settings["graph"] = graph
     forecaster = partial(forecaster, nodes, window, horizon, time_features=features)
     if config.name in FORECASTERS:
@@ -274,13 +276,13 @@ def source_of(run_folder: Path, data_root: Path | None = None, *, trust: bool = 
     are others."""
     root = data_root or read_environment(run_folder).get("data_root")
     if root is None:
-        raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give data_root")
+        raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give `data_root`")
     try:
         source = build_source(read_recipe(run_folder, trusted=trust), Path(root), check=False)
     except FileNotFoundError as error:
         if data_root is not None:
             raise
-        raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give data_root") from error
+        raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give `data_root`") from error
     return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
 
 
@@ -296,9 +298,9 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     if any(p.requires_grad for p in model.parameters()):
         return
     if recipe.weights == "best":
-        raise ValueError(f'{recipe.model.name} is not trained in epochs, of which one could be the best: weights is "last"')
+        raise ValueError(f"{recipe.model.name} is not trained in epochs, of which one could be the best: give `weights=last`")
     if recipe.init_from is not None:
-        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out init_from")
+        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out `init_from`")
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -329,7 +331,7 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
     """Processes that read and augment: as wanted, or the cores up to 16, half of them where they also train."""
     if wanted is not None:
         if wanted < 0:
-            raise ValueError(f"workers can't be negative, got {wanted}; 0 reads in the main process")
+            raise ValueError(f"`workers` can't be negative, got {wanted}; 0 reads in the main process")
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(1, cores if device.type == "cuda" else cores // 2))
@@ -340,7 +342,7 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
 
     weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test figure
     was measured with. trust: the Python files in the folder may run, where the run has parts of its own; the process that
-    trained it needs no such word. Raises `staa.find.UntrustedCodeError` for such a file, and FileNotFoundError or ValueError if
+    trained it needs no flag. Raises `staa.find.UntrustedCodeError` for such a file, and FileNotFoundError or ValueError if
     the folder, its recipe or its weights are missing, broken, of another network or larger than `staa.files.max_bytes`. Warns
     if no checkpoint is there to compare the recipe with.
     """

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,10 +35,11 @@ from staa.data.events import ARCHIVES, parse_sensor
 from staa.data.images import CIFAR
 from staa.data.series import FILES
 from staa.files import check_writable, inside, save_text
-from staa.find import UntrustedCodeError, find_recipe, with_absolute_paths
+from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
 from staa.options import (
     DEFAULT,
+    OPTIONS,
     BenchOptions,
     CompareOptions,
     DataOptions,
@@ -49,6 +51,7 @@ from staa.options import (
     ShowOptions,
     StreamOptions,
     TrainOptions,
+    in_flags,
     parse,
     value_of,
 )
@@ -84,6 +87,11 @@ def say(*lines: object, style: str | None = None) -> None:
     """Print lines, whatever is in them."""
     for line in lines:
         out.print(for_terminal(line), style=style)
+
+
+def warn(text: str, kind: Any) -> None:
+    """Print a warning of the library, for whoever uses the command with these options."""
+    say(f"warning: {in_flags(text, kind)}", style="yellow")
 
 
 def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) -> None:
@@ -325,7 +333,7 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
             elif kind == "transfer":
                 say(*_transfer_lines(event))
             elif kind == "warning":
-                say(f"warning: {event['text']}", style="yellow")
+                warn(event["text"], TrainOptions)
             elif kind == "epoch":
                 say(_epoch_line(event))
             elif kind == "interrupted":
@@ -415,7 +423,7 @@ def evaluate(args: list[str]) -> int:
         trust=options.trust_code,
     )
     for note in figures["notes"]:
-        say(f"warning: {note}", style="yellow")
+        warn(note, EvaluateOptions)
     say(
         f"{figures['split']} {_figures(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}"
     )
@@ -480,7 +488,7 @@ def predict(args: list[str]) -> int:
     write_prediction(made, folder / "forecast.csv")
     others = draw_run(options.run, folder, made.rates, weights=options.weights, trust=options.trust_code)
     for note in made.notes:
-        say(f"warning: {note}", style="yellow")
+        warn(note, PredictOptions)
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
     say(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
     error = abs(made.forecast - made.truth)
@@ -613,7 +621,7 @@ def main(argv: list[str] | None = None) -> int:
     for file in (sys.stdout, sys.stderr):
         if isinstance(file, io.TextIOWrapper):  # a terminal that has no → shows its escape
             file.reconfigure(errors="backslashreplace")
-    before, warnings.formatwarning = warnings.formatwarning, _warning
+    before, warnings.formatwarning = warnings.formatwarning, partial(_warning, _options_of(args))
     try:
         code = _run(args)
         sys.stdout.flush()
@@ -626,6 +634,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
+    kind = _options_of(args)
     debug = "--debug" in args or os.environ.get("STAA_DEBUG", "0") != "0"
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -651,14 +660,12 @@ def _run(args: list[str]) -> int:
             for line in traceback.format_exc().rstrip("\n").split("\n"):
                 print(for_terminal(line), file=sys.stderr)
             return BAD_INPUT if isinstance(error, (ValueError, OSError, ImportError)) else FAILED
-        if isinstance(error, UntrustedCodeError):
-            return _complain(f"error: {error} (here: --trust-code)", BAD_INPUT)
         if isinstance(error, (ValueError, OSError, ImportError)):
-            return _complain(f"error: {error}", BAD_INPUT)
+            return _complain(f"error: {in_flags(error, kind)}", BAD_INPUT)
         if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(
             error, (NotImplementedError, RecursionError)
         ):
-            return _complain(f"failed: {error} (STAA_DEBUG=1 shows where)", FAILED)
+            return _complain(f"failed: {in_flags(error, kind)} (STAA_DEBUG=1 shows where)", FAILED)
         if isinstance(error, MemoryError):
             return _complain(f"failed: out of memory {error}".rstrip(), FAILED)
         return _complain(f"failed: {_fault(error)}", FAILED)
@@ -674,8 +681,13 @@ def _fault(error: Exception) -> str:
     )
 
 
-def _warning(message: Warning | str, *_: object, **__: object) -> str:
-    return f"staa: warning: {for_terminal(' '.join(str(message).split()))}\n"
+def _warning(kind: Any, message: Warning | str, *_: object, **__: object) -> str:
+    return f"staa: warning: {for_terminal(' '.join(in_flags(message, kind).split()))}\n"
+
+
+def _options_of(args: list[str]) -> Any:
+    """Those of the command that is called; None for one that is not known."""
+    return OPTIONS.get(" ".join(args[:2])) or OPTIONS.get(args[0] if args else "")
 
 
 def _keeps_pages() -> bool:

@@ -320,7 +320,7 @@ class Recipe:
         _require(0 <= optim.min_lr <= optim.lr, "optim.min_lr is from 0 to optim.lr", optim.min_lr)
         _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
         _require(model.width > 0, "model.width must be positive", model.width)
-        _require(self.batch_size % optim.accumulate == 0, "optim.accumulate must divide batch_size", optim.accumulate)
+        _require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,
             "the paper's protocol measures on the test set and holds out no validation: data.validation must be 0",

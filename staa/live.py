@@ -46,11 +46,11 @@ def stream_run(
     if window is None and data.frames != "window":
         raise ValueError(
             f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
-            f"`window` has, or train with data.frames = window"
+            f"`window` has, or train with `data.frames=window`"
         )
     window = data.window if window is None else window
     if window is None or not 1e-3 <= window <= 1e9:
-        raise ValueError(f"a window is from 0.001 to a billion ms, got {window} ms")
+        raise ValueError(f"a `window` is from 0.001 to a billion ms, got {window} ms")
     microseconds = round(window * 1000)
     events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
     side = about["size"]

@@ -193,7 +193,7 @@ def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:
     if content is None or not content.is_that(kept):
         raise ValueError(
             f"the data have changed since {folder} was trained: their names and parts are the same, what they hold is not. "
-            f"Bring back what was there, or give the folder that has it (data_root), or train anew on these"
+            f"Bring back what was there, or give the folder that has it (`data_root`), or train anew on these"
         )
     return ()
 

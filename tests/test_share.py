@@ -86,7 +86,7 @@ def test_nothing_of_the_user_is_in_a_shared_run(somebody, target, tmp_path):
     assert figures["loss"] == pytest.approx(events[-1]["test_loss"])
     assert all(torch.equal(a, b) for a, b in zip(*(staa.load(f).parameters() for f in (out, somebody / "gone")), strict=True))
     assert json.loads((out / "result.json").read_text())["test_loss"] == events[-1]["test_loss"]
-    with pytest.raises(ValueError, match="doesn't say where its data are.*give data_root"):
+    with pytest.raises(ValueError, match="doesn't say where its data are.*give `data_root`"):
         evaluate_run(out)
 
 

@@ -449,7 +449,7 @@ def test_saves_every_so_often_within_an_epoch(tmp_path, monkeypatch):
     again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b", save_minutes=1e-9)
     assert again[0]["step"] == 9
     assert again[-1] == whole[-1]
-    with pytest.raises(ValueError, match="save_minutes must be positive"):
+    with pytest.raises(ValueError, match="`save_minutes` must be positive"):
         finish(tiny.recipe, tmp_path / "c", save_minutes=0)
 
 
@@ -729,12 +729,12 @@ def test_fine_tuning_with_nothing_in_common_is_refused(tmp_path):
 def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     for change, message in (
         (dict(data=replace(tiny.recipe.data, size=32)), "takes no data.size, which is 32"),
-        (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no data.corrupt"),
+        (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no `data.corrupt`"),
         (dict(augment=Augment(scale=0.5)), "takes no augment.scale"),
         (dict(augment=Augment(policy="randaugment")), "for colour images; .* has 2 channels"),
         (dict(augment=Augment(cutout=17)), "can't exceed the images' 16 pixels"),
         (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no loss.tet_weight, which is 0.5"),
-        (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no loss.label_smoothing"),
+        (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no `loss.label_smoothing`"),
         (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss is a scalar tensor, got \[1\]"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of outputs .*probabil"),
         (
@@ -745,7 +745,7 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             finish(replace(tiny.recipe, **change), tmp_path / "run")
-    with pytest.raises(ValueError, match="workers can't be negative"):
+    with pytest.raises(ValueError, match="`workers` can't be negative"):
         finish(tiny.recipe, tmp_path / "run", workers=-1)
     assert not (tmp_path / "run").exists()
 

@@ -114,7 +114,7 @@ def event_folder(
     )
     if split is not None:
         if any((root / part).is_dir() for part in ("train", "val", "test")):
-            raise ValueError(f"data.split {split} is for class folders alone; {root} has its parts in folders of their own")
+            raise ValueError(f"`data.split={split}` is for class folders alone; {root} has its parts in folders of their own")
         together = {c: sorted(f for part in parts.values() for f in part[c]) for c in parts["train"]}
         parts = _named_split(together, split, validation, root)
     return _source(files, root, parts, values, notes, "unchecked")  # class_folders has looked
@@ -207,7 +207,7 @@ def dvsgesture(
     else:
         raise FileNotFoundError(
             f"dvsgesture is not under {root}: expected {tonic / 'ibmGestureTrain'} or {original / 'trials_to_train.txt'}; "
-            f"download it with 'staa data dvsgesture', or give another root"
+            f"download it with 'staa data dvsgesture', or give another folder (`data_root`)"
         )
     twice = sorted(found["train"].keys() & found["test"].keys())
     if twice:
@@ -279,7 +279,7 @@ def _files(
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
     if (frames == "window") != (window is not None):
-        raise ValueError(f'data.window goes with data.frames "window" and is needed there; got {frames!r} and {window}')
+        raise ValueError(f"`data.window` goes with `data.frames=window` and is needed there; got {frames!r} and {window}")
     cache = folder / CACHE
     if os.environ.get("STAA_FRAMES"):
         cache = Path(os.environ["STAA_FRAMES"]).expanduser() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
@@ -313,7 +313,7 @@ def _class_files(folder: Path, names: Sequence[str], endings: tuple[str, ...], d
         if not files:
             raise FileNotFoundError(
                 f"{data_set} is not whole under {root}: no *{' or *'.join(endings)} in {folder / c}; download it with "
-                f"'staa data {data_set}', or give another root"
+                f"'staa data {data_set}', or give another folder (`data_root`)"
             )
         found[c] = sorted(files, key=lambda f: [int(n) for n in re.findall(r"\d+", Path(f).stem)])
     return found

@@ -38,13 +38,13 @@ def _published(
     path = next((p for p in (root / file, root / f"{file}.gz") if p.is_file()), None)
     if path is None:
         raise FileNotFoundError(
-            f"{root / file} is missing: download it into {root} with `staa data {name}`, or give another folder (data_root)"
+            f"{root / file} is missing: download it into {root} with `staa data {name}`, or give another folder (`data_root`)"
         )
     data, archive = read_bytes(path), FILES[name]
     if path.name == archive.name and not is_published(data, archive.checksum):
         raise ValueError(
             f"{path} is not the published file ({told(archive.checksum)}): remove it and download it again with `staa data "
-            f"{name}`, or take it as a file of your own (data.name series)"
+            f"{name}`, or take it as a file of your own (`data.name=series`)"
         )
     series = series_in(data, path)
     times = series.times if time is None else _every(*time, len(series.values))
