@@ -30,10 +30,8 @@ from staa.build import check_recipe, choose_device, choose_precision, source_of
 from staa.compare import Row, all_forecast, check_finished, draw, read_names, write_csv
 from staa.compare import compare as compare_runs
 from staa.config import Recipe
-from staa.data import DOWNLOADS, load_cifar, read_events
-from staa.data.events import ARCHIVES, parse_sensor
-from staa.data.images import CIFAR
-from staa.data.series import FILES
+from staa.data import DOWNLOADS, inventory, read_events
+from staa.data.events import parse_sensor
 from staa.files import check_writable, inside, save_text
 from staa.find import find_recipe, with_absolute_paths
 from staa.live import stream_run
@@ -540,7 +538,7 @@ def data(args: list[str]) -> int:
             progress.update(bars[name], completed=there, total=of)
 
         folder = DOWNLOADS[options.name](options.data, tell)
-    say(f"{options.name} is in {folder}")
+    say(f"{options.name} is in {folder}: {inventory(options.name, options.data)}")
     return 0
 
 
@@ -577,18 +575,11 @@ def doctor(args: list[str]) -> int:
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
-    for key in CIFAR:
+    for key in DOWNLOADS:
         try:
-            train_part, test_part = load_cifar(key, options.data)
-            rows[key] = f"{len(train_part)} + {len(test_part)} images under {options.data}, md5 right"
+            rows[key] = inventory(key, options.data)
         except (OSError, ValueError) as error:
-            rows[key] = str(error)
-    for key, (folder, *_) in ARCHIVES.items():
-        there = (options.data / folder).is_dir()
-        rows[key] = f"in {options.data / folder}" if there else f"not under {options.data}: staa data {key} downloads it"
-    for key, archive in FILES.items():
-        there = (options.data / archive.name).is_file() or (options.data / archive.name.removesuffix(".gz")).is_file()
-        rows[key] = f"under {options.data}" if there else f"not under {options.data}: staa data {key} downloads it"
+            rows[key] = in_flags(error, DoctorOptions)
     for key, value in rows.items():
         say(f"{key:<14} {value}")
     return 0

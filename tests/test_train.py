@@ -728,7 +728,7 @@ def test_fine_tuning_with_nothing_in_common_is_refused(tmp_path):
 
 def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     for change, message in (
-        (dict(data=replace(tiny.recipe.data, size=32)), "takes no data.size, which is 32"),
+        (dict(data=replace(tiny.recipe.data, size=32)), "takes no `data.size`, which is 32"),
         (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no `data.corrupt`"),
         (dict(augment=Augment(scale=0.5)), "takes no augment.scale"),
         (dict(augment=Augment(policy="randaugment")), "for colour images; .* has 2 channels"),
