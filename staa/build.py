@@ -274,16 +274,23 @@ def some_inputs(source: Source | SeriesSource, count: int, device: torch.device)
 def source_of(run_folder: Path, data_root: Path | None = None, *, trust: bool = False) -> Source | SeriesSource:
     """The data that a run was trained on; data_root: None is where it found them. trust: see `load`. Raises ValueError if they
     are others."""
+    recipe = read_recipe(run_folder, trusted=trust)
     root = data_root or read_environment(run_folder).get("data_root")
-    if root is None:
+    if root is None and needs_files(recipe):
         raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give `data_root`")
     try:
-        source = build_source(read_recipe(run_folder, trusted=trust), Path(root), check=False)
+        source = build_source(recipe, Path(root or ""), check=False)
     except FileNotFoundError as error:
         if data_root is not None:
             raise
         raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give `data_root`") from error
     return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
+
+
+def needs_files(recipe: Recipe) -> bool:
+    """Whether the recipe's data lie in files, and are not made or come with a package. Raises what `staa.find.find` does."""
+    known, what = (DATASETS, "data set") if recipe.series.horizon is None else (SERIES, "series")
+    return "root" in inspect.signature(find(recipe.data.name, known, what, folder=recipe.folder)).parameters
 
 
 def check_recipe(recipe: Recipe, data_root: Path) -> None:

@@ -26,14 +26,14 @@ from rich.table import Column, Table
 
 import staa
 from staa.bench import bench as run_bench
-from staa.build import check_recipe, choose_device, choose_precision, source_of
+from staa.build import check_recipe, choose_device, choose_precision, needs_files, source_of
 from staa.compare import Row, all_forecast, check_finished, draw, read_names, write_csv
 from staa.compare import compare as compare_runs
 from staa.config import Recipe
 from staa.data import DOWNLOADS, inventory, read_events
 from staa.data.events import parse_sensor
 from staa.files import check_writable, inside, save_text
-from staa.find import find_recipe, with_absolute_paths
+from staa.find import UntrustedCodeError, find_recipe, named_files, with_absolute_paths
 from staa.live import stream_run
 from staa.options import (
     DEFAULT,
@@ -144,7 +144,7 @@ def compare(args: list[str]) -> int:
     options: dict[str, CompareOptions] = {}
     runs: dict[str, list[Path]] = {}
     for name in names or [DEFAULT]:
-        folder = Path(name) if (Path(name) / RECIPE).is_file() else None
+        folder = Path(name) if (Path(name) / RECIPE).is_file() or Path(name).suffix == ".zip" else None
         recipe = find_recipe(name) if folder is None else read_recipe(folder)
         o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
@@ -466,6 +466,7 @@ def stream(args: list[str]) -> int:
 def predict(args: list[str]) -> int:
     """forecast what follows a series"""
     options = parse(PredictOptions, args, "staa predict")
+    read_recipe(options.run)  # what is no run is told before what can't be written
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
@@ -517,7 +518,14 @@ def share(args: list[str]) -> int:
     """copy a run for others"""
     options = parse(ShareOptions, args, "staa share")
     there = share_run(options.run, options.out)
-    say(f"{options.run} for others → {there}; they measure it with: staa evaluate FOLDER --data …")
+    recipe = read_recipe(options.run)
+    try:
+        data = needs_files(recipe)
+    except UntrustedCodeError:  # then what its data set asks for is not known
+        data = True
+    flags = (" --data …" if data else "") + (" --trust-code" if named_files(recipe) else "")
+    first = "they unpack it and measure it" if there.suffix == ".zip" else "they measure it"
+    say(f"{options.run} for others → {there}; {first} with: staa evaluate FOLDER{flags}")
     return 0
 
 
@@ -697,8 +705,10 @@ def _is_run(path: Path) -> bool:
 
 def _first_run(resume: Path) -> Path:
     """The run folder that is meant, or the first seed's where there are several."""
+    if resume.is_file():
+        return resume if resume.suffix == ".zip" else resume.parent
     if _is_run(resume):
-        return resume.parent if resume.is_file() else resume
+        return resume
     seeds = sorted(p.parent for p in resume.glob(f"seed*/{RECIPE}"))
     return seeds[0] if seeds else resume
 

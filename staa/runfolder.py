@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -31,9 +32,11 @@ CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "neuron"
 def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
     """The recipe of a run folder. trusted: let what it names of its own run in this process (`staa.find.trust`).
 
-    Raises FileNotFoundError if it is none, ValueError if its recipe is broken.
+    Raises FileNotFoundError if it is none, ValueError if it is a file, such as a .zip of a run, or its recipe is broken.
     """
     path = folder / RECIPE
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, and a run is a folder: {_folder_of(folder)}")
     if not path.is_file():
         runs = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
         hint = f"; there are runs in it: {', '.join(runs[:4])}" if runs else ""
@@ -42,6 +45,13 @@ def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
     if trusted:
         trust(recipe)
     return recipe
+
+
+def _folder_of(file: Path) -> str:
+    """What to do for a run folder, where a file was given."""
+    if file.suffix == ".zip":
+        return f"unpack it first, with `python -m zipfile -e {shlex.quote(str(file))} .`, and give the folder that comes out"
+    return f"give {file.parent}" if (file.parent / RECIPE).is_file() else "give the one that holds its recipe.json"
 
 
 def _parsed(text: str, folder: Path, path: Path) -> Recipe:
