@@ -60,7 +60,7 @@ from staa.predict import draw as draw_prediction
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
-from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, neuron_path, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, neuron_path, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
 from staa.share import share as share_run
 from staa.text import for_terminal
@@ -122,8 +122,16 @@ def train(args: list[str]) -> int:
     target = options.resume or options.out or Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
     if options.resume is None:
         _check_seeds(target, options.seeds)
+    folders = _folders(recipe, target, options.seeds)
+    finished = options.resume is not None and all((folder / RESULT).is_file() for folder in folders)
     with _listening() as signals:
         results = _train_seeds(recipe, target, options, signals)
+    if finished and results is not None:
+        known = recipe.name if recipe.name in RECIPES else "RECIPE"
+        say(
+            f"a finished run can't be trained longer; begin a new one from its weights: "
+            f"staa train {known} --init-from {folders[0]} --epochs {recipe.epochs}"
+        )
     if results is None:
         if options.seeds > 1:
             say(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
@@ -338,9 +346,10 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
                 say(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
             elif kind == "result":
                 which = f"best weights, epoch {event['best_epoch']}" if event["weights"] == "best" else "last weights"
+                took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
                 say(
-                    f"test {_figures(event, 'test_')} on {event['test_samples']} samples, {which} "
-                    f"({time.perf_counter() - began:.0f} s) → {folder}",
+                    ("" if signals.training else f"{title} was already finished, nothing was trained: ")
+                    + f"test {_figures(event, 'test_')} on {event['test_samples']} samples, {which}{took} → {folder}",
                     style="bold",
                 )
                 if event.get("protocol") == "paper":

@@ -147,7 +147,10 @@ def check_same_recipe(folder: Path, wanted: Recipe) -> None:
     """Raises ValueError naming the fields in which a run's recipe differs from the wanted one."""
     odd = differences(comparable(read_recipe(folder)), comparable(wanted))
     if odd:
-        raise ValueError(f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}")
+        raise ValueError(
+            f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}. A run keeps its recipe: leave the "
+            f"changes out, or begin a new run, from its weights if you like (`init_from`)"
+        )
 
 
 def check_origin(state: dict[str, Any], recipe: Recipe, path: Path) -> None:

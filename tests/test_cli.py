@@ -151,11 +151,17 @@ def test_a_run_from_start_to_evaluation(capsys, tmp_path):
     assert "firing" in text
     assert main(["evaluate", out]) == 0
     assert "test accuracy" in capsys.readouterr().out
+    assert "finished" not in text
     assert main(["train", "--resume", out]) == 0
-    assert "test accuracy" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "was already finished, nothing was trained: test accuracy" in text
+    assert f"begin a new one from its weights: staa train RECIPE --init-from {out} --epochs 2" in text
+    assert main(["train", TINY, "--init-from", out, "--epochs", "1", "--out", str(tmp_path / "longer")]) == 0
+    capsys.readouterr()
     assert "holds a run already" in complaint(capsys, "train", TINY, "--out", out)
     error = complaint(capsys, "train", TINY, "--resume", out, "--epochs", "3")
-    assert "trained with another recipe (its, yours): epochs: 2, 3" in error
+    assert "trained with another recipe (its, yours): epochs: 2, 3. A run keeps its recipe" in error
+    assert "begin a new run, from its weights if you like (--init-from)" in error
     assert "another recipe" in complaint(capsys, "train", "digits-events", "--resume", out)
 
 

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import staa
 from staa.attention import STAA
 from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
-from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
+from staa.config import Augment, Data, Forecast, Loss, Optim, Recipe, from_json, to_json
 from staa.evaluate import evaluate
 from staa.files import exclusive
 from staa.find import for_folder
@@ -24,6 +24,7 @@ from staa.layers import PerStep
 from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet
 from staa.metrics import classification_figures, classification_sums
 from staa.neurons import LIF, AdaptiveLIF
+from staa.options import flags_of
 from staa.recipes import RECIPES
 from staa.recording import firing_rates
 from staa.runs import evaluate_run, run
@@ -282,6 +283,10 @@ def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
     assert len(texts) == 2
     assert "stages.0.1 is silent" in texts[0]
     assert "stages.0.3 is saturated" in texts[1]
+    assert "lower threshold" in texts[1]  # once, however many layers there are
+    assert "threshold" not in texts[0]
+    settings = {f.replace("-", "_") for f in flags_of(Recipe)}
+    assert set(re.findall(r"`([\w.]+)", texts[1])) <= settings
 
 
 def test_bad_input_is_refused_before_anything_is_written(tmp_path):
