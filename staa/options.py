@@ -101,7 +101,8 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """Feed a run's model a recording of an event camera, window by window: running prediction and latency."""
+    """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
+    recipe made for it can be streamed, such as nmnist-stream."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
