@@ -52,7 +52,7 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     root = run_folder.resolve()
     out = Path(f"{root.name}-shared") if out is None else out
     if out.exists() or out.is_symlink():
-        raise ValueError(f"{out} is there already: choose another")
+        raise ValueError(f"{out} is there already: choose another `out`")
     for name in (RECIPE, ENVIRONMENT, RESULT, LOG, LAST, BEST):
         _inside(root, name)
     recipe, environment = read_recipe(run_folder), read_environment(run_folder)

@@ -123,7 +123,7 @@ def test_what_is_there_is_left_alone(somebody, tmp_path, capsys):
     for _ in run(replace(tiny.recipe, epochs=1), somebody / "run"):
         pass
     assert main(["share", str(somebody / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "is there already: choose another --out" in capsys.readouterr().err
     assert main(["share", str(somebody / "run")]) == 0
     assert (somebody / "run-shared" / "last.pt").is_file()
     assert not (somebody / "run-shared" / "previous.pt").exists()

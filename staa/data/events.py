@@ -214,7 +214,7 @@ def dvsgesture(
 
 
 def recordings_in(name: str, root: Path) -> tuple[Path, int]:
-    """The folder that a published data set lies in, and how many of its recordings: all would be PUBLISHED[name].
+    """The folder that a published data set lies in, and how many of its PUBLISHED[name] recordings are there.
 
     They are listed, not read. Raises FileNotFoundError if there is none, or a class or a part lacks all of them.
     """
