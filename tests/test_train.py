@@ -735,10 +735,10 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     for change, message in (
         (dict(data=replace(tiny.recipe.data, size=32)), "takes no `data.size`, which is 32"),
         (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no `data.corrupt`"),
-        (dict(augment=Augment(scale=0.5)), "takes no augment.scale"),
+        (dict(augment=Augment(scale=0.5)), "takes no `augment.scale`"),
         (dict(augment=Augment(policy="randaugment")), "for colour images; .* has 2 channels"),
         (dict(augment=Augment(cutout=17)), "can't exceed the images' 16 pixels"),
-        (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no loss.tet_weight, which is 0.5"),
+        (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no `loss.tet_weight`, which is 0.5"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no `loss.label_smoothing`"),
         (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss is a scalar tensor, got \[1\]"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of outputs .*probabil"),
