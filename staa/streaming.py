@@ -220,7 +220,7 @@ def _advice(module: nn.Module, kind: type[nn.Module]) -> str:
 def _ranks_checked(model: nn.Module) -> Iterator[None]:
     """Within, layers of PyTorch raise ValueError for an input of so few dimensions that they would take time for another."""
     handles = [
-        module.register_forward_pre_hook(Passive(partial(_check_rank, name, least)))
+        module.register_forward_pre_hook(Passive(partial(_check_rank, name, least)), with_kwargs=True)
         for name, module in _unvouched(model, "")
         if (least := _least_rank(module)) is not None
     ]
@@ -246,10 +246,11 @@ def _least_rank(module: nn.Module) -> int | None:
     return LEAST_RANKS.get(kind)
 
 
-def _check_rank(name: str, least: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim < least:
+def _check_rank(name: str, least: int, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    x = inputs[0] if inputs else options.get("input")
+    if isinstance(x, Tensor) and x.ndim < least:
         raise ValueError(
-            f"{name or 'the model'} ({type(module).__name__}) is given {list(inputs[0].shape)} and would take the first "
+            f"{name or 'the model'} ({type(module).__name__}) is given {list(x.shape)} and would take the first "
             f"dimension, time, for another: it needs {least} dimensions to treat steps alike. Put it inside "
             f"staa.layers.PerStep, give it another dimension, or vouch for it by module.per_step = True if none is time"
         )

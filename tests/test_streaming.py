@@ -517,7 +517,7 @@ def test_one_may_vouch_for_a_layer_without_a_batch():
             self.conv = nn.Conv2d(2, 3, 3)
 
         def forward(self, x):
-            return torch.stack([torch.stack([self.conv(frame) for frame in step]) for step in x])
+            return torch.stack([torch.stack([self.conv(input=frame) for frame in step]) for step in x])
 
     model, x = Alone().double().eval(), contracts.window(T, 2, 2, 5, 5)
     with pytest.raises(ValueError, match=r"conv \(Conv2d\) is given \[2, 5, 5\].*vouch for it by module.per_step = True"):
