@@ -166,8 +166,12 @@ def build_batches(
     )
 
 
-def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn.Module:
-    """The recipe's network for such data, with fresh weights drawn from the global random state, channels_last."""
+def build_model(recipe: Recipe, *, classes: int, channels: int, size: int, state: Mapping[str, Any] | None = None) -> nn.Module:
+    """The recipe's network for such data, with fresh weights drawn from the global random state, channels_last.
+
+    state: a state dict that it is built for; raises ValueError before memory is taken, if one of the library's networks has
+    other sizes.
+    """
     config = recipe.model
     model = find(config.name, MODELS, "model", folder=recipe.folder)
     neuron = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
@@ -177,7 +181,7 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     model = partial(model, classes, in_channels=channels, steps=config.steps, sites=config.sites, width=config.width)
     check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
     if config.name in MODELS:  # one of the user's own is not called twice
-        _check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")))
+        _check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")), state)
     try:
         built = model(neuron=neuron, attention=attention)
     except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
@@ -188,22 +192,37 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     return built.to(memory_format=torch.channels_last)
 
 
-def _check_size(model: Callable[..., nn.Module]) -> None:
-    """Raises ValueError if a network's weights and gradients need more than `staa.files.max_bytes`; allocates nothing."""
+def _check_size(model: Callable[..., nn.Module], state: Mapping[str, Any] | None) -> None:
+    """Raises ValueError if a network's weights and gradients need more than `staa.files.max_bytes`, or if its weights are not
+    in `state` in their sizes; allocates nothing."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            tensors = [value for value in model().state_dict().values() if isinstance(value, Tensor)]
+            own = {name: value for name, value in model().state_dict().items() if isinstance(value, Tensor)}
     except (RuntimeError, TypeError, OverflowError) as error:
         if "verflow" in str(error):  # a number of bytes that is none
             raise ValueError(f"the network can't be built in the recipe's sizes: {str(error).splitlines()[0]}") from error
         return  # registered by somebody else, and not to be built without memory
-    check_bytes(2 * sum(t.numel() * t.element_size() for t in tensors), "the network, in the recipe's sizes,")
+    check_bytes(2 * sum(t.numel() * t.element_size() for t in own.values()), "the network, in the recipe's sizes,")
+    if state is not None:
+        odd = [name for name, value in own.items() if getattr(state.get(name), "shape", None) != value.shape]
+        if odd:
+            raise ValueError(f"the weights are those of another network: {len(odd)} entries do not fit, such as {odd[0]}")
 
 
 def build_forecaster(
-    recipe: Recipe, *, nodes: int, window: int, horizon: int, features: int, graph: Tensor | None = None
+    recipe: Recipe,
+    *,
+    nodes: int,
+    window: int,
+    horizon: int,
+    features: int,
+    graph: Tensor | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The recipe's forecaster for such a series, with fresh weights. Raises ValueError for a setting that it does not take."""
+    """The recipe's forecaster for such a series, with fresh weights. Raises ValueError for a setting that it does not take.
+
+    state: as for `build_model`, unless the graph is given.
+    """
     config, own = recipe.model, recipe.forecast
     if config.attention is not None or config.sites is not None or config.width != 1:
         raise ValueError(
@@ -229,7 +248,7 @@ def build_forecaster(
         check_bytes(4 * nodes * nodes if isinstance(settings.get("graph"), Tensor) else 0, "the graph")
         plain = settings | ({"neuron": LIF} if "neuron" in asked else {})
         plain |= {"graph": "adaptive"} if isinstance(settings.get("graph"), Tensor) else {}
-        _check_size(partial(forecaster, **plain))
+        _check_size(partial(forecaster, **plain), None if isinstance(settings.get("graph"), Tensor) else state)
     try:
         return forecaster(**settings)
     except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
@@ -372,7 +391,7 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
     if ("nodes" in about) != (recipe.series.horizon is not None):
         raise ValueError(f"{folder / ENVIRONMENT} is of other data than the recipe's: one is of a series, the other is not")
     try:
-        model = _model_of(recipe, about, folder)
+        model = _model_of(recipe, about, folder, state)
     except UntrustedCodeError:
         raise
     except ValueError as error:
@@ -381,14 +400,14 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
     return model.eval()
 
 
-def _model_of(recipe: Recipe, about: dict[str, Any], folder: Path) -> nn.Module:
+def _model_of(recipe: Recipe, about: dict[str, Any], folder: Path, state: Mapping[str, Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         if recipe.series.horizon is None:
-            return build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
+            return build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"], state=state)
         given = recipe.forecast.graph == "given"  # it comes with the weights
         check_bytes(4 * about["nodes"] ** 2 if given else 0, f"the graph of {folder}")
-        return build_forecaster(recipe, **_shape(about), graph=torch.eye(about["nodes"]) if given else None)
+        return build_forecaster(recipe, **_shape(about), graph=torch.eye(about["nodes"]) if given else None, state=state)
 
 
-def _shape(facts: Mapping[str, Any]) -> dict[str, int]:
+def _shape(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in ("nodes", "window", "horizon", "features")}
