@@ -37,7 +37,7 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     if recipe.series.horizon is not None:
         return _series_source(recipe, data_root, recipe.series.horizon)
     if recipe.data.name in SERIES:
-        raise ValueError(f"{recipe.data.name} is a series: say how many steps to forecast in series.horizon")
+        raise ValueError(f"{recipe.data.name} is a series: say how many steps to forecast with `series.horizon`")
     dataset = find(recipe.data.name, DATASETS, "data set", folder=recipe.folder)
     data = recipe.data
     names = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
@@ -49,7 +49,7 @@ def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Sour
     given = {"root": data_root, "validation": data.validation, "steps": recipe.model.steps or data.steps}
     source = dataset(**settings, **{name: value for name, value in given.items() if name in asked})
     if not isinstance(source, Source):
-        hint = "; a series needs series.horizon" if isinstance(source, TimeSeries) else ""
+        hint = "; a series needs `series.horizon`" if isinstance(source, TimeSeries) else ""
         raise ValueError(f"a data set is a staa.data.Source, {data.name} gives a {type(source).__name__}{hint}")
     return source
 
@@ -99,7 +99,7 @@ def _asked_for(f: Callable[..., Any], what: str, given: Mapping[str, Any], usual
     asked = inspect.signature(f).parameters
     for name, value in given.items():
         if name.rpartition(".")[2] not in asked and value != usual.get(name):
-            raise ValueError(f"{what} takes no {name}, which is {value}: leave it out (at {usual.get(name)})")
+            raise ValueError(f"{what} takes no `{name}`, which is {value}: leave it out (at {usual.get(name)})")
     return {short: value for name, value in given.items() if (short := name.rpartition(".")[2]) in asked}
 
 
@@ -126,13 +126,15 @@ def build_batches(
         one_by_one = a.policy is not None or a.jitter > 0
         if one_by_one and source.channels != 3:
             raise ValueError(
-                f"augment.policy and augment.jitter are for colour images; {recipe.data.name} has {source.channels} channels"
+                f"`augment.policy` and `augment.jitter` are for colour images; {recipe.data.name} has {source.channels} "
+                f"channels"
             )
         if a.events is not None and (source.channels == 3 or (isinstance(samples.x, Tensor) and samples.x.ndim != 5)):
-            raise ValueError(f"augment.events is for event frames, [T, 2, H, W] a sample; {recipe.data.name} has images")
+            raise ValueError(f"`augment.events` is for event frames, [T, 2, H, W] a sample; {recipe.data.name} has images")
         if max(a.shift, a.cutout) > source.size:
             raise ValueError(
-                f"augment.shift and augment.cutout can't exceed the images' {source.size} pixels, got {a.shift} and {a.cutout}"
+                f"`augment.shift` and `augment.cutout` can't exceed the images' {source.size} pixels, got {a.shift} and "
+                f"{a.cutout}"
             )
         augment = make_augment(
             shift=a.shift,
@@ -164,8 +166,12 @@ def build_batches(
     )
 
 
-def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn.Module:
-    """The recipe's network for such data, with fresh weights drawn from the global random state, channels_last."""
+def build_model(recipe: Recipe, *, classes: int, channels: int, size: int, state: Mapping[str, Any] | None = None) -> nn.Module:
+    """The recipe's network for such data, with fresh weights drawn from the global random state, channels_last.
+
+    state: a state dict that it is built for; raises ValueError before memory is taken, if one of the library's networks has
+    other sizes.
+    """
     config = recipe.model
     model = find(config.name, MODELS, "model", folder=recipe.folder)
     neuron = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
@@ -177,7 +183,7 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int) -> nn
     model = partial(model, classes, in_channels=channels, steps=config.steps, sites=config.sites, width=config.width)
     check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
     if config.name in MODELS:  # one of the user's own is not called twice
-        _check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")))
+        _check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")), state)
     try:
         built = model(neuron=neuron, attention=attention)
     except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
@@ -192,33 +198,50 @@ def _with_momentum(model: nn.Module, momentum: float | None) -> nn.Module:
     """The network, such a momentum in each BatchNorm; None leaves them. Raises ValueError if there is none."""
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if momentum is not None and not norms:
-        raise ValueError(f"this network has no BatchNorm, and takes no model.norm_momentum, which is {momentum}: leave it out")
+        raise ValueError(
+            f"this network has no BatchNorm, and takes no `model.norm_momentum`, which is {momentum}: leave it out"
+        )
     for norm in norms if momentum is not None else ():
         norm.momentum = momentum
     return model
 
 
-def _check_size(model: Callable[..., nn.Module]) -> None:
-    """Raises ValueError if a network's weights and gradients need more than `staa.files.max_bytes`; allocates nothing."""
+def _check_size(model: Callable[..., nn.Module], state: Mapping[str, Any] | None) -> None:
+    """Raises ValueError if a network's weights and gradients need more than `staa.files.max_bytes`, or if its weights are not
+    in `state` in their sizes; allocates nothing."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            tensors = [value for value in model().state_dict().values() if isinstance(value, Tensor)]
+            own = {name: value for name, value in model().state_dict().items() if isinstance(value, Tensor)}
     except (RuntimeError, TypeError, OverflowError) as error:
         if "verflow" in str(error):  # a number of bytes that is none
             raise ValueError(f"the network can't be built in the recipe's sizes: {str(error).splitlines()[0]}") from error
         return  # registered by somebody else, and not to be built without memory
-    check_bytes(2 * sum(t.numel() * t.element_size() for t in tensors), "the network, in the recipe's sizes,")
+    check_bytes(2 * sum(t.numel() * t.element_size() for t in own.values()), "the network, in the recipe's sizes,")
+    if state is not None:
+        odd = [name for name, value in own.items() if getattr(state.get(name), "shape", None) != value.shape]
+        if odd:
+            raise ValueError(f"the weights are those of another network: {len(odd)} entries do not fit, such as {odd[0]}")
 
 
 def build_forecaster(
-    recipe: Recipe, *, nodes: int, window: int, horizon: int, features: int, graph: Tensor | None = None
+    recipe: Recipe,
+    *,
+    nodes: int,
+    window: int,
+    horizon: int,
+    features: int,
+    graph: Tensor | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The recipe's forecaster for such a series, with fresh weights. Raises ValueError for a setting that it does not take."""
+    """The recipe's forecaster for such a series, with fresh weights. Raises ValueError for a setting that it does not take.
+
+    state: as for `build_model`, unless the graph is given.
+    """
     config, own = recipe.model, recipe.forecast
     if config.attention is not None or config.sites is not None or config.width != 1:
         raise ValueError(
-            "a forecaster has its own attention and width: model.attention and model.sites must be None and model.width 1; "
-            "forecast.width is the features'"
+            "a forecaster has its own attention and width: `model.attention` and `model.sites` must be None and "
+            "`model.width` 1; `forecast.width` is the features'"
         )
     forecaster = find(config.name, FORECASTERS, "forecaster", folder=recipe.folder)
     given, usual = ({f"forecast.{f.name}": getattr(c, f.name) for f in fields(c)} for c in (own, Forecast()))
@@ -227,20 +250,20 @@ def build_forecaster(
     asked = inspect.signature(forecaster).parameters
     if "steps" in asked:
         if config.steps is None:
-            raise ValueError(f"the forecaster {config.name} needs a number of steps: set model.steps, such as 4")
+            raise ValueError(f"the forecaster {config.name} needs a number of steps: set `model.steps`, such as 4")
         settings["steps"] = config.steps
     if "neuron" in asked:
         settings["neuron"] = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
     if settings.get("graph") == "given":
         if graph is None:
-            raise ValueError(f"{recipe.data.name} has no graph to be given: name its file in series.graph, or take another")
+            raise ValueError(f"{recipe.data.name} has no graph to be given: name its file with `series.graph`, or take another")
         settings["graph"] = graph
     forecaster = partial(forecaster, nodes, window, horizon, time_features=features)
     if config.name in FORECASTERS:
         check_bytes(4 * nodes * nodes if isinstance(settings.get("graph"), Tensor) else 0, "the graph")
         plain = settings | ({"neuron": LIF} if "neuron" in asked else {})
         plain |= {"graph": "adaptive"} if isinstance(settings.get("graph"), Tensor) else {}
-        _check_size(partial(forecaster, **plain))
+        _check_size(partial(forecaster, **plain), None if isinstance(settings.get("graph"), Tensor) else state)
     try:
         return _with_momentum(forecaster(**settings), config.norm_momentum)
     except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
@@ -285,16 +308,23 @@ def some_inputs(source: Source | SeriesSource, count: int, device: torch.device)
 def source_of(run_folder: Path, data_root: Path | None = None, *, trust: bool = False) -> Source | SeriesSource:
     """The data that a run was trained on; data_root: None is where it found them. trust: see `load`. Raises ValueError if they
     are others."""
+    recipe = read_recipe(run_folder, trusted=trust)
     root = data_root or read_environment(run_folder).get("data_root")
-    if root is None:
-        raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give data_root")
+    if root is None and needs_files(recipe):
+        raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give `data_root`")
     try:
-        source = build_source(read_recipe(run_folder, trusted=trust), Path(root), check=False)
+        source = build_source(recipe, Path(root or ""), check=False)
     except FileNotFoundError as error:
         if data_root is not None:
             raise
-        raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give data_root") from error
+        raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give `data_root`") from error
     return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
+
+
+def needs_files(recipe: Recipe) -> bool:
+    """Whether the recipe's data lie in files, and are not made or come with a package. Raises what `staa.find.find` does."""
+    known, what = (DATASETS, "data set") if recipe.series.horizon is None else (SERIES, "series")
+    return "root" in inspect.signature(find(recipe.data.name, known, what, folder=recipe.folder)).parameters
 
 
 def check_recipe(recipe: Recipe, data_root: Path) -> None:
@@ -309,9 +339,9 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     if any(p.requires_grad for p in model.parameters()):
         return
     if recipe.weights == "best":
-        raise ValueError(f'{recipe.model.name} is not trained in epochs, of which one could be the best: weights is "last"')
+        raise ValueError(f"{recipe.model.name} is not trained in epochs, of which one could be the best: give `weights=last`")
     if recipe.init_from is not None:
-        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out init_from")
+        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out `init_from`")
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -342,7 +372,7 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
     """Processes that read and augment: as wanted, or the cores up to 16, half of them where they also train."""
     if wanted is not None:
         if wanted < 0:
-            raise ValueError(f"workers can't be negative, got {wanted}; 0 reads in the main process")
+            raise ValueError(f"`workers` can't be negative, got {wanted}; 0 reads in the main process")
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, max(1, cores if device.type == "cuda" else cores // 2))
@@ -353,7 +383,7 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
 
     weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test figure
     was measured with. trust: the Python files in the folder may run, where the run has parts of its own; the process that
-    trained it needs no such word. Raises `staa.find.UntrustedCodeError` for such a file, and FileNotFoundError or ValueError if
+    trained it needs no flag. Raises `staa.find.UntrustedCodeError` for such a file, and FileNotFoundError or ValueError if
     the folder, its recipe or its weights are missing, broken, of another network or larger than `staa.files.max_bytes`. Warns
     if no checkpoint is there to compare the recipe with.
     """
@@ -376,7 +406,7 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
     if ("nodes" in about) != (recipe.series.horizon is not None):
         raise ValueError(f"{folder / ENVIRONMENT} is of other data than the recipe's: one is of a series, the other is not")
     try:
-        model = _model_of(recipe, about, folder)
+        model = _model_of(recipe, about, folder, state)
     except UntrustedCodeError:
         raise
     except ValueError as error:
@@ -385,14 +415,14 @@ def load(run_folder: str | Path, *, weights: Literal["last", "best"] | None = No
     return model.eval()
 
 
-def _model_of(recipe: Recipe, about: dict[str, Any], folder: Path) -> nn.Module:
+def _model_of(recipe: Recipe, about: dict[str, Any], folder: Path, state: Mapping[str, Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         if recipe.series.horizon is None:
-            return build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"])
+            return build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"], state=state)
         given = recipe.forecast.graph == "given"  # it comes with the weights
         check_bytes(4 * about["nodes"] ** 2 if given else 0, f"the graph of {folder}")
-        return build_forecaster(recipe, **_shape(about), graph=torch.eye(about["nodes"]) if given else None)
+        return build_forecaster(recipe, **_shape(about), graph=torch.eye(about["nodes"]) if given else None, state=state)
 
 
-def _shape(facts: Mapping[str, Any]) -> dict[str, int]:
+def _shape(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in ("nodes", "window", "horizon", "features")}

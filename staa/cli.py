@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,19 +26,18 @@ from rich.table import Column, Table
 
 import staa
 from staa.bench import bench as run_bench
-from staa.build import check_recipe, choose_device, choose_precision, source_of
+from staa.build import check_recipe, choose_device, choose_precision, needs_files, source_of
 from staa.compare import Row, all_forecast, check_finished, draw, read_names, write_csv
 from staa.compare import compare as compare_runs
 from staa.config import Recipe
-from staa.data import DOWNLOADS, load_cifar, read_events
-from staa.data.events import ARCHIVES, parse_sensor
-from staa.data.images import CIFAR
-from staa.data.series import FILES
+from staa.data import DOWNLOADS, inventory, read_events
+from staa.data.events import parse_sensor
 from staa.files import check_writable, inside, save_text
-from staa.find import UntrustedCodeError, find_recipe, with_absolute_paths
+from staa.find import UntrustedCodeError, find_recipe, named_files, with_absolute_paths
 from staa.live import stream_run
 from staa.options import (
     DEFAULT,
+    OPTIONS,
     BenchOptions,
     CompareOptions,
     DataOptions,
@@ -49,6 +49,7 @@ from staa.options import (
     ShowOptions,
     StreamOptions,
     TrainOptions,
+    in_flags,
     parse,
     value_of,
 )
@@ -59,7 +60,7 @@ from staa.predict import draw as draw_prediction
 from staa.predict import predict as predict_file
 from staa.predict import write_csv as write_prediction
 from staa.recipes import RECIPES
-from staa.runfolder import ENVIRONMENT, RECIPE, check_same_recipe, neuron_path, read_environment, read_recipe
+from staa.runfolder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, neuron_path, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
 from staa.share import share as share_run
 from staa.text import for_terminal
@@ -84,6 +85,11 @@ def say(*lines: object, style: str | None = None) -> None:
     """Print lines, whatever is in them."""
     for line in lines:
         out.print(for_terminal(line), style=style)
+
+
+def warn(text: str, kind: Any) -> None:
+    """Print a warning of the library, for whoever uses the command with these options."""
+    say(f"warning: {in_flags(text, kind)}", style="yellow")
 
 
 def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) -> None:
@@ -116,8 +122,16 @@ def train(args: list[str]) -> int:
     target = options.resume or options.out or Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
     if options.resume is None:
         _check_seeds(target, options.seeds)
+    folders = _folders(recipe, target, options.seeds)
+    finished = options.resume is not None and all((folder / RESULT).is_file() for folder in folders)
     with _listening() as signals:
         results = _train_seeds(recipe, target, options, signals)
+    if finished and results is not None:
+        known = recipe.name if recipe.name in RECIPES else "RECIPE"
+        say(
+            f"a finished run can't be trained longer; begin a new one from its weights: "
+            f"staa train {known} --init-from {folders[0]} --epochs {recipe.epochs}"
+        )
     if results is None:
         if options.seeds > 1:
             say(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
@@ -138,7 +152,7 @@ def compare(args: list[str]) -> int:
     options: dict[str, CompareOptions] = {}
     runs: dict[str, list[Path]] = {}
     for name in names or [DEFAULT]:
-        folder = Path(name) if (Path(name) / RECIPE).is_file() else None
+        folder = Path(name) if (Path(name) / RECIPE).is_file() or Path(name).suffix == ".zip" else None
         recipe = find_recipe(name) if folder is None else read_recipe(folder)
         o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
@@ -325,16 +339,17 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
             elif kind == "transfer":
                 say(*_transfer_lines(event))
             elif kind == "warning":
-                say(f"warning: {event['text']}", style="yellow")
+                warn(event["text"], TrainOptions)
             elif kind == "epoch":
                 say(_epoch_line(event))
             elif kind == "interrupted":
                 say(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
             elif kind == "result":
                 which = f"best weights, epoch {event['best_epoch']}" if event["weights"] == "best" else "last weights"
+                took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
                 say(
-                    f"test {_figures(event, 'test_')} on {event['test_samples']} samples, {which} "
-                    f"({time.perf_counter() - began:.0f} s) → {folder}",
+                    ("" if signals.training else f"{title} was already finished, nothing was trained: ")
+                    + f"test {_figures(event, 'test_')} on {event['test_samples']} samples, {which}{took} → {folder}",
                     style="bold",
                 )
                 if event.get("protocol") == "paper":
@@ -415,7 +430,7 @@ def evaluate(args: list[str]) -> int:
         trust=options.trust_code,
     )
     for note in figures["notes"]:
-        say(f"warning: {note}", style="yellow")
+        warn(note, EvaluateOptions)
     say(
         f"{figures['split']} {_figures(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}"
     )
@@ -460,6 +475,7 @@ def stream(args: list[str]) -> int:
 def predict(args: list[str]) -> int:
     """forecast what follows a series"""
     options = parse(PredictOptions, args, "staa predict")
+    read_recipe(options.run)  # what is no run is told before what can't be written
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
@@ -480,7 +496,7 @@ def predict(args: list[str]) -> int:
     write_prediction(made, folder / "forecast.csv")
     others = draw_run(options.run, folder, made.rates, weights=options.weights, trust=options.trust_code)
     for note in made.notes:
-        say(f"warning: {note}", style="yellow")
+        warn(note, PredictOptions)
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
     say(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
     error = abs(made.forecast - made.truth)
@@ -511,7 +527,14 @@ def share(args: list[str]) -> int:
     """copy a run for others"""
     options = parse(ShareOptions, args, "staa share")
     there = share_run(options.run, options.out)
-    say(f"{options.run} for others → {there}; they measure it with: staa evaluate FOLDER --data …")
+    recipe = read_recipe(options.run)
+    try:
+        data = needs_files(recipe)
+    except UntrustedCodeError:  # then what its data set asks for is not known
+        data = True
+    flags = (" --data …" if data else "") + (" --trust-code" if named_files(recipe) else "")
+    first = "they unpack it and measure it" if there.suffix == ".zip" else "they measure it"
+    say(f"{options.run} for others → {there}; {first} with: staa evaluate FOLDER{flags}")
     return 0
 
 
@@ -532,7 +555,7 @@ def data(args: list[str]) -> int:
             progress.update(bars[name], completed=there, total=of)
 
         folder = DOWNLOADS[options.name](options.data, tell)
-    say(f"{options.name} is in {folder}")
+    say(f"{options.name} is in {folder}: {inventory(options.name, options.data)}")
     return 0
 
 
@@ -569,18 +592,11 @@ def doctor(args: list[str]) -> int:
         "disk": f"{disk.free / 2**30:.1f} GiB free here",
         "digits-events": "embedded, from scikit-learn",
     }
-    for key in CIFAR:
+    for key in DOWNLOADS:
         try:
-            train_part, test_part = load_cifar(key, options.data)
-            rows[key] = f"{len(train_part)} + {len(test_part)} images under {options.data}, md5 right"
+            rows[key] = inventory(key, options.data)
         except (OSError, ValueError) as error:
-            rows[key] = str(error)
-    for key, (folder, *_) in ARCHIVES.items():
-        there = (options.data / folder).is_dir()
-        rows[key] = f"in {options.data / folder}" if there else f"not under {options.data}: staa data {key} downloads it"
-    for key, archive in FILES.items():
-        there = (options.data / archive.name).is_file() or (options.data / archive.name.removesuffix(".gz")).is_file()
-        rows[key] = f"under {options.data}" if there else f"not under {options.data}: staa data {key} downloads it"
+            rows[key] = in_flags(error, DoctorOptions)
     for key, value in rows.items():
         say(f"{key:<14} {value}")
     return 0
@@ -613,7 +629,7 @@ def main(argv: list[str] | None = None) -> int:
     for file in (sys.stdout, sys.stderr):
         if isinstance(file, io.TextIOWrapper):  # a terminal that has no → shows its escape
             file.reconfigure(errors="backslashreplace")
-    before, warnings.formatwarning = warnings.formatwarning, _warning
+    before, warnings.formatwarning = warnings.formatwarning, partial(_warning, _options_of(args))
     try:
         code = _run(args)
         sys.stdout.flush()
@@ -626,6 +642,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
+    kind = _options_of(args)
     debug = "--debug" in args or os.environ.get("STAA_DEBUG", "0") != "0"
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -651,14 +668,12 @@ def _run(args: list[str]) -> int:
             for line in traceback.format_exc().rstrip("\n").split("\n"):
                 print(for_terminal(line), file=sys.stderr)
             return BAD_INPUT if isinstance(error, (ValueError, OSError, ImportError)) else FAILED
-        if isinstance(error, UntrustedCodeError):
-            return _complain(f"error: {error} (here: --trust-code)", BAD_INPUT)
         if isinstance(error, (ValueError, OSError, ImportError)):
-            return _complain(f"error: {error}", BAD_INPUT)
+            return _complain(f"error: {in_flags(error, kind)}", BAD_INPUT)
         if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(
             error, (NotImplementedError, RecursionError)
         ):
-            return _complain(f"failed: {error} (STAA_DEBUG=1 shows where)", FAILED)
+            return _complain(f"failed: {in_flags(error, kind)} (STAA_DEBUG=1 shows where)", FAILED)
         if isinstance(error, MemoryError):
             return _complain(f"failed: out of memory {error}".rstrip(), FAILED)
         return _complain(f"failed: {_fault(error)}", FAILED)
@@ -674,8 +689,13 @@ def _fault(error: Exception) -> str:
     )
 
 
-def _warning(message: Warning | str, *_: object, **__: object) -> str:
-    return f"staa: warning: {for_terminal(' '.join(str(message).split()))}\n"
+def _warning(kind: Any, message: Warning | str, *_: object, **__: object) -> str:
+    return f"staa: warning: {for_terminal(' '.join(in_flags(message, kind).split()))}\n"
+
+
+def _options_of(args: list[str]) -> Any:
+    """Those of the command that is called; None for one that is not known."""
+    return OPTIONS.get(" ".join(args[:2])) or OPTIONS.get(args[0] if args else "")
 
 
 def _keeps_pages() -> bool:
@@ -694,8 +714,10 @@ def _is_run(path: Path) -> bool:
 
 def _first_run(resume: Path) -> Path:
     """The run folder that is meant, or the first seed's where there are several."""
+    if resume.is_file():
+        return resume if resume.suffix == ".zip" else resume.parent
     if _is_run(resume):
-        return resume.parent if resume.is_file() else resume
+        return resume
     seeds = sorted(p.parent for p in resume.glob(f"seed*/{RECIPE}"))
     return seeds[0] if seeds else resume
 

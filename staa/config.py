@@ -327,8 +327,8 @@ class Recipe:
         _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
         _require(model.width > 0, "model.width must be positive", model.width)
         share = model.norm_momentum
-        _require(share is None or 0 < share <= 1, "model.norm_momentum is above 0 and at most 1", share)
-        _require(self.batch_size % optim.accumulate == 0, "optim.accumulate must divide batch_size", optim.accumulate)
+        _require(share is None or 0 < share <= 1, "`model.norm_momentum` is above 0 and at most 1", share)
+        _require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,
             "the paper's protocol measures on the test set and holds out no validation: data.validation must be 0",

@@ -1,6 +1,7 @@
 """What an inference would cost on neuromorphic hardware: multiply-accumulates and additions, counted as the network runs."""
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from staa.evaluate import evaluation_mode
@@ -37,10 +39,25 @@ class LayerEnergy:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What multiplies in one module and is not counted, a sample."""
+
+    name: str
+    operation: str
+    elements: float
+    """Numbers that it puts out; for what leaves PyTorch, numbers that leave."""
+
+    def __str__(self) -> str:
+        return f"{self.operation} in {self.name or 'the model'}, {self.elements:,.6g} elements"
+
+
+@dataclass(frozen=True)
 class Energy:
     """What a network costs, a sample: the sum over its layers."""
 
     layers: tuple[LayerEnergy, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """What multiplies activations beside the layers, and is in none of the figures."""
 
     @property
     def macs(self) -> float:
@@ -78,9 +95,12 @@ def estimate_energy(
     network of such, what says per_step or acts_on), the first of a forecaster's windows [B, L, K], of images [N, C, H, W] for
     a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says batch_first for itself.
 
-    Left out, as is usual: the arithmetic inside neurons, BatchNorm (it folds into the weights), activations, other
-    elementwise products (also torch.outer, and those that a sum makes a matrix product of), what NumPy computes, and all memory
-    traffic, which on real hardware is the larger part: compare by it, don't pay by it.
+    Left out, as is usual: the arithmetic inside neurons, BatchNorm and what scales by a single number (they fold into the
+    weights), additions, activations, and all memory traffic, which on real hardware is the larger part: compare by it, don't
+    pay by it. Not counted either, but named in `Energy.left_out`: elementwise products, quotients and powers of activations
+    (also torch.outer), norms other than BatchNorm, softmax, and tensors that leave PyTorch, as for NumPy. A sum may make a
+    matrix product of an elementwise one, and NumPy may compute anything: outside this library's own modules, whose published
+    figures leave these out, they are warned of.
 
     Raises ValueError where the number of samples can't be told, events are no counts, or an operation has no price: then
     free= takes the names of those that do not multiply, such as "aten::fft_fft".
@@ -93,7 +113,10 @@ def estimate_energy(
     if events:
         _check_counts(inputs[0])
         counter.kinds.mark(inputs[0], SPIKES)
-    with evaluation_mode(model), torch.no_grad(), counter.watching(model), _without_fast_path(), counter:
+    for weight in (*model.parameters(), *model.buffers()):
+        counter.kinds.fix(weight)
+    departures = _Departures(counter)
+    with evaluation_mode(model), torch.no_grad(), counter.watching(model), _without_fast_path(), departures, counter:
         model(*inputs)
     if counter.unpriced:
         raise ValueError(
@@ -103,7 +126,15 @@ def estimate_energy(
     layers = []
     for (name, spiking), (dense, additions) in counter.found.items():
         layers.append(LayerEnergy(name, dense / samples, additions / dense if spiking and dense else 0.0 if spiking else None))
-    return Energy(tuple(layers))
+    left_out = tuple(LeftOut(*key, elements / samples) for key, elements in counter.left_out.items())
+    doubtful = [str(found) for found in left_out if (found.name, found.operation) in counter.doubtful]
+    if doubtful:
+        warnings.warn(
+            f"not counted: {'; '.join(doubtful)} (a sample). Write products as matrix products, in PyTorch, to have them "
+            f"counted; name what is no product in free=",
+            stacklevel=2,
+        )
+    return Energy(tuple(layers), left_out)
 
 
 class _Counter(TorchDispatchMode):
@@ -117,6 +148,10 @@ class _Counter(TorchDispatchMode):
         self.recurrents = {name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)}
         self.found: dict[tuple[str, bool], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.unpriced: dict[str, str] = {}
+        self.left_out: dict[tuple[str, str], int] = defaultdict(int)
+        self.doubtful: set[tuple[str, str]] = set()
+        self.neurons = {name for name, module in model.named_modules() if fires(module)}
+        self.own = {name for name, module in model.named_modules() if _is_own(module)}
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -189,39 +224,95 @@ class _Counter(TorchDispatchMode):
             self._add(where, query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1]), None)
         elif name == "staa::context":  # the key's product with each position, and their weighted sum
             self._add(where, 2 * args[0].numel(), None)
-        elif not (name in FREE or name in self.free or func.is_view or FREE_TAGS & set(func.tags)) and tensors_in(out):
+        elif name in LEFT_OUT or name in PAIRED:
+            if sum(x.numel() > 1 for x in tensors_in(args)) > (name in PAIRED):
+                self.leave_out(name, args, tensors_in(out)[0].numel(), doubtful=name in PAIRED)
+        elif name == "aten::_local_scalar_dense":
+            if args[0].dtype != torch.bool:  # which decides, and is no number
+                self.leave_out("Tensor.item", args, 1, doubtful=True)
+        elif name in FREE or name in self.free or func.is_view or FREE_TAGS & set(func.tags) or not tensors_in(out):
+            return
+        elif not all(self.kinds.fixed(x) for x in tensors_in(args)):  # what is made of weights is made once
             self.unpriced.setdefault(name, where or "the model")
+
+    def leave_out(self, operation: str, args: Any, elements: int, *, doubtful: bool) -> None:
+        """Note what is not counted, unless it is of weights alone."""
+        name = self.running[-1]
+        if not self.neurons.isdisjoint(self.running) or name in self.recurrents or operation in self.free:
+            return
+        if not all(self.kinds.fixed(x) for x in tensors_in(args)):
+            self.left_out[name, operation] += elements
+            if doubtful and name not in self.own:
+                self.doubtful.add((name, operation))
 
     def _rate(self, x: Tensor) -> float | None:
         """Mean of a tensor made of spikes; None for any other."""
         return float(x.double().mean()) if self.kinds.of(x) >= SPIKES else None
 
 
+class _Departures(TorchFunctionMode):
+    """Tells the counter of tensors that leave PyTorch, which no operation shows."""
+
+    def __init__(self, counter: _Counter):
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in DEPARTURES:
+            self.counter.leave_out(f"Tensor.{func.__name__}", args, args[0].numel(), doubtful=True)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_own(module: nn.Module) -> bool:
+    """Whether all that it computes itself is this library's: a site folds its attention and neuron without calling them."""
+    inside = [*module.modules()][1:] if isinstance(module, Site) else []
+    return all(type(part).__module__.startswith(("staa.", "torch.nn.")) for part in inside) and (
+        type(module).__module__.startswith("staa.")
+    )
+
+
+DEPARTURES = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist}
+PAIRED = {
+    f"aten::{name}"
+    for name in [
+        "mul", "mul_", "div", "div_", "addcmul", "addcmul_", "addcdiv", "addcdiv_", "addr", "addr_", "linalg_cross",
+        "xlogy", "hypot", "polar",
+    ]
+}  # fmt: skip
+"""What multiplies or divides tensors element by element, not by a single number."""
+LEFT_OUT = {
+    f"aten::{name}"
+    for name in [
+        "pow", "pow_", "prod", "cumprod", "lerp", "lerp_", "native_layer_norm", "native_group_norm",
+        "_fused_rms_norm", "norm", "linalg_vector_norm", "var", "var_mean", "std", "std_mean", "_softmax",
+        "_log_softmax", "_safe_softmax", "logsumexp", "glu",
+    ]
+}  # fmt: skip
+"""What else multiplies, and is no product of two tensors."""
 PRODUCTS = {f"aten::{name}" for name in ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot")}
 FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction}
 FREE = {"staa::lif", "staa::batch_norm"} | {
     f"aten::{name}"
     for name in [
         "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
-        "miopen_batch_norm", "native_layer_norm", "native_group_norm", "_fused_rms_norm", "avg_pool2d", "avg_pool3d",
-        "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
-        "adaptive_max_pool2d", "adaptive_max_pool3d", "_softmax", "_log_softmax", "_safe_softmax", "mean", "sum", "prod",
-        "amax", "amin", "max", "min", "argmax", "argmin", "var", "var_mean", "std", "std_mean", "norm",
-        "linalg_vector_norm", "logsumexp", "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "sort", "topk",
-        "kthvalue", "median", "any", "all", "count_nonzero", "clone", "copy", "copy_", "_to_copy", "_reshape_copy", "cat",
-        "stack", "index", "index_select", "index_put", "index_put_", "_unsafe_index", "gather", "scatter", "scatter_",
-        "scatter_add", "scatter_add_", "masked_select", "masked_scatter", "nonzero", "roll", "flip", "repeat",
-        "repeat_interleave", "embedding", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
-        "replication_pad2d", "tril", "triu", "diag_embed", "upsample_nearest1d", "upsample_nearest2d", "pixel_shuffle",
-        "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "im2col", "col2im", "empty", "empty_like",
-        "empty_strided", "new_empty", "new_empty_strided", "zeros", "zeros_like", "new_zeros", "ones", "ones_like",
-        "new_ones", "full", "full_like", "new_full", "scalar_tensor", "arange", "linspace", "eye", "rand", "rand_like",
-        "randn", "randn_like", "randint", "randperm", "bernoulli", "bernoulli_", "uniform_", "normal_", "native_dropout",
-        "lift_fresh", "lift_fresh_copy", "_local_scalar_dense", "equal", "glu", "fill_", "zero_", "_assert_async", "alias",
-        "set_", "_unsafe_view", "unfold_copy", "bucketize", "searchsorted", "histc", "bincount",
+        "miopen_batch_norm", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+        "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d", "mean",
+        "sum", "amax", "amin", "max", "min", "argmax", "argmin", "cumsum", "cummax", "cummin", "logcumsumexp", "sort",
+        "topk", "kthvalue", "median", "any", "all", "count_nonzero", "clone", "copy", "copy_", "_to_copy",
+        "_reshape_copy", "cat", "stack", "index", "index_select", "index_put", "index_put_", "_unsafe_index",
+        "gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "masked_select", "masked_scatter", "nonzero",
+        "roll", "flip", "repeat", "repeat_interleave", "embedding", "constant_pad_nd", "reflection_pad1d",
+        "reflection_pad2d", "replication_pad1d", "replication_pad2d", "tril", "triu", "diag_embed",
+        "upsample_nearest1d", "upsample_nearest2d", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+        "native_channel_shuffle", "im2col", "col2im", "empty", "empty_like", "empty_strided", "new_empty",
+        "new_empty_strided", "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like",
+        "new_full", "scalar_tensor", "arange", "linspace", "eye", "rand", "rand_like", "randn", "randn_like",
+        "randint", "randperm", "bernoulli", "bernoulli_", "uniform_", "normal_", "native_dropout", "lift_fresh",
+        "lift_fresh_copy", "equal", "fill_", "zero_", "_assert_async", "alias", "set_", "_unsafe_view", "unfold_copy",
+        "bucketize", "searchsorted", "histc", "bincount", "rsub",
     ]
 }  # fmt: skip
-"""What multiplies nothing but elementwise, beside what PyTorch itself calls pointwise or a reduction."""
+"""What multiplies nothing, beside what PyTorch itself calls pointwise or a reduction."""
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def _from_file(file: str, attribute: str, folder: str | None) -> Any:
     elif key not in _vouched:
         raise UntrustedCodeError(
             f"{folder} names code of its own, {_all_code(folder, file, attribute)}; it was not run: read all of it, and if you "
-            f"trust it, say so with trust=True"
+            f"trust it, say so with `trust=True`"
         )
     module = _module(path, data)
     value = _attribute(module, attribute)

@@ -154,23 +154,37 @@ def hooked(module: nn.Module) -> bool:
 
 
 def untouched(module: nn.Module) -> bool:
-    """Whether calling the module comes to running its class's forward: no hook, no forward or compiled call of its own."""
-    return not hooked(module) and module._compiled_call_impl is None and "forward" not in module.__dict__
+    """Whether calling the module comes to running the forward that its class was written with.
+
+    It does not if there is a hook, a forward or compiled call of its own, or if the forward was patched for the whole class.
+    """
+    return (
+        not hooked(module)
+        and module._compiled_call_impl is None
+        and "forward" not in module.__dict__
+        and _as_written(type(module))
+    )
+
+
+@torch.compiler.assume_constant_result  # torch.compile knows no function's name
+def _as_written(kind: type[nn.Module]) -> bool:
+    """Whether its forward, own or inherited, has the name of a function written in that class, and wraps no other."""
+    for base in kind.__mro__:
+        if "forward" in base.__dict__:
+            forward = base.__dict__["forward"]
+            name = getattr(forward, "__module__", None), getattr(forward, "__qualname__", None)
+            return name == (base.__module__, f"{base.__qualname__}.forward") and not hasattr(forward, "__wrapped__")
+    return False
 
 
 def plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether it is exactly PyTorch's `kind`, untouched, its parameters ordinary tensors: then they may be read without a call.
 
-    It is not if it is a subclass, if the class's forward was patched since import, nor what parametrizations, pruning,
-    weight_norm, quantization or an adapter have made of it.
+    It is not if it is a subclass, nor what parametrizations, pruning, weight_norm, quantization or an adapter have made of it.
     """
-    if type(module) is not kind or kind.forward is not _FORWARDS.get(kind):
-        return False
-    return untouched(module) and all(type(p) in _ORDINARY for p in module._parameters.values())
+    return type(module) is kind and untouched(module) and all(type(p) in _ORDINARY for p in module._parameters.values())
 
 
-_FORWARDS = {kind: kind.forward for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, nn.Module)}
-"""PyTorch's own, as they were at import: whoever patches one for a whole class means it to be called."""
 _ORDINARY = (nn.Parameter, Tensor, type(None))
 
 

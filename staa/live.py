@@ -15,6 +15,8 @@ from staa.data.events import SENSORS, parse_sensor
 from staa.runfolder import read_environment, read_recipe
 from staa.streaming import check_causal, stream
 
+TRAIN = "train a recipe that can be streamed, such as nmnist-stream: `model.steps=None` and `data.frames=window`"
+
 
 def stream_run(
     run_folder: Path,
@@ -38,27 +40,17 @@ def stream_run(
     recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
     data = recipe.data
     if "channels" not in about:
-        raise ValueError(f"{run_folder} forecasts a series: predict with it")
+        raise ValueError(f"{run_folder} forecasts a series, which can't be streamed: predict with it")
     if about["channels"] != 2:
-        raise ValueError(f"{run_folder} was trained on {about['channels']} channels: events come in 2, OFF and ON")
+        raise ValueError(f"{run_folder} was trained on {about['channels']} channels, and events come in 2, OFF and ON: {TRAIN}")
     if data.values == "normalised":
-        raise ValueError(f"{run_folder} was trained on counts as a share of the recording's largest, which a stream can't know")
-    if window is None and data.frames != "window":
         raise ValueError(
-            f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
-            f"`window` has, or train with data.frames = window"
+            f"{run_folder} was trained on counts as a share of the recording's largest, which a stream can't know: train "
+            f"with `data.values=sum`"
         )
-    window = data.window if window is None else window
-    if window is None or not 1e-3 <= window <= 1e9:
-        raise ValueError(f"a window is from 0.001 to a billion ms, got {window} ms")
-    microseconds = round(window * 1000)
-    events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
-    side = about["size"]
-    if events.sensor is None:
-        raise ValueError(f"{recording} doesn't say its sensor: say it as `sensor`, HEIGHTxWIDTH")
-    if data.size is None and events.sensor != (side, side):
-        there = f"{events.sensor[0]} × {events.sensor[1]}"
-        raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
+    length = data.window if window is None else window
+    if length is not None and not 1e-3 <= length <= 1e9:
+        raise ValueError(f"a `window` is from 0.001 to a billion ms, got {length} ms")
     chosen = choose_device(device)
     model = load(run_folder, weights=weights, trust=trust).to(chosen)
     try:
@@ -66,8 +58,21 @@ def stream_run(
     except ValueError as error:
         whole = [module for module in model.modules() if not getattr(module, "causal", True)]
         if "sees the whole window" in str(error) and all(type(module).__module__.startswith("staa.") for module in whole):
-            raise ValueError(f"{error} (train with model.attention = staa-causal, or model.steps = None)") from error
+            raise ValueError(f"{run_folder} can't be streamed: {error}. What to do: {TRAIN}") from error
         raise
+    if length is None or (window is None and data.frames != "window"):
+        raise ValueError(
+            f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
+            f"`window` has, or {TRAIN}"
+        )
+    microseconds = round(length * 1000)
+    events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
+    side = about["size"]
+    if events.sensor is None:
+        raise ValueError(f"{recording} doesn't say its sensor: say it as `sensor`, HEIGHTxWIDTH")
+    if data.size is None and events.sensor != (side, side):
+        there = f"{events.sensor[0]} × {events.sensor[1]}"
+        raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
     borders = by_window(events.t, microseconds)
     names = about.get("names") or [str(c) for c in range(about["classes"])]
     total, state = torch.zeros(about["classes"], device=chosen), None

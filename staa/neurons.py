@@ -20,7 +20,8 @@ def _check(
     channels: int | None,
     surrogate: Surrogate = arctan,
     reset: str = "zero",
-    flags: dict[str, bool] | None = None,
+    strict: bool = False,
+    detach_reset: bool = False,
     **numbers: float,
 ) -> None:
     """Raise ValueError for an argument of another type or range than a neuron takes."""
@@ -29,7 +30,7 @@ def _check(
             f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword, as decay=0.9"
         )
     check_numbers(**numbers)
-    for name, value in (flags or {}).items():
+    for name, value in (("strict", strict), ("detach_reset", detach_reset)):
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be True or False, got {value!r}")
     if reset not in ("zero", "subtract"):
@@ -58,15 +59,7 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
-        _check(
-            channels,
-            surrogate,
-            reset,
-            flags={"strict": strict, "detach_reset": detach_reset},
-            decay=decay,
-            gain=gain,
-            threshold=threshold,
-        )
+        _check(channels, surrogate, reset, strict, detach_reset, decay=decay, gain=gain, threshold=threshold)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         self.decay, self.gain, self.threshold, self.strict = decay, gain, threshold, strict
@@ -118,7 +111,7 @@ class ParametricLIF(nn.Module):
     ):
         super().__init__()
         numbers = {"decay": decay, "threshold": threshold} | ({} if gain is None else {"gain": gain})
-        _check(channels, surrogate, reset, flags={"strict": strict, "detach_reset": detach_reset}, **numbers)
+        _check(channels, surrogate, reset, strict, detach_reset, **numbers)
         if not 0 < decay < 1:
             raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
@@ -179,15 +172,7 @@ class AdaptiveLIF(nn.Module):
         per: Literal["channel", "layer"] = "channel",
     ):
         super().__init__()
-        _check(
-            channels,
-            surrogate,
-            reset,
-            flags={"strict": strict, "detach_reset": detach_reset},
-            decay=decay,
-            gain=gain,
-            threshold=threshold,
-        )
+        _check(channels, surrogate, reset, strict, detach_reset, decay=decay, gain=gain, threshold=threshold)
         if per not in ("channel", "layer"):
             raise ValueError(f'per must be "channel" or "layer", got {per!r}')
         if per == "channel" and channels is None:

@@ -101,7 +101,8 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """Feed a run's model a recording of an event camera, window by window: running prediction and latency."""
+    """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
+    recipe made for it can be streamed, such as nmnist-stream."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
@@ -228,6 +229,25 @@ class BenchOptions:
     """Show tracebacks."""
 
 
+OPTIONS: dict[str, Any] = {
+    "train": TrainOptions,
+    "compare": CompareOptions,
+    "evaluate": EvaluateOptions,
+    "stream": StreamOptions,
+    "predict": PredictOptions,
+    "share": ShareOptions,
+    "data": DataOptions,
+    "data show": ShowOptions,
+    "recipes": RecipesOptions,
+    "doctor": DoctorOptions,
+    "bench": BenchOptions,
+}
+"""The options of each command."""
+
+NAMES = {"data_root": "data", "trust": "trust-code"}
+"""Arguments of the library whose flag is called otherwise."""
+
+
 def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
     flags = flags_of(kind) | {"help", "h"}
@@ -279,6 +299,27 @@ def flags_of(kind: Any, prefix: str = "") -> set[str]:
         else:
             names.add(prefix + key.replace("_", "-"))
     return names
+
+
+def in_flags(text: object, kind: Any) -> str:
+    """A message of the library, with each `argument` or `argument=value` in it as the flag that says so to this command.
+
+    The library names arguments of Python and settings of a recipe between backticks, since it knows no command. `sensor` is
+    --sensor where the command has it, and --data.sensor where only its recipe does; what no flag says stays as it is.
+    """
+    own = set() if kind is None else flags_of(kind)
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = NAMES.get(found[1], found[1].replace("_", "-")), found[2]
+        fitting = {name} & (own | flags_of(Recipe)) or {f for f in own if f.endswith(f".{name}")}
+        if len(fitting) != 1:
+            return found[0]
+        part, dot, last = fitting.pop().rpartition(".")
+        if value in ("True", "False"):
+            return f"--{part}{dot}{'no-' if value == 'False' else ''}{last}"
+        return f"--{part}{dot}{last}" + (f" {value}" if value else "")
+
+    return re.sub(r"`([a-z][\w.]*)(?:=([^\s`]+))?`", flag, str(text))
 
 
 def value_of(args: list[str], name: str) -> str | None:

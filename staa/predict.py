@@ -79,7 +79,8 @@ def predict(
             row, k = gaps[0]
             raise ValueError(
                 f"{file} has {len(gaps)} gaps in the {window} rows that the network sees, the first in variate {names[k]}, row "
-                f"{last + 1 - window + row}: fill them, or take a run whose series.gaps is mask or interpolate"
+                f"{last + 1 - window + row}: fill them, or take a run trained with `series.gaps=mask` or "
+                f"`series.gaps=interpolate`"
             )
     else:
         seen = fill_gaps(values[: last + 1], recipe.series.gaps, times=series.times, names=names)[0][-window:]
@@ -204,10 +205,10 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
         return rows - 1
     if at.removeprefix("-").isdecimal():
         if not 0 <= int(at) < rows:
-            raise ValueError(f"at = {at} is no row of {file}: its rows are 0 to {rows - 1}")
+            raise ValueError(f"`at` = {at} is no row of {file}: its rows are 0 to {rows - 1}")
         return int(at)
     if series.times is None:
-        raise ValueError(f"at = {at} is a time, but {file} has none: give a row number, 0 to {rows - 1}")
+        raise ValueError(f"`at` = {at} is a time, but {file} has none: give a row number, 0 to {rows - 1}")
     try:
         if not at[:1].isdecimal():  # now, today, NaT
             raise ValueError("no date")
@@ -217,7 +218,7 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
     row = int(np.searchsorted(series.times, moment, side="right")) - 1
     first, end = series.times[0], series.times[-1]
     if row < 0 or moment > end + (usual_step(series.times) or np.timedelta64(0)):
-        raise ValueError(f"at = {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
+        raise ValueError(f"`at` = {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
 
 

@@ -21,6 +21,7 @@ class Kinds:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[StorageWeakRef, int]] = {}  # a weak reference keeps an address from being used anew
+        self._fixed: dict[int, StorageWeakRef] = {}
 
     def of(self, x: Tensor) -> int:
         if x.dtype == torch.bool:
@@ -33,9 +34,18 @@ class Kinds:
         if (storage := _storage(x)) is not None:
             self._known[storage._cdata] = StorageWeakRef(storage), kind
 
+    def fix(self, x: Tensor) -> None:
+        """Note that x is a weight or a constant, as is all that is made of such alone. Any other hangs on the inputs."""
+        if (storage := _storage(x)) is not None:
+            self._fixed[storage._cdata] = StorageWeakRef(storage)
+
+    def fixed(self, x: Tensor) -> bool:
+        return (storage := _storage(x)) is not None and storage._cdata in self._fixed
+
     def follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """After func(*args, **kwargs) gave out."""
         name = func.name().removeprefix("aten::").partition(".")[0]
+        self._follow_fixed(name, func, args, kwargs, out)
         if func._schema.is_mutable:
             kind = self._kind(name.removesuffix("_"), args, kwargs)
             for x in _written(func, args, kwargs):
@@ -48,8 +58,16 @@ class Kinds:
             if first is not None and not func.is_view:
                 self.mark(first, kind)
 
+    def _follow_fixed(self, name: str, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        fixed = name not in EMPTY and all(self.fixed(x) for x in tensors_in((args, kwargs)))
+        for x in (*tensors_in(out), *_written(func, args, kwargs)):
+            if fixed:
+                self.fix(x)
+            elif (storage := _storage(x)) is not None:
+                self._fixed.pop(storage._cdata, None)
+
     def _kind(self, name: str, args: Any, kwargs: Any) -> int:
-        if name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"):
+        if name in EMPTY:
             return UNWRITTEN
         if name in ("zeros", "zeros_like", "new_zeros", "zero", "bernoulli", "staa::lif"):  # a comparison's are bool
             return SPIKES
@@ -64,6 +82,7 @@ class Kinds:
         return lowest if both and name in ("add", "mul", "maximum", "minimum", "where") else REAL
 
 
+EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 FIRST = {
     "clone", "_to_copy", "sum", "cumsum", "index", "index_select", "gather", "masked_select", "roll", "flip", "repeat",
     "relu", "abs", "max", "amax", "min", "amin", "sort", "topk", "max_pool2d_with_indices", "adaptive_max_pool2d",

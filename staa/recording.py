@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.layers import Passive
+from staa.ops import bits
 
 
 def fires(module: nn.Module) -> bool:
@@ -50,19 +51,33 @@ def kept_bytes(model: nn.Module, step: Callable[[], object]) -> int:
     """What a training step's forward pass keeps for its backward pass, in bytes: each storage once, weights left out.
 
     step: runs the model forward and backward. The same on every machine that takes the same paths, unlike what a process
-    holds at its peak. Within `spikes_as_bits` and a checkpoint, hooks of
-    their own come before this one: what they keep isn't seen.
+    holds at its peak. The bits of `spikes_as_bits` are counted. Other hooks on saved tensors that the step sets, as
+    torch.utils.checkpoint does, hide what they keep, which is left out.
+
+    Raises ValueError if such hooks, or `spikes_as_bits`, are set around this call.
     """
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:  # type: ignore[attr-defined]
+        raise ValueError(
+            "hooks on saved tensors, as of spikes_as_bits, are set around kept_bytes, which would count as if there were none: "
+            "set them inside step"
+        )
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held, kept = [], {}  # held, so that no address is used twice
 
-    def pack(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> None:
         held.append(tensor.detach())
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
+
+    def pack(tensor: Tensor) -> Tensor:
+        note(tensor)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step()
+    bits.WATCHERS.append(note)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            step()
+    finally:
+        bits.WATCHERS.remove(note)
     return sum(kept.values())

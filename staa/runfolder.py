@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -31,9 +32,11 @@ CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "neuron"
 def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
     """The recipe of a run folder. trusted: let what it names of its own run in this process (`staa.find.trust`).
 
-    Raises FileNotFoundError if it is none, ValueError if its recipe is broken.
+    Raises FileNotFoundError if it is none, ValueError if it is a file, such as a .zip of a run, or its recipe is broken.
     """
     path = folder / RECIPE
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, and a run is a folder: {_folder_of(folder)}")
     if not path.is_file():
         runs = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
         hint = f"; there are runs in it: {', '.join(runs[:4])}" if runs else ""
@@ -42,6 +45,13 @@ def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
     if trusted:
         trust(recipe)
     return recipe
+
+
+def _folder_of(file: Path) -> str:
+    """What to do for a run folder, where a file was given."""
+    if file.suffix == ".zip":
+        return f"unpack it first, with `python -m zipfile -e {shlex.quote(str(file))} .`, and give the folder that comes out"
+    return f"give {file.parent}" if (file.parent / RECIPE).is_file() else "give the one that holds its recipe.json"
 
 
 def _parsed(text: str, folder: Path, path: Path) -> Recipe:
@@ -137,7 +147,10 @@ def check_same_recipe(folder: Path, wanted: Recipe) -> None:
     """Raises ValueError naming the fields in which a run's recipe differs from the wanted one."""
     odd = differences(comparable(read_recipe(folder)), comparable(wanted))
     if odd:
-        raise ValueError(f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}")
+        raise ValueError(
+            f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}. A run keeps its recipe: leave the "
+            f"changes out, or begin a new run, from its weights if you like (`init_from`)"
+        )
 
 
 def check_origin(state: dict[str, Any], recipe: Recipe, path: Path) -> None:
@@ -193,7 +206,7 @@ def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:
     if content is None or not content.is_that(kept):
         raise ValueError(
             f"the data have changed since {folder} was trained: their names and parts are the same, what they hold is not. "
-            f"Bring back what was there, or give the folder that has it (data_root), or train anew on these"
+            f"Bring back what was there, or give the folder that has it (`data_root`), or train anew on these"
         )
     return ()
 

@@ -103,7 +103,7 @@ def run(
     workers = choose_workers(workers, chosen)
     precision = choose_precision(recipe.precision, chosen)
     if not save_minutes > 0:
-        raise ValueError(f"save_minutes must be positive, got {save_minutes}")
+        raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
     with exclusive(folder):
         if resume is None and any(folder.iterdir()):
             raise ValueError(f"{folder} holds a run already: resume it, or choose another folder")
@@ -134,8 +134,8 @@ def run(
         each = 1 if isinstance(source, Source) else len(source.names)
         if recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate * each < 2:
             raise ValueError(
-                f"batch_size {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample at "
-                f"a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
+                f"`batch_size` {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
+                f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
             )
         x, y = some_inputs(source, 1, chosen)
         if isinstance(source, Source) and isinstance(training, Batches) and training.mix is not None:

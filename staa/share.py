@@ -43,7 +43,7 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     It holds recipe.json, environment.json without command and data root, result.json, log.jsonl, best.safetensors, last.pt
     without what only a resumed run needs, the run's own code and its graph. In texts, "removed" stands for the user, the host,
     and an absolute path with all that follows it; of a path to the data or the run, what lies in their folder is kept.
-    `staa.load`, `evaluate_run` and the others take it, with data_root said.
+    `staa.load`, `evaluate_run` and the others take it, with data_root if its data lie in files.
 
     Raises FileNotFoundError or ValueError for what is no run or is broken, an `out` that is there already, and code or a graph
     that names the user, the machine or their folders, which can't be taken out of it. A run may be a stranger's, so ValueError
@@ -52,7 +52,7 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     root = run_folder.resolve()
     out = Path(f"{root.name}-shared") if out is None else out
     if out.exists() or out.is_symlink():
-        raise ValueError(f"{out} is there already: choose another")
+        raise ValueError(f"{out} is there already: choose another `out`")
     for name in (RECIPE, ENVIRONMENT, RESULT, LOG, LAST, BEST):
         _inside(root, name)
     recipe, environment = read_recipe(run_folder), read_environment(run_folder)

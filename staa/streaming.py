@@ -5,6 +5,9 @@ piece: the neurons, and the `Window` and `Past` of what counts steps or looks ba
 is replaced by the scan, which finds its state by the order of the calls.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -61,7 +64,7 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
         raise ValueError(
             f"this stream's frames are {_describe(state.frame)}, this chunk's {_describe(frame)}: begin anew with state=None"
         )
-    with torch.no_grad():
+    with torch.no_grad(), _ranks_checked(model) if state is None else nullcontext():
         output, *scans = _run(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
     if output.shape[:2] != chunk.shape[:2]:
         raise ValueError(
@@ -99,8 +102,9 @@ def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
     scanning = [module for module in model.modules() if _scans(module)]
     states: list[Any] = []
     outputs = []
-    for part in x.split(chunk):
-        output, *states = checkpoint(_run, model, scanning, part, *states, use_reentrant=False)
+    for i, part in enumerate(x.split(chunk)):
+        with _ranks_checked(model) if i == 0 else nullcontext():
+            output, *states = checkpoint(_run, model, scanning, part, *states, use_reentrant=False)
         outputs.append(output)
     return torch.cat(outputs)
 
@@ -126,11 +130,13 @@ def check_causal(model: nn.Module) -> None:
     and for those that inherit it; one that changes it says so anew. For a single module of somebody else's, with all in it, one
     may vouch: module.per_step = True.
 
-    Known of PyTorch are, exactly, its layers that treat samples alike: linear, 2-D convolutions, norms with running statistics,
-    pooling, activations (not nn.Softmax2d, whose axis is time in [T, N, C]); 1-D and 3-D convolutions inside `PerStep`, where
-    time is no axis of theirs. Recurrent layers, nn.MultiheadAttention and whatever is in neither list are refused, unless they
-    stand in a module with a scan. So is a hook on a forward, unless it is `staa.layers.Passive` or PyTorch's own, which makes
-    weights. A module whose scan is called past its forward raises in the stream, since its state would be lost.
+    Known of PyTorch are, exactly, its layers that treat samples alike: linear, 2-D convolutions, norms with running
+    statistics, pooling, activations (not nn.Softmax2d, whose axis is time in [T, N, C]); 1-D and 3-D convolutions inside
+    `PerStep`, where time is no axis of theirs. That their input has the rank of a batch, so that dimension 0 is not taken for
+    channels or normalised, shows when the first piece runs. Recurrent layers, nn.MultiheadAttention and whatever is in neither
+    list are refused, unless they stand in a module with a scan. So is a hook on a forward, unless it is `staa.layers.Passive`
+    or PyTorch's own, which makes weights. A module whose scan is called past its forward raises in the stream, since its state
+    would be lost.
     """
     _check(model, "", vouched=False, in_frames=False)
 
@@ -210,6 +216,46 @@ def _advice(module: nn.Module, kind: type[nn.Module]) -> str:
     )
 
 
+@contextmanager
+def _ranks_checked(model: nn.Module) -> Iterator[None]:
+    """Within, layers of PyTorch raise ValueError for an input of so few dimensions that they would take time for another."""
+    handles = [
+        module.register_forward_pre_hook(Passive(partial(_check_rank, name, least)), with_kwargs=True)
+        for name, module in _unvouched(model, "")
+        if (least := _least_rank(module)) is not None
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _unvouched(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    if _scans(module) or vars(module).get("per_step", False):
+        return
+    yield name, module
+    for child_name, child in module.named_children():
+        yield from _unvouched(child, f"{name}.{child_name}" if name else child_name)
+
+
+def _least_rank(module: nn.Module) -> int | None:
+    kind = type_before_parametrizations(module)
+    if kind in (nn.LayerNorm, nn.RMSNorm):
+        return len(module.normalized_shape) + 1  # type: ignore[arg-type]
+    return LEAST_RANKS.get(kind)
+
+
+def _check_rank(name: str, least: int, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    x = inputs[0] if inputs else options.get("input")
+    if isinstance(x, Tensor) and x.ndim < least:
+        raise ValueError(
+            f"{name or 'the model'} ({type(module).__name__}) is given {list(x.shape)} and would take the first "
+            f"dimension, time, for another: it needs {least} dimensions to treat steps alike. Put it inside "
+            f"staa.layers.PerStep, give it another dimension, or vouch for it by module.per_step = True if none is time"
+        )
+
+
 COMPUTES = {"forward", "fold", "affine", "gate"}
 
 STEPS_ALIKE = {
@@ -228,6 +274,11 @@ ALONG_AN_AXIS = {
     nn.AvgPool1d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d,
     nn.AdaptiveMaxPool3d,
 }  # fmt: skip
+LEAST_RANKS: dict[type[nn.Module], int] = {
+    nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5, nn.ConvTranspose1d: 3, nn.ConvTranspose2d: 4, nn.ConvTranspose3d: 5,
+    nn.PixelShuffle: 4, nn.PixelUnshuffle: 4, nn.ZeroPad2d: 3, nn.ConstantPad2d: 3,
+}  # fmt: skip
+"""Layers that take an input without a batch, too, and the rank of one with it."""
 NORMS = {nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm}
 BY_DIMENSION = {nn.Softmax: "dim", nn.LogSoftmax: "dim", nn.Softmin: "dim", nn.GLU: "dim", nn.Flatten: "start_dim"}
 """Modules of an axis of their choice, which must not be the first, and the attribute that holds it."""

@@ -22,6 +22,10 @@ from staa.recording import firing_rates
 
 RATE_EVERY = 10  # steps between measurements of the firing rates, and between looks at whether the gradients were finite
 SILENT, SATURATED = 0.001, 0.95
+TO_DO = (
+    "To change a rate, give the network a neuron of your own (`model.neuron=my_file.py:make`): with a lower threshold it fires "
+    "more, with a higher one less. A forecaster's attention also fires more with fewer and so wider heads (`forecast.heads`)"
+)
 
 
 def train(
@@ -299,4 +303,4 @@ def _rate_warnings(rates: dict[str, list[float]]) -> list[str]:
             texts.append(f"{name} is silent: it fires at {rate:.2%} of its steps, so little can be learned through it")
         elif rate > SATURATED:
             texts.append(f"{name} is saturated: it fires at {rate:.1%} of its steps, so it tells little")
-    return texts
+    return [*texts[:-1], f"{texts[-1]}. {TO_DO}"] if texts else []

@@ -318,7 +318,7 @@ def test_events_are_refused_where_there_are_none():
         Augment(events="x")
     cpu = torch.device("cpu")
     for recipe, message in (
-        (replace(tiny.pictures, augment=Augment(events="nda")), "augment.events is for event frames, .* has images"),
+        (replace(tiny.pictures, augment=Augment(events="nda")), "`augment.events` is for event frames, .* has images"),
         (replace(tiny.recipe, augment=Augment(events="nda", jitter=0.1)), "for colour images; .* has 2 channels"),
     ):
         source = build_source(recipe, Path())

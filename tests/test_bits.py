@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from staa.attention import STAA
@@ -7,7 +8,8 @@ from staa.models import resnet20
 from staa.models.parts import fuse_norms
 from staa.neurons import AdaptiveLIF
 from staa.ops import cpu
-from staa.ops.bits import _pack, _unpack, spikes_as_bits
+from staa.ops.bits import WATCHERS, _pack, _unpack, spikes_as_bits
+from staa.recording import kept_bytes
 
 pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
 
@@ -87,6 +89,25 @@ def test_gradients_are_the_same_and_less_is_kept():
         F.cross_entropy(logits.mean(0), y).backward()
         found.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_bits_are_counted_among_what_is_kept():
+    layer, spikes = nn.Linear(1024, 1, bias=False), (torch.rand(64, 1024) < 0.3).float()
+    other = torch.rand(64, 1024)
+
+    def step():
+        (layer(spikes) * layer(other)).sum().backward()
+
+    def step_in_bits():
+        with spikes_as_bits():
+            step()
+
+    products = 2 * 4 * 64
+    assert kept_bytes(layer, step) == 2 * other.nbytes + products
+    assert kept_bytes(layer, step_in_bits) == spikes.nbytes // 32 + other.nbytes + products
+    assert not WATCHERS
+    with spikes_as_bits(), pytest.raises(ValueError, match="set them inside step"):
+        kept_bytes(layer, step)
 
 
 def test_fused_norms_change_nothing_but_rounding():

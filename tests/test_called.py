@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from functools import partial
+from functools import partial, wraps
 
 import contracts
 import pytest
@@ -352,6 +352,35 @@ def test_norms_that_are_not_plain_are_not_fused():
     assert isinstance(fused.stem.norm, ThresholdNorm)
     assert type(fused.stages[0][0].layer2.norm) is nn.BatchNorm2d
     assert type(fused.stages[1][0].layer1.norm) is nn.Identity
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["replaced", "wrapped"])
+@pytest.mark.parametrize("attention", ["staa", "staa-causal", "se", "gc", "ta", None])
+def test_a_forward_patched_for_a_whole_class_is_called_in_each_module(attention, wrapped, monkeypatch):
+    """Of every class in the network, the library's own attentions, gates, sites and convolutions among them."""
+    torch.manual_seed(0)
+    model = resnet20(3, in_channels=2, steps=2, width=0.05, neuron=AdaptiveLIF, attention=attention and ATTENTIONS[attention])
+    model, x = model.eval(), torch.randn(2, 2, 2, 8, 8)
+    for kind in {type(module) for module in model.modules()} - {nn.ModuleList}:
+        (owner,) = [base for base in kind.__mro__ if "forward" in vars(base)][:1]
+        forward, called = owner.forward, set()
+
+        def patched(self, *args, forward=forward, called=called, **options):
+            called.add(self)
+            return forward(self, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, "forward", wraps(forward)(patched) if wrapped else patched)
+            model(x)
+        assert {module for module in model.modules() if type(module) is kind} <= called, kind
+
+
+def test_folding_is_the_rule_that_a_patch_takes_away(monkeypatch):
+    x, site, forward = torch.randn(2, 2, 8, 4, 4), Site(LIF(), STAA(2, 8)).eval(), STAA.forward
+    whole = site(x)
+    monkeypatch.setattr(STAA, "forward", lambda self, x: 0 * forward(self, x))
+    assert whole.any()
+    assert not site(x).any()
 
 
 def test_a_forward_patched_for_the_whole_class_is_called(monkeypatch):

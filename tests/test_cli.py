@@ -4,11 +4,13 @@ import csv
 import json
 import shutil
 import statistics
+import zipfile
 from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
+from test_events import nmnist_set
 
 from staa import checkpoint, load
 from staa.bench import bench
@@ -149,11 +151,17 @@ def test_a_run_from_start_to_evaluation(capsys, tmp_path):
     assert "firing" in text
     assert main(["evaluate", out]) == 0
     assert "test accuracy" in capsys.readouterr().out
+    assert "finished" not in text
     assert main(["train", "--resume", out]) == 0
-    assert "test accuracy" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "was already finished, nothing was trained: test accuracy" in text
+    assert f"begin a new one from its weights: staa train RECIPE --init-from {out} --epochs 2" in text
+    assert main(["train", TINY, "--init-from", out, "--epochs", "1", "--out", str(tmp_path / "longer")]) == 0
+    capsys.readouterr()
     assert "holds a run already" in complaint(capsys, "train", TINY, "--out", out)
     error = complaint(capsys, "train", TINY, "--resume", out, "--epochs", "3")
-    assert "trained with another recipe (its, yours): epochs: 2, 3" in error
+    assert "trained with another recipe (its, yours): epochs: 2, 3. A run keeps its recipe" in error
+    assert "begin a new run, from its weights if you like (--init-from)" in error
     assert "another recipe" in complaint(capsys, "train", "digits-events", "--resume", out)
 
 
@@ -254,6 +262,38 @@ def test_recipes_doctor_and_help(capsys, monkeypatch, tmp_path):
         main(["train", "--help"])
     assert stop.value.code == 0
     assert "--optim.lr" in capsys.readouterr().out
+
+
+def test_the_doctor_says_what_is_there_of_a_data_set(capsys, tmp_path):
+    def doctor(name):
+        assert main(["doctor", "--data", str(tmp_path)]) == 0
+        return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())[name]
+
+    for name, archive in (("nmnist", "NMNIST/train.zip"), ("cifar10", "cifar-10-binary.tar.gz"), ("solar", "solar_AL.txt.gz")):
+        assert f"`staa data {name}`" in doctor(name).replace("'", "`")
+        (tmp_path / archive).parent.mkdir(exist_ok=True)  # as a failed download leaves it
+        assert "is not" in doctor(name) or "missing" in doctor(name)
+        (tmp_path / f"{archive}.part").write_bytes(b"some")
+        assert f"download of {Path(archive).name} is not finished: `staa data {name}` goes on" in doctor(name)
+    nmnist_set(tmp_path, per_class=5)
+    there = len(list(tmp_path.glob("NMNIST/*/*/*.bin")))
+    assert doctor("nmnist") == f"{there} of the 70,000 recordings in {tmp_path / 'NMNIST'}"
+    (tmp_path / "solar_AL.txt.gz").write_bytes(b"other")
+    assert "is not the published file" in doctor("solar")
+    (tmp_path / "solar_AL.txt").write_bytes(b"other")
+    assert doctor("solar").endswith("solar_AL.txt, unpacked, so not checked")
+
+
+def test_an_empty_folder_is_no_data_set(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("staa.data.events.fetch", lambda archive, folder, tell: folder / archive.name)
+    archives = {"train.zip": "Train", "test.zip": "Test"}
+    for name, part in archives.items():
+        (tmp_path / "NMNIST" / part).mkdir(parents=True)
+        with zipfile.ZipFile(tmp_path / "NMNIST" / name, "w") as archive:
+            for digit in range(9 if part == "Test" else 10):
+                archive.writestr(f"{part}/{digit}/1.bin", b"12345")
+    assert "no *.bin in" in complaint(capsys, "data", "nmnist", "--data", str(tmp_path))  # one digit is not there
+    assert len(list(tmp_path.glob("NMNIST/*/*/1.bin"))) == 19
 
 
 def test_offline_download_says_so(capsys, monkeypatch, tmp_path):

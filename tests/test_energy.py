@@ -1,12 +1,13 @@
 """Multiply-accumulates and additions, counted by hand."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from staa import estimate_energy
 from staa.attention import ATTENTIONS, DTA, STAA
-from staa.layers import PerStep
+from staa.layers import PerStep, Site
 from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet20
 from staa.neurons import LIF, AdaptiveLIF
 from staa.recording import firing_rates
@@ -132,6 +133,7 @@ REAL = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:not counted")
 @pytest.mark.parametrize("x", [torch.zeros(4, 2, 8), torch.ones(4, 2, 8), torch.randn(4, 2, 8)], ids=["silent", "all", "some"])
 @pytest.mark.parametrize("case", [*MADE_OF_SPIKES, *REAL])
 def test_what_is_made_of_spikes_is_known_by_where_it_comes_from(case, x):
@@ -215,6 +217,88 @@ def test_scaled_dot_products_are_priced():
 def test_samples_are_a_whole_number(samples):
     with pytest.raises(ValueError, match="samples is a whole number of at least 1, got"):
         estimate_energy(nn.Linear(3, 5), torch.randn(2, 3), samples=samples)
+
+
+def weighted(x):
+    return (x[..., None] * torch.ones(8, 3)).sum(-2)
+
+
+def in_place(x):
+    y = x.clone()
+    return y.mul_(x)
+
+
+def by_numpy(x):
+    return torch.from_numpy(np.asarray(x) @ np.ones((8, 3), np.float32))
+
+
+def by_lists(x):
+    return torch.tensor([sum(row) for row in x.flatten(0, 1).tolist()])
+
+
+NOT_COUNTED = {  # the operation, and its elements in one sample of two
+    "a product and its sum": (weighted, "aten::mul", 4 * 8 * 3),
+    "two activations": (lambda x: (x * x.relu()).sum(-1), "aten::mul", 4 * 8),
+    "outer": (lambda x: torch.outer(x.flatten(), x[0, 0]), "aten::mul", 4 * 8 * 8),
+    "in place": (in_place, "aten::mul_", 4 * 8),
+    "quotients": (lambda x: x / x.exp(), "aten::div", 4 * 8),
+    "added up": (lambda x: torch.addcmul(x, x, torch.ones(8)), "aten::addcmul", 4 * 8),
+    "NumPy": (by_numpy, "Tensor.__array__", 4 * 8),
+    "NumPy, asked": (lambda x: torch.from_numpy(x.numpy() ** 2), "Tensor.numpy", 4 * 8),
+    "NumPy, shared": (lambda x: torch.from_numpy(np.from_dlpack(x) ** 2), "Tensor.__dlpack__", 4 * 8),
+    "lists": (by_lists, "Tensor.tolist", 4 * 8),
+    "numbers": (lambda x: x + x.max().item(), "Tensor.item", 0.5),
+}
+
+
+class Computes(nn.Module):
+    per_step = True
+
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x):
+        return self.f(x)
+
+
+@pytest.mark.parametrize("case", NOT_COUNTED)
+def test_products_that_are_not_counted_are_named(case):
+    f, operation, elements = NOT_COUNTED[case]
+    model, x = nn.Sequential(PerStep(nn.Linear(8, 8)), Computes(f)), torch.randn(4, 2, 8)
+    with pytest.warns(UserWarning, match=rf"not counted: {operation} in 1, {elements:g} elements"):
+        energy = estimate_energy(model, x)
+    assert energy.macs == 4 * 64
+    assert [(found.name, found.operation, found.elements) for found in energy.left_out] == [("1", operation, elements)]
+    assert not estimate_energy(model, x, free=[operation]).left_out
+
+
+@pytest.mark.parametrize(
+    "f",
+    [lambda x: 0.5 * x, lambda x: x * torch.tensor(0.5), lambda x: 1 - x if (x > 0).any() else x, lambda x: x[: len(x)]],
+    ids=["a number", "a tensor of one", "a decision", "a size"],
+)
+def test_what_is_no_product_of_activations_is_not_named(f):
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 3))  # a product of weights
+    assert not estimate_energy(nn.Sequential(PerStep(layer), Computes(f), LIF()), torch.randn(4, 2, 8)).left_out
+
+
+def test_an_attention_of_ones_own_is_warned_of_and_ours_is_named():
+    class Own(Computes):
+        acts_on = "current"
+
+    x = torch.randn(2, 2, 4, 5, 5)
+    with pytest.warns(UserWarning, match="not counted: aten::mul in attention, 200 elements"):
+        estimate_energy(Site(LIF(), Own(lambda x: x * x.sigmoid())), x)
+    energy = estimate_energy(Site(LIF(), DTA(2, 4)), x)
+    assert {found.operation for found in energy.left_out} == {"aten::mul"}
+
+
+def test_norms_that_do_not_fold_are_named():
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), LIF())
+    assert [str(found) for found in estimate_energy(model, torch.randn(4, 2, 8)).left_out] == [
+        "aten::native_layer_norm in 1, 32 elements"
+    ]
 
 
 def test_what_has_no_price_is_an_error():

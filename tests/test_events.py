@@ -109,7 +109,7 @@ def test_values_of_frames():
         ({"steps": 0}, "at least 1"),
         ({"by": "space"}, 'by is "number" or "time"'),
         ({"size": (35, 34)}, "only smaller ones can"),
-        ({"sensor": None}, "give it as \\(height, width\\)"),
+        ({"sensor": None}, "give height and width"),
         ({"sensor": (34, 20)}, "x from .* is outside 0 … 19"),
         ({"steps": None, "window": 1, "t": np.array([0] * 199 + [1 << 50])}, "make the window longer"),
     ],
@@ -205,9 +205,9 @@ def test_a_cache_that_can_not_be_written_says_what_to_do(tmp_path, monkeypatch):
 def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
     class_folder(tmp_path)
     for options, message in (
-        ({}, r"does not say the size of its sensor: .* data.sensor HEIGHTxWIDTH$"),
+        ({}, r"does not say the size of its sensor: .* `data.sensor=260x346`$"),
         ({"sensor": "34x34", "size": 64}, r"frames of 64 × 64 can't be made from a sensor of 34 × 34: only smaller ones can$"),
-        ({"sensor": "34x36"}, r"give the frames' size, data.size$"),
+        ({"sensor": "34x36"}, r"give the frames a size with `data.size`$"),
     ):
         for corrupt in ("refuse", "skip"):
             with pytest.raises(UnsuitedError, match=message):
@@ -219,7 +219,7 @@ def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
         f.rename(f.with_suffix(".off"))
     np.savez(tmp_path / "right" / "a.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
     np.savez(tmp_path / "right" / "b.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
-    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size, data.size"):
+    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size with `data.size`"):
         event_folder(root=tmp_path, validation=0.0, steps=4)
 
 
@@ -386,7 +386,7 @@ def test_a_folder_of_ones_own(tmp_path):
     disjoint(source, 20)
     disjoint(folder(validation=0.2, split="fold-1-of-5"), 20)
     (tmp_path / "left" / "0.bin").write_bytes(b"\1\2\3")
-    with pytest.raises(ValueError, match=r"1 of the recordings .* can't be read: .*left/0.bin .*corrupt skip"):
+    with pytest.raises(ValueError, match=r"1 of the recordings .* can't be read: .*left/0.bin .*corrupt=skip"):
         folder(validation=0.2)
     skipped = folder(validation=0.2, corrupt="skip")
     assert "left/0.bin" in skipped.notes[0]
@@ -398,12 +398,12 @@ def test_a_folder_of_ones_own(tmp_path):
         ("34", "HEIGHTxWIDTH"),
         ("0x34", "HEIGHTxWIDTH"),
         ("20x20", "outside the sensor"),
-        (None, "give it as"),
+        (None, "give height and width"),
     ):
         with pytest.raises(ValueError, match=message):
             folder(validation=0.2, sensor=sensor)
     for options in ({"frames": "window"}, {"window": 30.0}):
-        with pytest.raises(ValueError, match="data.window goes with"):
+        with pytest.raises(ValueError, match="`data.window` goes with"):
             folder(validation=0.2, **options)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no recordings for class empty"):

@@ -9,7 +9,7 @@ from torch import nn
 
 import staa
 from staa.attention import STAA, GlobalContext
-from staa.layers import Site, fold_batch_norm, per_step
+from staa.layers import Site, fold_batch_norm, fold_of, per_step
 from staa.models import resnet20
 from staa.models.parts import ConvNorm, fire
 from staa.neurons import LIF, AdaptiveLIF
@@ -163,6 +163,7 @@ def test_compiled_equals_eager():
     network = nn.Sequential(ConvNorm(3, 8, 3), Site(AdaptiveLIF(8), STAA(4, 8, dropout=0.0)))
     x = torch.randn(4, 2, 3, 6, 6)
     run = lambda: fire(network, x)  # noqa: E731
+    assert fold_of(network[1].attention) == torch.compile(lambda: fold_of(network[1].attention), fullgraph=True)() == "fold"
     eager, compiled = run(), torch.compile(run, fullgraph=True)()
     assert torch.equal(eager, compiled)
     for a, b in zip(*(torch.autograd.grad(y.mean(), list(network.parameters())) for y in (eager, compiled)), strict=True):

@@ -177,7 +177,7 @@ def test_a_corrupt_image_is_refused_skipped_or_met(tmp_path, kind, ending):
     write(tmp_path / "test", 2)
     victim = tmp_path / "train" / "green" / f"001.{ending}"
     corrupt(victim, kind)
-    with pytest.raises(ValueError, match=rf"1 of the images under .* can't be read: {victim} \(.+\); .*corrupt skip"):
+    with pytest.raises(ValueError, match=rf"1 of the images under .* can't be read: {victim} \(.+\); .*corrupt=skip`"):
         image_folder(root=tmp_path, validation=0.0, size=16)
     source = image_folder(root=tmp_path, validation=0.0, size=16, corrupt="skip")
     assert len(source.train) == 11
@@ -231,7 +231,7 @@ def test_links_that_point_nowhere_and_pipes(tmp_path):
     write(tmp_path, 12)
     (tmp_path / "red" / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "red" / "pipe.jpg")  # reading it would wait for ever
-    with pytest.raises(ValueError, match=r"1 of the images .*lost.jpg \(No such file.*data.corrupt skip"):
+    with pytest.raises(ValueError, match=r"1 of the images .*lost.jpg \(No such file.*`data.corrupt=skip`"):
         image_folder(root=tmp_path, validation=0.1, size=16)
     source = image_folder(root=tmp_path, validation=0.1, size=16, corrupt="skip")
     assert sum(len(p) for p in (source.train, source.validation, source.test)) == 36
@@ -245,7 +245,7 @@ def test_tiny_imagenets_val_sorted_into_class_folders(tmp_path):
 
 
 def test_folders_that_can_not_serve(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: data_root is the folder"):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: `data_root` is the folder"):
         image_folder(root=tmp_path / "nowhere", validation=0.1)
     (tmp_path / "empty" / "a").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"empty holds no images \(expected .*CLASS/\*.jpg"):

@@ -314,13 +314,13 @@ def test_seeds_can_be_added_and_some_figures_unknown(tmp_path, capsys):
 
 def test_settings_that_do_not_fit(tmp_path):
     for change, message in (
-        (dict(series=Series()), "a series needs series.horizon"),
+        (dict(series=Series()), "a series needs `series.horizon`"),
         (dict(model=replace(small().model, attention="staa")), "has its own attention"),
         (dict(model=replace(small().model, name="resnet20")), "unknown forecaster 'resnet20'"),
         (dict(loss=replace(small().loss, name="tet")), "unknown loss 'tet'"),
         (dict(augment=replace(small().augment, flip=True)), "takes no settings of augment"),
-        (dict(forecast=replace(small().forecast, blocks=3)), "spikestag takes no forecast.blocks"),
-        (dict(model=replace(small().model, residual_init=0.2)), "spikestag takes no model.residual_init"),
+        (dict(forecast=replace(small().forecast, blocks=3)), "spikestag takes no `forecast.blocks`"),
+        (dict(model=replace(small().model, residual_init=0.2)), "spikestag takes no `model.residual_init`"),
         (dict(series=Series(horizon=4, graph="g.csv")), r"can't|missing|g.csv"),
         (dict(series=Series(horizon=590)), "horizon"),
     ):

@@ -56,7 +56,9 @@ def test_a_model_of_three_steps_stops_at_three(trained, capsys):
 def test_what_a_stream_can_not_have(trained, tmp_path, capsys):
     write_nmnist(tmp_path / "1.bin", some_events())
     complain = lambda *args: (main(["stream", *map(str, args)]), capsys.readouterr().err)  # noqa: E731
-    assert "say how many ms a `window` has" in complain(trained / "number", tmp_path / "1.bin")[1]
+    text = complain(trained / "number", tmp_path / "1.bin")[1]
+    assert "say how many ms a --window has" in text
+    assert "such as nmnist-stream" in text
     for window in ("0", "-3", "nan"):
         code, text = complain(trained / "any", tmp_path / "1.bin", "--window", window)
         assert code == 2
@@ -73,10 +75,10 @@ def test_attention_that_sees_the_future_is_refused(tmp_path, capsys):
     assert main(["train", "nmnist-vggsnn-staa", "--out", str(tmp_path / "run"), *options]) == 0
     write_nmnist(tmp_path / "1.bin", some_events())
     capsys.readouterr()
-    assert main(["stream", str(tmp_path / "run"), str(tmp_path / "1.bin"), "--window", "30"]) == 2
+    assert main(["stream", str(tmp_path / "run"), str(tmp_path / "1.bin")]) == 2  # whose frames depend on the whole, too
     text = capsys.readouterr().err
     assert "sees the whole window" in text
-    assert "train with model.attention = staa-causal" in text
+    assert "such as nmnist-stream: --model.steps None" in text
     (tmp_path / "own.py").write_text(
         "from torch import nn\nclass Own(nn.Module):\n    acts_on = 'current'\n"
         "    def __init__(self, steps, channels):\n        super().__init__()\n    def forward(self, x):\n        return x\n"
@@ -87,7 +89,7 @@ def test_attention_that_sees_the_future_is_refused(tmp_path, capsys):
     assert main(["stream", str(tmp_path / "own"), str(tmp_path / "1.bin"), "--window", "30"]) == 2
     text = capsys.readouterr().err
     assert "Own) is not known to run in pieces" in text
-    assert "staa-causal" not in text
+    assert "nmnist-stream" not in text
 
 
 @pytest.mark.filterwarnings("ignore")

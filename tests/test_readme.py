@@ -14,7 +14,7 @@ from staa.cli import COMMANDS
 from staa.layers import PerStep
 from staa.neurons import LIF
 from staa.ops import direct
-from staa.options import TrainOptions, flags_of
+from staa.options import StreamOptions, TrainOptions, flags_of
 from staa.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -95,3 +95,21 @@ def test_the_citation_is_of_this_version():
 
 def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
+
+
+def test_no_part_of_the_library_has_two_rows():
+    rows = re.findall(r"^\| (`staa\.[^|]*) \|", README, re.MULTILINE)
+    names = [name for row in rows for name in row.split(", ")]
+    assert len(names) > 8
+    assert len(set(names)) == len(names)
+
+
+def test_the_pages_say_where_a_shared_run_goes_and_which_runs_stream():
+    for page in ("README.md", "docs/security.md"):
+        assert "NAME-shared" in (ROOT / page).read_text(), page
+    for text in (
+        README,
+        (ROOT / "docs/recipes/events.md").read_text().partition("staa stream")[2][:700],
+        StreamOptions.__doc__,
+    ):
+        assert "nmnist-stream" in text

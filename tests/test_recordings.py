@@ -264,7 +264,7 @@ def test_aedat_4_gives_back_the_events(tmp_path):
 
 def test_aedat_4_needs_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aedat", None)
-    with pytest.raises(ImportError, match=r"r\.aedat4: packed AEDAT 4 .*pip install staa-snn\[events\]"):
+    with pytest.raises(ImportError, match=r'r\.aedat4: packed AEDAT 4 .*pip install "staa-snn\[events\]"'):
         read_events(write(tmp_path / "r.aedat4", aedat4_file(EVENTS, compression=1, contents=LZ4)))
     assert rows(read_events(write(tmp_path / "r.aedat4", aedat4_file(EVENTS)))) == EVENTS  # what is not packed does not
 
@@ -565,7 +565,7 @@ def test_tonics_layouts(tmp_path):
 
 @pytest.mark.parametrize("name", ["r.txt", "r", "r.hdf5", "r.aedat_test", ".npz"])
 def test_unknown_endings(name, tmp_path):
-    with pytest.raises(ValueError, match=r"no recording of events by its ending .*expected one of \.bin, .*convert it"):
+    with pytest.raises(ValueError, match=r"is not an event recording that can be read: .* end in one of \.bin, .*Convert it"):
         read_events(tmp_path / name)
 
 

@@ -211,6 +211,27 @@ def test_forward_mode_names_the_switch(operation):
 
 
 @KERNELS
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("operand", ["decay", "membrane", "scale", "weight", "bias", "key"])
+def test_forward_mode_of_any_operand_names_the_switch(operand):
+    x, one = torch.randn(2, 2, 3, 4, 4), torch.ones(3)
+    f, at = {
+        "decay": (lambda p: lif(x, decay=p), torch.tensor(0.5)),
+        "membrane": (lambda p: lif(x, p, decay=0.5), x[0]),
+        "scale": (lambda p: lif(x, decay=0.5, scale=p), one.view(1, 1, 3, 1, 1)),
+        "weight": (lambda p: batch_norm(x, p, one, 1e-5), one),
+        "bias": (lambda p: batch_norm(x, one, p, 1e-5), one),
+        "key": (lambda p: context(x, p), one.view(1, 1, 3)),
+    }[operand]
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(at, torch.ones_like(at))
+        with pytest.raises(RuntimeError, match=r"forward-mode.*staa.reference"):
+            f(dual)
+        with staa.reference():
+            f(dual)
+
+
+@KERNELS
 def test_gradients_in_batches_name_the_switch():
     x = torch.randn(2, 2, 3, requires_grad=True)
 

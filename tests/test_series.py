@@ -346,7 +346,7 @@ def test_constant_variates():
     assert note == "1 of 3 variates are constant, or all gaps, over the normaliser's rows: b"
     for how in ("zscore-per-variate", "max-per-variate"):
         s.values[:, 1] = 7.0 if how.startswith("z") else 0.0
-        with pytest.raises(ValueError, match="^b is constant.*series.normalise zscore"):
+        with pytest.raises(ValueError, match="^b is constant.*`series.normalise=zscore`"):
             forecast_source(s, window=6, horizon=2, normalise=how)
     with pytest.raises(ValueError, match="the series is constant.*nothing to forecast"):
         forecast_source(series(values=np.full((100, 3), 2.0)), window=6, horizon=2)
@@ -357,7 +357,7 @@ def test_variates_of_unlike_size_are_noted():
     s.values[:, 1] *= 1e6
     (note,) = forecast_source(s, window=6, horizon=2).notes
     assert "share one scale" in note
-    assert "series.normalise zscore-per-variate" in note
+    assert "`series.normalise=zscore-per-variate`" in note
     assert forecast_source(s, window=6, horizon=2, normalise="zscore-per-variate").notes == ()
 
 
@@ -405,7 +405,7 @@ def test_gaps_are_refused_masked_or_filled():
         ("a.csv", "t\n2024-01-01\n2024-01-02\n", "no column beside its times 't'"),
         ("a.npz", "no zip", "can't be read"),
         ("a.h5", "no hdf", "can't be read as one pandas table"),
-        ("a.xlsx", "", "is no series: give it as .csv"),
+        ("a.xlsx", "", "its name must end in .csv"),
     ],
 )
 def test_files_that_are_none(file, text, message, tmp_path):
@@ -417,7 +417,7 @@ def test_files_that_are_none(file, text, message, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (dict(data=np.ones((5, 2))), "a.npz has no array `values`"),
+        (dict(data=np.ones((5, 2))), "a.npz has no array 'values'"),
         (dict(values=np.ones(5)), r"a.npz's values are \[rows, variates\], got \[5\]"),
         (dict(values=np.array([["a", "b"]])), "a.npz's values are numbers"),
         (dict(values=np.array([[1, None]])), "a.npz, array 'values' holds Python objects"),

@@ -4,8 +4,10 @@ import getpass
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -86,8 +88,7 @@ def test_nothing_of_the_user_is_in_a_shared_run(somebody, target, tmp_path):
     assert figures["loss"] == pytest.approx(events[-1]["test_loss"])
     assert all(torch.equal(a, b) for a, b in zip(*(staa.load(f).parameters() for f in (out, somebody / "gone")), strict=True))
     assert json.loads((out / "result.json").read_text())["test_loss"] == events[-1]["test_loss"]
-    with pytest.raises(ValueError, match="doesn't say where its data are.*give data_root"):
-        evaluate_run(out)
+    assert evaluate_run(out) == figures  # its data set takes no folder
 
 
 def test_a_graph_goes_along(somebody, tmp_path):
@@ -100,6 +101,8 @@ def test_a_graph_goes_along(somebody, tmp_path):
     share(Path("run"), tmp_path / "out")
     (somebody / "graph.csv").unlink()
     assert not any(text.encode() in data for data in everything(tmp_path / "out") for text in private(somebody))
+    with pytest.raises(ValueError, match="doesn't say where its data are.*give `data_root`"):
+        evaluate_run(tmp_path / "out")
     assert "mae" in evaluate_run(tmp_path / "out", data_root=somebody / "series.csv", split="test")
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["series"]["graph"] == "graph/graph.csv"
 
@@ -120,10 +123,58 @@ def test_what_is_there_is_left_alone(somebody, tmp_path, capsys):
     for _ in run(replace(tiny.recipe, epochs=1), somebody / "run"):
         pass
     assert main(["share", str(somebody / "run"), "--out", str(tmp_path / "out")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "is there already: choose another --out" in capsys.readouterr().err
     assert main(["share", str(somebody / "run")]) == 0
     assert (somebody / "run-shared" / "last.pt").is_file()
     assert not (somebody / "run-shared" / "previous.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """Runs on data that need no files, shared as folder and as .zip."""
+    root = tmp_path_factory.mktemp("embedded")
+    small = ["--max-steps", "1", "--model.width", "0.05", "--model.steps", "2"]
+    assert main(["train", "digits-events", *small, "--batch-size", "16", "--out", str(root / "digits-events")]) == 0
+    ring = ["--max-steps", "1", "--forecast.width", "8", "--forecast.heads", "2"]
+    assert main(["train", "ring-spikestag", *ring, "--out", str(root / "ring-spikestag")]) == 0
+    return root
+
+
+@pytest.mark.parametrize("name", ["digits-events", "ring-spikestag"])
+def test_a_shared_run_asks_for_no_data_that_needs_none(embedded, name, tmp_path, capsys):
+    assert main(["share", str(embedded / name), "--out", str(tmp_path / "shared")]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("they measure it with: staa evaluate FOLDER")
+    shutil.copytree(tmp_path / "shared", tmp_path / "there")
+    assert main(["evaluate", str(tmp_path / "there")]) == 0
+    theirs = capsys.readouterr().out.split(", ")[0]
+    assert main(["evaluate", str(embedded / name)]) == 0
+    assert capsys.readouterr().out.split(", ")[0] == theirs
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate RUN", "stream RUN r.bin", "predict RUN r.csv", "share RUN", "compare RUN", "train --resume RUN",
+        "train tiny.py:recipe --init-from RUN",
+    ],
+)  # fmt: skip
+def test_a_zip_of_a_run_is_to_be_unpacked_first(embedded, command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "for others.zip"
+    assert main(["share", str(embedded / "ring-spikestag"), "--out", str(out)]) == 0
+    shutil.copy(tiny.__file__, tmp_path / "tiny.py")
+    capsys.readouterr()
+    assert main([{"RUN": str(out)}.get(word, word) for word in command.split()]) == 2
+    told = capsys.readouterr().err
+    how = re.search(r"unpack it first, with `python (-m zipfile -e .* \.)`", told)
+    assert how is not None, told
+    subprocess.run([sys.executable, *shlex.split(how[1])], check=True)
+    assert main(["evaluate", "for others"]) == 0
+
+
+def test_a_file_of_a_run_is_no_run(embedded, capsys):
+    assert main(["evaluate", str(embedded / "digits-events" / "last.pt")]) == 2
+    assert f"is a file, and a run is a folder: give {embedded / 'digits-events'}" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from staa.layers import Passive, PerStep, Site
 from staa.models import MODELS, vggsnn
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator
 from staa.ops import direct
-from staa.streaming import freeze_norms, recompute
+from staa.streaming import STEPS_ALIKE, freeze_norms, recompute
 
 T = 7
 FORMS = {  # steps, attention
@@ -452,6 +452,78 @@ def test_what_is_not_known_is_refused(case):
         stream(module.eval(), torch.randn(1, 2, 3))
     with pytest.raises(ValueError, match=message):
         recompute(nn.Sequential(module).eval(), torch.randn(2, 2, 3), 1)
+
+
+def built(kind, rank):
+    """Layers of a kind for inputs of side 4."""
+    if kind in (nn.LayerNorm, nn.RMSNorm):
+        return [kind([4] * k) for k in range(1, rank + 1)]
+    arguments = {"Pad": (1,), "Conv": (4, 4, 3, 1, 1), "Linear": (4, 4), "GroupNorm": (2, 4), "LocalResponse": (3,)}
+    arguments |= {
+        "LPPool": (2, 2),
+        "Pool": (2,),
+        "Shuffle": (2,),
+        "Unshuffle": (2,),
+        "Upsampl": (None, 2),
+        "Threshold": (0.1, 20),
+    }
+    given = next((values for part, values in arguments.items() if part in kind.__name__), ())
+    return [kind(*given, *([0.5] if kind is nn.ConstantPad2d else []))]
+
+
+def mixes_time(layer, x):
+    y, changed = layer(x), x.clone()
+    changed[-1] = torch.rand_like(changed[-1])
+    return len(y) != len(x) or not torch.equal(layer(changed)[:-1], y[:-1])
+
+
+CONTAINERS = {nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict}
+
+
+@pytest.mark.filterwarnings("ignore:dropout")
+@pytest.mark.parametrize("kind", sorted(STEPS_ALIKE - CONTAINERS, key=lambda kind: kind.__name__))
+def test_no_layer_of_pytorch_takes_time_for_another_dimension(kind):
+    """At each rank that it accepts: it treats steps alike, or the stream refuses it."""
+    streams = 0
+    for rank in (2, 3, 4, 5):
+        x = torch.rand([4] * rank)
+        for layer in built(kind, rank):
+            layer.eval()
+            try:
+                mixes = mixes_time(layer, x)
+            except (RuntimeError, ValueError, IndexError, AssertionError, NotImplementedError):  # a rank that it doesn't take
+                continue
+            for run in (stream, partial(recompute, chunk=4)) if mixes else ():
+                with pytest.raises(ValueError, match="take the first dimension, time, for another.*PerStep"):
+                    run(nn.Sequential(layer).eval(), x)
+            streams += not mixes
+            assert not layer._forward_pre_hooks
+    assert streams
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(8, 8, 1), nn.Conv3d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.LayerNorm((8, 3))])
+def test_per_step_does_not_hide_it(layer):
+    x = torch.rand(4, 2, *[3] * {nn.Conv2d: 2, nn.Conv3d: 3}.get(type(layer), 1))
+    with pytest.raises(ValueError, match=r"0.module \(.*\) is given \[8, .*first dimension, time, for another"):
+        stream(nn.Sequential(PerStep(layer)).eval(), x)
+
+
+def test_one_may_vouch_for_a_layer_without_a_batch():
+    class Alone(nn.Module):
+        per_step = True
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 3)
+
+        def forward(self, x):
+            return torch.stack([torch.stack([self.conv(input=frame) for frame in step]) for step in x])
+
+    model, x = Alone().double().eval(), contracts.window(T, 2, 2, 5, 5)
+    with pytest.raises(ValueError, match=r"conv \(Conv2d\) is given \[2, 5, 5\].*vouch for it by module.per_step = True"):
+        stream(model, x)
+    vouched(model.conv)
+    contracts.chunks_equal_the_whole(model, x)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize", "ignore::DeprecationWarning")

@@ -18,7 +18,7 @@ import staa
 from staa.attention import STAA
 from staa.build import build_forecaster, build_model
 from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
-from staa.config import Augment, Data, Forecast, Loss, Optim, from_json, to_json
+from staa.config import Augment, Data, Forecast, Loss, Optim, Recipe, from_json, to_json
 from staa.evaluate import evaluate
 from staa.files import exclusive
 from staa.find import for_folder
@@ -26,6 +26,7 @@ from staa.layers import PerStep
 from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet
 from staa.metrics import classification_figures, classification_sums
 from staa.neurons import LIF, AdaptiveLIF
+from staa.options import flags_of
 from staa.recipes import RECIPES
 from staa.recording import firing_rates
 from staa.runs import evaluate_run, run
@@ -284,6 +285,10 @@ def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
     assert len(texts) == 2
     assert "stages.0.1 is silent" in texts[0]
     assert "stages.0.3 is saturated" in texts[1]
+    assert "lower threshold" in texts[1]  # once, however many layers there are
+    assert "threshold" not in texts[0]
+    settings = {f.replace("-", "_") for f in flags_of(Recipe)}
+    assert set(re.findall(r"`([\w.]+)", texts[1])) <= settings
 
 
 def test_bad_input_is_refused_before_anything_is_written(tmp_path):
@@ -451,7 +456,7 @@ def test_saves_every_so_often_within_an_epoch(tmp_path, monkeypatch):
     again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b", save_minutes=1e-9)
     assert again[0]["step"] == 9
     assert again[-1] == whole[-1]
-    with pytest.raises(ValueError, match="save_minutes must be positive"):
+    with pytest.raises(ValueError, match="`save_minutes` must be positive"):
         finish(tiny.recipe, tmp_path / "c", save_minutes=0)
 
 
@@ -730,14 +735,14 @@ def test_fine_tuning_with_nothing_in_common_is_refused(tmp_path):
 
 def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     for change, message in (
-        (dict(data=replace(tiny.recipe.data, size=32)), "takes no data.size, which is 32"),
-        (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no data.corrupt"),
-        (dict(augment=Augment(scale=0.5)), "takes no augment.scale"),
-        (dict(model=replace(tiny.recipe.model, residual_init=0.2)), "takes no model.residual_init"),
+        (dict(data=replace(tiny.recipe.data, size=32)), "takes no `data.size`, which is 32"),
+        (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no `data.corrupt`"),
+        (dict(augment=Augment(scale=0.5)), "takes no `augment.scale`"),
+        (dict(model=replace(tiny.recipe.model, residual_init=0.2)), "takes no `model.residual_init`"),
         (dict(augment=Augment(policy="randaugment")), "for colour images; .* has 2 channels"),
         (dict(augment=Augment(cutout=17)), "can't exceed the images' 16 pixels"),
-        (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no loss.tet_weight, which is 0.5"),
-        (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no loss.label_smoothing"),
+        (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no `loss.tet_weight`, which is 0.5"),
+        (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no `loss.label_smoothing`"),
         (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss is a scalar tensor, got \[1\]"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of outputs .*probabil"),
         (
@@ -748,7 +753,7 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             finish(replace(tiny.recipe, **change), tmp_path / "run")
-    with pytest.raises(ValueError, match="workers can't be negative"):
+    with pytest.raises(ValueError, match="`workers` can't be negative"):
         finish(tiny.recipe, tmp_path / "run", workers=-1)
     assert not (tmp_path / "run").exists()
 
@@ -764,10 +769,10 @@ def test_norm_momentum_is_every_batch_norms():
             norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
             assert {norm.momentum for norm in norms} == {momentum}
     linear = RECIPES["series-linear"]
-    with pytest.raises(ValueError, match="has no BatchNorm, and takes no model.norm_momentum"):
+    with pytest.raises(ValueError, match="has no BatchNorm and takes no `model.norm_momentum`"):
         build_forecaster(replace(linear, model=replace(linear.model, norm_momentum=0.5)), **sizes)
     for odd in (0.0, 1.5, -1.0, math.nan):
-        with pytest.raises(ValueError, match="model.norm_momentum is above 0 and at most 1"):
+        with pytest.raises(ValueError, match="`model.norm_momentum` is above 0 and at most 1"):
             replace(tiny.recipe, model=replace(tiny.recipe.model, norm_momentum=odd))
 
 

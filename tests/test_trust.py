@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import broken_runs
@@ -501,6 +502,26 @@ def test_huge_sizes_are_refused_before_anything_is_allocated(field, value, runs,
     with pytest.raises(ValueError, match="would take|is below"):
         staa.load(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_allocated(runs, tmp_path, monkeypatch):
+    """Though they would fit into memory: what a folder says of its data is held against its checkpoint."""
+    import resource
+
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "images", folder)
+    environment = json.loads((folder / "environment.json").read_text())
+    environment["data"] |= {"classes": 2**24, "names": None}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    forecaster = partial(staa.build.build_forecaster, staa.RECIPES["ring-spikestag"], nodes=6, window=12, horizon=2)
+    state = forecaster(features=2).state_dict()
+    monkeypatch.setenv("STAA_MAX_BYTES", "99T")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"can't be built: the weights are those of another network: 2 entries .* such as"):
+        staa.load(folder)
+    with pytest.raises(ValueError, match=r"the weights are those of another network: 1 entries .* such as of_time.weight"):
+        forecaster(features=2**24, state=state)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 @pytest.mark.parametrize(

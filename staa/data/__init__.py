@@ -7,6 +7,7 @@ from staa.data.digits import digits_events, saccade_events
 from staa.data.events import ARCHIVES, cifar10dvs, download_events, dvsgesture, event_folder, nmnist
 from staa.data.folder import image_folder
 from staa.data.images import cifar, download_cifar, load_cifar
+from staa.data.inventory import inventory
 from staa.data.recordings import Events, read_events
 from staa.data.series import FILES, SERIES, diffusion_ring, download_series
 from staa.data.source import Batches, Samples, Source, split_by_hash
@@ -53,6 +54,7 @@ __all__ = [
     "event_folder",
     "forecast_source",
     "image_folder",
+    "inventory",
     "load_cifar",
     "nmnist",
     "read_events",

@@ -172,7 +172,7 @@ def _unpacked(packets: Packets, compression: int) -> Iterator[np.ndarray]:
     try:
         import aedat
     except ImportError as error:
-        raise ImportError("packed AEDAT 4 is read by the package aedat: pip install staa-snn[events]") from error
+        raise ImportError('packed AEDAT 4 is read by the package aedat: pip install "staa-snn[events]"') from error
     largest = _lz4_size if compression in (LZ4, LZ4_HIGH) else _zstd_size
     head = struct.pack("<I4s6xHHHHHiiIqI", 24, b"IOHE", 10, 20, 4, 12, 8, 10, compression, 12, -1, len(XML)) + XML + b"\0"
     head = MAGIC + struct.pack("<I", len(head)) + head

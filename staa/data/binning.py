@@ -56,7 +56,7 @@ def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None =
     """
     if events.sensor is None:
         raise UnsuitedError(
-            "the recording does not say the size of its sensor: give it as (height, width), or as data.sensor HEIGHTxWIDTH"
+            "the recording does not say the size of its sensor: give height and width, such as `data.sensor=260x346`"
         )
     height, width = events.sensor
     h, w = size or (height, width)

@@ -65,7 +65,7 @@ def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Extract a .zip or .tar.gz: its files and folders appear whole, what is there stays.
+    """Extract a .zip or .tar.gz: its files and folders appear whole, what is there stays, but for an empty folder.
 
     Raises ValueError for one that is broken, that holds anything but files and folders or a name that leads out of the
     folder, or whose files are larger than it says or than the disk has room for.
@@ -79,8 +79,11 @@ def unpack(path: Path, folder: Path) -> None:
         except Exception as error:  # zipfile, tarfile, zlib and lzma each have their own
             raise ValueError(f"{path} can't be unpacked: {error}; remove it and download it again") from error
         for entry in Path(at).iterdir():
-            if not (folder / entry.name).exists():
-                entry.rename(folder / entry.name)
+            there = folder / entry.name
+            if there.is_dir() and not there.is_symlink() and not any(there.iterdir()):
+                there.rmdir()
+            if not there.exists():
+                entry.rename(there)
 
 
 def _untar(file: IO[bytes], at: Path, room: int) -> None:

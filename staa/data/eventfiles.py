@@ -76,7 +76,7 @@ class EventFiles:
             first, other = next(iter(found.items()))
             if frames.shape != other.shape:
                 here, there = (f"{f.shape[2]} × {f.shape[3]}" for f in (frames, other))
-                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size, data.size")
+                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size with `data.size`")
             check_bytes(2 * len(chosen) * frames.nbytes, f"{len(chosen)} recordings with frames such as those of {recording}")
         return torch.from_numpy(np.stack([found[self.recordings[i]] for i in chosen.tolist()]))
 
@@ -140,7 +140,7 @@ class EventFiles:
         if self.size is not None:
             return self.size, self.size
         if events.sensor is not None and events.sensor[0] != events.sensor[1]:
-            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames' size, data.size")
+            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames a size with `data.size`")
         return None
 
     def _key(self, recording: str) -> str:

@@ -78,6 +78,8 @@ ARCHIVES = {
     ),
 }
 """data set -> its folder, its page, addresses, and archives: file, md5, number in the address, what it unpacks to"""
+PUBLISHED = {"nmnist": 70_000, "cifar10dvs": 10_000, "dvsgesture": 1_342}
+"""data set -> recordings"""
 
 
 def event_folder(
@@ -114,7 +116,7 @@ def event_folder(
     )
     if split is not None:
         if any((root / part).is_dir() for part in ("train", "val", "test")):
-            raise ValueError(f"data.split {split} is for class folders alone; {root} has its parts in folders of their own")
+            raise ValueError(f"`data.split={split}` is for class folders alone; {root} has its parts in folders of their own")
         together = {c: sorted(f for part in parts.values() for f in part[c]) for c in parts["train"]}
         parts = _named_split(together, split, validation, root)
     return _source(files, root, parts, values, notes, "unchecked")  # class_folders has looked
@@ -137,14 +139,13 @@ def nmnist(
     split: None for the official parts, or "fold-1-of-5" and so on over all recordings. The other arguments are those of
     `event_folder`; validation is held out of the training part by a hash.
     """
-    folder = root / "NMNIST"
-    found = {name: _class_files(folder / name, tuple("0123456789"), (".bin",), "nmnist", root) for name in ("Train", "Test")}
+    folder, found = _nmnist_in(root)
     if split is None:
         parts = _with_validation(found["Train"], validation, "nmnist validation", folder) | {"test": found["Test"]}
     else:
         parts = _named_split({c: found["Train"][c] + found["Test"][c] for c in found["Train"]}, split, validation, folder)
     count = sum(len(f) for part in found.values() for f in part.values())
-    notes = [] if count == 70_000 else [f"{count} of the 70,000 recordings are there"]
+    notes = [] if count == PUBLISHED["nmnist"] else [f"{count} of the {PUBLISHED['nmnist']:,} recordings are there"]
     files = _files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["nmnist"])
     return _source(files, folder, parts, values, notes, corrupt)
 
@@ -168,8 +169,7 @@ def cifar10dvs(
     class to test, chosen by a hash; "train-val-test", tenths for validation and test by a hash, which data.validation must
     say too (0.1); or "fold-1-of-5" and so on. The other arguments are those of `event_folder`.
     """
-    folder = root / "CIFAR10DVS"
-    found = _class_files(folder, CIFAR_CLASSES, (".aedat4", ".aedat"), "cifar10dvs", root)
+    folder, found = _cifar10dvs_in(root)
     endings = {Path(f).suffix for files in found.values() for f in files}
     if len(endings) > 1:
         raise ValueError(f"{folder} holds both .aedat and .aedat4 files, the same recordings twice: keep one kind")
@@ -197,23 +197,12 @@ def dvsgesture(
     trials_to_test.txt, USER_LIGHT.aedat and USER_LIGHT_labels.csv (the authors'), whose rows say which interval of the
     file is of which class, from 1. The arguments are those of `event_folder`.
     """
-    tonic, original = root / "DVSGesture", root / "DvsGesture"
-    if (tonic / "ibmGestureTrain").is_dir():
-        folder = tonic
-        found = {part: _saved_trials(tonic / f"ibmGesture{part.title()}") for part in ("train", "test")}
-    elif (original / "trials_to_train.txt").is_file():
-        folder = original
-        found = {part: _original_trials(original / f"trials_to_{part}.txt") for part in ("train", "test")}
-    else:
-        raise FileNotFoundError(
-            f"dvsgesture is not under {root}: expected {tonic / 'ibmGestureTrain'} or {original / 'trials_to_train.txt'}; "
-            f"download it with 'staa data dvsgesture', or give another root"
-        )
+    folder, found = _dvsgesture_in(root)
     twice = sorted(found["train"].keys() & found["test"].keys())
     if twice:
         raise ValueError(f"{some(twice)}: both to train and to test; a user belongs in one of the two lists")
     count = sum(map(len, found.values()))
-    notes = [] if count == 1342 else [f"{count} of the 1,342 recordings are there"]
+    notes = [] if count == PUBLISHED["dvsgesture"] else [f"{count} of the {PUBLISHED['dvsgesture']:,} recordings are there"]
     if validation:
         users = sorted({_user(f) for f in found["train"]}, key=lambda u: hashlib.sha256(f"dvsgesture {u}".encode()).digest())
         chosen = set(users[: max(1, round(validation * len(users)))])
@@ -222,6 +211,40 @@ def dvsgesture(
     parts = {name: {c: sorted(f for f in part if part[f] == c) for c in GESTURES} for name, part in found.items()}
     files = _files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["dvsgesture"])
     return _source(files, folder, parts, values, notes, corrupt)
+
+
+def recordings_in(name: str, root: Path) -> tuple[Path, int]:
+    """The folder that a published data set lies in, and how many of its PUBLISHED[name] recordings are there.
+
+    They are listed, not read. Raises FileNotFoundError if there is none, or a class or a part lacks all of them.
+    """
+    folder, found = {"nmnist": _nmnist_in, "cifar10dvs": _cifar10dvs_in, "dvsgesture": _dvsgesture_in}[name](root)
+    if name == "dvsgesture":
+        return folder, sum(map(len, found.values()))
+    parts = [found] if name == "cifar10dvs" else found.values()
+    return folder, sum(len(files) for part in parts for files in part.values())
+
+
+def _nmnist_in(root: Path) -> tuple[Path, dict[str, Labelled]]:
+    folder, digits = root / "NMNIST", tuple("0123456789")
+    return folder, {name: _class_files(folder / name, digits, (".bin",), "nmnist", root) for name in ("Train", "Test")}
+
+
+def _cifar10dvs_in(root: Path) -> tuple[Path, Labelled]:
+    folder = root / "CIFAR10DVS"
+    return folder, _class_files(folder, CIFAR_CLASSES, (".aedat4", ".aedat"), "cifar10dvs", root)
+
+
+def _dvsgesture_in(root: Path) -> tuple[Path, dict[str, dict[str, str]]]:
+    tonic, original = root / "DVSGesture", root / "DvsGesture"
+    if (tonic / "ibmGestureTrain").is_dir():
+        return tonic, {part: _saved_trials(tonic / f"ibmGesture{part.title()}") for part in ("train", "test")}
+    if (original / "trials_to_train.txt").is_file():
+        return original, {part: _original_trials(original / f"trials_to_{part}.txt") for part in ("train", "test")}
+    raise FileNotFoundError(
+        f"dvsgesture is not under {root}: expected {tonic / 'ibmGestureTrain'} or {original / 'trials_to_train.txt'}; "
+        f"download it with 'staa data dvsgesture', or give another folder (`data_root`)"
+    )
 
 
 def _saved_trials(folder: Path) -> dict[str, str]:
@@ -279,7 +302,7 @@ def _files(
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
     if (frames == "window") != (window is not None):
-        raise ValueError(f'data.window goes with data.frames "window" and is needed there; got {frames!r} and {window}')
+        raise ValueError(f"`data.window` goes with `data.frames=window` and is needed there; got {frames!r} and {window}")
     cache = folder / CACHE
     if os.environ.get("STAA_FRAMES"):
         cache = Path(os.environ["STAA_FRAMES"]).expanduser() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
@@ -313,7 +336,7 @@ def _class_files(folder: Path, names: Sequence[str], endings: tuple[str, ...], d
         if not files:
             raise FileNotFoundError(
                 f"{data_set} is not whole under {root}: no *{' or *'.join(endings)} in {folder / c}; download it with "
-                f"'staa data {data_set}', or give another root"
+                f"'staa data {data_set}', or give another folder (`data_root`)"
             )
         found[c] = sorted(files, key=lambda f: [int(n) for n in re.findall(r"\d+", Path(f).stem)])
     return found
@@ -434,14 +457,19 @@ def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[s
 def download_events(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
     """Download a data set's archives and unpack them as tonic lays them out under root; returns the folder.
 
-    What is there is left alone. Raises ValueError as `fetch` does.
+    What is there is left alone, but for an empty folder. Raises ValueError as `fetch` does.
     """
     folder_name, page, hosts, archives = ARCHIVES[name]
     folder = root / folder_name
     for file, md5, number, makes in archives:
-        if not (folder / makes).exists():
+        if not _holds(folder / makes):
             unpack(fetch(Archive(file, md5, tuple(host.format(number) for host in hosts), page), folder, tell), folder)
     for inner in sorted(folder.glob("*.zip")):  # CIFAR10-DVS has an archive for each class in its archive
-        if inner.stem in CIFAR_CLASSES and not (folder / inner.stem).exists():
+        if inner.stem in CIFAR_CLASSES and not _holds(folder / inner.stem):
             unpack(inner, folder)
     return folder
+
+
+def _holds(path: Path) -> bool:
+    """A file, or a folder with something in it."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))

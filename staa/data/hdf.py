@@ -58,7 +58,7 @@ def _main() -> None:
         import h5py  # noqa: F401
         import numpy as np
     except ImportError:
-        _refuse("can't be read without h5py: pip install 'staa-snn[series]'")
+        _refuse('is read by the package h5py: pip install "staa-snn[series]"')
     data = sys.stdin.buffer.read()
     _bound(len(data) + 3 * limit + OVERHEAD)
     try:

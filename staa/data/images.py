@@ -120,7 +120,7 @@ def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
         return _load_python(name, root, train=True), _load_python(name, root, train=False)
     raise FileNotFoundError(
         f"{name} is not under {root}: expected {root / spec.folder} or {root / spec.python_folder}; "
-        f"download it into {root} with `staa data {name}`, or give another folder (data_root)"
+        f"download it into {root} with `staa data {name}`, or give another folder (`data_root`)"
     )
 
 

@@ -85,7 +85,7 @@ def readable(
     if broken and corrupt == "refuse":
         raise ValueError(
             f"{len(broken)} of the {what} under {root} can't be read: {some(list(broken))} ({next(iter(broken.values()))}); "
-            f"mend or remove them, or leave them out (data.corrupt skip)"
+            f"mend or remove them, or leave them out (`data.corrupt=skip`)"
         )
     notes = [f"{len(broken)} {what} that can't be read are left out: {some(list(broken))}"] if broken else []
     return {p: {c: [f for f in fs if f not in broken] for c, fs in part.items()} for p, part in parts.items()}, notes
@@ -130,7 +130,7 @@ def some(names: list[str]) -> str:
 def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
     """The parts that have a folder: "train" and, where there are any, "val" and "test"; a class may be called train."""
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: data_root is the folder that holds train/, or the class folders")
+        raise FileNotFoundError(f"no folder {root}: `data_root` is the folder that holds train/, or the class folders")
     folders = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
     if "train" not in folders or not _folders(folders["train"]):  # or train/ is itself a class among others
         folders = {"train": root}

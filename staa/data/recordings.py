@@ -49,7 +49,7 @@ class Events(NamedTuple):
 def read_events(path: Path, sensor: Sensor | None = None) -> Events:
     """The events of a recording, by a reader chosen by the file's ending, and by its header for .aedat and .raw.
 
-        .bin     N-MNIST, N-Caltech101                 .aedat4  iniVation's DV (pip install staa-snn[events])
+        .bin     N-MNIST, N-Caltech101                 .aedat4  iniVation's DV (pip install "staa-snn[events]")
         .dat     Prophesee DAT: N-CARS                 .raw     Prophesee EVT 2.0, EVT 3.0
         .aedat   AEDAT 2.0 of a DVS128: CIFAR10-DVS    .npz     arrays t (µs), x, y, p, or one structured array
                  AEDAT 3.1: DVS128 Gesture             .npy     structured (t in µs), or plain [n, 4]: x, y, p, t in ms
@@ -67,8 +67,8 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
-            f"{path}: no recording of events by its ending {path.suffix!r}; expected one of {', '.join(READERS)}: "
-            f"convert it, for instance to .npz with arrays t (µs), x, y, p"
+            f"{path} is not an event recording that can be read: its name must end in one of {', '.join(READERS)}. "
+            f"Convert it, for instance to .npz with arrays t (µs), x, y, p"
         )
     try:
         return _checked(reader(path), sensor)

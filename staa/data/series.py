@@ -30,22 +30,33 @@ def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
     return TimeSeries(x, _every("2024-01-01", "20min", rows), tuple(f"node {i}" for i in node), graph=ring.astype(np.float32))
 
 
-def _published(
-    name: str, file: str, shape: tuple[int, int], *, root: Path, time: tuple[str, str] | None, missing: float | None
-) -> TimeSeries:
-    """A published set, its file checked against the published sum unless it was unpacked; time: start and step where the file
-    doesn't say them."""
-    path = next((p for p in (root / file, root / f"{file}.gz") if p.is_file()), None)
+def published_file(name: str, root: Path) -> tuple[Path, bytes]:
+    """A published set's file, packed or unpacked, and its content.
+
+    Raises FileNotFoundError if it is not there, ValueError for one as it is downloaded that has not the published sum.
+    """
+    archive = FILES[name]
+    file = root / archive.name.removesuffix(".gz")
+    path = next((p for p in (file, root / archive.name) if p.is_file()), None)
     if path is None:
         raise FileNotFoundError(
-            f"{root / file} is missing: download it into {root} with `staa data {name}`, or give another folder (data_root)"
+            f"{file} is missing: download it into {root} with `staa data {name}`, or give another folder (`data_root`)"
         )
-    data, archive = read_bytes(path), FILES[name]
+    data = read_bytes(path)
     if path.name == archive.name and not is_published(data, archive.checksum):
         raise ValueError(
             f"{path} is not the published file ({told(archive.checksum)}): remove it and download it again with `staa data "
-            f"{name}`, or take it as a file of your own (data.name series)"
+            f"{name}`, or take it as a file of your own (`data.name=series`)"
         )
+    return path, data
+
+
+def _published(
+    name: str, shape: tuple[int, int], *, root: Path, time: tuple[str, str] | None, missing: float | None
+) -> TimeSeries:
+    """A published set, its file checked against the published sum unless it was unpacked; time: start and step where the file
+    doesn't say them."""
+    path, data = published_file(name, root)
     series = series_in(data, path)
     times = series.times if time is None else _every(*time, len(series.values))
     notes = series.notes
@@ -64,24 +75,24 @@ def _with_graph(series: TimeSeries, graph: str | None, distances: bool) -> TimeS
 
 def metr_la(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
     """METR-LA (Li et al., ICLR 2018): speed in miles an hour at 207 sensors, every 5 minutes; 0 is no measurement."""
-    series = _published("metr-la", "metr-la.h5", (34_272, 207), root=root, time=None, missing=0.0)
+    series = _published("metr-la", (34_272, 207), root=root, time=None, missing=0.0)
     return _with_graph(series, graph, distances)
 
 
 def pems_bay(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
     """PEMS-BAY (Li et al., ICLR 2018): speed in miles an hour at 325 sensors, every 5 minutes; 0 is no measurement."""
-    series = _published("pems-bay", "pems-bay.h5", (52_116, 325), root=root, time=None, missing=0.0)
+    series = _published("pems-bay", (52_116, 325), root=root, time=None, missing=0.0)
     return _with_graph(series, graph, distances)
 
 
 def solar(*, root: Path) -> TimeSeries:
     """Solar (Lai et al., SIGIR 2018): power of 137 plants in Alabama, every 10 minutes of 2006."""
-    return _published("solar", "solar_AL.txt", (52_560, 137), root=root, time=("2006-01-01", "10min"), missing=None)
+    return _published("solar", (52_560, 137), root=root, time=("2006-01-01", "10min"), missing=None)
 
 
 def electricity(*, root: Path) -> TimeSeries:
     """Electricity (Lai et al., SIGIR 2018): kWh of 321 clients, every hour from 2012."""
-    return _published("electricity", "electricity.txt", (26_304, 321), root=root, time=("2012-01-01", "1h"), missing=None)
+    return _published("electricity", (26_304, 321), root=root, time=("2012-01-01", "1h"), missing=None)
 
 
 def series_file(*, root: Path, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:

@@ -94,13 +94,13 @@ def series_in(
     elif path.name.lower().endswith(TEXT):
         values, times, names = _from_table(_text(data, path), time, path)
     else:
-        raise ValueError(f"{path} is no series: give it as .csv, .txt (also .gz), .npz or .h5")
+        raise ValueError(f"{path} is not a series that can be read: its name must end in .csv, .txt (also .gz), .npz or .h5")
     if time is not None and path.suffix == ".npz":
-        raise ValueError(f"{path} names its times `time`: leave out the column {time!r} (series.time)")
+        raise ValueError(f"{path} has its times in the array 'time': leave out the column {time!r} (`time`)")
     if graph is not None:
         own = read_graph(Path(graph), names, distances=distances)
     elif distances:
-        raise ValueError("distances are those of a graph: name its file (series.graph)")
+        raise ValueError("distances are those of a graph: name its file with `series.graph`")
     try:
         notes = () if times is None else _irregular(times)
         return TimeSeries(values, times, names, graph=own, notes=notes)
@@ -174,7 +174,7 @@ def read_graph(
 def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
     z = arrays_in(data, str(path))
     if "values" not in z:
-        raise ValueError(f"{path} has no array `values` [rows, variates]; it has {', '.join(z)}")
+        raise ValueError(f"{path} has no array 'values' [rows, variates]; it has {', '.join(z)}")
     values, own, times = z["values"], z.get("graph"), z.get("time")
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")

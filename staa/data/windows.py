@@ -132,7 +132,7 @@ def forecast_source(
         if len(spread) and spread.max() > UNLIKE * spread.min():
             notes.append(
                 f"variates of very different size share one scale (deviations {spread.min():.3g} to {spread.max():.3g}), so "
-                f"the small ones hardly count: series.normalise {normalise}-per-variate gives each its own"
+                f"the small ones hardly count: `series.normalise={normalise}-per-variate` gives each its own"
             )
     normal = ((torch.from_numpy(values) - normaliser.offset) / normaliser.scale).float()
     times = series.times if time_features else None
@@ -188,7 +188,7 @@ def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | 
         which = "the series" if not each else ", ".join(names[k] if names else str(k) for k in flat[:5])
         raise ValueError(
             f"{which} is constant, or all gaps, over the {len(values)} rows the normaliser is of, so {how} would divide by 0: "
-            + ("leave it out, or take series.normalise zscore" if each else "there is nothing to forecast")
+            + ("leave it out, or take `series.normalise=zscore`" if each else "there is nothing to forecast")
         )
     return Normaliser(offset, scale)
 
@@ -210,8 +210,8 @@ def fill_gaps(
     where = f"variate {names[column] if names else column}, row {row}" + ("" if times is None else f" ({str(times[row])[:19]})")
     if how == "refuse":
         raise ValueError(
-            f"the series has {(~known).sum()} gaps, the first in {where}: series.gaps mask leaves them out of loss and "
-            f"figures, interpolate fills them in"
+            f"the series has {(~known).sum()} gaps, the first in {where}: `series.gaps=mask` leaves them out of loss and "
+            f"figures, `series.gaps=interpolate` fills them in"
         )
     if not known.any(0).all():
         empty = int(np.flatnonzero(~known.any(0))[0])

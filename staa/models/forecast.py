@@ -393,7 +393,7 @@ class Linear(nn.Module):
         inputs = window * (nodes if across else 1) + time_features + 1
         if inputs > 20_000:
             raise ValueError(
-                f"least squares across {nodes} nodes and {window} steps has {inputs} inputs, 20,000 at most: set across=False"
+                f"least squares across {nodes} nodes and {window} steps has {inputs} inputs, 20,000 at most: set `across=False`"
             )
         self.register_buffer("weight", torch.zeros(inputs, horizon * (nodes if across else 1)))
 
@@ -420,7 +420,7 @@ class Linear(nn.Module):
             products += a[known].T @ change[known]
             rows += int(known.sum())
         if rows == 0:
-            raise ValueError("no window has all its values ahead: fill the gaps (series.gaps interpolate)")
+            raise ValueError("no window has all its values ahead: fill the gaps (`series.gaps=interpolate`)")
         squares.diagonal().add_(self.ridge * rows)
         weight.copy_(torch.linalg.solve(squares, products))
 

@@ -1,5 +1,6 @@
 """Spikes that wait for the backward pass as bits."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +11,8 @@ from staa.ops import cpu
 from staa.ops.switch import reference_chosen
 
 SMALL = 4096  # elements that are not worth it
+WATCHERS: list[Callable[[Tensor], None]] = []
+"""Who is told of each tensor that is kept within `spikes_as_bits`, since other hooks don't see it."""
 
 
 def spikes_as_bits() -> AbstractContextManager[Any]:
@@ -27,6 +30,13 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
 
 
 def _pack(x: Tensor) -> Any:
+    kept = _packed(x)
+    for tell in WATCHERS:
+        tell(kept[0])
+    return kept
+
+
+def _packed(x: Tensor) -> Any:
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided and not x.is_nested
     if not (plain and x.numel() >= SMALL and x.device.type == "cpu" and cpu.serves(x.dtype) and _is_dense(x)):
         return x, x._version

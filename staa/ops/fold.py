@@ -59,7 +59,7 @@ def batch_norm(
         variance, mean = torch.var_mean(wide, (0, 1, 3, 4), correction=0)
         return x, *norm_affine(mean, variance, weight, bias, eps), wide.mean((3, 4)), mean.detach(), variance.detach()
     refuse_torch_func("a folded BatchNorm")
-    refuse_dual("a folded BatchNorm", x)
+    refuse_dual("a folded BatchNorm", x, weight, bias)
     return _BatchNorm.apply(x, weight, bias, eps)
 
 
@@ -76,7 +76,7 @@ def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             weights = (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
             return x, (flat @ weights.mT).squeeze(-1), flat.mean(-1)
     refuse_torch_func("attention pooling")
-    refuse_dual("attention pooling", x)
+    refuse_dual("attention pooling", x, key)
     return _Context.apply(x, key.float())
 
 

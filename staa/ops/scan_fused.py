@@ -17,7 +17,7 @@ from torch import Tensor
 from staa.ops import cpu
 from staa.ops.register import register
 from staa.ops.spike import SURROGATES, Surrogate
-from staa.ops.switch import once, refuse_batched, refuse_forward_mode, refuse_torch_func
+from staa.ops.switch import once, refuse_batched, refuse_dual, refuse_torch_func
 
 KERNELS: dict[str, Any] = {"cpu": cpu}
 
@@ -67,6 +67,7 @@ def fused(
     channels = max([1, *(p.shape[2] for p in terms if isinstance(p, Tensor))])
     decay, gain, threshold, scale, shift = (_over_channels(p, channels, x) for p in terms)
     refuse_torch_func("staa.ops.lif")
+    refuse_dual("staa.ops.lif", x, v, decay, gain, threshold, scale, shift)
     constants = (p.view(channels) for p in (decay, gain, threshold))
     return torch.ops.staa.lif(x, v, *constants, scale, shift, strict, reset, name, detach_reset)
 
@@ -173,8 +174,6 @@ def _backward_outputs(x: Tensor, v: Tensor | None, scale: Tensor, shift: Tensor,
 
 
 class _Lif(torch.autograd.Function):
-    jvp = refuse_forward_mode("staa.ops.lif")
-
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, ctx.strict, ctx.reset, ctx.surrogate, ctx.detach_reset = arguments

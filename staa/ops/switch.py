@@ -77,18 +77,11 @@ def refuse_batched(operation: str, *grads: Tensor | None) -> None:
         raise RuntimeError(f"the fast path of {operation} takes one gradient at a time, not a batch of them: {HOW}")
 
 
-def refuse_forward_mode(operation: str) -> Any:
-    """The jvp of an autograd.Function that has none, which torch's own error doesn't tell how to do without."""
-
-    def jvp(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(f"the fast path of {operation} has no forward-mode derivatives (jvp, linearize): {HOW}")
-
-    return staticmethod(jvp)
-
-
-def refuse_dual(operation: str, x: Tensor) -> None:
-    """Raise RuntimeError for a dual tensor: the same for a Function that torch.compile traces, which may have no jvp."""
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+def refuse_dual(operation: str, *tensors: Tensor | None) -> None:
+    """Raise RuntimeError for a dual tensor. A jvp of the Function's own would break torch.compile."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(p is not None and forward_ad.unpack_dual(p).tangent is not None for p in tensors):
         raise RuntimeError(f"the fast path of {operation} has no forward-mode derivatives (jvp, linearize): {HOW}")
 
 
