@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 # First with the oldest releases that pyproject.toml allows, which `test` wants recorded: minutes, the network and several GB.
 test-all: $(VENV)/.installed-dev
