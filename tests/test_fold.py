@@ -82,7 +82,7 @@ def test_the_operations_are_registered_as_torch_wants_it(layout):
     for key in (some(1, 1, 8), some(3, 1, 8)):
         ops = torch.ops.staa
         torch.library.opcheck(ops.context.default, (x, key))
-        torch.library.opcheck(ops.context_backward.default, (up, x, key, some(3, 2, 16), some(3, 2, 8), some(3, 2, 8)))
+        torch.library.opcheck(ops.context_backward.default, (up, x, key, some(3, 2, 16), *(some(3, 2, 8) for _ in range(3))))
     for weight, bias, grads in (
         (None, None, (None, some(1, 1, 8, 1, 1), None)),
         (some(8), some(8), (*some(2, 1, 1, 8, 1, 1), some(3, 2, 8))),

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staa.ops import cpu
+from staa.ops.scan_fused import kernels_of
 from staa.ops.switch import reference_chosen
 
 SMALL = 4096  # elements that are not worth it
@@ -28,12 +28,11 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
 
 def _pack(x: Tensor) -> Any:
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided and not x.is_nested
-    if not (plain and x.numel() >= SMALL and x.device.type == "cpu" and cpu.serves(x.dtype) and _is_dense(x)):
+    kernels = kernels_of(x.device.type)
+    if not (plain and x.numel() >= SMALL and kernels is not None and kernels.serves(x.dtype) and _is_dense(x)):
         return x, x._version
-    bits = torch.empty(-(-x.numel() // 32), dtype=torch.int32)
-    if not cpu.pack(x.detach(), bits):
-        return x, x._version
-    return bits, x.shape, x.stride(), x.dtype
+    bits = kernels.pack(x)
+    return (x, x._version) if bits is None else (bits, x.shape, x.stride(), x.dtype)
 
 
 def _unpack(kept: Any) -> Tensor:
@@ -46,8 +45,8 @@ def _unpack(kept: Any) -> Tensor:
             )
         return x
     bits, shape, stride, dtype = kept
-    x = torch.empty_strided(shape, stride, dtype=dtype)
-    cpu.unpack(bits, x)
+    x = torch.empty_strided(shape, stride, dtype=dtype, device=bits.device)
+    kernels_of(x.device.type).unpack(bits, x)
     return x
 
 
