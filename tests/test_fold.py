@@ -2,12 +2,14 @@
 
 import copy
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import staa
+from benchmarks.traffic import rows
 from staa.attention import STAA, GlobalContext
 from staa.layers import Site, fold_batch_norm, per_step
 from staa.models import resnet20
@@ -217,3 +219,9 @@ def test_both_paths_agree_under_autocast(half):
             found.append(site(fold_batch_norm(conv(x).unflatten(0, (3, 2)), norm)))
     assert found[0].dtype == found[1].dtype == half
     assert (found[0] != found[1]).float().mean() < 0.01
+
+
+@KERNELS
+def test_the_documented_bytes_are_those_that_are_counted():
+    page = (Path(__file__).parent.parent / "docs" / "performance.md").read_text()
+    assert [row for row in rows() if row not in page] == []

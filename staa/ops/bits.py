@@ -19,9 +19,10 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
             logits = model(x)
 
     Gradients are the same bit for bit. A tensor of spikes may be changed in place after that: its bits are a copy. A
-    convolution keeps its input, so in a spiking network about half of what is kept are spikes. They are recognised by their
-    values, each once read and, in the backward pass, once written out again. On the CPU, in float32 and bfloat16, where the
-    kernels are there; elsewhere, and under `staa.reference`, nothing changes.
+    convolution keeps its input, so in a spiking network about half of what is kept are spikes. On the CPU, in float32 and
+    bfloat16, they are recognised by their values, each once read and, in the backward pass, once written out again. On CUDA,
+    float16 too, they are recognised by their source: a fused neuron and what hands its values on (see staa.ops.bits_triton).
+    Where there are no kernels, and under `staa.reference`, nothing changes.
     """
     return nullcontext() if reference_chosen() else torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
