@@ -31,8 +31,8 @@ def _batch_norm(x, vec, *, eps, weight, bias, scale, shift, mean, all_mean, vari
     count, channels, geometry = _geometry(x, vec)
     tile = _tile(x, vec, BLOCK // 2)
     parts, tiles = _shares(x, tile, triton.cdiv(channels, tile["C"]))
-    means, m2 = (x.new_empty((count * parts, channels), dtype=torch.float32) for _ in range(2))
-    means = mean if parts == 1 else means
+    m2 = x.new_empty((count * parts, channels), dtype=torch.float32)
+    means = mean if parts == 1 else torch.empty_like(m2)
     grid = (count * parts * triton.cdiv(channels, tile["C"]),)
     _moments[grid](x, means, m2, parts, tiles, *geometry, **tile, num_warps=8)
     _merge_moments[(triton.cdiv(channels, 8),)](
@@ -76,7 +76,7 @@ def _context_backward(x, vec, *, key_f, alpha_f, up, out, key, weights, context,
         x, up, out, key, key_f, weights, context, pooled, alpha, of_key, parts, tiles, *geometry, **tile, num_warps=8
     )
     if parts > 1:
-        grad_key.copy_(of_key.sum(2))
+        torch.sum(of_key, 2, out=grad_key)
 
 
 _LAUNCHES = {

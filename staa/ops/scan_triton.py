@@ -78,7 +78,10 @@ def lif_backward(
             num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
     for total, part in zip(sums, partial, strict=True):
-        total.copy_(part.sum(0).sum_to_size(total.shape) if total.ndim == 3 else part.sum((0, 1)))
+        if total.ndim == 1:
+            torch.sum(part, (0, 1), out=total)
+        else:
+            torch.sum(part, (0, 2) if total.shape[1] == 1 else (0,), keepdim=True, out=total[None])
 
 
 def _tiles(geometry: Geometry, block: int) -> tuple[tuple[int], dict[str, int | bool], int]:
