@@ -17,14 +17,14 @@ HANDS_ON = (
     "AliasBackward0", "CloneBackward0", "MaxPool2DWithIndicesBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
     "SliceBackward0", "ToCopyBackward0", "TransposeBackward0", "UnsafeViewBackward0", "ViewBackward0",
 )  # fmt: skip
-"""Of autograd: operations that give out values of their input."""
+"""Autograd's names of the operations whose outputs are values of their input."""
 
 
 def pack(x: Tensor) -> Tensor | None:
-    """The bits of a dense x in memory order, int32, or None where x is not known to be spikes.
+    """The bits, int32, of a dense x in memory order; None where x is not known to be spikes.
 
-    Behind each WORDS words' worth of bits, the words themselves first, one more says whether these held anything but zeros and
-    ones: a neuron hands on NaN. Then NaN is what comes back for all of them.
+    Behind the words of bits there is one more for each WORDS of them, which says whether x held anything but zeros and ones
+    there, as a neuron hands on NaN. Then `unpack` writes NaN for all of those.
     """
     if not _from_a_neuron(x):
         return None
@@ -44,7 +44,7 @@ def unpack(bits: Tensor, x: Tensor) -> None:
 
 
 def _from_a_neuron(x: Tensor) -> bool:
-    """Whether x is the spikes of `staa.ops.lif`, as autograd tells it: what changes them in place stands in between."""
+    """Whether x is the spikes of `staa.ops.lif`, as autograd tells it. A change in place would stand in between, or count."""
     node, output = (x.grad_fn, x.output_nr) if x._version == 0 else (None, 0)
     while node is not None and node.name() in HANDS_ON:
         node, output = node.next_functions[0]
@@ -52,7 +52,7 @@ def _from_a_neuron(x: Tensor) -> bool:
 
 
 @triton.jit
-def _words(count, words, WORDS: tl.constexpr):
+def _words(WORDS: tl.constexpr):
     """This program's words, and the elements they stand for [WORDS, 32]."""
     word = tl.program_id(0).to(tl.int64) * WORDS + tl.arange(0, WORDS)[:, None]
     return word, word * 32 + tl.arange(0, 32)[None, :]
@@ -60,7 +60,7 @@ def _words(count, words, WORDS: tl.constexpr):
 
 @triton.jit
 def _pack(x, bits, count, words, WORDS: tl.constexpr):
-    word, at = _words(count, words, WORDS)
+    word, at = _words(WORDS)
     value = tl.load(x + at, at < count, 0.0).to(tl.float32)
     one = (value != 0).to(tl.int32) << (at % 32).to(tl.int32)
     tl.store(bits + word, tl.xor_sum(one, 1, keep_dims=True), word < words)
@@ -70,7 +70,7 @@ def _pack(x, bits, count, words, WORDS: tl.constexpr):
 
 @triton.jit
 def _unpack(bits, x, count, words, WORDS: tl.constexpr):
-    word, at = _words(count, words, WORDS)
+    word, at = _words(WORDS)
     one = (tl.load(bits + word, word < words, 0) >> (at % 32).to(tl.int32)) & 1
     other = tl.load(bits + words + tl.program_id(0))
     value = tl.where(other != 0, float("nan"), one.to(tl.float32))

@@ -163,7 +163,7 @@ def strides(coefficients) -> tuple[int, ...]:
 
 
 def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
-    """Run a kernel over the frames x[t, n]; numbers and tensors by their names in struct Frames; it needs no others."""
+    """Run a kernel over the frames x[t, n]; numbers and tensors by their names in struct Frames, if they are in it."""
     space = x.shape[3] * x.shape[4]
     call = _Frames(parallel=PARALLEL, threads=_threads(x), F=x.shape[0] * x.shape[1], vec=channels_last, **numbers)
     call.A, call.B = (space, x.shape[2]) if channels_last else (x.shape[2], space)
