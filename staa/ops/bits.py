@@ -29,10 +29,8 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
 
 def _pack(x: Tensor) -> Any:
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided and not x.is_nested
-    kernels = kernels_of(x.device.type)
-    if not (plain and x.numel() >= SMALL and kernels is not None and kernels.serves(x.dtype) and _is_dense(x)):
-        return x, x._version
-    bits = kernels.pack(x)
+    kernels = kernels_of(x.device.type) if plain and x.numel() >= SMALL else None
+    bits = kernels.pack(x) if kernels is not None and kernels.serves(x.dtype) and _is_dense(x) else None
     return (x, x._version) if bits is None else (bits, x.shape, x.stride(), x.dtype)
 
 

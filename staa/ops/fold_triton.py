@@ -101,7 +101,7 @@ def _tile(x: Tensor, vec: bool, block: int) -> dict[str, int | bool]:
     """P positions of C channels, for what needs one channel at a time."""
     p, c = triton.next_power_of_2(_space(x)), triton.next_power_of_2(x.shape[2])
     if vec:
-        c = min(c, max(block // p, 32), COLUMNS)
+        c = min(c, max(block // p, 64), COLUMNS)
         return {"VEC": vec, "P": min(p, max(block // c, 1)), "C": c}
     p = min(p, COLUMNS)
     return {"VEC": vec, "P": p, "C": min(c, max(block // p, 1))}
