@@ -125,9 +125,8 @@ class _Context(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None]:
         saved = x, key, weights, pooled = ctx.saved_tensors  # once: recomputation forgets them
         with torch.no_grad():
-            none = torch.zeros(x.shape[:3], dtype=torch.float32, device=x.device)
-            alpha = none if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
-            of_context = none if grad_context is None else grad_context
+            alpha = torch.zeros_like(pooled) if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
+            of_context = torch.zeros_like(pooled) if grad_context is None else grad_context
             grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, of_context, alpha)
             grads = grad_x, grad_key.sum_to_size(key.shape)
         return once("attention pooling", grads, up, grad_context, grad_mean, *saved)  # type: ignore[return-value]
