@@ -22,7 +22,8 @@ from staa.ops.bits import _pack, _unpack, spikes_as_bits
 from staa.ops.fold import batch_norm, context, served
 
 ORDER = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-TINY = (2, 2, 5, 3, 7)
+TINY = (2, 2, 3, 2, 3)
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture
@@ -49,36 +50,37 @@ def wide(dtype):
     return torch.promote_types(dtype, torch.float32)
 
 
-def compare_averages(shape, keys, layout, dtype):
-    """With those of the plain path in float64, of the same numbers."""
+def compare_averages(shape, keys, layout, dtype, times=1):
+    """With those of the plain path in float64, of the same numbers; and several times the same bit for bit."""
     x = window(shape, ORDER[layout], dtype)
     channels = shape[2]
     key, weight, bias = torch.randn(*keys, channels) * 0.3, torch.rand(channels) + 0.5, torch.randn(channels)
     per_channel, per_frame = (1, 1, channels, 1, 1), shape[:3]
     up = [torch.randn(p) for p in (per_channel, per_channel, per_frame, per_frame, per_frame)] + [torch.randn(shape).to(dtype)]
-    found, again, expected = (averages(x, key, weight, bias, up, p) for p in (dtype, dtype, torch.float64))
+    found, *again = (averages(x, key, weight, bias, up, dtype) for _ in range(times))
     assert found[7].stride() == x.stride()
     assert found[7].dtype == dtype
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+    for others in again:
+        assert all(torch.equal(a, b) for a, b in zip(found, others, strict=True))
+    for i, (a, b) in enumerate(zip(found, averages(x, key, weight, bias, up, torch.float64), strict=True)):
         assert a.shape == b.shape
         close(a, b, {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}[dtype] if i == 7 else 2e-5)
 
 
 @interpreted
 @LAYOUTS
-@pytest.mark.parametrize(
-    ("shape", "keys", "dtype"),
-    [
-        (TINY, (1, 1), torch.float32),
-        (TINY, (2, 2), torch.bfloat16),
-        ((1, 1, 3, 5, 20), (1, 1), torch.float16),  # positions in parts, the last not full
-        ((3, 1, 13, 1, 1), (3, 1), torch.float32),
-        ((1, 1, 1, 1, 1), (1, 1), torch.float32),
-    ],
-)
-def test_averages_are_those_of_plain_torch(kernels, layout, shape, keys, dtype):
-    compare_averages(shape, keys, layout, dtype)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("keys", [(1, 1), (2, 1), (2, 2)])
+def test_averages_are_those_of_plain_torch(kernels, layout, dtype, keys):
+    compare_averages(TINY, keys, layout, dtype)
+
+
+@interpreted
+@LAYOUTS
+@pytest.mark.parametrize("shape", [(2, 1, 5, 3, 7), (1, 1, 3, 5, 20), (3, 1, 13, 1, 1), (1, 1, 1, 1, 1)])
+def test_averages_of_any_shape(kernels, layout, shape):
+    """Channels in several blocks, positions in several parts, the last of them not full."""
+    compare_averages(shape, (1, 1), layout, torch.float32, times=2)
 
 
 @interpreted
@@ -167,7 +169,7 @@ def watched(frames, launched):
 
 @interpreted
 def test_in_evaluation_the_running_statistics_fold(kernels):
-    norm = nn.BatchNorm2d(5).eval()
+    norm = nn.BatchNorm2d(TINY[2]).eval()
     norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
     x = window(TINY, torch.channels_last)
     assert torch.equal(Site(LIF())(fold_batch_norm(x, norm)), Site(LIF())(fold_batch_norm(x, norm).written_out()))
@@ -263,7 +265,7 @@ def test_compiles_for_a_gpu(compiled, layout, shape, keys, dtype):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_compile_for_a_gpu(compiled, dtype):
     spikes, _ = spikes_of((2, 5000), dtype)
     _unpack(_pack(spikes))
@@ -283,7 +285,7 @@ class Launched(TorchDispatchMode):
 
 
 @pytest.mark.skipif(INTERPRETED or torch.version.cuda is None, reason="needs a torch for CUDA, and no device")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
 def test_tensors_on_cuda_take_the_kernels_where_there_are_any(monkeypatch, dtype):
     """By tensors that have a device and no memory."""
     found = []
