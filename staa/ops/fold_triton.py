@@ -29,7 +29,7 @@ def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, flo
 
 def _batch_norm(x, vec, *, eps, weight, bias, scale, shift, mean, all_mean, variance) -> None:
     count, channels, geometry = _geometry(x, vec)
-    tile = _tile(x, vec, BLOCK // 2)
+    tile = _tile(x, vec)
     parts, tiles = _shares(x, tile, triton.cdiv(channels, tile["C"]))
     m2 = x.new_empty((count * parts, channels), dtype=torch.float32)
     means = mean if parts == 1 else torch.empty_like(m2)
@@ -45,7 +45,7 @@ def _batch_norm_backward(
     x, vec, *, eps, up, out, grad_scale, grad_shift, grad_mean, scale, all_mean, variance, grad_weight
 ) -> None:
     count, channels, geometry = _geometry(x, vec)
-    tile = _tile(x, vec, BLOCK // 2)
+    tile = _tile(x, vec)
     grid = (count * triton.cdiv(_space(x), tile["P"]) * triton.cdiv(channels, tile["C"]),)
     _add_affine[grid](
         x, up, out, grad_scale, grad_shift, grad_mean, scale, all_mean, variance, grad_weight, eps, count, *geometry,
@@ -97,9 +97,9 @@ def _geometry(x: Tensor, vec: bool) -> tuple[int, int, tuple[int, int]]:
     return x.shape[0] * x.shape[1], channels, (space, channels) if vec else (channels, space)
 
 
-def _tile(x: Tensor, vec: bool, block: int) -> dict[str, int | bool]:
+def _tile(x: Tensor, vec: bool) -> dict[str, int | bool]:
     """P positions of C channels, for what needs one channel at a time."""
-    p, c = triton.next_power_of_2(_space(x)), triton.next_power_of_2(x.shape[2])
+    p, c, block = triton.next_power_of_2(_space(x)), triton.next_power_of_2(x.shape[2]), BLOCK // 2
     if vec:
         c = min(c, max(block // p, 64), COLUMNS)
         return {"VEC": vec, "P": min(p, max(block // c, 1)), "C": c}
