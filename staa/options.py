@@ -39,7 +39,7 @@ class TrainOptions:
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
     bits: bool = False
-    """Keep spikes as bits between forward and backward pass (CPU): a third less memory, a little slower, the same results."""
+    """Keep spikes as bits for the backward pass: the same results, on the CPU with a third less memory and a little slower."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
     trust_code: bool = False

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -14,3 +16,34 @@ def pytest_collection_modifyitems(config, items):
     if "oldest" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("oldest")])
         items[:] = [item for item in items if not item.get_closest_marker("oldest")]
+
+
+@pytest.fixture
+def triton_kernels(monkeypatch):
+    """Triton's kernels in the place of the CPU's."""
+    from staa.ops import cuda, scan_fused
+
+    monkeypatch.setitem(scan_fused.KERNELS, "cpu", cuda)
+
+
+@pytest.fixture
+def compiled(triton_kernels, monkeypatch, tmp_path):
+    """(name, kernel) of each launch: its arguments, compiled to an H100's machine code and not launched."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    found = []
+    device = {"get_current_target": lambda: GPUTarget("cuda", 90, 32), "get_current_device": lambda: "an absent one"}
+    monkeypatch.setattr(
+        triton.runtime.driver, "_active", SimpleNamespace(**device, get_current_stream=lambda _: None), raising=False
+    )
+    monkeypatch.setattr(
+        triton.runtime.jit.JITFunction,
+        "__getitem__",
+        lambda kernel, grid: (
+            lambda *args, **options: found.append((kernel.fn.__name__, kernel.warmup(*args, grid=grid, **options)))
+        ),
+        raising=False,
+    )
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    return found

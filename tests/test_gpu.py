@@ -1,19 +1,27 @@
 """What only a CUDA device can show. Skipped without one."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import test_fold_triton as folded
 import test_fused as fused
 import tiny
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+import staa
 from staa.attention import STAA
 from staa.build import build_batches, build_source
+from staa.layers import Site
 from staa.models import resnet20
+from staa.models.parts import ConvNorm
 from staa.neurons import AdaptiveLIF
 from staa.ops import SURROGATES, lif, lif_reference
+from staa.ops.bits import _pack, _unpack, spikes_as_bits
 from staa.recipes import RECIPES
 from staa.runs import evaluate_run, run
 
@@ -84,6 +92,68 @@ def test_a_large_window_and_its_sums_again(on_cuda):
         found.append(fused.both(x, options))
     assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
     fused.compare(found[0], tolerance=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((4, 64, 64, 32, 32), torch.bfloat16),
+        ((4, 3, 70, 9, 11), torch.float32),
+        ((1, 2, 24, 64, 65), torch.float16),
+        ((3, 1, 600, 2, 3), torch.bfloat16),
+        ((2, 1, 2100, 1, 1), torch.float32),
+        ((1, 1, 1, 1, 1), torch.float32),
+    ],
+)
+def test_averages_are_those_of_plain_torch(on_cuda, shape, layout, dtype):
+    folded.compare_averages(shape, (1, 1), layout, dtype, times=2)
+    folded.compare_averages(shape, shape[:2], layout, dtype)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("attention", folded.ATTENTION)
+def test_a_site_folded_and_by_the_reference(on_cuda, layout, attention):
+    """Statistics differ by rounding, so a spike at its threshold may."""
+    make = folded.ATTENTION[attention]
+    network = nn.Sequential(ConvNorm(2, 5, 3), Site(AdaptiveLIF(5), make and make()))
+    x = folded.window((3, 8, 2, 20, 21), folded.ORDER[layout])
+    found, expected = (folded.sites(network, x, choose) for choose in (torch.enable_grad(), staa.reference()))
+    assert (found[0] != expected[0]).float().mean() < 1e-4
+    for a, b in zip(found[1:], expected[1:], strict=True):
+        folded.close(a, b, 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_spikes_are_kept_as_bits(on_cuda, dtype):
+    spikes, _ = folded.spikes_of((3, 5, 70, 9, 11), dtype)
+    kept = _pack(spikes.flatten(0, 1))
+    assert kept[0].nbytes <= spikes.numel() / 8 * (1 + 1 / 64) + 8
+    assert torch.equal(_unpack(kept), spikes.flatten(0, 1))
+
+
+def gradients(model, x, y, bits):
+    torch.manual_seed(1)
+    model.zero_grad()
+    with spikes_as_bits() if bits else nullcontext(), torch.autocast(x.device.type, torch.bfloat16):
+        logits = model(x)
+    F.cross_entropy(logits.float().mean(0), y).backward()
+    return [p.grad for p in model.parameters()]
+
+
+def test_forward_and_backward_do_not_wait_for_the_device():
+    """With bits and without: what waits raises. The gradients are the same but for the order in which convolutions sum."""
+    model = resnet20(10, steps=4, width=0.25, neuron=AdaptiveLIF, attention=STAA).cuda().to(memory_format=torch.channels_last)
+    x, y = torch.rand(8, 3, 16, 16, device="cuda"), torch.randint(10, (8,), device="cuda")
+    for bits in (False, True):
+        gradients(model, x, y, bits)  # kernels are compiled and loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [gradients(model, x, y, bits) for bits in (False, True)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for a, b in zip(*found, strict=True):
+        folded.close(a, b, 2e-2)
 
 
 def test_numbers_may_stay_on_the_cpu():

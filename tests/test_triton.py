@@ -1,20 +1,19 @@
 """The CUDA kernels without a CUDA device: run by Triton's interpreter on the CPU, and compiled for a GPU that is not there.
 
 Whether a kernel is interpreted is settled when Triton is imported, so those tests run in a process of their own: this file
-again with TRITON_INTERPRET=1. tests/test_gpu.py has what needs a GPU.
+and test_fold_triton.py again with TRITON_INTERPRET=1. tests/test_gpu.py has what needs a GPU.
 """
 
 import importlib.util
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
 from test_fused import FORMS, RESETS, at_the_threshold, both, compare, compare_holes, constants, current, with_holes
 
-from staa.ops import SURROGATES, fold, lif, lif_reference, scan_fused
+from staa.ops import SURROGATES, lif, lif_reference, scan_fused
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this torch brought no Triton")
@@ -26,17 +25,26 @@ SMALL = (4, 2, 5, 3, 7)
 @pytest.mark.skipif(INTERPRETED, reason="is in the interpreter")
 def test_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=os.path.dirname(__file__))
+    here = os.path.dirname(__file__)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        os.path.join(here, "test_fold_triton.py"),
+    ]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=here)
     assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.fixture
-def kernels(monkeypatch):
-    """Triton's kernels in the place of the CPU's, in tiles so small that a little window has many."""
+def kernels(triton_kernels, monkeypatch):
+    """Triton's kernels, in tiles so small that a little window has many."""
     from staa.ops import scan_triton
 
-    monkeypatch.setitem(scan_fused.KERNELS, "cpu", scan_triton)
     monkeypatch.setattr(scan_triton, "BLOCK", 64)
     monkeypatch.setattr(scan_triton, "CHANNELS", 4)
     monkeypatch.setattr(scan_triton, "COLUMNS", 16)
@@ -152,43 +160,19 @@ def test_sums_are_the_same_every_time(kernels):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-@interpreted
-def test_there_are_no_averages(kernels):
-    assert not fold.served(torch.randn(SMALL))
-
-
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
 @LAYOUTS
 @pytest.mark.parametrize(
     ("form", "steps", "dtype"), [("plain", 1, "float32"), ("attention", 4, "bfloat16"), ("channels", 17, "float16")]
 )
-def test_compiles_for_a_gpu(monkeypatch, tmp_path, layout, form, steps, dtype):
-    """The arguments of a launch, compiled to an H100's machine code and not launched."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-
-    from staa.ops import scan_triton
-
-    compiled = []
-    device = {"get_current_target": lambda: GPUTarget("cuda", 90, 32), "get_current_device": lambda: "an absent one"}
-    monkeypatch.setattr(
-        triton.runtime.driver, "_active", SimpleNamespace(**device, get_current_stream=lambda _: None), raising=False
-    )
-    monkeypatch.setattr(
-        triton.runtime.jit.JITFunction,
-        "__getitem__",
-        lambda kernel, grid: lambda *args, **options: compiled.append(kernel.warmup(*args, grid=grid, **options)),
-        raising=False,
-    )
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setitem(scan_fused.KERNELS, "cpu", scan_triton)
+def test_compiles_for_a_gpu(compiled, layout, form, steps, dtype):
     x = current(layout, (steps, 2, 16, 4, 4)).to(getattr(torch, dtype)).requires_grad_()
     v = torch.randn(x.shape[1:], requires_grad=True)
     options = {k: p.requires_grad_() if isinstance(p, torch.Tensor) else p for k, p in constants(form, x).items()}
     options["strict"] = form == "attention"
     sum(out.sum() for out in lif(x, v, **options)).backward()
-    assert len(compiled) == 2
-    assert not any("fma." in kernel.asm["ptx"] for kernel in compiled[:1])
+    assert [name for name, _ in compiled] == ["_forward", "_backward"]
+    assert "fma." not in compiled[0][1].asm["ptx"]
 
 
 def test_triton_is_imported_for_cuda_alone():
@@ -198,6 +182,6 @@ def test_triton_is_imported_for_cuda_alone():
 
 def test_without_triton_cuda_has_no_kernels(monkeypatch):
     monkeypatch.setattr(scan_fused, "KERNELS", {})
-    monkeypatch.setitem(sys.modules, "staa.ops.scan_triton", None)
-    monkeypatch.delattr("staa.ops.scan_triton", raising=False)
+    monkeypatch.setitem(sys.modules, "staa.ops.cuda", None)
+    monkeypatch.delattr("staa.ops.cuda", raising=False)
     assert scan_fused.kernels_of("cuda") is None

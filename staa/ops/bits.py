@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staa.ops import cpu
+from staa.ops.scan_fused import kernels_of
 from staa.ops.switch import reference_chosen
 
 SMALL = 4096  # elements that are not worth it
@@ -22,9 +22,10 @@ def spikes_as_bits() -> AbstractContextManager[Any]:
             logits = model(x)
 
     Gradients are the same bit for bit. A tensor of spikes may be changed in place after that: its bits are a copy. A
-    convolution keeps its input, so in a spiking network about half of what is kept are spikes. They are recognised by their
-    values, each once read and, in the backward pass, once written out again. On the CPU, in float32 and bfloat16, where the
-    kernels are there; elsewhere, and under `staa.reference`, nothing changes.
+    convolution keeps its input, so in a spiking network about half of what is kept are spikes. On the CPU, in float32 and
+    bfloat16, they are recognised by their values, each once read and, in the backward pass, once written out again. On CUDA,
+    float16 too, they are recognised by their source: a fused neuron and what hands its values on (see staa.ops.bits_triton).
+    Where there are no kernels, and under `staa.reference`, nothing changes.
     """
     return nullcontext() if reference_chosen() else torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
@@ -38,12 +39,9 @@ def _pack(x: Tensor) -> Any:
 
 def _packed(x: Tensor) -> Any:
     plain = type(x) in (Tensor, torch.nn.Parameter) and x.layout is torch.strided and not x.is_nested
-    if not (plain and x.numel() >= SMALL and x.device.type == "cpu" and cpu.serves(x.dtype) and _is_dense(x)):
-        return x, x._version
-    bits = torch.empty(-(-x.numel() // 32), dtype=torch.int32)
-    if not cpu.pack(x.detach(), bits):
-        return x, x._version
-    return bits, x.shape, x.stride(), x.dtype
+    kernels = kernels_of(x.device.type) if plain and x.numel() >= SMALL else None
+    bits = kernels.pack(x) if kernels is not None and kernels.serves(x.dtype) and _is_dense(x) else None
+    return (x, x._version) if bits is None else (bits, x.shape, x.stride(), x.dtype)
 
 
 def _unpack(kept: Any) -> Tensor:
@@ -56,8 +54,8 @@ def _unpack(kept: Any) -> Tensor:
             )
         return x
     bits, shape, stride, dtype = kept
-    x = torch.empty_strided(shape, stride, dtype=dtype)
-    cpu.unpack(bits, x)
+    x = torch.empty_strided(shape, stride, dtype=dtype, device=bits.device)
+    kernels_of(x.device.type).unpack(bits, x)
     return x
 
 

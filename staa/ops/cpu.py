@@ -163,7 +163,7 @@ def strides(coefficients) -> tuple[int, ...]:
 
 
 def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
-    """Run a kernel over the frames x[t, n]; numbers and tensors by their names in struct Frames."""
+    """Run a kernel over the frames x[t, n]; numbers and tensors by their names in struct Frames, if they are in it."""
     space = x.shape[3] * x.shape[4]
     call = _Frames(parallel=PARALLEL, threads=_threads(x), F=x.shape[0] * x.shape[1], vec=channels_last, **numbers)
     call.A, call.B = (space, x.shape[2]) if channels_last else (x.shape[2], space)
@@ -173,9 +173,10 @@ def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, flo
     _run(function, call)
 
 
-def pack(x: Tensor, bits: Tensor) -> bool:
-    """Fill bits, int32, with a dense x of zeros and ones in memory order; False where x holds anything else."""
-    return not _bits("staa_pack", x, bits).other
+def pack(x: Tensor) -> Tensor | None:
+    """The bits, int32, of a dense x of zeros and ones in memory order; None where x holds anything else."""
+    bits = torch.empty(-(-x.numel() // 32), dtype=torch.int32)
+    return None if _bits("staa_pack", x, bits).other else bits
 
 
 def unpack(bits: Tensor, x: Tensor) -> None:

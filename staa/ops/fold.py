@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from staa.ops.register import register
-from staa.ops.scan_fused import KERNELS, channels_last, dense, laid_out
+from staa.ops.scan_fused import channels_last, dense, kernels_of, laid_out
 from staa.ops.switch import once, reference_chosen, refuse_dual, refuse_torch_func
 
 
@@ -87,8 +87,8 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 def served(x: Tensor) -> bool:
     """Whether a kernel takes the averages of x."""
-    kernels = KERNELS.get(x.device.type)
-    return kernels is not None and hasattr(kernels, "frames") and kernels.serves(x.dtype) and x.numel() > 0
+    kernels = kernels_of(x.device.type)
+    return kernels is not None and kernels.serves(x.dtype) and x.numel() > 0
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -115,7 +115,7 @@ class _Context(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pooled, mean, weights = torch.ops.staa.context(x, key)
-        ctx.save_for_backward(x, key, weights)
+        ctx.save_for_backward(x, key, weights, pooled)
         ctx.set_materialize_grads(False)
         return x.view_as(x), pooled, mean
 
@@ -123,12 +123,11 @@ class _Context(torch.autograd.Function):
     def backward(
         ctx: Any, up: Tensor | None, grad_context: Tensor | None, grad_mean: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        saved = x, key, weights = ctx.saved_tensors  # once: recomputation forgets them
+        saved = x, key, weights, pooled = ctx.saved_tensors  # once: recomputation forgets them
         with torch.no_grad():
-            none = torch.zeros(x.shape[:3], dtype=torch.float32, device=x.device)
-            alpha = none if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
-            pooled = none if grad_context is None else grad_context
-            grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, alpha)
+            alpha = torch.zeros_like(pooled) if grad_mean is None else grad_mean / (x.shape[3] * x.shape[4])
+            of_context = torch.zeros_like(pooled) if grad_context is None else grad_context
+            grad_x, grad_key = torch.ops.staa.context_backward(up, x, key, weights, pooled, of_context, alpha)
             grads = grad_x, grad_key.sum_to_size(key.shape)
         return once("attention pooling", grads, up, grad_context, grad_mean, *saved)  # type: ignore[return-value]
 
@@ -145,7 +144,7 @@ def _batch_norm(
     outputs = _batch_norm_shapes(x, weight, bias, eps)
     tensors = dict(zip(("scale", "shift", "mean", "all_mean", "variance"), outputs, strict=True))
     given = {name: None if p is None else p.float().contiguous() for name, p in (("weight", weight), ("bias", bias))}
-    KERNELS[x.device.type].frames("staa_batch_norm", x, channels_last(x), {"eps": eps}, **tensors, **given)
+    kernels_of(x.device.type).frames("staa_batch_norm", x, channels_last(x), {"eps": eps}, **tensors, **given)
     return outputs  # type: ignore[return-value]
 
 
@@ -186,7 +185,7 @@ def _batch_norm_backward(
     given = {"grad_scale": scale_, "grad_shift": shift_, "grad_mean": frames_}
     tensors = {name: None if p is None else p.contiguous() for name, p in given.items()}
     tensors |= {"up": up, "out": out, "scale": scale, "all_mean": mean, "variance": variance, "grad_weight": grad_weight}
-    KERNELS[x.device.type].frames("staa_batch_norm_backward", x, channels_last(x), {"eps": eps}, **tensors)
+    kernels_of(x.device.type).frames("staa_batch_norm_backward", x, channels_last(x), {"eps": eps}, **tensors)
     return out, grad_weight
 
 
@@ -199,7 +198,7 @@ def _context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = dense(x)
     key, stride = _key(x, key)
     pooled, mean, weights = _per_channel(x), _per_channel(x), x.new_empty(_positions(x), dtype=torch.float32)
-    KERNELS[x.device.type].frames(
+    kernels_of(x.device.type).frames(
         "staa_context", x, channels_last(x), {"key_f": stride}, key=key, context=pooled, mean=mean, weights=weights
     )
     return pooled, mean, weights
@@ -210,19 +209,20 @@ def _context_shapes(x, key):
 
 
 def _context_backward(
-    up: Tensor | None, x: Tensor, key: Tensor, weights: Tensor, grad_context: Tensor, alpha: Tensor
+    up: Tensor | None, x: Tensor, key: Tensor, weights: Tensor, pooled: Tensor, grad_context: Tensor, alpha: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(up + what context and mean give x, ∂key [T, N, C]); alpha is ∂mean / (H·W)."""
+    """(up + what context and mean give x, ∂key [T, N, C]); pooled is the context, alpha is ∂mean / (H·W)."""
     x = dense(x)
     up, out, grad_key = None if up is None else laid_out(up, x, 2), torch.empty_like(x), _per_channel(x)
     key, stride = _key(x, key)
     tensors = {"weights": weights, "context": grad_context.contiguous(), "alpha": alpha.contiguous(), "grad_key": grad_key}
+    tensors["pooled"] = pooled  # so that a GPU reads x once; the CPU finds a frame in its caches again
     numbers = {"key_f": stride, "alpha_f": x.shape[2]}
-    KERNELS[x.device.type].frames("staa_context_backward", x, channels_last(x), numbers, up=up, out=out, key=key, **tensors)
+    kernels_of(x.device.type).frames("staa_context_backward", x, channels_last(x), numbers, up=up, out=out, key=key, **tensors)
     return out, grad_key
 
 
-def _context_backward_shapes(up, x, key, weights, grad_context, alpha):
+def _context_backward_shapes(up, x, key, weights, pooled, grad_context, alpha):
     return torch.empty_like(dense(x)), _per_channel(x)
 
 

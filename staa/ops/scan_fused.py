@@ -28,10 +28,10 @@ def kernels_of(device: str) -> Any:
     """The module with the kernels of a type of device, or None. Triton is imported when the first tensor on CUDA comes."""
     if device == "cuda" and "cuda" not in KERNELS:
         try:
-            from staa.ops import scan_triton
+            from staa.ops import cuda
         except ImportError:  # not every torch brings Triton
-            scan_triton = None
-        KERNELS["cuda"] = scan_triton
+            cuda = None
+        KERNELS["cuda"] = cuda
     return KERNELS.get(device)
 
 

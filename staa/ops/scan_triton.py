@@ -24,7 +24,7 @@ BLOCK = 1024  # elements of a tile, at most
 COLUMNS = 256  # of a tile at most, where rows are channels: an odd width wastes little
 CHANNELS = 32  # of a tile at most, where columns are channels: 128 bytes a row, and a sum takes many rows at once
 SEGMENT = 16  # steps at most whose currents and membranes backward holds in registers
-PLAIN = ("steps", "rows", "channels", "scale_t", "scale_n", "shift_t", "shift_n", "sum_size")  # numbers not compiled for
+PLAIN = ("steps", "rows", "channels", "sum_size")  # numbers not compiled for
 
 
 def serves(dtype: torch.dtype) -> bool:
@@ -78,7 +78,10 @@ def lif_backward(
             num_warps=8, enable_fp_fusion=False,
         )  # fmt: skip
     for total, part in zip(sums, partial, strict=True):
-        total.copy_(part.sum(0).sum_to_size(total.shape) if total.ndim == 3 else part.sum((0, 1)))
+        if total.ndim == 1:
+            torch.sum(part, (0, 1), out=total)
+        else:
+            torch.sum(part, (0, 2) if total.shape[1] == 1 else (0,), keepdim=True, out=total[None])
 
 
 def _tiles(geometry: Geometry, block: int) -> tuple[tuple[int], dict[str, int | bool], int]:
@@ -97,19 +100,25 @@ def _tiles(geometry: Geometry, block: int) -> tuple[tuple[int], dict[str, int | 
 def _tile(rows, cols, channels, VEC: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
     """This program's (offsets within a step, which of them exist, sample, channel, which channels exist, part, offset in it).
 
-    The first two are [ROWS, COLS], those of channels [1, COLS] where columns are channels, else [ROWS, 1].
+    The first two are [ROWS, COLS], those of channels [COLS] where columns are channels, else [ROWS]: as [ROWS, 1] a thread
+    would load a coefficient anew for each of its columns.
     """
     across, down = tl.cdiv(cols, COLS), tl.cdiv(rows, ROWS)
     program = tl.program_id(0).to(tl.int64)  # so that every offset below is 64 bits wide
     right, below, group = program % across, program // across % down, program // across // down
-    c = right * COLS + tl.arange(0, COLS)[None, :]
-    r = below * ROWS + tl.arange(0, ROWS)[:, None]
-    at = (group * rows + r) * cols + c
-    inside = (r < rows) & (c < cols)
+    c, r = right * COLS + tl.arange(0, COLS), below * ROWS + tl.arange(0, ROWS)
+    at = (group * rows + r[:, None]) * cols + c[None, :]
+    inside = (r < rows)[:, None] & (c < cols)[None, :]
     if VEC:
         return at, inside, group, c, c < cols, below, group * cols + c
     else:
         return at, inside, r // channels, r % channels, r < rows, right, r
+
+
+@triton.jit
+def _wide(a, VEC: tl.constexpr):
+    """What there is of each channel, beside the elements of a tile."""
+    return a[None, :] if VEC else a[:, None]
 
 
 @triton.jit
@@ -154,8 +163,8 @@ def _forward(
     STRICT: tl.constexpr, SUBTRACT: tl.constexpr,
 ):  # fmt: skip
     at, inside, sample, channel, known, _, _ = _tile(rows, cols, channels, VEC, ROWS, COLS)
-    decay, gain = tl.load(decay + channel, known, 0.0), tl.load(gain + channel, known, 0.0)
-    threshold = tl.load(threshold + channel, known, 0.0)
+    decay, gain = _wide(tl.load(decay + channel, known, 0.0), VEC), _wide(tl.load(gain + channel, known, 0.0), VEC)
+    threshold = _wide(tl.load(threshold + channel, known, 0.0), VEC)
     scale += sample * scale_n + channel
     shift += sample * shift_n + channel
     h = tl.zeros([ROWS, COLS], tl.float32)
@@ -163,7 +172,8 @@ def _forward(
         h = tl.load(v + at, inside, 0.0)
     for _ in range(steps):
         current = tl.load(x + at, inside, 0.0).to(tl.float32)
-        u = _charge(h, current, decay, gain, tl.load(scale, known, 0.0), tl.load(shift, known, 0.0))
+        a, b = _wide(tl.load(scale, known, 0.0), VEC), _wide(tl.load(shift, known, 0.0), VEC)
+        u = _charge(h, current, decay, gain, a, b)
         z = _fire(u, threshold, STRICT)
         tl.store(spikes + at, z.to(spikes.dtype.element_ty), inside)
         h = _reset(u, z, threshold, SUBTRACT)
@@ -186,8 +196,8 @@ def _backward(
     """
     AXIS: tl.constexpr = 0 if VEC else 1
     at, inside, sample, channel, known, part, sum_at = _tile(rows, cols, channels, VEC, ROWS, COLS)
-    decay, gain = tl.load(decay + channel, known, 0.0), tl.load(gain + channel, known, 0.0)
-    threshold = tl.load(threshold + channel, known, 0.0)
+    decay, gain = _wide(tl.load(decay + channel, known, 0.0), VEC), _wide(tl.load(gain + channel, known, 0.0), VEC)
+    threshold = _wide(tl.load(threshold + channel, known, 0.0), VEC)
     scale += sample * scale_n + channel
     shift += sample * shift_n + channel
     h = tl.zeros([ROWS, COLS], tl.float32)
@@ -200,7 +210,7 @@ def _backward(
                 t = k * SEGMENT + i
                 current = tl.load(x + t * size + at, inside, 0.0).to(tl.float32)
                 a, b = tl.load(scale + t * scale_t, known, 0.0), tl.load(shift + t * shift_t, known, 0.0)
-                u = _charge(h, current, decay, gain, a, b)
+                u = _charge(h, current, decay, gain, _wide(a, VEC), _wide(b, VEC))
                 h = _reset(u, _fire(u, threshold, STRICT), threshold, SUBTRACT)
         tl.debug_barrier()  # what other threads stored is read below
     g = tl.zeros([ROWS, COLS], tl.float32)  # ∂h
@@ -213,16 +223,16 @@ def _backward(
         currents, membranes, before = (), (), h
         for i in tl.static_range(SEGMENT):
             t = k * SEGMENT + i
-            exists = tl.full([1, 1], t, tl.int32) < steps if PADDED else True
+            exists = tl.full([1], t, tl.int32) < steps if PADDED else True
             current = tl.load(x + t * size + at, inside & exists, 0.0).to(tl.float32)
             a = tl.load(scale + t * scale_t, known & exists, 0.0)
             b = tl.load(shift + t * shift_t, known & exists, 0.0)
-            u = _charge(h, current, decay, gain, a, b)
+            u = _charge(h, current, decay, gain, _wide(a, VEC), _wide(b, VEC))
             h = _reset(u, _fire(u, threshold, STRICT), threshold, SUBTRACT)
             currents, membranes = currents + (current,), membranes + (u,)
         for i in tl.static_range(SEGMENT - 1, -1, -1):
             t = k * SEGMENT + i
-            exists = tl.full([1, 1], t, tl.int32) < steps if PADDED else True
+            exists = tl.full([1], t, tl.int32) < steps if PADDED else True
             u = membranes[i]
             z = _fire(u, threshold, STRICT)
             gs = tl.load(grad_spikes + t * size + at, inside & exists, 0.0).to(tl.float32)
@@ -234,13 +244,13 @@ def _backward(
             gu = (g if SUBTRACT else g * (1 - z)) + gd
             if PADDED:
                 gd, gu, z = tl.where(exists, gd, 0.0), tl.where(exists, gu, 0.0), tl.where(exists, z, 0.0)
-            a = tl.load(scale + t * scale_t, known & exists, 0.0)
+            a = _wide(tl.load(scale + t * scale_t, known & exists, 0.0), VEC)
             tl.store(grad_x + t * size + at, (gu * gain * a).to(grad_x.dtype.element_ty), inside & exists)
             if SUMS > 0:
                 if BY_STEP:
                     to = (part * steps + t) * sum_size + sum_at
-                    tl.store(sum_x + to, tl.sum(gu * currents[i], AXIS, keep_dims=True), known & exists)
-                    tl.store(sum_u + to, tl.sum(gu, AXIS, keep_dims=True), known & exists)
+                    tl.store(sum_x + to, tl.sum(gu * currents[i], AXIS), known & exists)
+                    tl.store(sum_u + to, tl.sum(gu, AXIS), known & exists)
                 else:
                     of_x += gu * currents[i]
                     of_u += gu
@@ -252,13 +262,13 @@ def _backward(
                 of_threshold -= gd + g * z if SUBTRACT else gd
             g = tl.where(exists, decay * gu, g) if PADDED else decay * gu
         if MANY:
-            h = tl.load(checkpoints + (k - 1) * size + at, inside & (tl.full([1, 1], k, tl.int32) > 0), 0.0)
+            h = tl.load(checkpoints + (k - 1) * size + at, inside & (tl.full([1], k, tl.int32) > 0), 0.0)
     if grad_v is not None:
         tl.store(grad_v + at, g, inside)
     to = part * sum_size + sum_at
     if SUMS > 0 and not BY_STEP:
-        tl.store(sum_x + to, tl.sum(of_x, AXIS, keep_dims=True), known)
-        tl.store(sum_u + to, tl.sum(of_u, AXIS, keep_dims=True), known)
+        tl.store(sum_x + to, tl.sum(of_x, AXIS), known)
+        tl.store(sum_u + to, tl.sum(of_u, AXIS), known)
     if SUMS > 1:
-        tl.store(sum_h + to, tl.sum(of_h, AXIS, keep_dims=True), known)
-        tl.store(sum_threshold + to, tl.sum(of_threshold, AXIS, keep_dims=True), known)
+        tl.store(sum_h + to, tl.sum(of_h, AXIS), known)
+        tl.store(sum_threshold + to, tl.sum(of_threshold, AXIS), known)
