@@ -143,7 +143,7 @@ def some_of_cifar100(*, root: Path, validation: float) -> Source:
         raise FileNotFoundError(f"no training image has arrived in {root}")
     if not len(test):
         cut = len(train) - len(train) // 10
-        train, test = Samples(train.take(torch.arange(cut)), train.y[:cut]), Samples(train.x[cut:], train.y[cut:])
+        train, test = (Samples(train.take(k), train.y[k]) for k in torch.arange(len(train)).split([cut, len(train) - cut]))
         notes.append(f"the test figures are of {len(test)} training images that were held out, not of the test set")
     held_out, kept = split_by_hash(train.y, round(validation * len(train)), "some of cifar100")
     take = lambda chosen: Samples(train.take(chosen), train.y[chosen])  # noqa: E731

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.attention import STAA
-from staa.evaluate import autocast
+from staa.evaluate import Inputs, autocast, call
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
-from staa.ops import lif, lif_reference
+from staa.ops import lif, lif_reference, rectangle
 from staa.ops.switch import reference
 
 SPIKES, GRADIENTS = 1e-4, {torch.float32: 1e-3, torch.bfloat16: 2e-2}
@@ -60,11 +60,11 @@ def _equal_neurons(layout: str, device: torch.device) -> Iterator[dict[str, Any]
 def _constants(form: str, device: torch.device) -> dict[str, Any]:
     """As a plain neuron, a learned one behind BatchNorm and one behind attention give them."""
     if form == "plain":
-        return dict(decay=0.25, threshold=0.5)
+        return dict(decay=0.25, threshold=0.5, surrogate=rectangle)
     uniform = lambda *shape: (torch.rand(shape) + 0.5).to(device)  # noqa: E731
     lead = (1, 1) if form == "channels" else (4, 8)
     return dict(
-        decay=torch.rand(72, 1, 1).to(device), gain=uniform(72, 1, 1), threshold=0.7,
+        decay=torch.rand(72, 1, 1).to(device), gain=uniform(72, 1, 1), threshold=0.7, surrogate=rectangle,
         scale=uniform(*lead, 72, 1, 1), shift=torch.randn(lead[0], 1, 72, 1, 1).to(device),
     )  # fmt: skip
 
@@ -87,14 +87,15 @@ def _compare(x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
     return {"flipped": flipped, "errors": {k: f"{e:.1e}" for k, e in errors.items()}, "right": right}
 
 
-def step_taker(model: nn.Module, x: Tensor, y: Tensor, form: str, precision: str) -> Callable[[], Tensor]:
+def step_taker(model: nn.Module, x: Inputs, y: Tensor, form: str, precision: str) -> Callable[[], Tensor]:
     """A function that does one step's forward and backward and returns the loss."""
-    call = torch.compile(model) if form == "compile" else model
+    if form == "compile":
+        model.compile()
 
     def take() -> Tensor:
         model.zero_grad(set_to_none=form != "graph")
-        with autocast(x.device, precision):
-            logits = call(x)
+        with autocast(y.device, precision):
+            logits = call(model, x)
         loss = F.cross_entropy(logits.float().mean(0), y)
         loss.backward()
         return loss.detach()
@@ -167,12 +168,12 @@ def _spikingjelly(device: torch.device) -> Callable[[Tensor], Tensor]:
     if device.type == "cuda":
         os.environ["SJ_LIF_CUDA_IMPLEMENTATION"] = "triton"
 
-    def call(x: Tensor) -> Tensor:
+    def neuron(x: Tensor) -> Tensor:
         from benchmarks.nets import spikingjelly_node
 
         return spikingjelly_node()(x)
 
-    return call
+    return neuron
 
 
 def milliseconds(f: Callable[[], object], device: torch.device, *, least: float = 0.15) -> float:

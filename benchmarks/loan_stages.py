@@ -120,7 +120,7 @@ def step(recipe: str, forms: list[str], device: str, **how: Any) -> None:
         model = model_for(wanted, source).to(chosen)
         for module in model.modules():
             if isinstance(getattr(module, "dropout", None), float):
-                module.dropout = 0.0  # which each form would draw at another moment
+                setattr(module, "dropout", 0.0)  # noqa: B010 — each form would draw it at another moment
         try:
             take = loan_kernels.step_taker(model, x, y, form, choose_precision(wanted.precision, chosen))
             first = take()
