@@ -4,7 +4,7 @@ Nothing but the standard library, as in benchmarks/loan_process.py.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def go_on(call: Call) -> bool:
     unfinished = call.state.get("unfinished", {})
     for k, (recipe, (epochs, form)) in enumerate(list(unfinished.items())):
         call.note(f"{recipe} goes on where it was stopped")
-        _train(call, [recipe], epochs, form, call.left() / (len(unfinished) - k), 0, resume=True)
+        _train(call, {recipe: (epochs, True)}, form, call.left() / (len(unfinished) - k), 0)
     return bool(unfinished)
 
 
@@ -87,14 +87,17 @@ def train(call: Call, recipes: Sequence[str], *, epochs: int | None = None, to_c
     call.note(f"{names}: {chosen} epochs {way}, " + (f"{each:.1f} s for one of each" if each else "their pace is not known"))
     groups = [list(recipes)] if beside else [[recipe] for recipe in recipes]
     for waiting, group in zip(range(len(groups) - 1, -1, -1), groups, strict=True):
-        failed = _train(call, group, chosen, form, call.left() / (waiting + 1), to_come + waiting)
-        for recipe, done in failed.items():
-            left = call.left() / (waiting + 1)
-            if form in SIMPLER and left > ENDING:
-                again = chosen if done else max(1, _fewer(call, form, chosen, each, left))
-                call.note(f"{recipe} failed after {done} epochs in the form {form}: {again} in the form {SIMPLER[form]}")
-                if not _train(call, [recipe], again, SIMPLER[form], left, to_come + waiting, resume=done > 0):
-                    continue
+        share = lambda: call.left() / (waiting + 1)  # noqa: B023, E731
+        failed = _train(call, dict.fromkeys(group, (chosen, False)), form, share(), to_come + waiting)
+        if failed and form in SIMPLER and share() > ENDING:
+            fewer = max(1, _fewer(call, form, chosen, each, share()))
+            again = {recipe: (chosen, True) if done else (fewer, False) for recipe, done in failed.items()}
+            told = ", ".join(f"{recipe} broke off after {done} epochs" for recipe, done in failed.items())
+            call.note(f"{told}; in the form {SIMPLER[form]} for {', '.join(str(n) for n, _ in again.values())} epochs")
+            failed = _train(call, again, SIMPLER[form], share(), to_come + waiting)
+        for recipe in failed:
+            if not (_folder(call, recipe) / "log.jsonl").is_file():
+                continue
             home = {**_home(call, 1, to_come + waiting), "form": form, "finished": False}
             call.stage("archive", 20, recipe=recipe, folder=str(_folder(call, recipe)), home=home)
     return chosen
@@ -116,18 +119,18 @@ def measured_pace(call: Call, recipes: Sequence[str], form: str) -> list[dict[st
     return [next((r for r in outcome.results if "alone" in r), None) for outcome in outcomes]
 
 
-def _train(
-    call: Call, recipes: Sequence[str], epochs: int, form: str, seconds: float, to_come: int, *, resume: bool = False
-) -> dict[str, int]:
-    """The recipes that failed, and after how many epochs. One that was stopped by its limit is remembered."""
-    home = _home(call, len(recipes), to_come)
-    runs = str(_folder(call, "").parent)
-    jobs = [{"recipe": r, "form": form, "runs": runs, "epochs": epochs, "home": home, "resume": resume} for r in recipes]
+def _train(call: Call, runs: Mapping[str, tuple[int, bool]], form: str, seconds: float, to_come: int) -> dict[str, int]:
+    """Train recipes, each for so many epochs, from its last checkpoint or anew; returns those that failed, and after how many.
+
+    One that was stopped by its limit is remembered.
+    """
+    how = {"form": form, "runs": str(_folder(call, "").parent), "home": _home(call, len(runs), to_come)}
+    jobs = [{**how, "recipe": recipe, "epochs": epochs, "resume": resume} for recipe, (epochs, resume) in runs.items()]
     failed, unfinished = {}, call.state.get("unfinished", {})
-    for recipe, outcome in zip(recipes, call.together("train", seconds, jobs, slow=form == "reference"), strict=True):
+    for recipe, outcome in zip(runs, call.together("train", seconds, jobs, slow=form == "reference"), strict=True):
         told = [r.get("event") for r in outcome.results]
         if "interrupted" in told:
-            unfinished = {**unfinished, recipe: (epochs, form)}
+            unfinished = {**unfinished, recipe: (runs[recipe][0], form)}
             call.note(f"{recipe} was stopped by its limit; another call on this machine goes on with it")
         elif "result" in told:
             unfinished = {name: how for name, how in unfinished.items() if name != recipe}

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 import staa
 from benchmarks import cargo, loan_home, loan_process
-from benchmarks.loan_process import Journal, marks, run_stages
-from benchmarks.loan_training import ENDING, SLACK, fastest, how_many
+from benchmarks.loan_process import Journal, Outcome, marks, run_stages
+from benchmarks.loan_training import ENDING, SLACK, fastest, go_on, how_many, train
 from staa.runs import run
 
 HERE = Path(__file__).resolve().parents[1]
@@ -203,6 +203,81 @@ def form(name, loss=4.6, norm=1.0, ms=10.0):
 )
 def test_the_fastest_form_that_is_right_is_taken(found, distrusted, chosen):
     assert fastest(found, distrusted)[0] == chosen
+
+
+class Scripted:
+    """A call whose stages end as they are told to: stage -> what it answers to (jobs, seconds, slow), call by call."""
+
+    def __init__(self, folder, seconds, **script):
+        self.options = argparse.Namespace(work=folder, out=folder, files=8, archive_mib=15, epochs=200, seed=0, told="call2")
+        self.state, self.commit, self.notes, self.asked = {"form": "eager"}, "0123", [], []
+        self.seconds, self.script = seconds, {name: iter(answers) for name, answers in script.items()}
+
+    def left(self):
+        return self.seconds
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def remember(self, **what):
+        self.state |= what
+
+    def together(self, name, seconds, jobs, *, slow=False):
+        self.asked.append((name, {job["recipe"]: job for job in jobs}, slow))
+        took, answers = next(self.script[name])
+        self.seconds -= took
+        return [Outcome(name, status, took, results) for status, results in answers]
+
+    def stage(self, name, seconds, **job):
+        return self.together(name, seconds, [job])[0]
+
+
+FINE = ("done", [{"event": "epoch"}] * 9 + [{"event": "result"}, {"home": {}}])
+QUICK = ("done", [pace(10, 10)])
+
+
+def test_a_pair_is_trained_at_the_same_time_for_as_long_as_there_is(tmp_path):
+    call = Scripted(tmp_path, 500, pace=[(30, [QUICK, QUICK])], train=[(400, [FINE, FINE])])
+    epochs = train(call, ("a", "b"))
+    assert epochs == int((470 - 10 - ENDING) / (10 * SLACK))
+    (_, jobs, slow) = call.asked[-1]
+    assert [(job["epochs"], job["resume"], job["home"]["files"]) for job in jobs.values()] == [(epochs, False, 3)] * 2
+    assert not slow
+    assert call.state["unfinished"] == {}
+
+
+def test_runs_that_break_off_go_on_in_a_simpler_form(tmp_path):
+    broke = ("failed", [{"event": "epoch"}] * 4)
+    script = {"pace": [(30, [QUICK, QUICK])], "train": [(100, [broke, ("failed", [])]), (300, [FINE, FINE])]}
+    call = Scripted(tmp_path, 500, **script)
+    call.state["ms"] = {"eager": 10.0, "reference": 40.0}
+    epochs = train(call, ("a", "b"))
+    (_, jobs, slow) = call.asked[-1]
+    assert slow  # by the reference path
+    assert (jobs["a"]["epochs"], jobs["a"]["resume"]) == (epochs, True)
+    assert (jobs["b"]["epochs"], jobs["b"]["resume"]) == (int((370 - ENDING) / (4 * 10 * SLACK)), False)
+    assert "a broke off after 4 epochs, b broke off after 0 epochs; in the form reference" in call.notes[-1]
+
+
+def test_without_a_pace_the_simpler_form_is_taken_and_what_was_stopped_goes_on_later(tmp_path):
+    lost = ("failed", [])
+    stopped = ("done", [{"event": "epoch"}, {"event": "interrupted"}, {"home": {}}])
+    script = {"pace": [(30, [QUICK, lost]), (30, [lost, lost])], "train": [(200, [FINE]), (200, [stopped])]}
+    call = Scripted(tmp_path, 500, **script)
+    assert train(call, ("a", "b")) == 5
+    assert [slow for name, _, slow in call.asked if name == "train"] == [True, True]
+    assert call.state["unfinished"] == {"b": (5, "reference")}
+    call.seconds, call.script["train"] = 100, iter([(50, [FINE])])
+    assert go_on(call)
+    assert call.asked[-1][1]["b"]["resume"]
+    assert call.state["unfinished"] == {}
+    assert not go_on(call)
+
+
+def test_what_does_not_fit_is_left_out(tmp_path):
+    call = Scripted(tmp_path, 60, pace=[(30, [QUICK])])
+    assert train(call, ("a",)) == 0
+    assert "a: left out, not one epoch fits" in call.notes[-1]
 
 
 PROGRAM = """
