@@ -32,7 +32,6 @@ from staa.files import read_bytes, write
 SET = CIFAR["cifar100"]
 RECORD = SET.label_bytes + 3 * 32 * 32
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]
-BLOCK = 1000  # records
 MANIFEST, WHOLE, PARTS = "manifest.json", SET.folder, "cifar-100-parts"
 RECORDS = ("recipe.json", "environment.json", "log.jsonl", "result.json")
 Bytes = NDArray[np.uint8]
@@ -72,27 +71,29 @@ def _median(left: Any, up: Any, corner: Any) -> Any:
     return np.maximum(np.minimum(left, up), np.minimum(np.maximum(left, up), left + up - corner))
 
 
-def pack(folder: Path, to: Path, *, size: int, block: int = BLOCK) -> list[Path]:
+def pack(folder: Path, to: Path, *, size: int, block: int) -> list[Path]:
     """{test,train}.bin of a folder as part-1.zip, part-2.zip, … of at most `size` bytes, the test images first.
 
-    Raises ValueError if one block alone is larger.
+    block: records that are compressed together. Raises ValueError if one block alone is larger.
     """
     files = {name: read_bytes(folder / f"{name}.bin") for name in ("test", "train")}
+    odd = [name for name, data in files.items() if not data or len(data) % RECORD]
+    if odd:
+        raise ValueError(f"{folder / odd[0]}.bin is no file of CIFAR-100, whose records have {RECORD} bytes")
     records = {name: np.frombuffer(data, np.uint8).reshape(-1, RECORD) for name, data in files.items()}
     manifest = {name: {"records": len(records[name]), "sha256": _sha256(data)} for name, data in files.items()}
     starts = [(name, first) for name in records for first in range(0, len(records[name]), block)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         blocks = list(pool.map(lambda start: encode(records[start[0]][start[1] : start[1] + block]), starts))
+    needed = [len(data) + 256 for data in blocks]  # with the block's entry in the zip
+    most = size - 4096  # less the manifest
+    if max(needed) > most:
+        raise ValueError(f"{block} records take {max(needed)} bytes, a part at most {most}: pack fewer records a block")
     parts: list[list[int]] = [[]]
-    room = size - 4096  # the manifest
-    for k, data in enumerate(blocks):
-        if len(data) + 256 > size - 4096:
-            raise ValueError(f"{block} records take {len(data)} bytes, a part at most {size}: pack fewer records a block")
-        if len(data) + 256 > room:
+    for k in range(len(blocks)):
+        if sum(needed[i] for i in parts[-1]) + needed[k] > most:
             parts.append([])
-            room = size - 4096
         parts[-1].append(k)
-        room -= len(data) + 256  # and its names
     written = []
     for number, chosen in enumerate(parts, 1):
         buffer = io.BytesIO()

@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("source", type=Path, help="folder with train.bin and test.bin")
     add("--to", type=Path, default=Path("build/loan"))
     add("--part-mib", type=float, default=48.0, help="of a part of the data, at most (48)")
+    add("--block", type=int, default=1000, help="records that are compressed together (1000)")
     add("--call-mib", type=float, default=64.0, help="of a call's folder and the repository together, at most (64)")
     add("--python", default="3.12", help="there (3.12)")
     add("--no-wheels", action="store_true")

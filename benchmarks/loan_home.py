@@ -30,9 +30,7 @@ def pack(options: argparse.Namespace) -> None:
     more than --call-mib together with the repository, or the data more parts than there are calls to carry them."""
     for call in CALLS:
         shutil.rmtree(options.to / call, ignore_errors=True)
-    parts = cargo.pack(
-        options.source, options.to, size=int(options.part_mib * 2**20), block=getattr(options, "block", cargo.BLOCK)
-    )
+    parts = cargo.pack(options.source, options.to, size=int(options.part_mib * 2**20), block=options.block)
     if len(parts) > len(CALLS):
         raise ValueError(f"the data take {len(parts)} parts of {options.part_mib} MiB, and {len(CALLS)} calls carry one each")
     first = options.to / CALLS[0]

@@ -1,10 +1,12 @@
 """What is done on a machine that is lent for minutes: its parts here, all of it on this one if slow tests are wanted."""
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +93,11 @@ def test_what_would_not_travel_is_refused(tmp_path, packed):
     folder, _ = packed
     with pytest.raises(ValueError, match="pack fewer records a block"):
         cargo.pack(folder, tmp_path / "other", size=20_000, block=40)
+    (tmp_path / "odd").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "odd" / f"{name}.bin").write_bytes(bytes(3073))
+    with pytest.raises(ValueError, match=r"test\.bin is no file of CIFAR-100"):
+        cargo.pack(tmp_path / "odd", tmp_path / "other", size=220_000, block=40)
     options = argparse.Namespace(
         source=folder, to=tmp_path / "cargo", part_mib=0.2, call_mib=0.1, no_wheels=True, python="3.12", block=40
     )
@@ -135,6 +142,16 @@ def test_a_run_comes_home_in_pieces_and_is_told_of(tmp_path, trained, capsys):
     with pytest.raises(ValueError, match="a piece is missing"):
         loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "other"))
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/log.jsonl", "/tmp/log.jsonl", "deep/er/log.jsonl", "log.jsonl"])
+def test_an_archive_writes_nowhere_else(tmp_path, name):
+    (tmp_path / "home").mkdir()
+    with tarfile.open(tmp_path / "home" / "odd.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(ValueError, match="no file of a run folder"):
+        loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
 
 
 def test_weights_stay_where_there_is_no_room_for_them(tmp_path, trained, capsys):
