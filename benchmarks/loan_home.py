@@ -36,17 +36,9 @@ def pack(options: argparse.Namespace) -> None:
     first = options.to / CALLS[0]
     if not options.no_wheels:
         names = [f"{name}=={version(name)}" for name in WHEELS]
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--no-deps",
-            "--only-binary=:all:",
-            f"--python-version={options.python}",
-        ]
-        subprocess.run([*pip, "-d", str(first / "wheels"), *names], check=True)
+        how = f"-q --no-deps --only-binary=:all: --python-version={options.python}".split()
+        command = [sys.executable, "-m", "pip", "download", *how, "-d", str(first / "wheels"), *names]
+        subprocess.run(command, check=True)
     first.mkdir(parents=True, exist_ok=True)
     save_text(first / "about.json", json.dumps({"commit": _commit()}) + "\n")
     for call in CALLS[1:]:
@@ -63,7 +55,7 @@ def pack(options: argparse.Namespace) -> None:
         print(f"{options.to / call}: {told}; together {total:.2f} MiB")
         if total > options.call_mib:
             raise ValueError(
-                f"{options.to / call} takes {total:.1f} MiB with the repository, at most {options.call_mib} may travel"
+                f"{options.to / call} takes {total:.1f} MiB with the repository, at most {options.call_mib} may go"
             )
 
 
@@ -88,9 +80,7 @@ def collect(options: argparse.Namespace) -> None:
         raise ValueError(f"nothing of a loan is in {', '.join(map(str, options.home))}")
     for path, data in found.items():
         if path.exists() and read_bytes(path) != data:
-            raise ValueError(
-                f"{path} is there already and holds something else: move it, or collect into another folder (--to)"
-            )
+            raise ValueError(f"{path} is there already and holds something else: move it, or collect elsewhere (--to)")
     for path, data in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, data)
@@ -109,9 +99,7 @@ def row(folder: Path) -> list[str]:
     epochs = sum(e["event"] == "epoch" for e in events)
     result = json.loads(read_text(folder / "result.json")) if (folder / "result.json").is_file() else {}
     stands_in = any("not of the test set" in e.get("text", "") for e in events)
-    accuracy = (
-        f"{result['test_accuracy']:.2%}" + (" (held out, no test set)" if stands_in else "") if result else "not finished"
-    )
+    accuracy = f"{result['test_accuracy']:.2%}{' (held out, no test set)' * stands_in}" if result else "not finished"
     return [
         recipe["name"], str(recipe["seed"]), f"{epochs} of {recipe['epochs']}", str(about["data"]["train"]), accuracy,
         f"{seconds / 60:.1f}", loan["form"], f"{about['device']}, torch {about['torch']}, {about['precision']}",
@@ -134,17 +122,7 @@ def dry_run(options: argparse.Namespace) -> None:
     for call, carried, seconds in zip(("call1", "call2", "call3"), ("call1", "call2", "call2"), options.seconds, strict=True):
         command = [sys.executable, "-m", "benchmarks.loan", call, "--cargo", str(folder / "cargo" / carried)]
         command += ["--out", str(folder / call), "--work", str(folder / "work"), "--data", str(folder / "data")]
-        command += [
-            "--seconds",
-            str(seconds),
-            "--stage-seconds",
-            str(options.stage_seconds),
-            "--device",
-            "cpu",
-            "--small",
-            "--epochs",
-            "2",
-        ]
+        command += f"--seconds {seconds} --stage-seconds {options.stage_seconds} --device cpu --small --epochs 2".split()
         subprocess.run(command, check=True, env={**os.environ, "STAA_LOAN_FAULT": faults.get(call, "")}, cwd=HERE)
     collect(argparse.Namespace(home=[folder / call for call in ("call1", "call2", "call3")], to=folder / "results"))
 

@@ -143,7 +143,7 @@ def recipe_of(
     is done in batches on the device; in a run of few epochs it costs more than it brings."""
     recipe = find_recipe(name)
     source = recipe.data
-    if not (Path(data) / cargo.WHOLE).is_dir():
+    if not Path(data, cargo.WHOLE, "train.bin").is_file():  # which is written last
         source = replace(source, name=f"{cargo.__file__}:some_of_cifar100")
     augment = recipe.augment if policy else replace(recipe.augment, policy=None)
     model, batch = recipe.model, recipe.batch_size

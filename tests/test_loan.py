@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import staa
-from benchmarks import cargo, loan_home, loan_process
+from benchmarks import cargo, loan_home, loan_kernels, loan_process
 from benchmarks.loan_process import Journal, Outcome, marks, run_stages
 from benchmarks.loan_training import ENDING, SLACK, fastest, go_on, how_many, train
 from staa.runs import run
@@ -101,7 +101,7 @@ def test_what_would_not_travel_is_refused(tmp_path, packed):
     options = argparse.Namespace(
         source=folder, to=tmp_path / "cargo", part_mib=0.2, call_mib=0.1, no_wheels=True, python="3.12", block=40
     )
-    with pytest.raises(ValueError, match="at most 0.1 may travel"):
+    with pytest.raises(ValueError, match="at most 0.1 may go"):
         loan_home.pack(options)
     with pytest.raises(ValueError, match=r"take \d parts"):
         loan_home.pack(argparse.Namespace(**{**vars(options), "part_mib": 0.1, "block": 10}))
@@ -247,6 +247,16 @@ class Scripted:
 
     def stage(self, name, seconds, **job):
         return self.together(name, seconds, [job])[0]
+
+
+def test_numbers_that_are_none_are_not_right(monkeypatch):
+    good = loan_kernels.lif
+    shattered = lambda x, *, decay: (good(x, decay=decay)[0] + 0 * (decay - decay.detach()).sqrt(), None)  # noqa: E731
+    for neuron, right in ((good, True), (shattered, False)):
+        monkeypatch.setattr(loan_kernels, "lif", neuron)
+        found = loan_kernels._compare(torch.rand(2, 2, 72, 3, 3), dict(decay=torch.tensor(0.5)))
+        assert found["right"] == right
+        assert found["flipped"] == 0
 
 
 FINE = ("done", [{"event": "epoch"}] * 9 + [{"event": "result"}, {"home": {}}])
