@@ -121,13 +121,14 @@ def run_stages(
     for line in journal.results.read_bytes()[offset:].splitlines():
         with suppress(ValueError):  # a stage was killed while it wrote
             found.append(json.loads(line))
-    for mark, _ in started:
+    for (mark, _), job in zip(started, jobs, strict=True):
         status, took = ended.get(mark, ("late", time.monotonic() - began))
         mine = [{k: v for k, v in line.items() if k not in ("stage", "mark")} for line in found if line.get("mark") == mark]
         outcomes.append(Outcome(stage, status, took, mine))
         for line in mine:
             print(json.dumps({"stage": stage, **line}), flush=True)
-        journal.tell(stage=stage, status=status, took=round(took, 1), limit=round(seconds, 1))
+        of = {"recipe": job["recipe"]} if "recipe" in job else {}
+        journal.tell(stage=stage, **of, status=status, took=round(took, 1), limit=round(seconds, 1))
     journal.trim(since)
     return outcomes
 

@@ -12,6 +12,7 @@ from benchmarks.loan_process import Call
 
 PAIR = ("cifar100-resnet20-plain", "cifar100-resnet20-staa")
 CHOOSING = 60.0  # seconds for the form of a step
+MEASURING = 20.0  # the pace, at least
 ENDING = 25.0  # of a training run, for the test set and the way home, beyond its steps
 SLACK = 1.08  # steps may be slower than measured
 UNMEASURED = 5  # epochs if nothing is known of the speed
@@ -71,6 +72,9 @@ def train(call: Call, recipes: Sequence[str], *, epochs: int | None = None, to_c
     fit; returns it. One that fails in the chosen form goes on in a simpler one. to_come: recipes that want room at home later.
     """
     form, names = call.state.get("form", "eager"), ", ".join(recipes)
+    if call.left() < MEASURING + ENDING:
+        call.note(f"{names}: left out, {max(0.0, call.left()):.0f} s are not worth a start")
+        return 0
     paces = measured_pace(call, recipes, form)
     if None in paces and form in SIMPLER:
         call.note(f"{names}: no pace in the form {form}, so {SIMPLER[form]} is taken")
@@ -78,11 +82,11 @@ def train(call: Call, recipes: Sequence[str], *, epochs: int | None = None, to_c
         paces = measured_pace(call, recipes, form)
     fit, beside, each = how_many(call.left(), paces)
     chosen = min(fit, call.options.epochs if epochs is None else epochs)
-    if epochs is not None and fit < epochs:
-        call.note(f"{names}: not comparable with the pair, whose {epochs} epochs don't fit into {call.left():.0f} s")
     if chosen < 1:
         call.note(f"{names}: left out, not one epoch fits into {call.left():.0f} s")
         return 0
+    if epochs is not None and chosen < epochs:
+        call.note(f"{names}: not comparable with the pair, whose {epochs} epochs don't fit into {call.left():.0f} s")
     way = "at the same time" if beside else "one after the other"
     call.note(f"{names}: {chosen} epochs {way}, " + (f"{each:.1f} s for one of each" if each else "their pace is not known"))
     groups = [list(recipes)] if beside else [[recipe] for recipe in recipes]

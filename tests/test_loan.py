@@ -305,6 +305,9 @@ def test_what_does_not_fit_is_left_out(tmp_path):
     call = Scripted(tmp_path, 60, pace=[(30, [QUICK])])
     assert train(call, ("a",)) == 0
     assert "a: left out, not one epoch fits" in call.notes[-1]
+    call = Scripted(tmp_path, 40)
+    assert train(call, ("a",)) == 0  # without asking for its pace
+    assert "a: left out, 40 s are not worth a start" in call.notes[-1]
 
 
 PROGRAM = """
@@ -388,7 +391,7 @@ def test_a_dry_run_with_a_fault_in_each_stage(tmp_path):
     notes = "\n".join(line["note"] for lines in calls.values() for line in lines if "note" in line)
 
     assert dict(ended["call1"]) == {"facts": "failed", "unpack": "failed", "smoke": "done", "speed": "failed", "tests": "late"}
-    assert "the kernels are wrong at attention, channels_last, bfloat16" in notes
+    assert "13 cases of the kernels are wrong, first attention, channels_last, bfloat16" in notes
     assert "training runs on what has arrived" in notes  # the first part was lost
     assert "a step is taken in the form reference" in notes
     assert ended["call2"][:2] == [("unpack", "done"), ("step", "late")]
