@@ -314,10 +314,11 @@ def source_of(run_folder: Path, data_root: Path | None = None, *, trust: bool = 
         raise ValueError(f"{run_folder} doesn't say where its data are, as no shared run does: give `data_root`")
     try:
         source = build_source(recipe, Path(root or ""), check=False)
-    except FileNotFoundError as error:
-        if data_root is not None:
+    except (OSError, ValueError) as error:
+        if data_root is not None or root is None or isinstance(error, UntrustedCodeError) or str(root) not in str(error):
             raise
-        raise FileNotFoundError(f"{error}; {run_folder} found its data at {root}: if they moved, give `data_root`") from error
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{error}; {run_folder} found its data at {root}: if they moved, give `data_root`") from error
     return replace(source, notes=(*source.notes, *check_split(run_folder, source)))
 
 

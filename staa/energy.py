@@ -230,7 +230,7 @@ class _Counter(TorchDispatchMode):
         elif name == "aten::_local_scalar_dense":
             if args[0].dtype != torch.bool:  # which decides, and is no number
                 self.leave_out("Tensor.item", args, 1, doubtful=True)
-        elif name in FREE or name in self.free or func.is_view or FREE_TAGS & set(func.tags) or not tensors_in(out):
+        elif name in FREE or name in self.free or func.is_view or torch.Tag.pointwise in func.tags or not tensors_in(out):
             return
         elif not all(self.kinds.fixed(x) for x in tensors_in(args)):  # what is made of weights is made once
             self.unpriced.setdefault(name, where or "the model")
@@ -290,16 +290,15 @@ LEFT_OUT = {
 }  # fmt: skip
 """What else multiplies, and is no product of two tensors."""
 PRODUCTS = {f"aten::{name}" for name in ("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot")}
-FREE_TAGS = {torch.Tag.pointwise, torch.Tag.reduction}
 FREE = {"staa::lif", "staa::batch_norm"} | {
     f"aten::{name}"
     for name in [
         "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
         "miopen_batch_norm", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
         "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d", "mean",
-        "sum", "amax", "amin", "max", "min", "argmax", "argmin", "cumsum", "cummax", "cummin", "logcumsumexp", "sort",
-        "topk", "kthvalue", "median", "any", "all", "count_nonzero", "clone", "copy", "copy_", "_to_copy",
-        "_reshape_copy", "cat", "stack", "index", "index_select", "index_put", "index_put_", "_unsafe_index",
+        "sum", "nansum", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "cumsum", "cummax", "cummin",
+        "logcumsumexp", "sort", "topk", "kthvalue", "median", "any", "all", "count_nonzero", "clone", "copy", "copy_",
+        "_to_copy", "_reshape_copy", "cat", "stack", "index", "index_select", "index_put", "index_put_", "_unsafe_index",
         "gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "masked_select", "masked_scatter", "nonzero",
         "roll", "flip", "repeat", "repeat_interleave", "embedding", "constant_pad_nd", "reflection_pad1d",
         "reflection_pad2d", "replication_pad1d", "replication_pad2d", "tril", "triu", "diag_embed",
@@ -312,7 +311,7 @@ FREE = {"staa::lif", "staa::batch_norm"} | {
         "bucketize", "searchsorted", "histc", "bincount", "rsub",
     ]
 }  # fmt: skip
-"""What multiplies nothing, beside what PyTorch itself calls pointwise or a reduction."""
+"""What multiplies nothing, beside what PyTorch itself calls pointwise."""
 
 
 @contextmanager

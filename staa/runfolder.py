@@ -195,6 +195,9 @@ def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:
     about = read_environment(folder)["data"]
     if about.get("split") != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
+    for name, value in source.facts.items():
+        if isinstance(value, int) and about.get(name, value) != value:
+            raise ValueError(f"{folder / ENVIRONMENT} is broken: it tells of {about[name]!r} {name}, the data have {value}")
     kept, content = about.get("content"), source.content
     if kept is None:
         note = (
