@@ -398,3 +398,18 @@ def test_three_epochs_learn_to_diffuse_on_a_ring(tmp_path):
     assert finish(recipe, tmp_path / "spikestag")[-1]["test_r2"] >= 0.9
     last = replace(RECIPES["series-last-value"], data=recipe.data, series=recipe.series)
     assert finish(last, tmp_path / "last")[-1]["test_r2"] < 0.7
+
+
+@pytest.mark.parametrize(
+    ("root", "told"), [(".", r"\. is no regular file"), ("x" * 5000, "name too long"), ("gone.csv", "gone.csv")]
+)
+def test_data_that_are_not_where_a_run_found_them(root, told, tmp_path):
+    """Whatever is the matter with the place, the message tells who named it and how to name another."""
+    file = series_file(tmp_path / "mine.csv")
+    recipe = replace(RECIPES["series-linear"], series=Series(horizon=4))
+    finish(recipe, tmp_path / "run", data_root=file)
+    path = tmp_path / "run" / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_root": root}))
+    with pytest.raises((ValueError, OSError), match=f"{told}.*run found its data at {re.escape(root)}: .*give `data_root`"):
+        evaluate_run(tmp_path / "run")
+    assert evaluate_run(tmp_path / "run", data_root=file)

@@ -458,18 +458,13 @@ def test_records_that_do_not_go_with_the_recipe_are_named(kind, name, changes, m
         (read_environment if name == "environment.json" else read_result)(folder)
 
 
-def test_records_that_do_not_go_with_the_data_are_named(runs, tmp_path):
+def test_sizes_that_do_not_go_with_the_data_are_named(runs, tmp_path):
     shutil.copytree(runs / "series", tmp_path / "run")
     path = tmp_path / "run" / "environment.json"
     values = json.loads(path.read_text())
-    for changes, message in (
-        ({"data": values["data"] | {"features": 99}}, r"environment.json is broken: it tells of 99 features, the data have \d"),
-        ({"data_root": "."}, r"\. is no regular file.*; .*run found its data at \.: if they moved, give `data_root`"),
-        ({"data_root": "x" * 5000}, "File name too long.*run found its data at xxx.*give `data_root`"),
-    ):
-        path.write_text(json.dumps(values | changes))
-        with pytest.raises(ValueError, match=message):
-            source_of(tmp_path / "run")
+    path.write_text(json.dumps(values | {"data": values["data"] | {"features": 99}}))
+    with pytest.raises(ValueError, match=r"environment.json is broken: it tells of 99 features, the data have \d"):
+        source_of(tmp_path / "run")
 
 
 def test_a_result_by_the_paper_s_protocol_tells_its_epoch(runs, tmp_path):
