@@ -273,15 +273,15 @@ def markdown(about: dict[str, Any], rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Mutated files",
         "",
-        f"{about['count']:,} mutants a kind, seed {about['seed']}, commit {about['commit']}; {about['versions']}.",
+        f"{about['count']:,} mutants a kind, seed {about['seed']}; versions of libraries are in mutations.json.",
         "Peak memory is what reading added to the child process. `python -m benchmarks.mutations` runs it anew.",
         "",
-        f"| kind | {' | '.join(heads)} |",
-        f"|---|{'---:|' * len(heads)}",
+        f"| kind | commit | {' | '.join(heads)} |",
+        f"|---|---|{'---:|' * len(heads)}",
     ]
     for kind, row in rows.items():
         cells = [*(row[outcome] for outcome in OUTCOMES), row["peak_mib"], row["per_second"]]
-        lines.append(f"| {kind} | {' | '.join(f'{cell:,}' for cell in cells)} |")
+        lines.append(f"| {kind} | {row['commit']} | {' | '.join(f'{cell:,}' for cell in cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -307,13 +307,14 @@ def main() -> int:
         versions = ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES if _is_there(name))]
         )
-        about = {"commit": commit, "seed": options.seed, "count": options.count, "versions": versions}
+        about = {"seed": options.seed, "count": options.count}
         path = options.out / "mutations.json"
         kept = json.loads(path.read_text()) if path.is_file() else {}
-        rows = kept["kinds"] if kept.get("about") == about and not commit.endswith("+") else {}
+        rows = kept["kinds"] if kept.get("about") == about else {}
         for kind, some in chosen.items():
-            if kind not in rows:
-                rows[kind] = measure(kind, some, seed=options.seed, count=options.count, jobs=options.jobs)
+            if rows.get(kind, {}).get("commit") != commit or commit.endswith("+"):
+                found = measure(kind, some, seed=options.seed, count=options.count, jobs=options.jobs)
+                rows[kind] = {"commit": commit, "versions": versions, **found}
             print(
                 f"{kind:<22}",
                 "  ".join(f"{o} {rows[kind][o]}" for o in OUTCOMES if rows[kind][o]),
