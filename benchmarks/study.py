@@ -169,8 +169,8 @@ def _train(job: Job, folder: Path, checkout: Path, data: Path, end: float, stopp
 def train_one(arguments: Sequence[str], folder: Path, data: Path) -> None:
     """Train what `staa train` would, up to the end of its last epoch: the test set is not measured. Writes curve.json."""
     torch.set_num_threads(1)
-    with contextlib.suppress(OSError):  # Linux shares cores between sessions first, and nice counts within one
-        Path("/proc/self/autogroup").write_text("19")
+    with contextlib.suppress(OSError):  # Linux shares cores between sessions first, and niceness counts within one
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
     parent, stopping = os.getppid(), []
     signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
     name, *settings = arguments
