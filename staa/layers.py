@@ -166,7 +166,6 @@ def untouched(module: nn.Module) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result  # torch.compile knows no function's name
 def _as_written(kind: type[nn.Module]) -> bool:
     """Whether its forward, own or inherited, has the name of a function written in that class, and wraps no other."""
     for base in kind.__mro__:
@@ -175,6 +174,10 @@ def _as_written(kind: type[nn.Module]) -> bool:
             name = getattr(forward, "__module__", None), getattr(forward, "__qualname__", None)
             return name == (base.__module__, f"{base.__qualname__}.forward") and not hasattr(forward, "__wrapped__")
     return False
+
+
+# torch.compile knows no function's name. This is what torch.compiler.assume_constant_result sets, without importing dynamo.
+_as_written._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def plain(module: nn.Module, kind: type[nn.Module]) -> bool:

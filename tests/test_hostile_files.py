@@ -336,6 +336,7 @@ def test_an_archive_stays_in_its_folder(make, said, tmp_path):
 def test_an_archive_is_unpacked_whole_and_what_is_there_stays(ending, tmp_path):
     folder = tmp_path / "folder"
     (folder / "there").mkdir(parents=True)
+    (folder / "there" / "own.bin").write_bytes(b"3")
     if ending == "zip":
         zipped(tmp_path / "a.zip", ("new/deep/a.bin", b"1" * 10**6), ("there/b.bin", b"2"))
     else:
@@ -346,7 +347,7 @@ def test_an_archive_is_unpacked_whole_and_what_is_there_stays(ending, tmp_path):
                 archive.addfile(member, io.BytesIO(data))
     unpack(tmp_path / f"a.{ending}", folder)
     assert (folder / "new" / "deep" / "a.bin").read_bytes() == b"1" * 10**6
-    assert not list((folder / "there").iterdir())
+    assert [path.name for path in (folder / "there").iterdir()] == ["own.bin"]
 
 
 def test_an_archive_that_the_disk_has_no_room_for_is_not_unpacked(tmp_path, monkeypatch):
