@@ -454,7 +454,8 @@ def test_small_matrices_and_distances_that_say_nothing(tmp_path):
     [
         ("1,2,3\n4,5,6\n7,8,9\n", "is no edge between two of the 4 variates"),
         ("1,2,3,4\n5,6,7,8\n", "a graph of 4 nodes is 4 × 4 numbers, or edges"),
-        ("a,b,1\na,z,1\n", "row 1: a, z is no edge between two of the 4 variates"),
+        ("a,b,1\na,z,1\n", "row 1: 'a', 'z' is no edge between two of the 4 variates"),
+        ('a,b,1\na,"z\nz",1\n', r"row 1: 'a', 'z\\nz' is no edge"),
         ("a,b,-1\n", "finite and not negative"),
     ],
 )

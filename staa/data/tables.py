@@ -402,7 +402,9 @@ def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any, others:
         if others == "skip" and (begin is None or end is None):
             continue
         if begin is None or end is None or np.isnan(lengths[row]):
-            raise ValueError(f"{path}, row {row}: {a}, {b} is no edge between two of the {nodes} variates, or has no weight")
+            raise ValueError(
+                f"{path}, row {row}: {str(a)!r}, {str(b)!r} is no edge between two of the {nodes} variates, or has no weight"
+            )
         weights[begin, end], there[begin, end] = lengths[row], True
     return weights, there
 
