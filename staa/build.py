@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from staa.attention import ATTENTIONS
 from staa.checkpoint import BEST, LAST, load_checkpoint, load_weights, measured_weights, read_origin, read_weights
-from staa.config import Augment, Data, Forecast, Loss, Recipe, Series
+from staa.config import Augment, Data, Forecast, Loss, Model, Recipe, Series
 from staa.data import DATASETS, SERIES, Batches, SeriesSource, Source, TimeSeries, WindowBatches, forecast_source
 from staa.data.augment import make_augment, make_mix
 from staa.evaluate import CLASSIFICATION, Inputs, Measure
@@ -178,8 +178,8 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int, state
     attention = find(config.attention, ATTENTIONS, "attention", folder=recipe.folder) if config.attention is not None else None
     if "size" in inspect.signature(model).parameters:  # its readout depends on the input's size
         model = partial(model, size=size)
-    given = {"model.residual_init": config.residual_init}
-    model = partial(model, **_asked_for(model, f"the model {config.name}", given, {"model.residual_init": 1.0}))
+    given, usual = ({"model.residual_init": c.residual_init} for c in (config, Model()))
+    model = partial(model, **_asked_for(model, f"the model {config.name}", given, usual))
     model = partial(model, classes, in_channels=channels, steps=config.steps, sites=config.sites, width=config.width)
     check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
     if config.name in MODELS:  # one of the user's own is not called twice
@@ -196,12 +196,14 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int, state
 
 def _with_momentum(model: nn.Module, momentum: float | None) -> nn.Module:
     """The network, such a momentum in each BatchNorm; None leaves them. Raises ValueError if there is none."""
+    if momentum is None:
+        return model
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    if momentum is not None and not norms:
+    if not norms:
         raise ValueError(
             f"this network has no BatchNorm, and takes no `model.norm_momentum`, which is {momentum}: leave it out"
         )
-    for norm in norms if momentum is not None else ():
+    for norm in norms:
         norm.momentum = momentum
     return model
 
@@ -245,7 +247,7 @@ def build_forecaster(
         )
     forecaster = find(config.name, FORECASTERS, "forecaster", folder=recipe.folder)
     given, usual = ({f"forecast.{f.name}": getattr(c, f.name) for f in fields(c)} for c in (own, Forecast()))
-    given["model.residual_init"], usual["model.residual_init"] = config.residual_init, 1.0
+    given["model.residual_init"], usual["model.residual_init"] = config.residual_init, Model().residual_init
     settings = _asked_for(forecaster, f"the forecaster {config.name}", given, usual)
     asked = inspect.signature(forecaster).parameters
     if "steps" in asked:

@@ -8,7 +8,7 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,24 +199,38 @@ def _plain(state: Any) -> Any:
 
     Raises UnpicklingError for keys that are neither text nor a whole number.
     """
-    waiting: list[Any] = [holder := [state]]
+    holder = [state]
     made: dict[int, tuple[Any, dict[Any, Any]]] = {}  # the old ones too, so that no id is taken twice
-    seen: set[int] = set()
-    while waiting:  # not recursive: a file can nest as deep as it likes
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
+    for value in _walk(holder):
         if isinstance(value, dict) and any(type(key) not in (str, int) for key in value):
             raise pickle.UnpicklingError("a key is neither text nor a whole number")
+        if not isinstance(value, dict | list | tuple):
+            continue
         for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
             if isinstance(inner, OrderedDict):
                 if isinstance(value, tuple):
                     raise pickle.UnpicklingError("a tuple holds a dict")
-                value[key] = inner = made.setdefault(id(inner), (inner, dict.copy(inner)))[1]
-            if isinstance(inner, dict | list | tuple):
-                waiting.append(inner)
+                value[key] = made.setdefault(id(inner), (inner, dict.copy(inner)))[1]
     return holder[0]
+
+
+def _walk(state: Any) -> Iterator[Any]:
+    """A state and all that it holds, each once, outer before inner: what is yielded may be given other content on the spot.
+
+    Not recursive, since a file can nest as deep as it likes.
+    """
+    waiting: list[Any] = [state]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
 
 
 def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -272,18 +286,8 @@ def _check_values(state: dict[str, Any], path: Path) -> None:
         odd.append("report")
     if odd:
         raise ValueError(f"{path} is no checkpoint of staa: its {odd[0]} makes no sense")
-    waiting: list[Any] = [state]
-    seen: set[int] = set()
-    while waiting:  # not recursive: a file can nest as deep as it likes
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, dict):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, list | tuple | set):
-            waiting += value
-        elif isinstance(value, Tensor) and (
+    for value in _walk(state):
+        if isinstance(value, Tensor) and (
             value.layout != torch.strided or value.untyped_storage().nbytes() < value.numel() * value.element_size()
         ):
             raise ValueError(f"{path} is no checkpoint of staa: a tensor of {_shape(value)} holds fewer numbers than it says")
