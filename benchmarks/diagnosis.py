@@ -11,15 +11,17 @@ import json
 import statistics as stats
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.build import build_batches, build_loss, build_model, build_source
+from staa.build import build_batches, build_loss, build_source, model_for
 from staa.config import Recipe
-from staa.data import Batches, WindowBatches
+from staa.data import SeriesSource, Source
+from staa.evaluate import evaluate
 from staa.files import save_text, save_with
 from staa.neurons import LIF, NEURONS
 from staa.recipes import RECIPES
@@ -70,39 +72,37 @@ def smooth(channels: int) -> nn.Module:
     return Activation(spikes)
 
 
-def losses(recipe: Recipe, data: Path, steps: int) -> Iterator[float]:
-    """The training loss of each of the first steps, as `staa train` makes them."""
-    source = build_source(recipe, data)
+def steps(recipe: Recipe, source: Source | SeriesSource, *, epochs: int) -> Iterator[tuple[nn.Module, Tensor, float]]:
+    """Train without end, the learning rate's schedule made for so many epochs: after each step the network, which samples it
+    got right, and the loss. Without clipping, unlike `staa train`."""
     batches = build_batches(recipe, source, "train", CPU, workers=0, training=True)
     torch.manual_seed(recipe.seed)
-    model, loss, optim = build(recipe), build_loss(recipe), recipe.optim
+    model, loss, optim = model_for(recipe, source), build_loss(recipe), recipe.optim
     optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
-    schedule = cosine_schedule(optimizer, steps=WHOLE * len(batches), warmup=0, lr=optim.lr, min_lr=optim.min_lr)
-    for step, (x, y) in zip(range(steps), batches.epoch(0), strict=False):
-        torch.manual_seed(step)
-        optimizer.zero_grad()
-        value = loss(model(x), y)
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        yield value.item()
+    whole, warmup = epochs * len(batches), round(optim.warmup_epochs * len(batches))
+    schedule = cosine_schedule(optimizer, steps=whole, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
+    for epoch in count():
+        for x, y in batches.epoch(epoch):
+            optimizer.zero_grad()
+            logits = model(x)
+            value = loss(logits, y)
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            yield model, logits.mean(0).argmax(1) == y, value.item()
 
 
-def build(recipe: Recipe) -> nn.Module:
-    classes, channels, size = (100, 3, 32) if recipe.data.name == "cifar100" else (10, 2, 16)
-    return build_model(recipe, classes=classes, channels=channels, size=size).train()
-
-
-def curves(data: Path, results: Path, seeds: int, steps: int) -> None:
+def curves(data: Path, results: Path, seeds: int, length: int) -> None:
     path = results / "start.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
     for seed in range(seeds):
         for form, recipe in FORMS.items():
-            if len(found.setdefault(form, {}).get(str(seed), [])) < steps:
-                found[form][str(seed)] = [round(v, 4) for v in losses(replace(recipe, seed=seed), data, steps)]
+            if len(found.setdefault(form, {}).get(str(seed), [])) < length:
+                training = steps(replace(recipe, seed=seed), build_source(recipe, data), epochs=WHOLE)
+                found[form][str(seed)] = [round(loss, 4) for _, _, loss in islice(training, length)]
                 save_text(path, json.dumps(found))
     print("Mean training loss of 25 steps, up to a step; mean ± spread over the seeds\n")
-    ends = [end for end in (25, 75, 150, 300) if end <= steps]
+    ends = [end for end in (25, 75, 150, 300) if end <= length]
     print("| | " + " | ".join(map(str, ends)) + " |\n|---|" + "---|" * len(ends))
     for form, runs in found.items():
         cells = []
@@ -130,12 +130,13 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 def layers(data: Path) -> None:
     """Of a fresh network in training mode, 16 batches of 64 images."""
     recipe = replace(BEFORE, batch_size=64)
-    batches = build_batches(recipe, build_source(recipe, data), "train", CPU, workers=0, training=True).epoch(0)
-    taken = [(x, y) for _, (x, y) in zip(range(16), batches, strict=False) if isinstance(x, Tensor)]
+    source = build_source(recipe, data)
+    batches = build_batches(recipe, source, "train", CPU, workers=0, training=True).epoch(0)
+    taken = [(x, y) for x, y in islice(batches, 16) if isinstance(x, Tensor)]
     for name, form in (("LIF", BEFORE), ("LIF, residual_init 0.2", AFTER)):
         torch.manual_seed(0)
-        model = build(form)
-        twin = build(replace(form, model=replace(form.model, neuron=f"{__file__}:smooth")))
+        model = model_for(form, source)
+        twin = model_for(replace(form, model=replace(form.model, neuron=f"{__file__}:smooth")), source)
         twin.load_state_dict(model.state_dict())
         gradients, relaxed = gradient(model, taken), gradient(twin, taken[:4])
         x = taken[0][0]
@@ -184,23 +185,13 @@ def statistics(data: Path, epochs: int) -> None:
         recipe = RECIPES["digits-events"]
         recipe = replace(recipe, seed=100, model=replace(recipe.model, norm_momentum=momentum))
         source = build_source(recipe, data)
-        training = build_batches(recipe, source, "train", CPU, workers=0, training=True)
+        again = build_batches(recipe, source, "train", CPU, workers=0, training=True)
         validation = build_batches(recipe, source, "validation", CPU, workers=0)
-        torch.manual_seed(recipe.seed)
-        model, loss, optim = build(recipe), build_loss(recipe), recipe.optim
-        optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay)
-        steps, warmup = recipe.epochs * len(training), round(optim.warmup_epochs * len(training))
-        schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
+        training = steps(recipe, source, epochs=recipe.epochs)
         print(f"\nnorm_momentum {momentum or 0.1}\n{'epoch':>5}{'training':>10}{'validation':>12}{'anew':>7}{'means off':>11}")
         for epoch in range(epochs):
-            right = 0
-            for x, y in training.epoch(epoch):
-                optimizer.zero_grad()
-                logits = model(x)
-                loss(logits, y).backward()
-                optimizer.step()
-                schedule.step()
-                right += int((logits.mean(0).argmax(1) == y).sum())
+            models, right, _ = zip(*islice(training, len(again)), strict=True)
+            model = models[-1]
             anew = copy.deepcopy(model).eval()
             norms = [layer for layer in anew.modules() if isinstance(layer, nn.BatchNorm2d)]
             old = [running(norm) for norm in norms]
@@ -209,11 +200,11 @@ def statistics(data: Path, epochs: int) -> None:
                 norm.momentum = None  # a plain average over all batches
                 norm.train()
             with torch.no_grad():
-                for x, _ in training.epoch(epoch):
+                for x, _ in again.epoch(epoch):
                     anew(x)
             new = [running(norm) for norm in norms]
             off = max(((mean - now).abs() / std).mean().item() for (mean, std), (now, _) in zip(old, new, strict=True))
-            shares = [right / len(source.train), accuracy(model, validation), accuracy(anew, validation)]
+            shares = [torch.cat(right).float().mean(), *(evaluate(m, validation)["accuracy"] for m in (model, anew))]
             cells = "".join(f"{100 * s:{w}.1f}" for s, w in zip(shares, (10, 12, 7), strict=True))
             print(f"{epoch + 1:5}{cells}{off:11.2f}")
 
@@ -222,15 +213,6 @@ def running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Running mean and standard deviation, copied."""
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     return mean.clone(), variance.sqrt()
-
-
-def accuracy(model: nn.Module, batches: Batches | WindowBatches) -> float:
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        right = torch.cat([model(x).mean(0).argmax(1) == y for x, y in batches.epoch(0)])
-    model.train(training)
-    return right.float().mean().item()
 
 
 def main() -> None:
