@@ -28,6 +28,8 @@ from staa.files import check_bytes, max_bytes, open_regular, read_bytes, write
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
 MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}, SGD: {"momentum_buffer"}}
 """What an optimizer keeps for a parameter that it has moved."""
+SWITCHES = ("fused", "foreach", "capturable")
+"""Settings of an optimizer that follow from its device, and change no result but by rounding."""
 ITEM = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
     "ComplexDouble": 16, "ComplexFloat": 8,
@@ -332,6 +334,15 @@ def check_resumable(
         raise ValueError(f"the checkpoint for {folder} can't be gone on from: its {bad[0]} makes no sense; take another")
 
 
+def with_switches_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state from a checkpoint, to be loaded on this device: `SWITCHES` are as the optimizer has them."""
+    groups = [
+        {k: v for k, v in its.items() if k not in SWITCHES} | {k: own[k] for k in SWITCHES if k in own}
+        for its, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
+
+
 def _amount(value: Any) -> bool:
     """A finite number that is not negative; a tensor of such."""
     if isinstance(value, Tensor):
@@ -351,7 +362,7 @@ def _odd_optimizer(its: dict[str, Any], fresh: Optimizer, step: int) -> str | No
     if not isinstance(groups, list) or len(groups) != len(own) or not all(isinstance(group, dict) for group in groups):
         return "param_groups"
     for mine, group in zip(own, groups, strict=True):
-        if odd := _odd_setting(mine, group, free={"lr"}):
+        if odd := _odd_setting(mine, group, free={"lr", *SWITCHES}):
             return odd
         if type(group["lr"]) is not float or not _amount(group["lr"]):
             return "lr"

@@ -1,0 +1,150 @@
+"""How a training step is taken: as it is written, compiled, or recorded as a CUDA graph; and the arithmetic of a GPU."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from staa.evaluate import Inputs
+
+Compile = bool | Literal["graph"]
+Descend = Callable[[Inputs, Tensor], tuple[Tensor, list[Tensor]]]
+"""Of a batch's inputs and targets: gradients are left in the model; (loss, the figures' sums by pieces) come back."""
+
+WARM_UP = 3  # steps before one is recorded, in which kernels are compiled and chosen
+
+
+def choose_compile(wanted: Compile, device: torch.device) -> Compile:
+    """`wanted`, if it can be had on this device: a small function is compiled to find out. Raises ValueError."""
+    if wanted not in (False, True, "graph"):
+        raise ValueError(f'`compile` must be True, False or "graph", got {wanted!r}')
+    if wanted == "graph" and device.type != "cuda":
+        raise ValueError(f"`compile=graph` needs a CUDA device, and this run is on {device.type}: leave it out")
+    if wanted is True:
+        try:
+            torch.compile(lambda x: 2 * x + 1, dynamic=False)(torch.zeros(8, device=device))
+        except Exception as error:  # each backend has its own kinds
+            raise ValueError(f"`compile` can't be used here, leave it out: {_first_line(error)}") from error
+    return wanted
+
+
+def check_penalty(compile: Compile, penalty: bool) -> None:
+    """Raises ValueError if a step that is compiled or recorded needs firing rates, which are measured by hooks."""
+    if compile and penalty:
+        raise ValueError(
+            "a penalty on firing rates (`loss.rate_weight`) measures them in each step, which `compile` leaves out: give up one"
+        )
+
+
+@contextmanager
+def fast_arithmetic(device: torch.device) -> Iterator[None]:
+    """Within, on CUDA: products of float32 tensors in TF32 (ten bits of mantissa, summed in float32), and convolutions by the
+    algorithm that is measured to be the fastest. Elsewhere nothing changes."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The network, compiled, with the random numbers that it draws as it is written."""
+    return cast(nn.Module, torch.compile(model, dynamic=False, options={"fallback_random": True}))
+
+
+def recorded(f: Descend, model: nn.Module) -> Descend:
+    """f, which leaves gradients in the model, as a CUDA graph: all its kernels are launched at once, and no Python runs.
+
+    It is recorded at the first call, and again for a batch of another shape. Its random numbers follow from torch.manual_seed
+    before each call. What f does on the host, as hooks do, happens only while it is recorded. Raises RuntimeError if f waits
+    for the device, as to look at a value.
+    """
+    graphs: dict[Any, _Recording] = {}
+    parameters = list(model.parameters())
+
+    def record(x: Inputs, y: Tensor) -> _Recording:
+        device = y.device
+        own = tuple(part.clone() for part in x) if isinstance(x, tuple) else x.clone(), y.clone()
+        buffers, random = [b.clone() for b in model.buffers()], torch.cuda.get_rng_state(device)
+        graph, beside = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+        beside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UP):
+                model.zero_grad()
+                f(*own)
+        torch.cuda.current_stream(device).wait_stream(beside)
+        model.zero_grad()  # so that the graph has gradients of its own, which each replay overwrites
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a data loader's threads go on meanwhile
+            result = f(*own)
+        with torch.no_grad():
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        torch.cuda.set_rng_state(random, device)
+        return _Recording(graph, _parts(*own), result, [p.grad for p in parameters])
+
+    def call(x: Inputs, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        batch = _parts(x, y)
+        shape = tuple((part.shape, part.stride(), part.dtype) for part in batch)
+        if shape not in graphs:
+            try:
+                graphs[shape] = record(x, y)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"a step of this network can't be recorded as a CUDA graph ({_first_line(error)}): train it without "
+                    f"`compile=graph`"
+                ) from error
+        graph, own, (loss, sums), grads = graphs[shape]
+        for mine, part in zip(own, batch, strict=True):
+            mine.copy_(part)
+        graph.replay()
+        for p, grad in zip(parameters, grads, strict=True):
+            p.grad = grad
+        return loss.clone(), [part.clone() for part in sums]  # the next replay overwrites them
+
+    return call
+
+
+class _Recording(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    batch: tuple[Tensor, ...]
+    result: tuple[Tensor, list[Tensor]]
+    grads: list[Tensor | None]
+
+
+def _parts(x: Inputs, y: Tensor) -> tuple[Tensor, ...]:
+    return (*x, y) if isinstance(x, tuple) else (x, y)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def update_average(average: AveragedModel, model: nn.Module, *, first: bool) -> None:
+    """`average.update_parameters(model)` for an average of all weights and buffers, by a function of lists, as `run` makes it.
+
+    first: nothing was averaged before. torch's own sends its counter to the device in each step, and so waits for it.
+    """
+    if average.multi_avg_fn is None or not average.use_buffers:
+        average.update_parameters(model)
+        return
+    groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+    mine, its = ((*m.parameters(), *m.buffers()) for m in (average.module, model))
+    for a, b in zip(mine, its, strict=True):
+        for group, x in zip(groups.setdefault((a.device, a.dtype), ([], [])), (a, b), strict=True):
+            group.append(x.detach())
+    for averaged, new in groups.values():
+        if not first:
+            average.multi_avg_fn(averaged, new, average.n_averaged)
+            continue
+        for a, b in zip(averaged, new, strict=True):
+            a.copy_(b)
+    average.n_averaged += 1
