@@ -7,14 +7,26 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._pytree import tree_map_only
 
 from staa.evaluate import Inputs
 
 Compile = bool | Literal["graph"]
-Descend = Callable[[Inputs, Tensor], tuple[Tensor, list[Tensor]]]
-"""Of a batch's inputs and targets: gradients are left in the model; (loss, the figures' sums by pieces) come back."""
 
 WARM_UP = 3  # steps before one is recorded, in which kernels are compiled and chosen
+
+
+class Descent(NamedTuple):
+    """What a batch's forward and backward pass give, beside gradients: its loss, and of each piece that it is taken in the
+    figures' sums and, where they are measured, the firing rates by neuron."""
+
+    loss: Tensor
+    sums: list[Tensor]
+    rates: list[dict[str, Tensor]]
+
+
+Descend = Callable[[Inputs, Tensor, bool], Descent]
+"""Of inputs, targets and whether firing rates are measured; it leaves gradients in the model."""
 
 
 def choose_compile(wanted: Compile, device: torch.device) -> Compile:
@@ -32,8 +44,8 @@ def choose_compile(wanted: Compile, device: torch.device) -> Compile:
 
 
 def check_penalty(compile: Compile, penalty: bool) -> None:
-    """Raises ValueError if a step that is compiled or recorded needs firing rates, which are measured by hooks."""
-    if compile and penalty:
+    """Raises ValueError if a step that is compiled needs firing rates, which are measured by hooks."""
+    if compile is True and penalty:
         raise ValueError(
             "a penalty on firing rates (`loss.rate_weight`) measures them in each step, which `compile` leaves out: give up one"
         )
@@ -62,16 +74,16 @@ def compiled(model: nn.Module) -> nn.Module:
 
 
 def recorded(f: Descend, model: nn.Module) -> Descend:
-    """f, which leaves gradients in the model, as a CUDA graph: all its kernels are launched at once, and no Python runs.
+    """f as a CUDA graph: all its kernels are launched at once, and no Python runs.
 
-    It is recorded at the first call, and again for a batch of another shape. Its random numbers follow from torch.manual_seed
-    before each call. What f does on the host, as hooks do, happens only while it is recorded. Raises RuntimeError if f waits
-    for the device, as to look at a value.
+    It is recorded at the first call, and again for a batch of another shape and for measuring; the graphs share their memory.
+    Its random numbers follow from torch.manual_seed before each call. What f does on the host happens only while it is
+    recorded. Raises RuntimeError if f waits for the device, as to look at a value.
     """
     graphs: dict[Any, _Recording] = {}
-    parameters = list(model.parameters())
+    parameters, pool = list(model.parameters()), torch.cuda.graph_pool_handle()
 
-    def record(x: Inputs, y: Tensor) -> _Recording:
+    def record(x: Inputs, y: Tensor, measuring: bool) -> _Recording:
         device = y.device
         own = tuple(part.clone() for part in x) if isinstance(x, tuple) else x.clone(), y.clone()
         buffers, random = [b.clone() for b in model.buffers()], torch.cuda.get_rng_state(device)
@@ -80,35 +92,35 @@ def recorded(f: Descend, model: nn.Module) -> Descend:
         with torch.cuda.stream(beside):
             for _ in range(WARM_UP):
                 model.zero_grad()
-                f(*own)
+                f(*own, measuring)
         torch.cuda.current_stream(device).wait_stream(beside)
         model.zero_grad()  # so that the graph has gradients of its own, which each replay overwrites
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a data loader's threads go on meanwhile
-            result = f(*own)
+        with torch.cuda.graph(graph, pool, capture_error_mode="thread_local"):  # a data loader's threads go on meanwhile
+            result = f(*own, measuring)
         with torch.no_grad():
             for buffer, before in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
         torch.cuda.set_rng_state(random, device)
         return _Recording(graph, _parts(*own), result, [p.grad for p in parameters])
 
-    def call(x: Inputs, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def call(x: Inputs, y: Tensor, measuring: bool) -> Descent:
         batch = _parts(x, y)
-        shape = tuple((part.shape, part.stride(), part.dtype) for part in batch)
-        if shape not in graphs:
+        form = (measuring, *((part.shape, part.stride(), part.dtype) for part in batch))
+        if form not in graphs:
             try:
-                graphs[shape] = record(x, y)
+                graphs[form] = record(x, y, measuring)
             except RuntimeError as error:
                 raise RuntimeError(
                     f"a step of this network can't be recorded as a CUDA graph ({_first_line(error)}): train it without "
                     f"`compile=graph`"
                 ) from error
-        graph, own, (loss, sums), grads = graphs[shape]
+        graph, own, result, grads = graphs[form]
         for mine, part in zip(own, batch, strict=True):
             mine.copy_(part)
         graph.replay()
         for p, grad in zip(parameters, grads, strict=True):
             p.grad = grad
-        return loss.clone(), [part.clone() for part in sums]  # the next replay overwrites them
+        return tree_map_only(Tensor, Tensor.clone, result)  # the next replay overwrites it
 
     return call
 
@@ -116,7 +128,7 @@ def recorded(f: Descend, model: nn.Module) -> Descend:
 class _Recording(NamedTuple):
     graph: torch.cuda.CUDAGraph
     batch: tuple[Tensor, ...]
-    result: tuple[Tensor, list[Tensor]]
+    result: Descent
     grads: list[Tensor | None]
 
 

@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, cal
 from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
 from staa.recording import firing_rates
-from staa.step import Compile, Descend, check_penalty, compiled, fast_arithmetic, recorded, update_average
+from staa.step import Compile, Descend, Descent, check_penalty, compiled, fast_arithmetic, recorded, update_average
 
 RATE_EVERY = 10  # steps between measurements of the firing rates, and between looks at whether the gradients were finite
 SILENT, SATURATED = 0.001, 0.95
@@ -78,9 +77,8 @@ def train(
     accumulate: pieces a batch is taken in; their gradients add up to the whole batch's, weighted by their samples. average:
     of the same model, updated after each step; it is then what validation measures and what best.safetensors holds.
     measured_on: what the validation samples are, for the names of the figures. bits: spikes wait for the backward pass as
-    bits (`spikes_as_bits`). compile: True compiles the network with torch.compile, "graph" records forward and backward pass
-    as a CUDA graph; each tenth step, in which firing rates are measured, is taken as it is written. On CUDA,
-    `fast_arithmetic` holds in a step.
+    bits (`spikes_as_bits`). compile: True compiles the network with torch.compile, but for each tenth step, in which firing
+    rates are measured; "graph" records forward and backward pass as a CUDA graph. On CUDA, `fast_arithmetic` holds in a step.
 
     A step reads nothing from the device but every `read_every` steps (None: 1 on a CPU, which has nothing to wait for, else
     10), at an epoch's end and before a checkpoint.
@@ -128,8 +126,8 @@ def train(
     measured_rates: list[dict[str, Tensor]] = []  # since the last reading
     losses: dict[int, Tensor] = {}  # by step, since the last reading
 
-    def descend(x: Inputs, y: Tensor, *, forward: nn.Module = model, measuring: bool = False) -> tuple[Tensor, list[Tensor]]:
-        total, parts = torch.zeros((), device=device), []
+    def descend(x: Inputs, y: Tensor, measuring: bool, *, forward: nn.Module = model) -> Descent:
+        result = Descent(torch.zeros((), device=device), [], [])
         for some_x, some_y in pieces_of(x, y, accumulate):
             share = len(some_y) / len(y)
             rates_of = firing_rates(model, detach=penalty is None) if measuring or penalty is not None else nullcontext({})
@@ -139,17 +137,18 @@ def train(
             if penalty is not None:
                 value = value + penalty(layers.values())
             (value * share).backward()
-            total = total + value.detach() * share
-            parts.append(measure.sums(outputs.detach(), some_y))
+            result = result._replace(loss=result.loss + value.detach() * share)
+            result.sums.append(measure.sums(outputs.detach(), some_y))
             if measuring:
-                measured_rates.append({name: rate.detach() for name, rate in layers.items()})
-        return total, parts
+                result.rates.append({name: rate.detach() for name, rate in layers.items()})
+        return result
 
-    quickly: Descend = descend
+    take: Descend = descend
     if compile is True:
-        quickly = partial(descend, forward=compiled(model))
+        quickly = compiled(model)  # which knows no hooks
+        take = lambda x, y, measuring: descend(x, y, measuring, forward=model if measuring else quickly)  # noqa: E731
     elif compile == "graph":
-        quickly = recorded(descend, model)
+        take = recorded(descend, model)
 
     finite: dict[int, Tensor] = {}  # of the steps since the last look, whether their gradients were
     advice = (
@@ -221,9 +220,9 @@ def train(
             waited += time.perf_counter() - began
             torch.manual_seed(random.Random(f"{seed} step {step}").getrandbits(63))
             optimizer.zero_grad()
-            measuring = step % RATE_EVERY == 0
             with fast_arithmetic(device):
-                losses[step + 1], parts = descend(x, y, measuring=True) if measuring else quickly(x, y)
+                losses[step + 1], parts, layers = take(x, y, step % RATE_EVERY == 0)
+            measured_rates += layers
             for more in parts:
                 if sums.ndim and sums.shape != more.shape:
                     raise ValueError(f"the checkpoint for {folder} has sums of other figures than these: take another")

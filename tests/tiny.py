@@ -73,11 +73,11 @@ def no_neurons(num_classes, *, in_channels, steps, neuron, attention, sites, wid
 
 
 def shallow(num_classes, *, in_channels, steps, neuron, attention, sites, width):
-    """Two layers, the first with all that folds."""
+    """Two layers, the first with all that folds, the second with random parts."""
     return torch.nn.Sequential(
         ConvNorm(in_channels, 4, 3),
         Site(neuron(4), attention(steps, 4)),
-        PerStep(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, num_classes)),
+        PerStep(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(16, num_classes)),
     )
 
 
