@@ -253,7 +253,7 @@ NAMES = {"data_root": "data", "trust": "trust-code"}
 
 def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
-    args = [
+    args = [  # tyro wants a value of what takes one, and --compile alone is short for one
         "--compile=True" if arg == "--compile" and (after is None or after.startswith("-")) else arg
         for arg, after in zip(args, [*args, None][1:], strict=True)
     ]

@@ -60,7 +60,7 @@ from staa.runfolder import (
     read_result,
     warnings_of,
 )
-from staa.step import Compile, check_penalty, choose_compile
+from staa.step import Compile, check_compile
 from staa.train import cosine_schedule, make_optimizer, train
 
 LOG_EVERY = 50  # steps
@@ -91,8 +91,8 @@ def run(
 
     workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
     inside an epoch. bits: spikes wait for the backward pass as bits. compile: True compiles the network, "graph" records a
-    step as a CUDA graph (`staa.train.train`). resume: the folder or a checkpoint in it; a finished
-    run just yields its result again. trust: the files that a recipe names may run, though it was read from a run folder
+    step as a CUDA graph (`staa.train.train`). resume: the folder or a checkpoint in it; a finished run just yields its result
+    again. trust: the files that a recipe names may run, though it was read from a run folder
     (`staa.find`); those of a recipe made in Python may anyway. After "start" comes "transfer" (what `transfer_weights` says) if
     the recipe starts from another run, and a "warning" for each of the data set's notes, for the slow path of the neurons, and
     for a machine that differs from the one the run was begun on.
@@ -105,8 +105,7 @@ def run(
     chosen = choose_device(device)
     workers = choose_workers(workers, chosen)
     precision = choose_precision(recipe.precision, chosen)
-    check_penalty(compile, bool(recipe.loss.rate_weight))
-    compile = choose_compile(compile, chosen)
+    check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
     if not save_minutes > 0:
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
     with exclusive(folder):

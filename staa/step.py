@@ -29,26 +29,24 @@ Descend = Callable[[Inputs, Tensor, bool], Descent]
 """Of inputs, targets and whether firing rates are measured; it leaves gradients in the model."""
 
 
-def choose_compile(wanted: Compile, device: torch.device) -> Compile:
-    """`wanted`, if it can be had on this device: a small function is compiled to find out. Raises ValueError."""
-    if wanted not in (False, True, "graph"):
-        raise ValueError(f'`compile` must be True, False or "graph", got {wanted!r}')
-    if wanted == "graph" and device.type != "cuda":
+def check_compile(compile: Compile, device: torch.device, *, penalty: bool) -> None:
+    """Raises ValueError if a step can't be taken in this way on this device: a small function is compiled to find out.
+
+    penalty: the loss has one on firing rates, which are measured by hooks.
+    """
+    if not (compile is True or compile is False or compile == "graph"):
+        raise ValueError(f'`compile` must be True, False or "graph", got {compile!r}')
+    if compile == "graph" and device.type != "cuda":
         raise ValueError(f"`compile=graph` needs a CUDA device, and this run is on {device.type}: leave it out")
-    if wanted is True:
-        try:
-            torch.compile(lambda x: 2 * x + 1, dynamic=False)(torch.zeros(8, device=device))
-        except Exception as error:  # each backend has its own kinds
-            raise ValueError(f"`compile` can't be used here, leave it out: {_first_line(error)}") from error
-    return wanted
-
-
-def check_penalty(compile: Compile, penalty: bool) -> None:
-    """Raises ValueError if a step that is compiled needs firing rates, which are measured by hooks."""
     if compile is True and penalty:
         raise ValueError(
             "a penalty on firing rates (`loss.rate_weight`) measures them in each step, which `compile` leaves out: give up one"
         )
+    if compile is True:
+        try:
+            torch.compile(lambda x: 2 * x + 1, dynamic=False)(torch.zeros(8, device=device))
+        except Exception as error:  # each backend has its own kinds
+            raise ValueError(f"`compile` can't be used here, leave it out: {_first_line(error)}") from error
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, cal
 from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
 from staa.recording import firing_rates
-from staa.step import Compile, Descend, Descent, check_penalty, compiled, fast_arithmetic, recorded, update_average
+from staa.step import Compile, Descend, Descent, check_compile, compiled, fast_arithmetic, recorded, update_average
 
 RATE_EVERY = 10  # steps between measurements of the firing rates, and between looks at whether the gradients were finite
 SILENT, SATURATED = 0.001, 0.95
@@ -93,12 +93,12 @@ def train(
     scaling, by which a step may overflow and be left out.
 
     Raises FloatingPointError when the loss, a gradient or a weight is not finite, ValueError for another network's checkpoint,
-    a network that a checkpoint can't hold or a penalty with `compile`, and RuntimeError when a checkpoint can't be written or a
-    step not be recorded; the last good checkpoint is kept in each case.
+    a network that a checkpoint can't hold and what `check_compile` refuses, and RuntimeError when a checkpoint can't be written
+    or a step not be recorded; the last good checkpoint is kept in each case.
     """
     check_savable(model)
-    check_penalty(compile, penalty is not None)
     device = device_of(model)
+    check_compile(compile, device, penalty=penalty is not None)
     read_every = read_every or (1 if device.type == "cpu" else RATE_EVERY)
     measured = model if average is None else average.module
     step, best, best_epoch = 0, -math.inf, 0

@@ -192,7 +192,8 @@ def graphs(monkeypatch):
     monkeypatch.setattr(cuda, "get_rng_state", lambda device: torch.get_rng_state())
     monkeypatch.setattr(cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
     monkeypatch.setattr(staa.train, "recorded", of)
-    monkeypatch.setattr(staa.runs, "choose_compile", lambda wanted, device: wanted)
+    for module in (staa.runs, staa.train):
+        monkeypatch.setattr(module, "check_compile", lambda *_, **__: None)
     return made
 
 
@@ -243,6 +244,7 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path,
         (SMALL, "graph", "`compile=graph` needs a CUDA device, and this run is on cpu"),
         (SMALL, True, "`compile` can't be used here, leave it out: no working C.. compiler$"),
         (SMALL, "cudagraph", "`compile` must be True, False or \"graph\", got 'cudagraph'"),
+        (SMALL, 1, '`compile` must be True, False or "graph", got 1'),
         (tiny.pictures, True, "`loss.rate_weight`.*`compile` leaves out"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -251,7 +253,8 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path,
 
 
 def test_a_run_resumed_in_another_form_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(staa.runs, "choose_compile", lambda wanted, device: wanted)
+    for module in (staa.runs, staa.train):
+        monkeypatch.setattr(module, "check_compile", lambda *_, **__: None)
     monkeypatch.setattr(staa.train, "compiled", lambda model: model)
     for _ in run(SMALL, tmp_path / "run", compile=True, stop=lambda: True):
         pass
