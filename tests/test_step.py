@@ -1,6 +1,7 @@
 """A training step: what it reads from the device, and how it may be taken."""
 
 import json
+import math
 import shutil
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -18,7 +19,9 @@ from torch.utils._pytree import tree_leaves
 import staa
 from staa.attention import STAA
 from staa.checkpoint import load_checkpoint
+from staa.cli import main
 from staa.layers import Passive
+from staa.losses import mean_cross_entropy
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
 from staa.options import TrainOptions, parse
@@ -134,6 +137,36 @@ def test_a_compiled_step_equals_one_as_it_is_written(tmp_path):
     assert json.loads((tmp_path / "compiled" / "environment.json").read_text())["compile"] is True
     kept = [load_checkpoint(tmp_path / name)["model"] for name in ("eager", "compiled")]
     assert kept[0].keys() == kept[1].keys()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("loss", r"the loss is nan at step 3 \(epoch 1\)"), ("gradient", "gradients are not finite at step 3;")],
+)
+def test_what_is_not_finite_between_readings_is_named_and_never_saved(where, message, tmp_path, monkeypatch):
+    """The steps after it, whose losses are not finite either, are not to blame."""
+    calls = iter(range(100))
+
+    def broken(logits, labels, *, label_smoothing):
+        value = mean_cross_entropy(logits, labels)
+        if next(calls) == 3:  # the first call is the trial
+            return value * math.nan if where == "loss" else value + (logits * 0).sum().sqrt()  # its slope at 0 is infinite
+        return value
+
+    monkeypatch.setitem(staa.build.LOSSES, "mean", broken)
+    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=10))
+    with pytest.raises(FloatingPointError, match=message):
+        list(run(replace(tiny.recipe, batch_size=4), tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run")["step"] == 0
+
+
+def test_the_command_shows_steps_that_are_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=10))
+    assert main(["train", f"{tiny.__file__}:recipe", "--batch-size", "2", "--epochs", "3", "--out", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    assert "step    50  loss" in text
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in logged if event["event"] == "step" and "loss" in event] == [50, 60]
 
 
 class Recorded:
