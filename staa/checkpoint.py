@@ -28,8 +28,6 @@ from staa.files import check_bytes, max_bytes, open_regular, read_bytes, write
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
 MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}, SGD: {"momentum_buffer"}}
 """What an optimizer keeps for a parameter that it has moved."""
-SWITCHES = ("fused", "foreach", "capturable")
-"""Settings of an optimizer that follow from its device, and change no result but by rounding."""
 ITEM = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
     "ComplexDouble": 16, "ComplexFloat": 8,
@@ -304,7 +302,7 @@ def check_resumable(
 ) -> None:
     """Raises ValueError if a checkpoint lacks a part that training goes on with, or holds one of other sizes or settings.
 
-    optimizer, schedule: fresh ones of the recipe. The checkpoint's have their settings, but for the learning rate.
+    optimizer, schedule: fresh ones of the recipe. The checkpoint's have their settings, but for the learning rate and `fused`.
     """
     parts = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"}
     lacking = (parts | ({"average"} if average else set())) - state.keys()
@@ -334,13 +332,10 @@ def check_resumable(
         raise ValueError(f"the checkpoint for {folder} can't be gone on from: its {bad[0]} makes no sense; take another")
 
 
-def with_switches_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state from a checkpoint, to be loaded on this device: `SWITCHES` are as the optimizer has them."""
-    groups = [
-        {k: v for k, v in its.items() if k not in SWITCHES} | {k: own[k] for k in SWITCHES if k in own}
-        for its, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
-    return {**state, "param_groups": groups}
+def fused_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state from a checkpoint, fused as this optimizer is: that depends on the device, which may be another."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return {**state, "param_groups": [its | ({"fused": own["fused"]} if "fused" in own else {}) for its, own in groups]}
 
 
 def _amount(value: Any) -> bool:
@@ -362,8 +357,10 @@ def _odd_optimizer(its: dict[str, Any], fresh: Optimizer, step: int) -> str | No
     if not isinstance(groups, list) or len(groups) != len(own) or not all(isinstance(group, dict) for group in groups):
         return "param_groups"
     for mine, group in zip(own, groups, strict=True):
-        if odd := _odd_setting(mine, group, free={"lr", *SWITCHES}):
+        if odd := _odd_setting(mine, group, free={"lr", "fused"}):
             return odd
+        if type(group.get("fused")) not in (bool, type(None)):
+            return "fused"
         if type(group["lr"]) is not float or not _amount(group["lr"]):
             return "lr"
     parameters = [p for group in fresh.param_groups for p in group["params"]]

@@ -14,15 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from staa.checkpoint import (
-    BEST,
-    check_resumable,
-    check_savable,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-    with_switches_of,
-)
+from staa.checkpoint import BEST, check_resumable, check_savable, fused_as, load_weights, save_checkpoint, save_weights
 from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, call, device_of, evaluate
 from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
@@ -115,7 +107,7 @@ def train(
         load_weights(model, state["model"], folder)
         if average is not None:
             load_weights(average, state["average"], folder)
-        optimizer.load_state_dict(with_switches_of(optimizer, state["optimizer"]))
+        optimizer.load_state_dict(fused_as(optimizer, state["optimizer"]))
         schedule.load_state_dict(state["schedule"])
         step, best, best_epoch = state["step"], state["best"], state["best_epoch"]
         rates, report = state["rates"], state["report"]
