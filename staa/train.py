@@ -75,8 +75,8 @@ def train(
     A step reads nothing from the device but every `read_every` steps (None: 1 on a CPU, which has nothing to wait for, else
     10), at an epoch's end and before a checkpoint.
 
-    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (lr, and where it is read also the epoch's figures
-    so far, but the batch's loss with penalty, rates, and samples and seconds since the last reading); "warning" (text);
+    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (lr; if it is read, also the epoch's figures so far,
+    but the batch's loss with penalty, rates, and samples and seconds since the last reading); "warning" (text);
     "epoch" (figures, rates by layer, seconds, of which `waited` for data, figures as validation_loss …, best, best_epoch);
     "interrupted"; "end" (best score on validation and its best_epoch, None and 0 without validation).
 
@@ -293,9 +293,8 @@ def make_optimizer(
 ) -> Optimizer:
     """SGD with momentum, Nesterov's if asked for, or AdamW; weight decay on convolution and linear weights alone, or on all.
 
-    Fused, all parameters in one kernel or two, if all are on CUDA.
     Those are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
-    position encodings are left out.
+    position encodings are left out. It is fused, few kernels for all parameters, if all of them are on CUDA.
     """
     decayed, free = [], []
     for key, p in model.named_parameters():
