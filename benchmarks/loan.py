@@ -54,10 +54,6 @@ def call3(call: Call) -> None:
     for k, recipe in enumerate(ROWS):
         train(call, (recipe,), epochs=call.state.get("epochs") or None, to_come=len(ROWS) - 1 - k + len(LARGER))
     train(call, LARGER)
-    if spare := [form for form in ("graph", "compile") if form not in call.state.get("usable", [])]:
-        call.note(f"{', '.join(spare)}: measured for their own sake, since `staa.runs.run` has no parameter for them yet")
-        for form in spare:
-            call.stage("step", 60, recipe=PAIR[1], forms=[form])
 
 
 def unpack(call: Call) -> None:

@@ -19,6 +19,7 @@ from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
 from staa.ops import lif, lif_reference, rectangle
 from staa.ops.switch import reference
+from staa.step import Descent, compiled, fast_arithmetic, recorded
 
 SPIKES, GRADIENTS = 1e-4, {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 """Share of spikes that may differ, and relative error of a gradient."""
@@ -89,44 +90,24 @@ def _compare(x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def step_taker(model: nn.Module, x: Inputs, y: Tensor, form: str, precision: str) -> Callable[[], Tensor]:
-    """A function that does one step's forward and backward and returns the loss."""
-    if form == "compile":
-        model.compile()
+    """A function that does one step's forward and backward, as a run takes them, and returns the loss."""
+    forward = compiled(model) if form == "compile" else model
 
-    def take() -> Tensor:
-        model.zero_grad(set_to_none=form != "graph")
+    def descend(x: Inputs, y: Tensor, measuring: bool) -> Descent:
         with autocast(y.device, precision):
-            logits = call(model, x)
+            logits = call(forward, x)
         loss = F.cross_entropy(logits.float().mean(0), y)
         loss.backward()
-        return loss.detach()
+        return Descent(loss.detach(), [], [])
 
-    if form == "reference":
+    taken = recorded(descend, model) if form == "graph" else descend
 
-        def take_slowly() -> Tensor:
-            with reference():
-                return take()
+    def take() -> Tensor:
+        model.zero_grad()
+        with fast_arithmetic(y.device), reference() if form == "reference" else nullcontext():
+            return taken(x, y, False).loss
 
-        return take_slowly
-    if form != "graph":
-        return take
-    state = {k: v.clone() for k, v in model.state_dict().items()}
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(3):
-            take()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = take()
-    model.load_state_dict(state)
-
-    def replay() -> Tensor:
-        graph.replay()
-        return loss
-
-    return replay
+    return take
 
 
 def copy_bandwidth(device: torch.device) -> float:

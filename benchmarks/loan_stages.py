@@ -30,7 +30,7 @@ from staa.runs import run
 
 FAULT, KINDS = "STAA_LOAN_FAULT", ("raise", "die", "break", "hang", "wrong")
 FORMS: dict[str, dict[str, Any]] = {"reference": {}, "eager": {}, "compile": {"compile": True}, "graph": {"compile": "graph"}}
-"""The forms of a training step, and what `staa.runs.run` is told for each; a form it has no parameter for is not for it."""
+"""The forms of a training step, and what `staa.runs.run` is told for each."""
 WARM_STEPS, WINDOW = 25, 4.0  # before a pace is measured; seconds in which it is
 STOP_EARLY = 12.0  # seconds before its limit in which a run saves, and what there is comes home
 _call: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def tests(ends: float, files: list[str]) -> None:
 def step(recipe: str, forms: list[str], device: str, **how: Any) -> None:
     """Loss, norm of the gradient and milliseconds of a training step in each form, from the same weights on the same batch."""
     chosen, wanted = choose_device(device), recipe_of(recipe, **how)
-    say(usable=usable())
+    say(usable=usable(chosen))
     source = build_source(wanted, Path(how["data"]))
     x, y = next(iter(build_batches(wanted, source, "train", chosen, workers=0, training=True).epoch()))
     for form in forms:
@@ -223,16 +223,13 @@ def archive(recipe: str, folder: str, home: dict[str, Any]) -> None:
 
 def _running(form: str, device: str, how: dict[str, Any]) -> dict[str, Any]:
     """What `run` is told."""
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32
     workers = (os.cpu_count() or 1) // 2 if how.get("policy") else None
     return {"data_root": Path(how["data"]), "device": device, "workers": workers, **FORMS[form]}
 
 
-def usable() -> list[str]:
-    """The forms that `staa.runs.run` has parameters for."""
-    known = inspect.signature(run).parameters
-    return [form for form, options in FORMS.items() if options.keys() <= known.keys()]
+def usable(device: torch.device) -> list[str]:
+    """The forms that a run is tried in. To compile takes minutes on a CPU, and a graph a GPU."""
+    return [form for form, options in FORMS.items() if device.type == "cuda" or not options]
 
 
 STAGES: dict[str, Callable[..., None]] = {

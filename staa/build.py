@@ -282,14 +282,14 @@ def model_for(recipe: Recipe, source: Source | SeriesSource) -> nn.Module:
     return build_model(recipe, classes=source.classes, channels=source.channels, size=source.size)
 
 
-def build_measure(recipe: Recipe, source: Source | SeriesSource) -> Measure:
-    """What is measured on such data: accuracy, or the errors of a forecast in the series' own units."""
+def build_measure(recipe: Recipe, source: Source | SeriesSource, device: torch.device | str = "cpu") -> Measure:
+    """What is measured on such data: accuracy, or the errors of a forecast in the series' own units. device: the outputs'."""
     if isinstance(source, Source):
         return CLASSIFICATION
     fitted = "the training rows" if recipe.series.fit_on == "train" else "all rows"
-    scales = {"offset": source.normaliser.offset, "scale": source.normaliser.scale, "missing": source.missing}
+    offset, scale = (part.to(device) for part in source.normaliser)
     return Measure(
-        partial(forecast_sums, **scales),
+        partial(forecast_sums, offset=offset, scale=scale, missing=source.missing),
         partial(forecast_figures, loss="mae" if recipe.loss.name == "mae" else "mse"),
         score=lambda figures: -figures["loss"],
         details=lambda sums: {

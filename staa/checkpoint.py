@@ -306,7 +306,7 @@ def check_resumable(
 ) -> None:
     """Raises ValueError if a checkpoint lacks a part that training goes on with, or holds one of other sizes or settings.
 
-    optimizer, schedule: fresh ones of the recipe. The checkpoint's have their settings, but for the learning rate.
+    optimizer, schedule: fresh ones of the recipe. The checkpoint's have their settings, but for the learning rate and `fused`.
     """
     parts = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"}
     lacking = (parts | ({"average"} if average else set())) - state.keys()
@@ -336,6 +336,12 @@ def check_resumable(
         raise ValueError(f"the checkpoint for {folder} can't be gone on from: its {bad[0]} makes no sense; take another")
 
 
+def fused_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state from a checkpoint, fused as this optimizer is: that depends on the device, which may be another."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return {**state, "param_groups": [its | ({"fused": own["fused"]} if "fused" in own else {}) for its, own in groups]}
+
+
 def _amount(value: Any) -> bool:
     """A finite number that is not negative; a tensor of such."""
     if isinstance(value, Tensor):
@@ -355,8 +361,10 @@ def _odd_optimizer(its: dict[str, Any], fresh: Optimizer, step: int) -> str | No
     if not isinstance(groups, list) or len(groups) != len(own) or not all(isinstance(group, dict) for group in groups):
         return "param_groups"
     for mine, group in zip(own, groups, strict=True):
-        if odd := _odd_setting(mine, group, free={"lr"}):
+        if odd := _odd_setting(mine, group, free={"lr", "fused"}):
             return odd
+        if type(group.get("fused")) not in (bool, type(None)):
+            return "fused"
         if type(group["lr"]) is not float or not _amount(group["lr"]):
             return "lr"
     parameters = [p for group in fresh.param_groups for p in group["params"]]

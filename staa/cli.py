@@ -290,6 +290,7 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: _Si
         workers=options.workers,
         save_minutes=options.save_minutes,
         bits=options.bits,
+        compile=options.compile,
         resume=resume,
         trust=options.trust_code,
         stop=lambda: signals.asked,
@@ -321,6 +322,8 @@ def _render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals:
                     f"{event['parameters']:,} parameters"
                 )
                 progress.update(bar, total=steps, completed=event["step"], at=f"{event['step']}/{steps}")
+            elif kind == "step" and "loss" not in event:  # not read from the device
+                progress.update(bar, completed=event["step"], at=f"{event['step']}/{steps}")
             elif kind == "step":
                 now = event["samples"] / event["seconds"]
                 speed = now if speed is None else 0.9 * speed + 0.1 * now

@@ -40,6 +40,9 @@ class TrainOptions:
     """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
     bits: bool = False
     """Keep spikes as bits for the backward pass: the same results, on the CPU with a third less memory and a little slower."""
+    compile: bool | Literal["graph"] = False
+    """Compile the network with torch.compile, which takes a minute or more at the start; or record a step as a CUDA graph:
+    --compile graph."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
     trust_code: bool = False
@@ -250,6 +253,10 @@ NAMES = {"data_root": "data", "trust": "trust-code"}
 
 def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
+    args = [  # tyro wants a value of what takes one, and --compile alone is short for one
+        "--compile=True" if arg == "--compile" and (after is None or after.startswith("-")) else arg
+        for arg, after in zip(args, [*args, None][1:], strict=True)
+    ]
     flags = flags_of(kind) | {"help", "h"}
     for arg in args:
         if not re.match("--?[a-z]", arg):

@@ -25,7 +25,7 @@ from staa.ops.scan_fused import kernels_of
 RECIPE, LOG, ENVIRONMENT, RESULT = "recipe.json", "log.jsonl", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
 LARGEST = 2**24  # classes, pixels, nodes: what a record may say of the data
-CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "neuron")
+CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "neuron")
 """What of a machine may change the last bits of a run's figures."""
 
 
@@ -215,7 +215,13 @@ def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:
 
 
 def describe(
-    source: Source | SeriesSource, model: nn.Module, device: torch.device, precision: str, root: Path, version: str
+    source: Source | SeriesSource,
+    model: nn.Module,
+    device: torch.device,
+    precision: str,
+    compile: bool | str,
+    root: Path,
+    version: str,
 ) -> dict[str, Any]:
     """What a run records of its machine, code and data."""
     return {
@@ -228,6 +234,7 @@ def describe(
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "compile": compile,
         "neuron": neuron_path(device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data_root": str(root.resolve()),

@@ -60,6 +60,7 @@ from staa.runfolder import (
     read_result,
     warnings_of,
 )
+from staa.step import Compile, check_compile
 from staa.train import cosine_schedule, make_optimizer, train
 
 LOG_EVERY = 50  # steps
@@ -75,6 +76,7 @@ def run(
     workers: int | None = None,
     save_minutes: float = 10.0,
     bits: bool = False,
+    compile: Compile = False,
     resume: Path | None = None,
     trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -88,8 +90,9 @@ def run(
     best_test_accuracy.
 
     workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
-    inside an epoch. bits: spikes wait for the backward pass as bits. resume: the folder or a checkpoint in it; a finished
-    run just yields its result again. trust: the files that a recipe names may run, though it was read from a run folder
+    inside an epoch. bits: spikes wait for the backward pass as bits. compile: True compiles the network, "graph" records a
+    step as a CUDA graph (`staa.train.train`). resume: the folder or a checkpoint in it; a finished run just yields its result
+    again. trust: the files that a recipe names may run, though it was read from a run folder
     (`staa.find`); those of a recipe made in Python may anyway. After "start" comes "transfer" (what `transfer_weights` says) if
     the recipe starts from another run, and a "warning" for each of the data set's notes, for the slow path of the neurons, and
     for a machine that differs from the one the run was begun on.
@@ -102,6 +105,7 @@ def run(
     chosen = choose_device(device)
     workers = choose_workers(workers, chosen)
     precision = choose_precision(recipe.precision, chosen)
+    check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
     if not save_minutes > 0:
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
     with exclusive(folder):
@@ -123,7 +127,7 @@ def run(
             notes += check_split(folder, source)
         batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
-        loss, measure = build_loss(recipe), build_measure(recipe, source)
+        loss, measure = build_loss(recipe), build_measure(recipe, source, chosen)
         paper = recipe.protocol == "paper"
         validation = test if paper else None if source.validation is None else batches("validation")
         torch.manual_seed(recipe.seed)
@@ -161,7 +165,7 @@ def run(
         )
         warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
-        environment = describe(source, model, chosen, precision, data_root, staa.__version__)
+        environment = describe(source, model, chosen, precision, compile, data_root, staa.__version__)
         begun = read_environment(folder) if state is not None and (folder / ENVIRONMENT).is_file() else None
         if state is None:
             for name, data in copies.items():
@@ -200,6 +204,7 @@ def run(
             seed=recipe.seed,
             save_every=60 * save_minutes,
             bits=bits,
+            compile=compile,
             state=state,
             about={"recipe": to_json(kept)},
             stop=stop,
@@ -294,7 +299,7 @@ def evaluate_run(
     if getattr(source, split) is None:
         raise ValueError(f"{run_folder} held out no validation samples (data.validation = 0): its split is train or test")
     batches = build_batches(recipe, source, split, chosen, workers=choose_workers(workers, chosen))
-    precision, measure = choose_precision(recipe.precision, chosen), build_measure(recipe, source)
+    precision, measure = choose_precision(recipe.precision, chosen), build_measure(recipe, source, chosen)
     figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
     return {
         "split": split, "weights": weights or recipe.weights, "samples": len(getattr(source, split)),

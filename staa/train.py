@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +14,12 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from staa.checkpoint import BEST, check_resumable, check_savable, load_weights, save_checkpoint, save_weights
+from staa.checkpoint import BEST, check_resumable, check_savable, fused_as, load_weights, save_checkpoint, save_weights
 from staa.evaluate import CLASSIFICATION, Epochs, Inputs, Measure, autocast, call, device_of, evaluate
 from staa.losses import mean_cross_entropy
 from staa.ops.bits import spikes_as_bits
 from staa.recording import firing_rates
+from staa.step import Compile, Descend, Descent, check_compile, compiled, fast_arithmetic, recorded, update_average
 
 RATE_EVERY = 10  # steps between measurements of the firing rates, and between looks at whether the gradients were finite
 SILENT, SATURATED = 0.001, 0.95
@@ -49,6 +50,8 @@ def train(
     seed: int = 0,
     save_every: float = math.inf,
     bits: bool = False,
+    compile: Compile = False,
+    read_every: int | None = None,
     state: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -66,23 +69,29 @@ def train(
     accumulate: pieces a batch is taken in; their gradients add up to the whole batch's, weighted by their samples. average:
     of the same model, updated after each step; it is then what validation measures and what best.safetensors holds.
     measured_on: what the validation samples are, for the names of the figures. bits: spikes wait for the backward pass as
-    bits (`spikes_as_bits`).
+    bits (`spikes_as_bits`). compile: True compiles the network with torch.compile, but for each tenth step, in which firing
+    rates are measured; "graph" records forward and backward pass as a CUDA graph. On CUDA, `fast_arithmetic` holds in a step.
 
-    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (the epoch's figures so far, but the batch's loss
-    with penalty, lr, samples, seconds); "warning" (text); "epoch" (figures, rates by layer, seconds, of which `waited` for
-    data, figures as validation_loss …, best, best_epoch); "interrupted"; "end" (best score on validation and its best_epoch,
-    None and 0 without validation).
+    A step reads nothing from the device but every `read_every` steps (None: 1 on a CPU, which has nothing to wait for, else
+    10), at an epoch's end and before a checkpoint.
 
-    Nothing that is not finite is saved, so a run resumes from its last good checkpoint. The loss is looked at in each step. A
-    flag of each step's gradients is kept on the device and read every ten steps and before each checkpoint, so that no step
-    waits for it. bfloat16 has float32's range: there is no loss scaling, by which a step may overflow and be left out.
+    Events, all with "event", "step" and "epoch" (from 1): "start"; "step" (lr; if it is read, also the epoch's figures so far,
+    but the batch's loss with penalty, rates, and samples and seconds since the last reading); "warning" (text);
+    "epoch" (figures, rates by layer, seconds, of which `waited` for data, figures as validation_loss …, best, best_epoch);
+    "interrupted"; "end" (best score on validation and its best_epoch, None and 0 without validation).
 
-    Raises FloatingPointError when the loss, a gradient or a weight is not finite, ValueError for another network's checkpoint
-    or a network that a checkpoint can't hold, and RuntimeError when a checkpoint can't be written; the last good checkpoint is
-    kept in each case.
+    Nothing that is not finite is saved, so a run resumes from its last good checkpoint. Each step's loss is looked at when it
+    is read, a flag of its gradients every ten steps and before each checkpoint. bfloat16 has float32's range: there is no loss
+    scaling, by which a step may overflow and be left out.
+
+    Raises FloatingPointError when the loss, a gradient or a weight is not finite, ValueError for another network's checkpoint,
+    a network that a checkpoint can't hold and what `check_compile` refuses, and RuntimeError when a checkpoint can't be written
+    or a step not be recorded; the last good checkpoint is kept in each case.
     """
     check_savable(model)
     device = device_of(model)
+    check_compile(compile, device, penalty=penalty is not None)
+    read_every = read_every or (1 if device.type == "cpu" else RATE_EVERY)
     measured = model if average is None else average.module
     step, best, best_epoch = 0, -math.inf, 0
     sums = torch.zeros((), dtype=torch.float64, device=device)
@@ -98,18 +107,40 @@ def train(
         load_weights(model, state["model"], folder)
         if average is not None:
             load_weights(average, state["average"], folder)
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict(fused_as(optimizer, state["optimizer"]))
         schedule.load_state_dict(state["schedule"])
         step, best, best_epoch = state["step"], state["best"], state["best_epoch"]
         rates, report = state["rates"], state["report"]
         sums = state["sums"].to(device)
 
+    averaged = average is not None and bool(average.n_averaged > 0)
     saved = time.monotonic()
+    measured_rates: list[dict[str, Tensor]] = []  # since the last reading
+    losses: dict[int, Tensor] = {}  # by step, since the last reading
 
-    def measuring(step: int) -> AbstractContextManager[dict[str, Tensor]]:
-        if penalty is None and step % RATE_EVERY:
-            return nullcontext({})
-        return firing_rates(model, detach=penalty is None)
+    def descend(x: Inputs, y: Tensor, measuring: bool, *, forward: nn.Module = model) -> Descent:
+        result = Descent(torch.zeros((), device=device), [], [])
+        for some_x, some_y in pieces_of(x, y, accumulate):
+            share = len(some_y) / len(y)
+            rates_of = firing_rates(model, detach=penalty is None) if measuring or penalty is not None else nullcontext({})
+            with autocast(device, precision), spikes_as_bits() if bits else nullcontext(), rates_of as layers:
+                outputs = call(forward, some_x)
+            value = loss(outputs, some_y)
+            if penalty is not None:
+                value = value + penalty(layers.values())
+            (value * share).backward()
+            result = result._replace(loss=result.loss + value.detach() * share)
+            result.sums.append(measure.sums(outputs.detach(), some_y))
+            if measuring:
+                result.rates.append({name: rate.detach() for name, rate in layers.items()})
+        return result
+
+    take: Descend = descend
+    if compile is True:
+        quickly = compiled(model)  # which knows no hooks
+        take = lambda x, y, measuring: descend(x, y, measuring, forward=model if measuring else quickly)  # noqa: E731
+    elif compile == "graph":
+        take = recorded(descend, model)
 
     finite: dict[int, Tensor] = {}  # of the steps since the last look, whether their gradients were
     advice = (
@@ -117,15 +148,34 @@ def train(
         "torch.autograd.detect_anomaly under staa.reference (STAA_REFERENCE=1) name the operation"
     )
 
-    def check_gradients() -> None:
+    def check_gradients(before: float = math.inf) -> None:
         if finite:
-            bad = [k for k, good in zip(finite, torch.stack(list(finite.values())).tolist(), strict=True) if not good]
+            flags = zip(finite, torch.stack(list(finite.values())).tolist(), strict=True)
+            bad = [k for k, good in flags if not good and k < before]
             finite.clear()
             if bad:
                 at = f"step {bad[0]}" if len(bad) == 1 else f"steps {', '.join(map(str, bad))}"
                 raise FloatingPointError(f"gradients are not finite at {at}; {advice}")
 
+    def read() -> float:
+        """Rates and losses of the steps since the last reading, from the device; returns the last loss."""
+        names = [name for layers in measured_rates for name in layers]
+        if names:
+            values = torch.stack([rate for layers in measured_rates for rate in layers.values()]).tolist()
+            for name, value in zip(names, values, strict=True):
+                total, count = rates.get(name, [0.0, 0])
+                rates[name] = [total + value, count + 1]
+            measured_rates.clear()
+        numbers = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True)) if losses else {}
+        losses.clear()
+        for k, number in numbers.items():
+            if not math.isfinite(number):
+                check_gradients(before=k)  # an earlier step's are the cause
+                raise FloatingPointError(f"the loss is {number} at step {k} (epoch {(k - 1) // len(batches) + 1}); {advice}")
+        return number if numbers else math.nan
+
     def check_finite() -> None:
+        read()
         check_gradients()
         weights = {**model.state_dict(), **({} if average is None else average.state_dict(prefix="average."))}
         weights = {name: w for name, w in weights.items() if isinstance(w, Tensor)}
@@ -155,32 +205,20 @@ def train(
         epoch, done = divmod(step, len(batches))
         started = time.perf_counter()
         model.train()
-        waited = 0.0
+        waited = seconds = 0.0
+        samples = 0
         began = time.perf_counter()
         for x, y in batches.epoch(epoch, done):
             waited += time.perf_counter() - began
             torch.manual_seed(random.Random(f"{seed} step {step}").getrandbits(63))
             optimizer.zero_grad()
-            total: Tensor | float = 0.0
-            for some_x, some_y in pieces_of(x, y, accumulate):
-                share = len(some_y) / len(y)
-                with autocast(device, precision), spikes_as_bits() if bits else nullcontext(), measuring(step) as layers:
-                    outputs = call(model, some_x)
-                value = loss(outputs, some_y)
-                if penalty is not None:
-                    value = value + penalty(layers.values())
-                (value * share).backward()
-                total += value.detach() * share
-                more = measure.sums(outputs.detach(), some_y)
+            with fast_arithmetic(device):
+                losses[step + 1], parts, layers = take(x, y, step % RATE_EVERY == 0)
+            measured_rates += layers
+            for more in parts:
                 if sums.ndim and sums.shape != more.shape:
                     raise ValueError(f"the checkpoint for {folder} has sums of other figures than these: take another")
                 sums = sums + more
-                if step % RATE_EVERY == 0:
-                    _add(rates, layers)
-            number = float(total)  # once: on a GPU it waits for the device
-            if not math.isfinite(number):
-                check_gradients()  # an earlier step's are the cause
-                raise FloatingPointError(f"the loss is {number} at step {step + 1} (epoch {epoch + 1}); {advice}")
             if clip is None:
                 norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None], math.inf)
             else:
@@ -190,15 +228,21 @@ def train(
             optimizer.step()
             schedule.step()
             if average is not None:
-                average.update_parameters(model)
+                update_average(average, model, first=not averaged)
+                averaged = True
             step += 1
+            last_of_epoch = step == steps or step % len(batches) == 0
+            event = {"event": "step", "step": step, "epoch": epoch + 1, "lr": lr}
+            samples += len(y)
+            number = read() if last_of_epoch or step % read_every == 0 else None
             if step % RATE_EVERY == 0:
                 check_gradients()
-            yield {
-                "event": "step", "step": step, "epoch": epoch + 1, **measure.figures(sums), "loss": number, "lr": lr,
-                "samples": len(y), "seconds": time.perf_counter() - began, "rates": _summary(rates),
-            }  # fmt: skip
-            last_of_epoch = step == steps or step % len(batches) == 0
+            seconds += time.perf_counter() - began
+            if number is not None:
+                event |= {**measure.figures(sums.cpu()), "loss": number, "samples": samples, "seconds": seconds}
+                event["rates"] = _summary(rates)
+                samples, seconds = 0, 0.0
+            yield event
             if epoch == 0 and (step == 10 * RATE_EVERY or (last_of_epoch and step < 10 * RATE_EVERY)):
                 for text in _rate_warnings(rates):
                     yield {"event": "warning", "step": step, "epoch": 1, "text": text}
@@ -213,7 +257,7 @@ def train(
             began = time.perf_counter()
 
         check_finite()
-        report = {"event": "epoch", "step": step, "epoch": epoch + 1, **measure.figures(sums)}
+        report = {"event": "epoch", "step": step, "epoch": epoch + 1, **measure.figures(sums.cpu())}
         report["rates"] = {name: total / count for name, (total, count) in rates.items()}
         if validation is not None:
             figures = evaluate(measured, validation, measure=measure, precision=precision)
@@ -250,16 +294,19 @@ def make_optimizer(
     """SGD with momentum, Nesterov's if asked for, or AdamW; weight decay on convolution and linear weights alone, or on all.
 
     Those are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
-    position encodings are left out.
+    position encodings are left out. It is fused, few kernels for all parameters, if all of them are on CUDA.
     """
     decayed, free = [], []
     for key, p in model.named_parameters():
         (decayed if decay_all or (p.ndim >= 2 and key.rpartition(".")[2] == "weight") else free).append(p)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    parameters = [*decayed, *free]
+    on_cuda = bool(parameters) and all(p.is_cuda and p.is_floating_point() for p in parameters)
+    fused = True if on_cuda else None  # torch's own choice
     if name == "sgd":
-        return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+        return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=fused)
     if name == "adamw":
-        return AdamW(groups, lr=lr)
+        return AdamW(groups, lr=lr, fused=fused)
     raise ValueError(f'the optimizer must be "sgd" or "adamw", got {name!r}')
 
 
@@ -281,12 +328,6 @@ def pieces_of(x: Inputs, y: Tensor, count: int) -> Iterator[tuple[Inputs, Tensor
         return iter([(x, y)])
     pieces = zip(*(part.chunk(count) for part in x), strict=True) if isinstance(x, tuple) else x.chunk(count, dim=-4)
     return zip(pieces, y.chunk(count), strict=True)
-
-
-def _add(rates: dict[str, list[float]], measured: dict[str, Tensor]) -> None:
-    for name, rate in measured.items():
-        total, count = rates.get(name, [0.0, 0])
-        rates[name] = [total + rate.item(), count + 1]
 
 
 def _summary(rates: dict[str, list[float]]) -> dict[str, float]:

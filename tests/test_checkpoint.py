@@ -141,7 +141,8 @@ ODD = {
     "more moments": [lambda s: s["optimizer"]["state"][0].update(max_exp_avg_sq=torch.zeros(1))],
     "fewer moments": [lambda s: s["optimizer"]["state"][0].clear(), lambda s: s["optimizer"]["state"].update({"a": {}})],
     "a setting": [
-        *(setting(name, True) for name in ("amsgrad", "capturable", "maximize", "differentiable", "fused", "eps")),
+        *(setting(name, True) for name in ("amsgrad", "capturable", "maximize", "differentiable", "eps")),
+        *(setting("fused", value) for value in (1, "yes", torch.ones(()))),  # True is a GPU's
         *(setting("betas", betas) for betas in ((5.0, 5.0), (0.9,), [0.9, 0.999], None, (0.9, torch.ones(2)))),
         *(setting("lr", lr) for lr in (-1.0, math.nan, math.inf, None, "1", torch.tensor(1.0), 10**400)),
         setting("unknown", 3.0),

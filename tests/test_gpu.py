@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 import staa
 from staa.attention import STAA
-from staa.build import build_batches, build_source
+from staa.build import build_batches, build_source, model_for
 from staa.layers import Site
 from staa.models import resnet20
 from staa.models.parts import ConvNorm
@@ -24,6 +25,8 @@ from staa.ops import SURROGATES, lif, lif_reference
 from staa.ops.bits import _pack, _unpack, spikes_as_bits
 from staa.recipes import RECIPES
 from staa.runs import evaluate_run, run
+from staa.step import Descent, fast_arithmetic, recorded
+from staa.train import make_optimizer, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -154,6 +157,119 @@ def test_forward_and_backward_do_not_wait_for_the_device():
         torch.cuda.set_sync_debug_mode("default")
     for a, b in zip(*found, strict=True):
         folded.close(a, b, 2e-2)
+
+
+spikestag = RECIPES["series-spikestag"]
+in_batches = replace(tiny.pictures.augment, policy=None, jitter=0.0)
+LOOPS = {
+    "events": replace(tiny.recipe, batch_size=4, augment=replace(tiny.recipe.augment, cutout=3, events="nda")),
+    "sgd": replace(tiny.recipe, batch_size=4, optim=replace(tiny.recipe.optim, name="sgd", clip=1.0)),
+    "pictures": replace(tiny.pictures, batch_size=4, augment=in_batches),
+    "one by one": replace(tiny.pictures, batch_size=4),
+    "spikestag": replace(spikestag, max_steps=14, data=replace(spikestag.data, name="ring")),
+}
+"""More than ten steps each; mixing, a penalty and an average among them."""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_training_step_does_not_wait_for_the_device(tmp_path, name, workers):
+    """Data, augmentation, forward and backward pass, optimizer, average and figures, unless the step is read.
+
+    An epoch begins with its order, and the first steps load kernels.
+    """
+    of_epoch, quiet = 1, 0
+    try:
+        for event in run(LOOPS[name], tmp_path / "run", device="cuda", workers=workers):
+            of_epoch, done = event.get("epoch_steps", of_epoch), event.get("step", 0)
+            waits = done < 2 or done % of_epoch == 0 or (done + 1) % of_epoch == 0 or (done + 1) % 10 == 0
+            torch.cuda.set_sync_debug_mode("default" if waits or event["event"] != "step" else "error")
+            quiet += not waits
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert quiet >= 6
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimizers_are_fused_and_their_checkpoints_go_to_a_cpu_and_back(tmp_path, name):
+    recipe = replace(tiny.recipe, optim=replace(tiny.recipe.optim, name=name), epochs=3, precision="float32")
+    optimizer = make_optimizer(nn.Linear(2, 2).cuda(), name=name, lr=0.1)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    assert not make_optimizer(nn.Linear(2, 2), name=name, lr=0.1).param_groups[0]["fused"]
+    for count, device in ((4, "cuda"), (4, "cpu"), (100, "cuda")):
+        asked = iter(range(10**6))
+        resume = tmp_path / "run" if (tmp_path / "run").exists() else None
+        events = list(
+            run(recipe, tmp_path / "run", device=device, resume=resume, stop=lambda n=count, asked=asked: next(asked) >= n)
+        )
+    assert events[-1]["event"] == "result"
+
+
+def test_products_in_float32_take_tf32_in_a_step_alone():
+    def error():
+        torch.manual_seed(0)
+        a, b = torch.randn(512, 512, device="cuda"), torch.randn(512, 512, device="cuda")
+        return ((a @ b).double() - a.double() @ b.double()).abs().max().item()
+
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    exact = error()
+    with fast_arithmetic(torch.device("cuda")):
+        assert torch.backends.cudnn.benchmark
+        assert error() > 10 * exact
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark) == before
+    assert error() == exact
+
+
+@pytest.mark.parametrize(("name", "form"), [("shallow", True), *((name, "graph") for name in ("shallow", *LOOPS))])
+def test_a_step_compiled_or_recorded_trains_as_it_is_written(tmp_path, monkeypatch, name, form):
+    """The same random numbers and samples. Rounding differs, so spikes at their thresholds may, and what follows from them."""
+    small = replace(tiny.recipe, model=replace(tiny.recipe.model, name=f"{tiny.__file__}:shallow"))
+    recipe = replace({"shallow": small, **LOOPS}[name], precision="float32", max_steps=4)
+    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=1))
+    eager, found = (list(run(recipe, tmp_path / str(how), device="cuda", compile=how)) for how in (False, form))
+    losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (found, eager)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3 if name == "shallow" else 0.05)
+    rates = [next(event["rates"] for event in events if event["event"] == "epoch") for events in (found, eager)]
+    assert rates[0] == pytest.approx(rates[1], abs=0.02)
+    assert json.loads((tmp_path / str(form) / "environment.json").read_text())["compile"] == form
+    assert found[-1]["event"] == "result"
+
+
+def test_a_graph_runs_the_recorded_step():
+    """One step's loss, sums and gradients, with random parts, twice from the same weights."""
+    recipe = replace(tiny.recipe, precision="float32")
+    source = build_source(recipe, Path())
+    x, y = next(iter(build_batches(recipe, source, "train", torch.device("cuda"), workers=0, training=True).epoch()))
+    model = model_for(recipe, source).cuda()
+    buffers = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def descend(x, y, measuring):
+        loss = F.cross_entropy(model(x).mean(0), y)
+        loss.backward()
+        return Descent(loss.detach(), [loss.detach() * 2], [])
+
+    found = []
+    for take in (descend, recorded(descend, model)):
+        for _ in range(2):
+            model.load_state_dict(buffers)
+            model.zero_grad()
+            torch.manual_seed(3)
+            result = take(x, y, False)
+            found.append((result, [p.grad.clone() for p in model.parameters()]))
+    for result, grads in found[1:]:
+        torch.testing.assert_close(result.loss, found[0][0].loss, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(result.sums[0], 2 * result.loss)
+        for a, b in zip(grads, found[0][1], strict=True):
+            folded.close(a, b, 1e-2)
+
+
+def test_what_waits_in_a_step_can_not_be_recorded():
+    def descend(x, y, measuring):
+        return Descent(x.sum() * x.sum().item(), [], [])
+
+    step = recorded(descend, nn.Linear(2, 2).cuda())
+    with pytest.raises(RuntimeError, match="can't be recorded as a CUDA graph .* train it without `compile=graph`"):
+        step(torch.ones(2, device="cuda"), torch.ones(2, device="cuda"), False)
 
 
 def test_numbers_may_stay_on_the_cpu():

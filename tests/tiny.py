@@ -11,7 +11,8 @@ from staa.data import Samples, Source
 from staa.data.digits import as_frames
 from staa.data.images import normalise
 from staa.data.tables import TimeSeries
-from staa.layers import PerStep
+from staa.layers import PerStep, Site
+from staa.models.parts import ConvNorm
 from staa.neurons import LIF
 
 
@@ -69,6 +70,15 @@ def another_split(*, validation):
 def no_neurons(num_classes, *, in_channels, steps, neuron, attention, sites, width):
     """A network that does not spike."""
     return PerStep(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(in_channels, num_classes))
+
+
+def shallow(num_classes, *, in_channels, steps, neuron, attention, sites, width):
+    """Two layers, the first with all that folds, the second with random parts."""
+    return torch.nn.Sequential(
+        ConvNorm(in_channels, 4, 3),
+        Site(neuron(4), attention(steps, 4)),
+        PerStep(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(16, num_classes)),
+    )
 
 
 class Keeping(torch.nn.Module):

@@ -4,7 +4,7 @@ import codecs
 import io
 import pickle
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,14 @@ def cifar(name: str, *, root: Path, validation: float) -> Source:
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x / 255 − mean) / std per channel: [N, C, H, W] uint8 -> float32."""
-    centre = torch.tensor(mean, device=x.device).view(-1, 1, 1)
-    spread = torch.tensor(std, device=x.device).view(-1, 1, 1)
-    return (x.float() / 255 - centre) / spread
+    return (x.float() / 255 - _per_channel(tuple(mean), x.device)) / _per_channel(tuple(std), x.device)
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, since to send numbers to a GPU is to wait for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:

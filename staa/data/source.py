@@ -90,7 +90,7 @@ class Batches:
     augment: (a stored batch, generator) -> the same; mix: (the network's input, labels, CPU generators of the batch and of the
     epoch) -> (input, probabilities); `staa.data.augment` makes these. workers: None keeps samples in memory on the device and
     augments them there; else they are read and augmented on the CPU, by so many processes, 0 being this one. The number
-    changes nothing but the speed.
+    changes nothing but the speed. Once an epoch has begun, no batch makes the host wait for a GPU.
 
     The last batch of a training epoch is dropped when it is not full, so that BatchNorm always sees batch_size samples
     (unless there are fewer samples in all). Raises ValueError where a sample can't be read.
@@ -111,7 +111,7 @@ class Batches:
         if len(samples) == 0 or batch_size < 1:
             raise ValueError(f"need samples and a batch size of at least 1, got {len(samples)} and {batch_size}")
         if isinstance(samples.x, Tensor) and workers is None:
-            samples = Samples(samples.x.to(device), samples.y)
+            samples = Samples(samples.x.to(device), samples.y.to(device))
         self.samples, self.device, self.workers = samples, torch.device(device), workers
         self.batch_size = min(batch_size, len(samples))
         self.prepare, self.augment, self.mix, self.seed = prepare, augment, mix, seed
@@ -137,10 +137,17 @@ class Batches:
         for k, (x, y) in enumerate(made, start):
             if isinstance(x, Exception):
                 raise x
-            x, y = self.prepare(x.to(self.device, non_blocking=True)), y.to(self.device, non_blocking=True)
+            x, y = (_on(self.device, part) for part in (x, y))
+            x = self.prepare(x)
             if self.mix is not None and self.seed is not None:
                 x, y = self.mix(x, y, *(_generator(self.seed, "cpu", "mix", epoch, *which) for which in ((k,), ())))
             yield x, y
+
+
+def _on(device: torch.device, x: Tensor) -> Tensor:
+    """x on the device. From pinned memory alone is it sent without waiting for what the device still has to do."""
+    x = x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x
+    return x.to(device, non_blocking=True)
 
 
 def _generator(seed: int, device: torch.device | str, *what: object) -> torch.Generator:
@@ -159,6 +166,7 @@ class _Plan(Dataset[tuple[Any, Tensor]]):
         self.order = torch.arange(len(batches.samples))
         if batches.seed is not None:
             self.order = torch.randperm(len(self.order), generator=_generator(batches.seed, "cpu", "order", epoch))
+        self.order = self.order.to(self.samples.y.device)
 
     def __len__(self) -> int:
         return self.count

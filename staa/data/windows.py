@@ -244,6 +244,7 @@ def calendar_features(times: np.ndarray) -> Tensor:
 class WindowBatches:
     """Batches of windows of one part, as (inputs, y [B, P, K]), on a device; the order of epoch e depends on (seed, e) alone,
     so that an epoch can be entered anywhere. seed=None: in order, all of them; else the last batch is dropped when not full.
+    Once an epoch has begun, no batch makes the host wait for a GPU.
 
     Raises ValueError where the part has no windows.
     """
@@ -274,6 +275,7 @@ class WindowBatches:
         order = torch.arange(len(self.windows))
         if self.seed is not None:
             order = torch.randperm(len(order), generator=_generator(self.seed, "cpu", "order", epoch))
+        order = order.to(self.device)
         for k in range(start, len(self)):
             yield self.take(order[k * self.batch_size : (k + 1) * self.batch_size])
 
