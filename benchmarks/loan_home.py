@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import cargo
-from benchmarks.loan_process import HERE
+from benchmarks.loan_process import FAULT, HERE
 from staa.files import read_bytes, read_text, save_text, write
 from staa.runfolder import _commit
 
@@ -123,7 +123,7 @@ def dry_run(options: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "benchmarks.loan", call, "--cargo", str(folder / "cargo" / carried)]
         command += ["--out", str(folder / call), "--work", str(folder / "work"), "--data", str(folder / "data")]
         command += f"--seconds {seconds} --stage-seconds {options.stage_seconds} --device cpu --small --epochs 2".split()
-        subprocess.run(command, check=True, env={**os.environ, "STAA_LOAN_FAULT": faults.get(call, "")}, cwd=HERE)
+        subprocess.run(command, check=True, env={**os.environ, FAULT: faults.get(call, "")}, cwd=HERE)
     collect(argparse.Namespace(home=[folder / call for call in ("call1", "call2", "call3")], to=folder / "results"))
 
 

@@ -25,6 +25,9 @@ STATE = "state.json"
 MARK = "STAA_LOAN_STAGE"
 """Environment variable that a stage and all its children inherit, whatever sessions they start: by it they are found."""
 GRACE = 1 << 20  # bytes of a log that a stage may at least write
+FAULT = "STAA_LOAN_FAULT"
+"""Environment variable with faults to inject, for tests (benchmarks/loan_stages.py)."""
+HANG = 10.0  # seconds after which a stage is killed that hangs because it was told to
 PROGRAM = (sys.executable, "-u", "-m", "benchmarks.loan_stages")
 _numbers = itertools.count()
 
@@ -216,6 +219,8 @@ class Call:
             outcomes = [Outcome(name, "skipped") for _ in jobs]
             self.note(f"{name} was skipped: {max(0.0, seconds):.0f} s are left")
         else:
+            if f"{name}:hang" in os.environ.get(FAULT, "").split(","):
+                seconds = min(seconds, HANG)
             environment = {**self.environment, **({"STAA_REFERENCE": "1"} if slow else {})}
             outcomes = run_stages(name, [{**self.how, **job} for job in jobs], seconds, self.journal, environment)
         self.statuses += [(name, outcome.status) for outcome in outcomes]

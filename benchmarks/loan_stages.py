@@ -23,12 +23,13 @@ import torch
 from torch import nn
 
 from benchmarks import cargo, loan_kernels
+from benchmarks.loan_process import FAULT
 from staa.build import build_batches, build_source, choose_device, choose_precision, model_for
 from staa.config import Recipe
 from staa.find import find_recipe
 from staa.runs import run
 
-FAULT, KINDS = "STAA_LOAN_FAULT", ("raise", "die", "break", "hang", "wrong")
+KINDS = ("raise", "die", "break", "hang", "wrong")
 FORMS: dict[str, dict[str, Any]] = {"reference": {}, "eager": {}, "compile": {"compile": True}, "graph": {"compile": "graph"}}
 """The forms of a training step, and what `staa.runs.run` is told for each."""
 WARM_STEPS, WINDOW = 25, 4.0  # before a pace is measured; seconds in which it is

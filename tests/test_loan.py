@@ -337,12 +337,12 @@ def stages(tmp_path):
 def test_a_stage_that_hangs_is_killed_with_its_children_and_the_next_goes_on(stages, capsys):
     go, journal = stages
     began = time.monotonic()
-    hung, fine = go(4.0, {"does": "hang"}, {"does": "end"})
-    assert time.monotonic() - began < 8
+    hung, fine = go(10.0, {"does": "hang"}, {"does": "end"})
+    assert time.monotonic() - began < 60
     assert (hung.status, fine.status) == ("late", "done")
     assert len(hung.results) == len(fine.results) == 1  # what it had said stays
     assert not [mark for _, mark in marks() if mark.startswith("stage-")]
-    assert [o.status for o in go(20.0, {"does": "fail"}) + go(20.0, {"does": "end"})] == ["failed", "done"]
+    assert [o.status for o in go(60.0, {"does": "fail"}) + go(60.0, {"does": "end"})] == ["failed", "done"]
     lines = [json.loads(line) for line in journal.results.read_text().splitlines()]
     assert [line["status"] for line in lines if "status" in line] == ["late", "done", "failed", "done"]
 
@@ -375,11 +375,11 @@ def test_a_long_log_keeps_both_ends(stages, monkeypatch):
 @pytest.mark.slow
 def test_a_dry_run_with_a_fault_in_each_stage(tmp_path):
     command = [sys.executable, "-m", "benchmarks.loan", "dry-run", "--folder", str(tmp_path / "dry")]
-    command += ["--seconds", "100", "130", "60", "--stage-seconds", "22"]
+    command += ["--seconds", "400", "400", "100", "--stage-seconds", "150"]  # enough on a busy machine
     command += ["--fault=call1=facts:raise,unpack:die,smoke:wrong,speed:die,tests:hang"]
     command += ["--fault=call2=step:hang,train/cifar100-resnet20-plain:break,archive:raise"]
     command += ["--fault=call3=unpack:raise,pace/cifar100-resnet20-gc:die"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     calls = {}
     for call in ("call1", "call2", "call3"):
