@@ -313,10 +313,10 @@ def test_a_generator_closed_by_another_thread_leaves_the_choice_of_both():
 
 @KERNELS
 def test_a_thread_chooses_for_itself_alone():
-    x = torch.randn(2, 3, requires_grad=True)
     barrier = threading.Barrier(2, timeout=20)
 
     def run(choose):
+        x = torch.randn(2, 3, requires_grad=True)  # torch may hang if two threads are the first to use a leaf of a graph
         found = []
         for _ in range(50):
             if choose:
