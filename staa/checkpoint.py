@@ -23,9 +23,10 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from staa.attention import PositionEncoding
-from staa.files import check_bytes, max_bytes, open_regular, read_bytes, write
+from staa.files import FORMAT, check_bytes, check_format, max_bytes, open_regular, read_bytes, write
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
+NUMBER = "staa.format"  # where weights have the number of their format
 MOMENTS: dict[type[Optimizer], set[str]] = {AdamW: {"step", "exp_avg", "exp_avg_sq"}, SGD: {"momentum_buffer"}}
 """What an optimizer keeps for a parameter that it has moved."""
 ITEM = {
@@ -58,9 +59,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
 
     Raises RuntimeError, with the old checkpoint untouched, where the disk is full or not writable.
     """
-    buffer = io.BytesIO()  # a full disk then meets a plain write, not a serializer half-way
-    torch.save(state, buffer)
-    return write(folder / LAST, buffer.getbuffer(), keep=folder / PREVIOUS)
+    return write(folder / LAST, checkpoint_bytes(state), keep=folder / PREVIOUS)
+
+
+def checkpoint_bytes(state: dict[str, Any]) -> memoryview:
+    """A checkpoint's file: a full disk then meets a plain write, not a serializer half-way."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    return buffer.getbuffer()
 
 
 def save_weights(path: Path, model: nn.Module) -> Path:
@@ -74,7 +80,7 @@ def save_weights(path: Path, model: nn.Module) -> Path:
             )  # safetensors refuses shared memory
         else:
             plain[key] = json.dumps(value)
-    return write(path, to_safetensors(tensors, plain or None))
+    return write(path, to_safetensors(tensors, plain | {NUMBER: str(FORMAT)}))
 
 
 def check_savable(model: nn.Module) -> None:
@@ -113,6 +119,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
     except Exception as error:  # zipfile and torch raise whatever they stumble over
         raise ValueError(f"{path} is truncated or corrupt ({_brief(error)}){advice}") from error
+    if type(state) is dict:
+        check_format(state.pop("format", 0), path)
     if type(state) is not dict or "model" not in state or "step" not in state:
         raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
     _check_values(state, path)
@@ -235,7 +243,7 @@ def _walk(state: Any) -> Iterator[Any]:
 
 def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """A run's last checkpoint, or the one before if that is lost, and its plain values alone: its tensors are not read. None
-    if there is no checkpoint. Raises ValueError for a broken one."""
+    if there is no checkpoint. Raises ValueError for a broken one, or one of a newer version."""
     path = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
     if path is None:
         return None
@@ -256,7 +264,9 @@ def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         except Exception as error:
             raise ValueError(f"{path} is truncated or corrupt ({_brief(error)})") from error
     check_bytes(PER_OPCODE * size, f"what {path} says of its tensors")
-    return path, values if isinstance(values, dict) else {}
+    values = values if isinstance(values, dict) else {}
+    check_format(values.pop("format", 0), path)
+    return path, values
 
 
 def _brief(error: Exception) -> str:
@@ -530,6 +540,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         weights: dict[str, Any] = from_safetensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return weights | {key: json.loads(value) for key, value in header.get("__metadata__", {}).items()}
+        plain = {key: json.loads(value) for key, value in header.get("__metadata__", {}).items()}
     except Exception as error:  # SafetensorError, and KeyError for a type that torch lacks
         raise ValueError(f"{path} is truncated or corrupt: {_brief(error)}") from error
+    check_format(plain.pop(NUMBER, 0), path)
+    return weights | plain

@@ -11,6 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tyro.conf import Suppress  # texts about a recipe are no options of the command line
 
+from staa.files import FORMAT, check_format
+
 
 @dataclass(frozen=True)
 class Data:
@@ -348,7 +350,7 @@ PARTS = {
 
 def to_json(recipe: Recipe) -> str:
     """The recipe as JSON text, every field written out."""
-    values = dataclasses.asdict(recipe)
+    values = {"format": FORMAT, **dataclasses.asdict(recipe)}
     del values["folder"]
     return json.dumps(values, indent=2) + "\n"
 
@@ -357,9 +359,12 @@ def from_json(text: str, folder: str = "") -> Recipe:
     """The recipe of such a text; a field it lacks, as one of an older version may, takes its default.
 
     folder: the run folder that the text is of. Such a recipe's names are its writer's word, not this process's user's: see
-    `staa.find`. Raises ValueError naming a field that is unknown, a part that is missing, or what is no JSON.
+    `staa.find`. Raises ValueError naming a field that is unknown, a part that is missing, or what is no JSON, and for the text
+    of a newer version.
     """
     values = parse_json(text)
+    if isinstance(values, dict):
+        check_format(values.pop("format", 0), "this recipe")
     for name, part in PARTS.items():
         if isinstance(values, dict) and name in ("series", "augment", "forecast", "loss"):
             values.setdefault(name, {})

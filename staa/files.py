@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+import reprlib
 import secrets
 import shutil
 import stat
@@ -18,7 +19,7 @@ import zlib
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ try:
 except ImportError:
     fcntl = None
 
+FORMAT = 1
+"""Number of the format of what a run writes. A file without one is older than the number, and is read as format 0. It goes up
+if an older version could not read a file, or would read it wrongly; tests/versions then takes run folders of the one before."""
 LIMIT = "STAA_MAX_BYTES"
 """Environment variable with the limit of `max_bytes`, so that worker processes have it too."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -175,6 +179,16 @@ def inflate(data: bytes, what: str) -> bytes:
     except zlib.error as error:
         raise ValueError(f"{what} can't be unpacked ({error}): copy or save it again") from error
     return b"".join(pieces)
+
+
+def check_format(found: Any, what: Path | str) -> None:
+    """Raises ValueError for a format that is newer than `FORMAT`, or no number."""
+    if type(found) is not int or found < 0:
+        raise ValueError(f"{what} is broken: its format must be a whole number, got {reprlib.repr(found)}")
+    if found > FORMAT:
+        raise ValueError(
+            f"{what} was written by a newer version of staa: its format is {found}, this one reads up to {FORMAT}; upgrade staa"
+        )
 
 
 def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True) -> Path:

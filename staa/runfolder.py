@@ -17,7 +17,7 @@ from torch import nn
 
 from staa.config import Recipe, differences, from_json, parse_json
 from staa.data import SeriesSource, Source
-from staa.files import append_text, read_bytes, read_text
+from staa.files import FORMAT, append_text, check_format, read_bytes, read_text, save_text
 from staa.find import comparable, trust
 from staa.ops import cpu
 from staa.ops.scan_fused import kernels_of
@@ -180,14 +180,21 @@ def log_once(folder: Path, event: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises OSError, or ValueError naming a file that is broken."""
+    """The object in a JSON file, without the number of its format. Raises OSError, or ValueError naming a file that is broken
+    or of a newer version."""
     try:
         values = parse_json(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is broken ({error}); {ANEW}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} is broken: it holds no object; {ANEW}")
+    check_format(values.pop("format", 0), path)
     return values
+
+
+def save_json(path: Path, values: dict[str, Any]) -> None:
+    """Write an object with the number of its format. Raises RuntimeError as `staa.files.write` does."""
+    save_text(path, json.dumps({"format": FORMAT, **values}, indent=2) + "\n")
 
 
 def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """A run, from recipe to result, in its folder."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -40,7 +39,7 @@ from staa.checkpoint import (
 from staa.config import Recipe, to_json
 from staa.data import Batches, SeriesSource, Source
 from staa.evaluate import Inputs, call, evaluate, evaluate_in_detail
-from staa.files import exclusive, inside, save_text, write
+from staa.files import FORMAT, exclusive, inside, save_text, write
 from staa.find import CODE, comparable, for_folder, with_absolute_paths
 from staa.find import trust as vouch_for
 from staa.losses import rate_penalty
@@ -58,6 +57,7 @@ from staa.runfolder import (
     read_environment,
     read_recipe,
     read_result,
+    save_json,
     warnings_of,
 )
 from staa.step import Compile, check_compile
@@ -173,10 +173,10 @@ def run(
                 write(folder / name, data)
             save_text(folder / RECIPE, to_json(kept))
         if begun is None:
-            save_text(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            save_json(folder / ENVIRONMENT, environment)
         if state is not None and state.get("report"):
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
-        log(folder, {"event": "environment", **environment})
+        log(folder, {"event": "environment", "format": FORMAT, **environment})
         told = [] if transfer is None else [transfer]
         notes += tuple(warnings_of(environment, begun))
         told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in notes]
@@ -227,7 +227,7 @@ def run(
             result |= {"protocol": recipe.protocol, "best_epoch": event["best_epoch"], **details}
             if paper:
                 result |= {"best_test_accuracy": event["best"], "best_test_epoch": event["best_epoch"]}
-            save_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+            save_json(folder / RESULT, result)
             log(folder, {"event": "result", **result})
             yield {"event": "result", **result}
 

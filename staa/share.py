@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from staa.checkpoint import BEST, LAST, load_checkpoint, measured_weights, read_weights
+from staa.checkpoint import BEST, LAST, checkpoint_bytes, load_checkpoint, measured_weights, read_weights
 from staa.config import Recipe, parse_json, to_json
 from staa.data import read_graph
-from staa.files import read_bytes, read_text, write
+from staa.files import FORMAT, check_format, read_bytes, read_text, write
 from staa.find import COPY, for_folder, named_files
 from staa.runfolder import ENVIRONMENT, LOG, RECIPE, RESULT, check_origin, read_environment, read_recipe, read_result
 
@@ -71,16 +69,15 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
         files[name], fields["series"]["graph"] = graph, name
     files[RECIPE] = text = _json(clean, fields, root / RECIPE)
     about = {k: v for k, v in environment.items() if k not in PRIVATE}
-    files[ENVIRONMENT] = _json(clean, about, root / ENVIRONMENT)
+    files[ENVIRONMENT] = _json(clean, {"format": FORMAT, **about}, root / ENVIRONMENT)
     if (root / RESULT).is_file():
-        files[RESULT] = _json(clean, read_result(root), root / RESULT)
+        files[RESULT] = _json(clean, {"format": FORMAT, **read_result(root)}, root / RESULT)
     if (root / LOG).is_file():
         files[LOG] = b"".join(_lines(clean, root / LOG))
     checkpoint = load_checkpoint(run_folder)
     check_origin(checkpoint, recipe, run_folder / LAST)
-    buffer = io.BytesIO()
-    torch.save({"recipe": text.decode(), "step": checkpoint["step"], "model": measured_weights(checkpoint)}, buffer)
-    files[LAST] = buffer.getvalue()
+    kept = {"recipe": text.decode(), "step": checkpoint["step"], "model": measured_weights(checkpoint)}
+    files[LAST] = bytes(checkpoint_bytes(kept))
     if (run_folder / BEST).is_file():
         read_weights(run_folder / BEST)
         files[BEST] = read_bytes(run_folder / BEST)
@@ -153,6 +150,7 @@ def _lines(clean: Callable[[Any], Any], path: Path) -> Iterator[bytes]:
         except ValueError as error:
             raise ValueError(f"a line of {path} can't be copied: {error}") from error
         if isinstance(event, dict):
+            check_format(event.get("format", 0), path)
             yield _json(clean, {k: v for k, v in event.items() if k not in PRIVATE}, path, None)
 
 
