@@ -122,7 +122,8 @@ def dry_run(options: argparse.Namespace) -> None:
     for call, carried, seconds in zip(("call1", "call2", "call3"), ("call1", "call2", "call2"), options.seconds, strict=True):
         command = [sys.executable, "-m", "benchmarks.loan", call, "--cargo", str(folder / "cargo" / carried)]
         command += ["--out", str(folder / call), "--work", str(folder / "work"), "--data", str(folder / "data")]
-        command += f"--seconds {seconds} --stage-seconds {options.stage_seconds} --device cpu --small --epochs 2".split()
+        limits = f"--seconds {seconds} --stage-seconds {options.stage_seconds} --patience {options.patience}"
+        command += f"{limits} --device cpu --small --epochs 2".split()
         subprocess.run(command, check=True, env={**os.environ, FAULT: faults.get(call, "")}, cwd=HERE)
     collect(argparse.Namespace(home=[folder / call for call in ("call1", "call2", "call3")], to=folder / "results"))
 

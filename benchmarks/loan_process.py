@@ -214,7 +214,7 @@ class Call:
 
     def together(self, name: str, seconds: float, jobs: Sequence[dict[str, Any]], *, slow: bool = False) -> list[Outcome]:
         """The outcomes of a stage's jobs, run at the same time; slow: by the reference path."""
-        seconds = min(seconds, self.left(), *(() if name == "train" else (self.options.stage_seconds,)))
+        seconds = min(seconds * self.options.patience, self.left(), *(() if name == "train" else (self.options.stage_seconds,)))
         if seconds < LEAST:
             outcomes = [Outcome(name, "skipped") for _ in jobs]
             self.note(f"{name} was skipped: {max(0.0, seconds):.0f} s are left")

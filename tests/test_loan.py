@@ -375,7 +375,7 @@ def test_a_long_log_keeps_both_ends(stages, monkeypatch):
 @pytest.mark.slow
 def test_a_dry_run_with_a_fault_in_each_stage(tmp_path):
     command = [sys.executable, "-m", "benchmarks.loan", "dry-run", "--folder", str(tmp_path / "dry")]
-    command += ["--seconds", "400", "400", "100", "--stage-seconds", "150"]  # enough on a busy machine
+    command += ["--seconds", "400", "400", "100", "--stage-seconds", "200", "--patience", "6"]
     command += ["--fault=call1=facts:raise,unpack:die,smoke:wrong,speed:die,tests:hang"]
     command += ["--fault=call2=step:hang,train/cifar100-resnet20-plain:break,archive:raise"]
     command += ["--fault=call3=unpack:raise,pace/cifar100-resnet20-gc:die"]
