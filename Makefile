@@ -21,12 +21,13 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/pip install --disable-pip-version-check --quiet "pytest-xdist>=3.6.1"
-	$(BIN)/pytest -n $(JOBS) --dist worksteal
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 # First with the oldest releases that pyproject.toml allows, which `test` wants recorded: minutes, the network and several GB.
 test-all: $(VENV)/.installed-dev
 	$(BIN)/pytest -m oldest
 	$(MAKE) test
+	$(BIN)/pytest -m slow
 
 # Beside SpikingJelly, snnTorch and Norse: half an hour.
 bench: $(VENV)/.installed-dev

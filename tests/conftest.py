@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from interpreter import pytest_runtest_protocol, pytest_runtestloop, pytest_sessionfinish  # noqa: F401
 
 torch.set_num_threads(1)  # several test processes share the cores, and two pools of spinning threads starve each other
 

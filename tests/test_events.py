@@ -315,14 +315,19 @@ def test_cifar10dvs_in_the_authors_files_and_its_splits(tmp_path):
         cifar10dvs(validation=0.0, **kwargs)
 
 
-def test_dvsgesture_in_tonics_layout(tmp_path):
+def gesture_set(root):
+    """In tonic's layout."""
     for part, users in (("Train", (1, 2, 3, 4)), ("Test", (24,))):
         for user in users:
-            folder = tmp_path / "DVSGesture" / f"ibmGesture{part}" / f"user{user:02d}_led"
+            folder = root / "DVSGesture" / f"ibmGesture{part}" / f"user{user:02d}_led"
             folder.mkdir(parents=True)
             for c in range(11):
                 t, x, y, p, _ = some_events(50, (128, 128), seed=20 * user + c)
                 np.save(folder / f"{c}.npy", np.stack([x, y, p, t // 1000], 1).astype(np.int64))
+
+
+def test_dvsgesture_in_tonics_layout(tmp_path):
+    gesture_set(tmp_path)
     source = dvsgesture(root=tmp_path, validation=0.25, steps=3, size=32)
     assert (len(source.train), len(source.validation), len(source.test), source.classes) == (33, 11, 11, 11)
     disjoint(source, 55)

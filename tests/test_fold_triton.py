@@ -6,8 +6,9 @@ import re
 
 import pytest
 import torch
+from interpreter import INTERPRETED
 from test_fold import close, window
-from test_triton import INTERPRETED, LAYOUTS, interpreted, pytestmark  # noqa: F401
+from test_triton import LAYOUTS, interpreted, pytestmark  # noqa: F401
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -1,35 +1,70 @@
-import subprocess
-import sys
+"""The Python that the pages show runs, one block after the other, where the files lie that it names."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
-from staa.pages import keep_pages
+import staa
+from staa.models import vggsnn
+from staa.neurons import AdaptiveLIF
+from staa.runs import run
 
-FAULTS = """
-import resource, sys, torch
-from staa.pages import keep_pages
-if sys.argv[1] == "keep" and not keep_pages():
-    sys.exit(3)
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for i in range(6):
-    before = faults()
-    torch.ones(40 << 20, dtype=torch.uint8)
-    after = faults()
-print(after - before)
-"""
+ROOT = Path(__file__).parents[1]
 
 
-def test_pages_of_large_tensors_are_kept():
-    """A tensor of 40 MiB is 10,240 pages, mapped afresh each time unless they are kept."""
-    found = {}
-    for what in ("keep", "usual"):
-        done = subprocess.run([sys.executable, "-c", FAULTS, what], capture_output=True, text=True)
-        if done.returncode == 3:
-            pytest.skip("no glibc")
-        found[what] = int(done.stdout)
-    assert found["keep"] < 100
-    assert found["usual"] > 5000
+def readme():
+    trained("digits-events")
+    return {}
 
 
-def test_it_can_be_undone():
-    assert keep_pages() == keep_pages(False)
+def events():
+    Path("00002.bin").write_bytes(bytes([3, 4, 128, 0, 9] * 40))  # one event, again and again
+    model = vggsnn(10, in_channels=2, steps=None, neuron=AdaptiveLIF, attention=staa.attention.STAA, width=0.05, size=34)
+    return {"model": model.eval()}
+
+
+def folder():
+    for k, name in enumerate(("train/cat/0", "train/cat/1", "train/dog/2", "train/dog/3", "val/cat/4", "val/dog/5")):
+        Path("data", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (256, 256), (40 * k, 90, 9)).save(f"data/{name}.jpg")
+    trained("folder-resnet18-staa", data_root=Path("data"), width=0.05)
+    for name in ("one", "two"):
+        Image.new("RGB", (300, 260)).save(f"{name}.jpg")
+    return {}
+
+
+def trained(name, *, data_root=Path("data"), width=None):
+    """A run of one step in a folder that is called as in the pages."""
+    recipe = staa.RECIPES[name]
+    recipe = replace(recipe, max_steps=1, batch_size=2, data=replace(recipe.data, validation=0.0))
+    recipe = replace(recipe, model=replace(recipe.model, width=width or recipe.model.width))
+    list(run(recipe, Path("runs", name, "…"), data_root=data_root, device="cpu", workers=0))
+
+
+PAGES = {"README.md": readme, "docs/recipes/events.md": events, "docs/recipes/folder.md": folder}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {"staa": staa, "torch": torch, **PAGES[page]()}
+    with torch.no_grad():
+        for code in blocks(ROOT / page):
+            exec(code, scope)
+    if "classes" in scope:
+        assert scope["classes"].dtype == torch.int64
+    else:
+        assert scope["logits"].shape[-1] == 10
+
+
+def test_no_page_is_left_out():
+    pages = {str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if blocks(page)}
+    assert pages == PAGES.keys()
+
+
+def blocks(page):
+    return re.findall(r"^```py\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)

@@ -1,43 +1,23 @@
 """The CUDA kernels without a CUDA device: run by Triton's interpreter on the CPU, and compiled for a GPU that is not there.
 
-Whether a kernel is interpreted is settled when Triton is imported, so those tests run in a process of their own: this file
-and test_fold_triton.py again with TRITON_INTERPRET=1. tests/test_gpu.py has what needs a GPU.
+tests/interpreter.py runs those marked `interpreted`; tests/test_gpu.py has what needs a GPU.
 """
 
 import importlib.util
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from interpreter import INTERPRETED
 from test_fused import FORMS, RESETS, at_the_threshold, both, compare, compare_holes, constants, current, with_holes
 
 from staa.ops import SURROGATES, lif, lif_reference, scan_fused
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this torch brought no Triton")
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the interpreter, see test_in_the_interpreter")
+interpreted = pytest.mark.interpreted
 LAYOUTS = pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 SMALL = (4, 2, 5, 3, 7)
-
-
-@pytest.mark.skipif(INTERPRETED, reason="is in the interpreter")
-def test_in_the_interpreter():
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    here = os.path.dirname(__file__)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        __file__,
-        os.path.join(here, "test_fold_triton.py"),
-    ]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=here)
-    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.fixture
