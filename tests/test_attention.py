@@ -1,11 +1,11 @@
 from functools import partial
 
-import contracts
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
 from staa.neurons import AdaptiveLIF
 from staa.ops.fold import Folded

@@ -4,12 +4,12 @@ import re
 from collections import defaultdict
 from functools import partial, wraps
 
-import contracts
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, GlobalContext, StepAttention
 from staa.layers import Passive, Site, fold_batch_norm, per_step, plain
 from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet19, resnet20

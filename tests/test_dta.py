@@ -2,12 +2,12 @@
 
 from functools import partial
 
-import contracts
 import numpy as np
 import pytest
 import torch
 from dta_numpy import block_in_numpy, sigmoid
 
+import staa.testing as contracts
 from staa import stream
 from staa.attention import ATTENTIONS, DTA, STAA, TNA, TXA, TemporalAttention
 from staa.models import ms_resnet18, ms_resnet34, resnet20

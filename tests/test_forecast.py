@@ -3,12 +3,12 @@
 import math
 from functools import partial
 
-import contracts
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import staa.testing as contracts
 from staa.models.forecast import FORECASTERS, DeltaEncoder, spikestag
 
 L, P, K = 12, 3, 5

@@ -2,12 +2,12 @@ import itertools
 import math
 from functools import partial
 
-import contracts
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, GlobalContext, PositionEncoding, StepAttention
 from staa.layers import Site
 from staa.models import MODELS, resnet18, resnet19, resnet20, resnet34, vggsnn

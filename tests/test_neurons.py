@@ -2,10 +2,10 @@ import inspect
 import math
 import os
 
-import contracts
 import pytest
 import torch
 
+import staa.testing as contracts
 from staa.layers import PerStep, Site, per_step
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator, ParametricLIF
 from staa.ops import cpu, lif_reference, rectangle

@@ -3,12 +3,12 @@ import importlib.util
 from functools import cache, partial
 from pathlib import Path
 
-import contracts
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
+import staa.testing as contracts
 from staa import stream
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
 from staa.layers import Passive, PerStep, Site
