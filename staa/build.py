@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -351,10 +352,10 @@ def choose_device(name: str | None) -> torch.device:
     """The named device, or the GPU if there is one, else the CPU. Raises ValueError for a device that is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d{1,3})?", name):
+        raise ValueError(f"device must be cpu, cuda, cuda:1 … or mps, got {name!r}")
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("it must be cpu, cuda or mps")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} can't be used here: {str(error).splitlines()[0]}") from error

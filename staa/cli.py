@@ -102,6 +102,9 @@ def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) 
 def train(args: list[str]) -> int:
     """train a recipe, or go on with a run"""
     name = args.pop(0) if args and not args[0].startswith("-") else None
+    for before, late in zip(args, args[1:] if name is None else [], strict=False):
+        if late in RECIPES and not before.startswith("-"):
+            raise ValueError(f"the recipe comes before the options: staa train {late} …")
     resumed = value_of(args, "--resume")
     if name is None and resumed is not None:
         recipe = read_recipe(_first_run(Path(resumed)))
@@ -648,13 +651,15 @@ def _run(args: list[str]) -> int:
     kind = _options_of(args)
     debug = "--debug" in args or os.environ.get("STAA_DEBUG", "0") != "0"
     try:
-        if not args or args[0] in ("-h", "--help"):
+        if args[:1] == ["help"] and len(args) > 1:
+            args = [args[1], "--help"]
+        if not args or args[0] in ("-h", "--help", "help"):
             say(f"staa {staa.__version__}: spatial-temporal attention for spiking neural networks", "")
             for name, command in COMMANDS.items():
                 say(f"  staa {name:<10} {command.__doc__}")
             say("", "staa COMMAND --help says more. First try: staa train")
             return 0
-        if args[0] == "--version":
+        if args[0] in ("-V", "-v", "--version", "version"):
             say(staa.__version__)
             return 0
         if args[0] not in COMMANDS:

@@ -60,6 +60,8 @@ def find_recipe(name: str) -> Recipe:
     """A recipe by name, or `my_file.py:recipe`, given by this process's user."""
     file, attribute = _split(name)
     if file is None:
+        if name not in RECIPES and not name.endswith(".py") and (name.endswith(".zip") or Path(name).exists()):
+            raise ValueError(f"{name} is a file or folder: a recipe is given by its name, or as my_file.py:recipe")
         return find(name, RECIPES, "recipe", folder=None)
     recipe = _attribute(_module(*_read(file, attribute, None), beside=True), attribute)
     if not isinstance(recipe, Recipe):

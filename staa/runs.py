@@ -110,7 +110,8 @@ def run(
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
     with exclusive(folder):
         if resume is None and any(folder.iterdir()):
-            raise ValueError(f"{folder} holds a run already: resume it, or choose another folder")
+            there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
+            raise ValueError(f"{folder} {there}, or choose another folder")
         if resume is not None:
             check_same_recipe(folder, recipe)
         if resume is not None and resume.is_dir() and (folder / RESULT).is_file():

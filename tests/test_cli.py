@@ -12,7 +12,7 @@ import pytest
 import tiny
 from test_events import nmnist_set
 
-from staa import checkpoint, load
+from staa import __version__, checkpoint, load
 from staa.bench import bench
 from staa.cli import COMMANDS, main
 from staa.recipes import RECIPES
@@ -50,9 +50,12 @@ def complaint(capsys, *args, code=2):
         (["train", f"{tiny.__file__}:not_a_recipe"], "is a int, not a staa.Recipe"),
         (["train", "cifar100-resnet20-tiny-staa", "--data", "nowhere"], "cifar100 is not under nowhere"),
         (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
-        (["train", "--device", "tpu"], "device 'tpu' can't be used here"),
-        (["train", "--device", "meta"], "it must be cpu, cuda or mps"),
+        (["train", "--device", "tpu"], "device must be cpu, cuda, cuda:1 … or mps, got 'tpu'"),
+        (["train", "--device", "meta"], "device must be cpu, cuda, cuda:1 … or mps, got 'meta'"),
         (["train", tiny.__file__], "name what it defines, as in"),
+        (["train", "."], ". is a file or folder: a recipe is given by its name"),
+        (["train", "run.zip"], "run.zip is a file or folder"),
+        (["train", "--epochs", "1", "digits-events"], "the recipe comes before the options: staa train digits-events"),
         (["train", "--model.width", "inf"], "width is a positive multiplier"),
         (["train", "--model.attention", f"{tiny.__file__}:not_a_recipe"], "attention is a factory"),
         (["train", "--model.neuron", f"{tiny.__file__}:events"], "the network can't be built (TypeError"),
@@ -327,3 +330,20 @@ def test_bench(capsys, option, monkeypatch):
     text = capsys.readouterr().out
     assert ("fused, inference mode" if option else "lif_reference") in text
     assert "× 1.00 (1.00–1.00)" in text
+
+
+def test_help_and_version_are_found_under_any_name(capsys):
+    for args in (["--version"], ["-V"], ["-v"], ["version"]):
+        assert main(args) == 0
+        assert capsys.readouterr().out.strip() == __version__
+    for args in ([], ["-h"], ["--help"], ["help"]):
+        assert main(args) == 0
+        assert "First try: staa train" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["help", "evaluate"])
+    assert "Measure the model of a run folder" in capsys.readouterr().out
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_run(capsys, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert f"{tmp_path} holds other files: empty it, or choose" in complaint(capsys, "train", TINY, "--out", str(tmp_path))

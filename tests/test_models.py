@@ -304,3 +304,14 @@ def test_odd_residual_init_is_refused():
             MODELS[name](3, width=0.0625, residual_init=value)
     with pytest.raises(ValueError, match="residual_init must be above 0"):
         MODELS["resnet20"](3, width=0.0625, residual_init=0.0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_input_of_another_dtype_is_refused(name):
+    model, x = build(name), torch.rand(2, 2, 16, 16)
+    with pytest.raises(ValueError, match=r"weights are torch.float32, its input is torch.float64: call .to\(torch.float32\)"):
+        model(x.double())
+    with pytest.raises(ValueError, match="weights are torch.bfloat16, its input is torch.float32"):
+        build(name).bfloat16()(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(x.bfloat16()).isfinite().all()

@@ -96,7 +96,7 @@ class MSResNet(nn.Module):
         self.readout = Readout(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_window(x, self.window, self.in_channels)
+        x = as_window(x, self, self.window, self.in_channels)
         x = self.stem(x) if self.fire is None else fire((self.stem, self.fire), x)
         return self.readout(self.last(self.stages(x)))
 

@@ -154,14 +154,18 @@ def site_factory(
     return make
 
 
-def as_window(x: Tensor, window: Window, in_channels: int) -> Tensor:
-    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated T times. Raises ValueError on any other input."""
+def as_window(x: Tensor, model: nn.Module, window: Window, in_channels: int) -> Tensor:
+    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated T times. Raises ValueError on any other input, and on one of
+    another dtype than the model's weights, unless autocast is on."""
     if x.ndim == 4:
         if window.steps is None:
             raise ValueError("a model with steps=None can't repeat an image: give a window [T, N, C, H, W]")
         x = direct(x, window.steps)
     if not x.is_floating_point():
         raise ValueError(f"expected a float tensor, got {x.dtype}; call .float() on it")
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype)
+    if x.dtype != own and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"this model's weights are {own}, its input is {x.dtype}: call .to({own}) on the input")
     if x.ndim != 5:
         raise ValueError(f"expected [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
     window(x)

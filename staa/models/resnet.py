@@ -142,7 +142,7 @@ class ResNet(nn.Module):
         self.readout = Readout(channels, num_classes, linear=small_linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fire(self.stem, as_window(x, self.window, self.in_channels))
+        x = fire(self.stem, as_window(x, self, self.window, self.in_channels))
         x = x if self.pool is None else per_step(self.pool, x)
         return self.readout(self.stages(x))
 

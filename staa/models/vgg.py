@@ -65,7 +65,7 @@ class VGGSNN(nn.Module):
         self.readout = nn.Linear(channels * (size >> len(STAGES)) ** 2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = as_window(x, self.window, self.in_channels)
+        x = as_window(x, self, self.window, self.in_channels)
         if x.shape[3:] != (self.size, self.size):
             raise ValueError(f"this vggsnn was built for size {self.size}, got {list(x.shape[3:])}; build it with size=")
         for stage in self.stages:
