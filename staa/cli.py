@@ -25,6 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 import staa
+from staa.attention import ATTENTIONS
 from staa.bench import bench as run_bench
 from staa.build import check_recipe, choose_device, choose_precision, needs_files, source_of
 from staa.compare import Row, all_forecast, check_finished, draw, read_names, write_csv
@@ -33,12 +34,15 @@ from staa.config import Recipe
 from staa.data import DOWNLOADS, inventory, read_events
 from staa.data.events import parse_sensor
 from staa.files import check_writable, inside, save_text
-from staa.find import UntrustedCodeError, find_recipe, named_files, with_absolute_paths
+from staa.find import UntrustedCodeError, find, find_recipe, named_files, with_absolute_paths
 from staa.live import stream_run
+from staa.models import MODELS
+from staa.neurons import NEURONS
 from staa.options import (
     DEFAULT,
     OPTIONS,
     BenchOptions,
+    CheckOptions,
     CompareOptions,
     DataOptions,
     DoctorOptions,
@@ -63,6 +67,7 @@ from staa.recipes import RECIPES
 from staa.runfolder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, neuron_path, read_environment, read_recipe
 from staa.runs import LOG_EVERY, evaluate_run, run
 from staa.share import share as share_run
+from staa.testing import check as check_part
 from staa.text import for_terminal
 
 BAD_INPUT, FAILED, INTERRUPTED, CUT_OFF = 2, 1, 130, 141
@@ -619,8 +624,22 @@ def bench(args: list[str]) -> int:
     return 0
 
 
+def check(args: list[str]) -> int:
+    """hold a part of your own against its contracts"""
+    options = parse(CheckOptions, args, "staa check")
+    registries = {"neuron": NEURONS, "attention": ATTENTIONS, "model": MODELS}
+    known = {name: (kind, make) for kind, registry in registries.items() for name, make in registry.items()}
+    found = find(options.name, known, "neuron, attention or model", folder=None)
+    kind, make = found if options.name in known else (None, found)
+    broken = 0
+    for finding in check_part(make, options.kind or kind):
+        say(finding, style="red" if finding.holds is False else None)
+        broken += finding.holds is False
+    return FAILED if broken else 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    f.__name__: f for f in (train, evaluate, compare, stream, predict, share, recipes, data, bench, doctor)
+    f.__name__: f for f in (train, evaluate, compare, stream, predict, share, check, recipes, data, bench, doctor)
 }
 
 

@@ -170,6 +170,19 @@ class ShareOptions:
 
 
 @dataclass(frozen=True)
+class CheckOptions:
+    """Hold a neuron, an attention or a network of your own against what each must do: shapes, gradients, independence of
+    samples, time, streaming, folding. The file is run."""
+
+    name: tyro.conf.Positional[str]
+    """my_file.py:name, or a registered name."""
+    kind: Literal["neuron", "attention", "model"] | None = None
+    """What it is; by default the names of its parameters tell."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """Download a data set, checking its published checksum."""
 
@@ -239,6 +252,7 @@ OPTIONS: dict[str, Any] = {
     "stream": StreamOptions,
     "predict": PredictOptions,
     "share": ShareOptions,
+    "check": CheckOptions,
     "data": DataOptions,
     "data show": ShowOptions,
     "recipes": RecipesOptions,

@@ -70,6 +70,8 @@ def complaint(capsys, *args, code=2):
         (["compare", TINY, "digits-events", "--model.attention", "stag"], "unknown attention 'stag'"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "required"),
+        (["check", "lyf"], "unknown neuron, attention or model 'lyf'; did you mean lif"),
+        (["check", f"{tiny.__file__}:each"], "its parameters (logits, targets) don't tell what it is"),
         (["data", "mnist"], "unknown data set 'mnist'; known: cifar10, cifar100"),
     ],
 )
@@ -347,3 +349,13 @@ def test_help_and_version_are_found_under_any_name(capsys):
 def test_a_folder_of_other_files_is_not_taken_for_a_run(capsys, tmp_path):
     (tmp_path / "notes.txt").touch()
     assert f"{tmp_path} holds other files: empty it, or choose" in complaint(capsys, "train", TINY, "--out", str(tmp_path))
+
+
+def test_a_part_of_ones_own_is_checked(capsys, tmp_path):
+    assert main(["check", f"{tiny.__file__}:steep"]) == 0
+    assert "ok      stream: piece by piece it gives what it gives at once" in capsys.readouterr().out
+    assert main(["check", "staa-causal"]) == 0
+    assert "no step sees later ones" in capsys.readouterr().out
+    (tmp_path / "mine.py").write_text("import torch\ndef make(channels):\n    return torch.nn.Softmax(1)\n")
+    assert main(["check", f"{tmp_path / 'mine.py'}:make"]) == 1
+    assert "BROKEN  samples: a sample alone gives another output" in capsys.readouterr().out

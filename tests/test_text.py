@@ -129,6 +129,16 @@ def test_whether_a_file_can_be_written_is_known_before(tmp_path):
 RUN, CLASSES = f"{ESC}run[b] $\\x$", f"classes\n:smile: {UNDECODABLE}"
 FILE = f"=f{ESC}[/y]"
 TABLE = "=1+1; $s$ :x:"
+NEURON = """
+import torch
+from staa.ops import lif
+class Neuron(torch.nn.Module):
+    def forward(self, x):
+        return lif(x, decay=0.5)[0]
+Neuron.__name__ = {!r}
+def make(channels):
+    return Neuron()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +162,9 @@ def hostile(tmp_path_factory):
             for k in range(4):
                 write_nmnist(Path("events") / name.replace("/", "") / f"{k}.bin", some_events(seed=k))
         (Path("events") / NAMES[0] / f"{NAMES[4]}.bin").write_bytes(b"123")
-        yield {"table": f"{TABLE}.csv", "recording": recording}
+        part = f"{FILE.replace('/', '')}.py"
+        Path(part).write_text(NEURON.format(FILE))
+        yield {"table": f"{TABLE}.csv", "recording": recording, "part": f"{part}:make"}
     finally:
         os.chdir(before)
 
@@ -175,6 +187,7 @@ SHOWN = {  # command -> arguments, and what it must show
     "stream": (lambda h: [CLASSES, h["recording"], "--sensor", "34x34"], []),
     "predict": (lambda h: [RUN, h["table"]], [RUN]),
     "share": (lambda h: [RUN, "--out", f"shared{ESC}[/y]"], [RUN, f"shared{ESC}[/y]"]),
+    "check": (lambda h: [h["part"]], [FILE]),
     "recipes": (lambda h: [], []),
     "data": (lambda h: ["show", h["recording"]], [FILE.replace("/", "")]),
     "bench": (lambda h: [], [NAMES[4], "[x]"]),
