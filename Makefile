@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Tests that run at a time. What does it is no part of the dev extra until the oldest releases have been tested with it.
+# Tests that run at a time.
 JOBS ?= 2
 
 .PHONY: train quick test test-all bench
@@ -20,7 +20,6 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/pip install --disable-pip-version-check --quiet "pytest-xdist>=3.6.1"
 	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 # First with the oldest releases that pyproject.toml allows, which `test` wants recorded: minutes, the network and several GB.

@@ -356,7 +356,8 @@ def test_a_compiled_function_compiles_anew_where_the_choice_changes():
         else:
             assert torch.equal(compiled(x), f(x))
     assert "staa.lif" in graphs[0]
-    assert len(graphs) == 2
+    untraced = torch.__version__ < "2.14"  # the graph breaks at the choice, and what comes after it is compiled for both
+    assert len(graphs) == 2 + untraced
     assert "staa.lif" not in graphs[1]
 
 

@@ -22,7 +22,8 @@ _here: ContextVar[bool] = ContextVar("staa.reference", default=False)  # of this
 _depth: ContextVar[int] = ContextVar("staa.reference.depth", default=0)  # contexts open in it
 _lock = threading.Lock()
 _open = 0  # contexts, of all threads
-_anywhere = False  # whether there are any: torch.compile always guards a global, but a ContextVar only from some version on
+_anywhere = False  # whether there are any: torch.compile always guards a global, but a ContextVar only from 2.14 on
+_UNTRACED = torch.__version__ < "2.14"  # then a graph breaks at one, and a strict export fails; is_exporting() is always True
 
 
 @contextmanager
@@ -36,9 +37,9 @@ def reference() -> Iterator[None]:
     torch.autograd.detect_anomaly to name the operation that made a NaN. The forward pass decides: a graph that was made
     within keeps the reference path when it runs backward. Recomputation in the backward pass decides anew, so call backward
     within, too. It holds for this thread and task alone. STAA_REFERENCE=1 in the environment chooses it for a whole process.
-    Compiled functions compile anew where it changes; enter it outside of them. A generator that yields within leaves it on for
-    its caller until it goes on, and for its thread if another one closes it (Python gives generators no context of their
-    own): don't yield within.
+    Compiled functions compile anew where it changes, and before torch 2.14 their graphs break there; enter it outside of
+    them. A generator that yields within leaves it on for its caller until it goes on, and for its thread if another one closes
+    it (Python gives generators no context of their own): don't yield within.
     """
     _count(+1)
     token = _depth.set(_depth.get() + 1)
@@ -62,7 +63,17 @@ def _count(one: int) -> None:
 
 
 def reference_chosen() -> bool:
+    if _UNTRACED and _anywhere and torch.compiler._is_exporting_flag:
+        return ALWAYS or _chosen_for_export()
     return ALWAYS or (_anywhere and _here.get())
+
+
+def _chosen_for_export() -> bool:
+    """Not traced and not guarded: an export is for good."""
+    return _here.get()
+
+
+_chosen_for_export._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what assume_constant_result does, by dynamo
 
 
 def refuse_torch_func(operation: str) -> None:
