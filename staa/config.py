@@ -223,7 +223,8 @@ class Optim:
     """Pieces a batch is taken in, their gradients added up: less memory. What is taken over a batch, as BatchNorm's
     statistics and firing rates are, is then taken over a piece."""
     ema: float = 0.0
-    """Decay per step of an exponential moving average of the weights, which is what is measured; 0: none."""
+    """Decay per step of an exponential moving average of weights and BatchNorm's statistics, which is what is measured; 0:
+    none."""
 
     def __post_init__(self) -> None:
         _check_types(self, "optim.")

@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch._dynamo.config import recompile_limit
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import staa
+from benchmarks.speedrun import forms, measure
 from staa.attention import ATTENTIONS
 from staa.build import build_batches, build_source, check_recipe, steps_of_run
 from staa.checkpoint import load_checkpoint
 from staa.config import Early, Recipe, Series, from_json, to_json
+from staa.data import Samples
 from staa.data.early import Shrink, make_shrink
 from staa.models import resnet9, resnet20
 from staa.neurons import AdaptiveLIF
@@ -65,6 +68,7 @@ def test_every_change_is_foretold_and_nothing_shrinks_again(total, share, stages
     assert [shape[-1] for shape in shapes] == sorted(shape[-1] for shape in shapes)
     assert max(shape[-1] for shape in shapes) == 32 or share == 1.0
     assert len({str(shape) for shape in shapes}) <= stages + 2
+    assert stages + 2 <= recompile_limit, "torch.compile gives up on a function of more forms"
 
 
 def test_images_are_averaged_down():
@@ -340,3 +344,13 @@ def test_the_work_that_large_batches_save_and_an_average_costs():
     assert updates_per_sample(512) == pytest.approx(updates_per_sample(128) / 4)
     plain, averaged = updates_per_sample(512), updates_per_sample(512, ema=0.99)
     assert plain < averaged < 2 * plain
+
+
+def test_the_benchmark_takes_each_trick_in_turns():
+    images = build_source(small, Path())
+    x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
+    source = replace(images, train=Samples(x, torch.arange(256) % 3), size=32)
+    found = measure(source, 1, width=0.03)
+    assert found.keys() == forms().keys()
+    assert len(set(forms().values())) == 9
+    assert all(len(values) == 1 and values[0] > 0 for values in found.values())

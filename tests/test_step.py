@@ -93,6 +93,7 @@ LONG = {
     "events": replace(tiny.recipe, epochs=1, augment=replace(tiny.recipe.augment, cutout=3, events="nda")),
     "sgd": replace(tiny.recipe, epochs=1, optim=replace(tiny.recipe.optim, name="sgd", clip=1.0)),
     "pictures": replace(plain_pictures, epochs=1),
+    "speedrun": replace(tiny.speedrun, epochs=1),
     "penalty": replace(plain_pictures, epochs=1, loss=tiny.pictures.loss),
     "spikestag": series("spikestag"),
     "ispikformer": series("ispikformer"),
