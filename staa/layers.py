@@ -46,8 +46,8 @@ class Window(nn.Module):
     """Which of its T steps a module sees in x [t, ...], as a slice: all of them in a call, in a stream the next ones.
 
     steps: T, or None for any number. owner: who is named in an error. window.scan(x, seen) -> (slice, seen) is the explicit
-    form for pieces, seen the steps before x. partial=True lets a call have the first of the T steps alone. Raises ValueError
-    where a call has other than T steps, or the pieces more.
+    form for pieces, seen the steps before x. If its `partial` is set, a call may have the first of the T steps alone. Raises
+    ValueError where a call has other than T steps, or the pieces more.
     """
 
     def __init__(self, steps: int | None, owner: str):

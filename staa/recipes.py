@@ -113,9 +113,7 @@ def _speedrun(data: str) -> Recipe:
         name=f"{data}-speedrun",
         summary=f"ResNet-9 on {data} in the shortest time: large batches, and fewer steps and smaller images at first",
         source="ours, after fast ANN training (Page 2018, How to train your ResNet; Jordan 2024, arXiv 2404.00498)",
-        expect="unmeasured; the aim is "
-        + ("94 % in 5 minutes" if ten else "72 % in 5 minutes")
-        + " on one H100, not yet measured",
+        expect=f"unmeasured; the aim is {94 if ten else 72} % in 5 minutes on one H100, not yet measured",
         data=Data(name=data, validation=0.0),
         augment=Augment(shift=4, flip=True, cutout=8),
         model=Model(name="resnet9", steps=4, neuron="plain", attention=None, residual_init=0.2),

@@ -162,6 +162,7 @@ def test_forward_and_backward_do_not_wait_for_the_device():
 spikestag = RECIPES["series-spikestag"]
 in_batches = replace(tiny.pictures.augment, policy=None, jitter=0.0)
 LOOPS = {
+    "speedrun": tiny.speedrun,
     "events": replace(tiny.recipe, batch_size=4, augment=replace(tiny.recipe.augment, cutout=3, events="nda")),
     "sgd": replace(tiny.recipe, batch_size=4, optim=replace(tiny.recipe.optim, name="sgd", clip=1.0)),
     "pictures": replace(tiny.pictures, batch_size=4, augment=in_batches),
