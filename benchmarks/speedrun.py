@@ -47,6 +47,7 @@ def forms(width: float = 0.25) -> dict[str, Recipe]:
         "16 of 32 pixels": replace(none, early=Early(size=16, **sizes)),
         "24 of 32 pixels": replace(none, early=Early(size=24, **sizes)),
         "T = 2, 16 pixels": replace(none, early=replace(two, size=16, **sizes)),
+        "T = 2, 24 pixels": replace(none, early=replace(two, size=24, **sizes)),
         f"batch of {4 * BATCH}, not {BATCH}": replace(none, batch_size=4 * BATCH),
         "label smoothing": replace(none, loss=full.loss),
         "Nesterov": replace(none, optim=replace(none.optim, nesterov=True)),

@@ -352,5 +352,5 @@ def test_the_benchmark_takes_each_trick_in_turns():
     source = replace(images, train=Samples(x, torch.arange(256) % 3), size=32)
     found = measure(source, 1, width=0.03)
     assert found.keys() == forms().keys()
-    assert len(set(forms().values())) == 9
+    assert len(set(forms().values())) == 10
     assert all(len(values) == 1 and values[0] > 0 for values in found.values())
