@@ -40,14 +40,15 @@ def forms(width: float = 0.25) -> dict[str, Recipe]:
         optim=replace(full.optim, nesterov=False, ema=0.0),
         early=Early(),
     )
-    two, sizes = Early(steps=full.early.steps, steps_share=1.0), dict(size_share=1.0, size_stages=1)
+    held = Early(steps_share=1.0, size_share=1.0, size_stages=1)
+    two = replace(held, steps=full.early.steps)
     return {
         NOTHING: none,
         "T = 2 of 4": replace(none, early=two),
-        "16 of 32 pixels": replace(none, early=Early(size=16, **sizes)),
-        "24 of 32 pixels": replace(none, early=Early(size=24, **sizes)),
-        "T = 2, 16 pixels": replace(none, early=replace(two, size=16, **sizes)),
-        "T = 2, 24 pixels": replace(none, early=replace(two, size=24, **sizes)),
+        "16 of 32 pixels": replace(none, early=replace(held, size=16)),
+        "24 of 32 pixels": replace(none, early=replace(held, size=24)),
+        "T = 2, 16 pixels": replace(none, early=replace(two, size=16)),
+        "T = 2, 24 pixels": replace(none, early=replace(two, size=24)),
         f"batch of {4 * BATCH}, not {BATCH}": replace(none, batch_size=4 * BATCH),
         "label smoothing": replace(none, loss=full.loss),
         "Nesterov": replace(none, optim=replace(none.optim, nesterov=True)),
