@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 from staa import attention, data, layers, models, neurons, ops
 from staa.build import load
-from staa.config import Augment, Data, Loss, Model, Optim, Recipe
+from staa.config import Augment, Data, Early, Loss, Model, Optim, Recipe
 from staa.energy import estimate_energy
 from staa.ops.switch import reference
 from staa.recipes import RECIPES
@@ -14,6 +14,7 @@ __all__ = [
     "RECIPES",
     "Augment",
     "Data",
+    "Early",
     "Loss",
     "Model",
     "Optim",

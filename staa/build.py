@@ -18,7 +18,8 @@ from staa.checkpoint import BEST, LAST, load_checkpoint, load_weights, measured_
 from staa.config import Augment, Data, Forecast, Loss, Model, Recipe, Series
 from staa.data import DATASETS, SERIES, Batches, SeriesSource, Source, TimeSeries, WindowBatches, forecast_source
 from staa.data.augment import make_augment, make_mix
-from staa.evaluate import CLASSIFICATION, Inputs, Measure
+from staa.data.early import Shrink, make_shrink
+from staa.evaluate import CLASSIFICATION, Inputs, Measure, device_of, evaluation_mode
 from staa.files import check_bytes
 from staa.find import UntrustedCodeError, find
 from staa.losses import FORECAST_LOSSES, LOSSES
@@ -26,6 +27,7 @@ from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast
 from staa.models import FORECASTERS, MODELS
 from staa.neurons import LIF, NEURONS
 from staa.runfolder import ENVIRONMENT, RECIPE, check_origin, check_split, read_environment, read_recipe
+from staa.streaming import allow_fewer_steps
 
 
 def build_source(recipe: Recipe, data_root: Path, *, check: bool = True) -> Source | SeriesSource:
@@ -121,7 +123,7 @@ def build_batches(
     if isinstance(source, SeriesSource):
         return WindowBatches(source, part, recipe.batch_size, seed=recipe.seed if training else None, device=device)
     samples, a = getattr(source, part), recipe.augment
-    augment = mix = None
+    augment = mix = shrink = None
     slow = not isinstance(samples.x, Tensor)
     if training:
         one_by_one = a.policy is not None or a.jitter > 0
@@ -155,15 +157,69 @@ def build_batches(
             hard=a.mix_hard,
         )
         slow = slow or one_by_one
+        shrink = _shrink(recipe, source, steps_of_run(recipe, max(1, len(samples) // recipe.batch_size)))
     return Batches(
         samples,
         recipe.batch_size,
         prepare=source.prepare,
         augment=augment,
         mix=mix,
+        shrink=shrink,
         seed=recipe.seed if training else None,
         device=device,
         workers=workers if slow else None,
+    )
+
+
+def steps_of_run(recipe: Recipe, in_epoch: int) -> int:
+    """Optimizer steps of a run with so many batches in an epoch."""
+    steps = recipe.epochs * in_epoch
+    return steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+
+
+def check_early(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -> None:
+    """Tries on the network what the recipe makes smaller early in training, and lets it have fewer steps if it says so.
+
+    Raises ValueError if these data or this network have no such form.
+    """
+    shrink = None if isinstance(source, SeriesSource) else _shrink(recipe, source, total := 10_000)
+    if shrink is None:
+        return
+    x, _ = some_inputs(source, 1, device_of(model))
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        raise ValueError(
+            f"`early.steps` and `early.size` are for still images, repeated at each step; {recipe.data.name} has a frame for "
+            f"each: leave them out"
+        )
+    if recipe.early.steps is not None:
+        try:
+            allow_fewer_steps(model)
+        except ValueError as error:
+            raise ValueError(
+                f"`early.steps` needs a network in which no step sees a later one ({error}): leave it out, or take another "
+                f"attention, such as `model.attention=gc-pe`"
+            ) from error
+    for small in (shrink(x, k) for k in shrink.changes() if k < total):
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluation_mode(model):
+                model(small)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the network can't take what `early.steps` and `early.size` make of an image, {list(small.shape)}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+
+def _shrink(recipe: Recipe, source: Source, total: int) -> Shrink | None:
+    early = recipe.early
+    return make_shrink(
+        total=total,
+        full=source.size,
+        steps=early.steps,
+        steps_share=early.steps_share,
+        size=early.size,
+        size_share=early.size_share,
+        size_stages=early.size_stages,
     )
 
 
@@ -335,7 +391,9 @@ def check_recipe(recipe: Recipe, data_root: Path) -> None:
     """Raises ValueError or OSError where its data are not there, or its network can't be built for them."""
     source = build_source(recipe, data_root)
     with torch.random.fork_rng(devices=[]):
-        check_weights(recipe, model_for(recipe, source))
+        model = model_for(recipe, source)
+    check_weights(recipe, model)
+    check_early(recipe, source, model)
 
 
 def check_weights(recipe: Recipe, model: nn.Module) -> None:

@@ -225,10 +225,30 @@ class Optim:
     """Pieces a batch is taken in, their gradients added up: less memory. What is taken over a batch, as BatchNorm's
     statistics and firing rates are, is then taken over a piece."""
     ema: float = 0.0
-    """Decay per step of an exponential moving average of the weights, which is what is measured; 0: none."""
+    """Decay per step of an exponential moving average of weights and BatchNorm's statistics, which is what is measured; 0:
+    none."""
 
     def __post_init__(self) -> None:
         _check_types(self, "optim.")
+
+
+@dataclass(frozen=True)
+class Early:
+    """What is smaller early in training, to save time; by default nothing. Validation and test see all of it."""
+
+    steps: int | None = None
+    """Time steps at first, of still images and a network in which no step sees a later one; None: model.steps."""
+    steps_share: float = 0.5
+    """Share of the run that has so few."""
+    size: int | None = None
+    """Height and width that images are resized to at first, after augmentation; None: their own."""
+    size_share: float = 0.5
+    """Share of the run in which they grow to their own."""
+    size_stages: int = 2
+    """Sizes that they have in it, evenly spaced, for equal times. A compiled or recorded run prepares itself for each anew."""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "early.")
 
 
 @dataclass(frozen=True)
@@ -250,6 +270,7 @@ class Recipe:
     forecast: Forecast = field(default_factory=Forecast)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
+    early: Early = field(default_factory=Early)
     epochs: int = 10
     """Passes over the training set."""
     max_steps: int | None = None
@@ -274,6 +295,7 @@ class Recipe:
         _require(bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)), "a recipe's name has letters, digits, _ . + -", self.name)
         _require(0 <= self.seed < 2**63, "seed is from 0 to 2**63 - 1", self.seed)
         data, augment, model, loss, optim = self.data, self.augment, self.model, self.loss, self.optim
+        early = self.early
         for name, value in (
             ("epochs", self.epochs), ("batch_size", self.batch_size), ("max_steps", self.max_steps), ("data.size", data.size),
             ("data.resize", data.resize), ("model.steps", model.steps), ("optim.accumulate", optim.accumulate),
@@ -281,6 +303,7 @@ class Recipe:
             ("forecast.width", self.forecast.width), ("forecast.patch", self.forecast.patch),
             ("forecast.top_k", self.forecast.top_k), ("forecast.heads", self.forecast.heads),
             ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),
+            ("early.steps", early.steps), ("early.size", early.size), ("early.size_stages", early.size_stages),
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
             most = MOST.get(name) or 2**31
@@ -313,6 +336,18 @@ class Recipe:
             'a forecast is chosen on validation and tested once: protocol must be "test-once"',
             self.protocol,
         )
+        for name, share in (("early.steps_share", early.steps_share), ("early.size_share", early.size_share)):
+            _require(0 < share <= 1, f"{name} is above 0 and at most 1", share)
+        _require(
+            early.steps is None or (model.steps is not None and early.steps < model.steps),
+            f"early.steps is below model.steps, which is {model.steps}",
+            early.steps,
+        )
+        _require(
+            self.series.horizon is None or (early.steps is None and early.size is None),
+            "a forecast has no smaller form early in training: early.steps and early.size must be None",
+            f"{early.steps} and {early.size}",
+        )
         needs = "best" if self.weights == "best" else "a patience" if optim.patience is not None else None
         _require(needs is None or data.validation > 0, f"{needs} needs validation: data.validation above 0", data.validation)
         _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
@@ -340,11 +375,12 @@ class Recipe:
 
 MOST: dict[str, int] = {
     "model.steps": 2**20, "data.steps": 2**20, "forecast.blocks": 1000, "forecast.heads": 2**16, "forecast.width": 2**20,
-    "series.window": 2**24, "series.horizon": 2**24,
+    "series.window": 2**24, "series.horizon": 2**24, "early.size_stages": 5,
 }  # fmt: skip
 """Bounds of what a recipe makes loops and tensors of, far above any use; what fits into memory is checked when it is built."""
 PARTS = {
     "data": Data, "series": Series, "augment": Augment, "model": Model, "forecast": Forecast, "loss": Loss, "optim": Optim,
+    "early": Early,
 }  # fmt: skip
 
 
@@ -366,7 +402,7 @@ def from_json(text: str, folder: str = "") -> Recipe:
     if isinstance(values, dict):
         check_format(values.pop("format", 0), "this recipe")
     for name, part in PARTS.items():
-        if isinstance(values, dict) and name in ("series", "augment", "forecast", "loss"):
+        if isinstance(values, dict) and name in ("series", "augment", "forecast", "loss", "early"):
             values.setdefault(name, {})
         if not isinstance(values, dict) or not isinstance(values.get(name), dict):
             raise ValueError(f"this is no recipe: it has no {name!r}")

@@ -46,16 +46,17 @@ class Window(nn.Module):
     """Which of its T steps a module sees in x [t, ...], as a slice: all of them in a call, in a stream the next ones.
 
     steps: T, or None for any number. owner: who is named in an error. window.scan(x, seen) -> (slice, seen) is the explicit
-    form for pieces, seen the steps before x. Raises ValueError where a call has other than T steps, or the pieces more.
+    form for pieces, seen the steps before x. If its `partial` is set, a call may have the first of the T steps alone. Raises
+    ValueError where a call has other than T steps, or the pieces more.
     """
 
     def __init__(self, steps: int | None, owner: str):
         super().__init__()
-        self.steps, self.owner = steps, owner
+        self.steps, self.owner, self.partial = steps, owner, False
 
     def forward(self, x: Tensor) -> slice:
         steps = x.shape[0]
-        if self.steps is not None and steps != self.steps:
+        if self.steps is not None and steps != self.steps and not (self.partial and steps < self.steps):
             raise ValueError(f"this {self.owner} was built for T = {self.steps} steps, got {steps} (input {list(x.shape)})")
         return slice(0, steps)
 

@@ -17,6 +17,7 @@ from staa.build import (
     build_loss,
     build_measure,
     build_source,
+    check_early,
     check_weights,
     choose_device,
     choose_precision,
@@ -25,6 +26,7 @@ from staa.build import (
     model_for,
     some_inputs,
     source_of,
+    steps_of_run,
 )
 from staa.checkpoint import (
     BEST,
@@ -134,10 +136,11 @@ def run(
         torch.manual_seed(recipe.seed)
         model = model_for(recipe, source).to(chosen)
         check_weights(recipe, model)
+        check_early(recipe, source, model)
         if for_folder(recipe)[1] != copies:
             raise ValueError("a file that the recipe names was changed while the run was prepared: start it again")
         each = 1 if isinstance(source, Source) else len(source.names)
-        if recipe.model.steps == 1 and training.batch_size // recipe.optim.accumulate * each < 2:
+        if 1 in (recipe.model.steps, recipe.early.steps) and training.batch_size // recipe.optim.accumulate * each < 2:
             raise ValueError(
                 f"`batch_size` {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
                 f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
@@ -149,8 +152,7 @@ def run(
         transfer = _transfer(recipe, source, model) if state is None and recipe.init_from is not None else None
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
-        steps = recipe.epochs * len(training)
-        steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
+        steps = steps_of_run(recipe, len(training))
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
             steps = 0
             if hasattr(model, "fit"):  # in closed form

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from staa.layers import Passive, PerStep, Resumed
+from staa.layers import Passive, PerStep, Resumed, Window
 
 
 class StreamState(NamedTuple):
@@ -107,6 +107,19 @@ def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
             output, *states = checkpoint(_run, model, scanning, part, *states, use_reentrant=False)
         outputs.append(output)
     return torch.cat(outputs)
+
+
+def allow_fewer_steps(model: nn.Module) -> nn.Module:
+    """The model, built for T steps, from now on called with its first steps alone, too: model(x[:t]) is model(x)[:t], but for
+    BatchNorm, which in training goes by what it is given.
+
+    That holds if no step sees a later one. Raises ValueError where it does not, or is not known to, as `check_causal` does.
+    """
+    check_causal(model)
+    for module in model.modules():
+        if isinstance(module, Window):
+            module.partial = True
+    return model
 
 
 def freeze_norms(model: nn.Module) -> nn.Module:

@@ -220,11 +220,11 @@ def test_products_in_float32_take_tf32_in_a_step_alone():
     assert error() == exact
 
 
-@pytest.mark.parametrize(("name", "form"), [("shallow", True), *((name, "graph") for name in ("shallow", *LOOPS))])
+@pytest.mark.parametrize(("name", "form"), [("shallow", True), *((name, "graph") for name in ("shallow", "speedrun", *LOOPS))])
 def test_a_step_compiled_or_recorded_trains_as_it_is_written(tmp_path, monkeypatch, name, form):
     """The same random numbers and samples. Rounding differs, so spikes at their thresholds may, and what follows from them."""
     small = replace(tiny.recipe, model=replace(tiny.recipe.model, name=f"{tiny.__file__}:shallow"))
-    recipe = replace({"shallow": small, **LOOPS}[name], precision="float32", max_steps=4)
+    recipe = replace({"shallow": small, "speedrun": tiny.speedrun, **LOOPS}[name], precision="float32", max_steps=4)
     monkeypatch.setattr(staa.runs, "train", partial(train, read_every=1))
     eager, found = (list(run(recipe, tmp_path / str(how), device="cuda", compile=how)) for how in (False, form))
     losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (found, eager)]

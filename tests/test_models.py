@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, GlobalContext, PositionEncoding, StepAttention
 from staa.layers import Site
-from staa.models import MODELS, resnet18, resnet19, resnet20, resnet34, vggsnn
+from staa.models import MODELS, resnet9, resnet18, resnet19, resnet20, resnet34, vggsnn
 from staa.models.parts import ConvNorm
 from staa.neurons import LIF, NEURONS, AdaptiveLIF
 from staa.recording import firing_rates
@@ -33,6 +33,7 @@ def parameters(model):
 @pytest.mark.parametrize(
     ("make", "classes", "count"),
     [
+        (resnet9, 10, 4_968_522),
         (resnet19, 10, 12_569_226),
         (resnet19, 100, 12_615_396),
         (resnet20, 10, 11_247_946),
@@ -104,7 +105,7 @@ def test_an_image_is_repeated_over_time(steps):
 
 
 @pytest.mark.parametrize("size", [5, 7, 9, 16])
-@pytest.mark.parametrize("name", ["resnet18", "resnet19", "resnet20", "resnet34"])
+@pytest.mark.parametrize("name", ["resnet9", "resnet18", "resnet19", "resnet20", "resnet34"])
 def test_any_input_size(name, size):
     assert build(name)(torch.randn(2, 2, size, size + 2)).shape == (3, 2, 5)
 
@@ -256,7 +257,7 @@ def narrow(weight):
 
 # The deviations of convolutions and readout, and whether the readout's bias is 0: FSTA-SNN's, DTA-SNN's and TET's code.
 INITIAL = {
-    **dict.fromkeys(("resnet18", "resnet19", "resnet20", "resnet34"), (he, narrow, True)),
+    **dict.fromkeys(("resnet9", "resnet18", "resnet19", "resnet20", "resnet34"), (he, narrow, True)),
     **dict.fromkeys(("ms_resnet18", "ms_resnet34"), (torchs, torchs, False)),
     "vggsnn": (he, torchs, False),
 }

@@ -93,6 +93,7 @@ LONG = {
     "events": replace(tiny.recipe, epochs=1, augment=replace(tiny.recipe.augment, cutout=3, events="nda")),
     "sgd": replace(tiny.recipe, epochs=1, optim=replace(tiny.recipe.optim, name="sgd", clip=1.0)),
     "pictures": replace(plain_pictures, epochs=1),
+    "speedrun": replace(tiny.speedrun, epochs=1),
     "penalty": replace(plain_pictures, epochs=1, loss=tiny.pictures.loss),
     "spikestag": series("spikestag"),
     "ispikformer": series("ispikformer"),
@@ -266,6 +267,18 @@ def test_a_graph_is_recorded_anew_for_another_shape_and_says_why_it_can_not(grap
     assert len(graphs) == 2
     with pytest.raises(RuntimeError, match=r"can't be recorded .*\(operation not permitted .* capturing\): train it without"):
         step(torch.randn(7, 3), torch.zeros(7, dtype=torch.long), False)
+
+
+def test_a_graph_is_recorded_for_each_form_of_what_grows(graphs, tmp_path):
+    for name, compile in (("eager", False), ("graph", "graph")):
+        for _ in run(tiny.speedrun, tmp_path / name, compile=compile):
+            pass
+    forms = [(tuple(x.shape), measuring) for x, _, measuring in (graph.call[1] for graph in graphs)]
+    sizes = [((1, 8, 3, 6, 6), True), ((1, 8, 3, 6, 6), False), ((1, 8, 3, 10, 10), False), ((8, 3, 12, 12), False)]
+    assert forms == [*sizes, ((8, 3, 16, 16), False), ((8, 3, 16, 16), True)]
+    a, b = (load_checkpoint(tmp_path / name) for name in ("eager", "graph"))
+    for part in ("model", "average"):
+        assert all(torch.equal(w, b[part][key]) for key, w in a[part].items())
 
 
 def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path, monkeypatch):

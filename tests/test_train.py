@@ -76,12 +76,14 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("recipe", "stops"),
     [(r, s) for r in (tiny.recipe, SGD) for s in ([5], [3], [7], [1, 1, 5, 2])]
-    + [(tiny.pictures, [4]), (tiny.pictures, [3, 2])],
+    + [(tiny.pictures, [4]), (tiny.pictures, [3, 2])]
+    + [(tiny.speedrun, [4]), (tiny.speedrun, [6]), (tiny.speedrun, [2, 3, 3])],
 )
 def test_resume_is_bit_equal(tmp_path, recipe, stops):
     """One go of 2 epochs of 4 or 5 steps against stops at the border and inside epochs: every tensor and figure equal.
 
-    `tiny.pictures` has all augmentation, in a worker process, TET, soft targets, a rate penalty, accumulation and EMA.
+    `tiny.pictures` has all augmentation, in a worker process, TET, soft targets, a rate penalty, accumulation and EMA;
+    `tiny.speedrun` grows within an epoch.
     """
     whole = finish(recipe, tmp_path / "whole")
     resume = None
@@ -809,6 +811,7 @@ def test_every_recipe_round_trips_and_takes_a_shrunk_step(name, tmp_path):
         recipe, epochs=1, max_steps=1, batch_size=4,
         data=Data(data, recipe.data.validation) if of_events else replace(recipe.data, name=data),
         model=replace(recipe.model, steps=2, width=0.05), augment=replace(recipe.augment, cutout=min(4, recipe.augment.cutout)),
+        early=replace(recipe.early, steps=recipe.early.steps and 1, size=recipe.early.size and 8),
     )  # fmt: skip
     assert finish(small, tmp_path / "run")[-1]["event"] == "result"
 

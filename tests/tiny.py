@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from staa import RECIPES, Augment, Data, Loss, Model
+from staa.config import Early
 from staa.data import Samples, Source
 from staa.data.digits import as_frames
 from staa.data.images import normalise
@@ -140,4 +141,17 @@ pictures = replace(
     loss=Loss(name="tet", label_smoothing=0.1, rate_weight=0.1),
     optim=replace(_base.optim, warmup_epochs=0.5, accumulate=2, ema=0.8),
 )
+_run = RECIPES["cifar10-speedrun"]
+speedrun = replace(
+    _run,
+    name="tiny-speedrun",
+    data=replace(pictures.data, validation=0.1),
+    augment=replace(_run.augment, shift=2, cutout=4),
+    model=replace(_run.model, steps=2, width=0.1),
+    optim=replace(_run.optim, lr=0.1, warmup_epochs=0.5, ema=0.8),
+    early=Early(steps=1, steps_share=0.5, size=6, size_share=0.75, size_stages=3),
+    epochs=3,
+    batch_size=8,
+)
+"""Twelve steps: sizes 6, 10 and 12 of 16 for three steps each, and one time step in the first six."""
 not_a_recipe = 3

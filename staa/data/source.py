@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from staa.data.content import Content
+from staa.data.early import Shrink
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,10 @@ class Batches:
     epoch can be entered anywhere. seed=None: in order, without augmentation, for evaluation.
 
     augment: (a stored batch, generator) -> the same; mix: (the network's input, labels, CPU generators of the batch and of the
-    epoch) -> (input, probabilities); `staa.data.augment` makes these. workers: None keeps samples in memory on the device and
-    augments them there; else they are read and augmented on the CPU, by so many processes, 0 being this one. The number
-    changes nothing but the speed. Once an epoch has begun, no batch makes the host wait for a GPU.
+    epoch) -> (input, probabilities); `staa.data.augment` makes these. shrink: (the network's input, the batch's number since
+    the first epoch) -> a smaller one (`staa.data.early`). workers: None keeps samples in memory on the device and augments
+    them there; else they are read and augmented on the CPU, by so many processes, 0 being this one. The number changes nothing
+    but the speed. Once an epoch has begun, no batch makes the host wait for a GPU.
 
     The last batch of a training epoch is dropped when it is not full, so that BatchNorm always sees batch_size samples
     (unless there are fewer samples in all). Raises ValueError where a sample can't be read.
@@ -104,6 +106,7 @@ class Batches:
         prepare: Callable[[Tensor], Tensor],
         augment: Augment | None = None,
         mix: Mix | None = None,
+        shrink: Shrink | None = None,
         seed: int | None = None,
         device: torch.device | str = "cpu",
         workers: int | None = None,
@@ -114,7 +117,7 @@ class Batches:
             samples = Samples(samples.x.to(device), samples.y.to(device))
         self.samples, self.device, self.workers = samples, torch.device(device), workers
         self.batch_size = min(batch_size, len(samples))
-        self.prepare, self.augment, self.mix, self.seed = prepare, augment, mix, seed
+        self.prepare, self.augment, self.mix, self.shrink, self.seed = prepare, augment, mix, shrink, seed
 
     def __len__(self) -> int:
         count = len(self.samples)
@@ -141,6 +144,8 @@ class Batches:
             x = self.prepare(x)
             if self.mix is not None and self.seed is not None:
                 x, y = self.mix(x, y, *(_generator(self.seed, "cpu", "mix", epoch, *which) for which in ((k,), ())))
+            if self.shrink is not None and self.seed is not None:
+                x = self.shrink(x, epoch * len(self) + k)
             yield x, y
 
 

@@ -2,10 +2,11 @@
 
 from staa.models.forecast import FORECASTERS, ispikformer, spikestag
 from staa.models.ms_resnet import MSResNet, ms_resnet18, ms_resnet34
-from staa.models.resnet import ResNet, resnet18, resnet19, resnet20, resnet34
+from staa.models.resnet import ResNet, resnet9, resnet18, resnet19, resnet20, resnet34
 from staa.models.vgg import vggsnn
 
 MODELS = {
+    "resnet9": resnet9,
     "resnet18": resnet18,
     "resnet19": resnet19,
     "resnet20": resnet20,
@@ -16,6 +17,6 @@ MODELS = {
 }
 
 __all__ = [
-    "FORECASTERS", "MODELS", "MSResNet", "ResNet", "ispikformer", "ms_resnet18", "ms_resnet34", "resnet18", "resnet19",
-    "resnet20", "resnet34", "spikestag", "vggsnn",
+    "FORECASTERS", "MODELS", "MSResNet", "ResNet", "ispikformer", "ms_resnet18", "ms_resnet34", "resnet9", "resnet18",
+    "resnet19", "resnet20", "resnet34", "spikestag", "vggsnn",
 ]  # fmt: skip
