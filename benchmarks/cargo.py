@@ -23,11 +23,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from staa.checkpoint import load_checkpoint, measured_weights
 from staa.data import Samples, Source
-from staa.data.images import CIFAR, normalise
-from staa.data.source import split_by_hash, split_digest
+from staa.data.images.cifar import CIFAR
+from staa.data.images.files import normalise
+from staa.data.splits import split_by_hash, split_digest
 from staa.files import read_bytes, write
+from staa.training.checkpoint import load_checkpoint
+from staa.training.weights import measured_weights
 
 SET = CIFAR["cifar100"]
 RECORD = SET.label_bytes + 3 * 32 * 32

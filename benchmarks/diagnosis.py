@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.build import build_batches, build_loss, build_source, model_for
-from staa.config import Recipe
 from staa.data import SeriesSource, Source
-from staa.evaluate import evaluate
 from staa.files import save_text, save_with
 from staa.neurons import LIF, NEURONS
 from staa.recipes import RECIPES
-from staa.train import cosine_schedule, make_optimizer
+from staa.recipes.recipe import Recipe
+from staa.training.evaluate import evaluate
+from staa.training.optim import cosine_schedule, make_optimizer
 
 CPU = torch.device("cpu")
 TINY = RECIPES["cifar100-resnet20-tiny-plain"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from staa.data import Events, read_events, to_frames
-from staa.data.binning import borders_of, count
-from staa.data.events import parse_sensor
+from staa.data.events.folder import parse_sensor
+from staa.data.events.frames import borders_of, count
 
 ROUNDS = 15
 

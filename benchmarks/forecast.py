@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from staa.plot import draw_horizons
-from staa.runfolder import RESULT, read_environment, read_json
+from staa.analysis.pictures import draw_horizons
+from staa.runs.folder import RESULT, read_environment, read_json
 
 MODELS = {
     "spikestag": [],

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from staa.data import Source
-from staa.data.digits import digits_events
+from staa.data.events.digits import digits_events
 
 RATE = 0.2  # noise events a pixel, sign and step; the digits send 0.4 in the mean
 STEPS = 12

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import cargo
 from benchmarks.loan_process import FAULT, HERE
 from staa.files import read_bytes, read_text, save_text, write
-from staa.runfolder import _commit
+from staa.runs.folder import commit_of
 
 CALLS = ("call1", "call2")
 WHEELS = ("tyro", "docstring_parser", "typeguard", "typing_extensions", "spikingjelly", "loguru")
@@ -40,7 +40,7 @@ def pack(options: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "pip", "download", *how, "-d", str(first / "wheels"), *names]
         subprocess.run(command, check=True)
     first.mkdir(parents=True, exist_ok=True)
-    save_text(first / "about.json", json.dumps({"commit": _commit()}) + "\n")
+    save_text(first / "about.json", json.dumps({"commit": commit_of()}) + "\n")
     for call in CALLS[1:]:
         shutil.copytree(first, options.to / call)
     listed = ["git", "-C", str(HERE), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.attention import STAA
-from staa.evaluate import Inputs, autocast, call
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
 from staa.ops import lif, lif_reference, rectangle
 from staa.ops.switch import reference
-from staa.step import Descent, compiled, fast_arithmetic, recorded
+from staa.training.evaluate import Inputs, autocast, call
+from staa.training.step import Descent, compiled, fast_arithmetic, recorded
 
 SPIKES, GRADIENTS = 1e-4, {torch.float32: 1e-3, torch.bfloat16: 2e-2}
 """Share of spikes that may differ, and relative error of a gradient."""

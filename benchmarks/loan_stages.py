@@ -24,9 +24,10 @@ from torch import nn
 
 from benchmarks import cargo, loan_kernels
 from benchmarks.loan_process import FAULT
-from staa.build import build_batches, build_source, choose_device, choose_precision, model_for
-from staa.config import Recipe
-from staa.find import find_recipe
+from staa.build import build_batches, build_source, model_for
+from staa.machine import choose_device, choose_precision
+from staa.recipes.find import find_recipe
+from staa.recipes.recipe import Recipe
 from staa.runs import run
 
 KINDS = ("raise", "die", "break", "hang", "wrong")

@@ -15,7 +15,7 @@ from sklearn.preprocessing import MaxAbsScaler
 
 from staa.cli import main as staa
 from staa.data import nmnist
-from staa.runfolder import RESULT, read_json
+from staa.runs.folder import RESULT, read_json
 
 FOLDS = [f"fold-{k}-of-5" for k in range(1, 6)]
 

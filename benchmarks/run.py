@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from staa import recording
-from staa.bench import ratio
+from staa.analysis import cost
+from staa.analysis.cost import ratio
 from staa.files import save_with
 
 SHAPES = {
@@ -129,7 +129,7 @@ def flops(case: str, column: str) -> int:
 def kept_bytes(case: str, column: str) -> int:
     """What the forward pass of a training step keeps for its backward pass."""
     run, network = training_step(case.removeprefix("step/"), column)
-    return recording.kept_bytes(network, run)
+    return cost.kept_bytes(network, run)
 
 
 def turn(run: Case) -> float:
@@ -158,7 +158,7 @@ def worker(keep: bool, device: str, dtype: str, pipe: Any) -> None:
     torch.set_default_device(device)
     torch.set_default_dtype(getattr(torch, dtype))
     if keep:
-        from staa.pages import keep_pages
+        from staa.machine import keep_pages
 
         keep_pages()
     cases: dict[tuple[str, str], Case] = {}

@@ -19,14 +19,17 @@ from PIL import Image
 import staa
 from benchmarks.formats import in_gzip, in_hdf, in_npy, in_png, in_safetensors, in_zip, npy, pickled
 from benchmarks.mutators import CANARY, Mutator, in_json, in_lines, in_table, names_in_json, numbers_in_text, replaced_by
-from staa.data import hdf, tables
-from staa.data.eventfiles import EventFiles
-from staa.data.folder import ENDINGS, decode
-from staa.data.recordings import read_events
-from staa.data.tables import TimeSeries, read_graph, read_series
+from staa.data.events.cache import EventFiles
+from staa.data.events.read import read_events
+from staa.data.images.files import ENDINGS, decode
+from staa.data.series import cells, hdf
+from staa.data.series import files as files_module
+from staa.data.series.files import read_series
+from staa.data.series.graph import read_graph
+from staa.data.series.series import TimeSeries
 from staa.recipes import RECIPES
-from staa.runfolder import log_once, read_recipe
 from staa.runs import evaluate_run, run
+from staa.runs.folder import log_once, read_recipe
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(true) (r) file closefile showpage\n%%EOF\n"
 NAMES = ("north", "south", "east", "west")
@@ -198,8 +201,8 @@ def read_hdf_here(path: Path) -> None:
             raise ValueError(f"{what} can't be read as one pandas table: {error}") from error
         return found | {"about": about}
 
-    with mock.patch.object(tables, "read_hdf", here):
-        tables.read_series(path)
+    with mock.patch.object(cells, "read_hdf", here):
+        files_module.read_series(path)
 
 
 def hdf_files() -> list[bytes]:

@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import build_batches, build_loss, build_source, check_early, model_for
-from staa.config import Early, Recipe
 from staa.data import Source
 from staa.recipes import RECIPES
-from staa.step import update_average
-from staa.train import make_optimizer
+from staa.recipes.parts import Early
+from staa.recipes.recipe import Recipe
+from staa.training.optim import make_optimizer
+from staa.training.step import update_average
 
 BATCH = 64
 CPU = torch.device("cpu")

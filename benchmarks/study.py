@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from staa.cli.options import TrainOptions
+from staa.cli.parse import parse
 from staa.files import append_text, exclusive, save_text, save_with
-from staa.find import find_recipe
-from staa.options import TrainOptions, parse
-from staa.runfolder import LOG, RECIPE
+from staa.recipes.find import find_recipe
 from staa.runs import run
+from staa.runs.folder import LOG, RECIPE
 
 HERE = Path(__file__).resolve().parents[1]
 PLAN, RESULTS, CURVE, FIGURE, BEGUN = "plan.json", "results.jsonl", "curve.json", "study.png", "begun.json"

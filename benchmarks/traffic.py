@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from staa.analysis.provenance import tensors_in
 from staa.attention import STAA
 from staa.layers import Site, fold_batch_norm, per_step
 from staa.neurons import LIF
-from staa.provenance import tensors_in
 
 TWICE = ("aten::native_batch_norm", "aten::native_batch_norm_backward")
 """torch's BatchNorm reads its inputs for the sums and again for each element. (cuDNN may keep a small window on the chip.)"""
@@ -77,7 +77,7 @@ def table(dtype: torch.dtype = torch.bfloat16) -> list[tuple[str, Traffic]]:
     torch.manual_seed(0)
     norm, neuron = nn.BatchNorm2d(SHAPE[2]), Site(LIF())
     attention = Site(LIF(), STAA(SHAPE[0], SHAPE[2], dropout=0.0))
-    with patch("staa.ops.fold.served", lambda x: False):
+    with patch("staa.ops.averages.served", lambda x: False):
         gates = traffic(lambda x: attention(per_step(norm, x)), dtype)
     alone, plain = (traffic(f, dtype) for f in (neuron, lambda x: neuron(per_step(norm, x))))
     jelly = spikingjelly(dtype)

@@ -18,7 +18,7 @@ from torchvision.utils import save_image
 
 from staa import RECIPES, Data, Recipe
 from staa.build import build_batches, build_source
-from staa.find import find_recipe
+from staa.recipes.find import find_recipe
 
 
 def tiles(folder: Path, side: int = 96) -> Path:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from staa.attention import STAA
 from staa.data import Batches, digits_events
-from staa.evaluate import evaluate
 from staa.losses import mean_cross_entropy
 from staa.models import vggsnn
 from staa.neurons import AdaptiveLIF
+from staa.training.evaluate import evaluate
 
 
 class Novelty(nn.Module):

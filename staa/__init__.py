@@ -1,14 +1,14 @@
 """staa: spatial-temporal attention for spiking neural networks."""
 
-__version__ = "0.1.0"
-
 from staa import attention, data, layers, models, neurons, ops
-from staa.build import load
-from staa.config import Augment, Data, Early, Loss, Model, Optim, Recipe
-from staa.energy import estimate_energy
+from staa.analysis.energy import estimate_energy
 from staa.ops.switch import reference
 from staa.recipes import RECIPES
+from staa.recipes.parts import Augment, Data, Early, Loss, Model, Optim
+from staa.recipes.recipe import Recipe
+from staa.runs.load import load
 from staa.streaming import stream
+from staa.version import __version__ as __version__
 
 __all__ = [
     "RECIPES",

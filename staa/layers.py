@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
-from staa.ops.fold import Folded, batch_norm, norm_affine
+from staa.ops.averages import Folded, batch_norm, norm_affine
 
 
 def per_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

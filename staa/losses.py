@@ -1,74 +1,23 @@
-"""Losses on logits per time step: (logits [T, N, classes], targets) -> scalar; and on forecasts.
+"""The losses of `staa.training.losses`, under the name they have always had."""
 
-Targets are labels [N] int64, or probabilities [N, classes] (soft targets, as MixUp gives).
-"""
+from staa.training.losses import (
+    FORECAST_LOSSES,
+    LOSSES,
+    mean_absolute_error,
+    mean_binary_cross_entropy,
+    mean_cross_entropy,
+    mean_squared_error,
+    rate_penalty,
+    tet,
+)
 
-from collections.abc import Iterable
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-
-def mean_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the time-mean logits: CE(1/T Σ_t logits[t], targets)."""
-    mean = logits.mean(0, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(mean, targets, label_smoothing=label_smoothing)
-
-
-def mean_binary_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Binary cross-entropy of the time-mean logits, each class for itself:
-
-        z = 1/T Σ_t logits[t],   y = (1 − ε) target + ε / classes
-        −mean over N and classes of y log σ(z) + (1 − y) log(1 − σ(z))
-
-    ε: label_smoothing. As timm's, which FSTA-SNN (AAAI 2025) trains DVS128 Gesture with.
-    """
-    mean = logits.mean(0, dtype=torch.promote_types(logits.dtype, torch.float32))
-    classes = mean.shape[1]
-    wanted = F.one_hot(targets, classes) if targets.ndim == 1 else targets
-    wanted = (1 - label_smoothing) * wanted.to(mean.dtype) + label_smoothing / classes
-    return F.binary_cross_entropy_with_logits(mean, wanted)
-
-
-def tet(
-    logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, tet_weight: float = 1e-3, tet_level: float = 1.0
-) -> Tensor:
-    """Temporal efficient training (Deng et al., ICLR 2022): every step is trained to be right by itself.
-
-        (1 − λ) · 1/T Σ_t CE(logits[t], targets) + λ · mean over t, N, classes of (logits − φ)²
-
-    λ: tet_weight, φ: tet_level; the defaults are those of the authors' code.
-    """
-    steps = len(logits)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    repeated = targets.expand(steps, *targets.shape).flatten(0, 1)
-    each = F.cross_entropy(logits.flatten(0, 1), repeated, label_smoothing=label_smoothing)
-    return (1 - tet_weight) * each + tet_weight * (logits - tet_level).square().mean()
-
-
-def mean_squared_error(forecast: Tensor, truth: Tensor) -> Tensor:
-    """Mean of (forecast − truth)² over all values [B, P, K] whose truth is known; it is NaN where it is not."""
-    known = ~truth.isnan()
-    return (forecast - truth.where(known, forecast)).square().sum() / known.sum().clamp(min=1)
-
-
-def mean_absolute_error(forecast: Tensor, truth: Tensor) -> Tensor:
-    """Mean of |forecast − truth| over all values [B, P, K] whose truth is known; it is NaN where it is not."""
-    known = ~truth.isnan()
-    return (forecast - truth.where(known, forecast)).abs().sum() / known.sum().clamp(min=1)
-
-
-def rate_penalty(rates: Iterable[Tensor], *, target: float) -> Tensor:
-    """mean over layers of (rate − target)², for each layer's mean firing rate (spikes per neuron and step, scalars).
-
-    Raises ValueError on no layers.
-    """
-    rates = list(rates)
-    if not rates:
-        raise ValueError("a firing-rate penalty needs spiking neurons, and this network has none")
-    return (torch.stack(rates) - target).square().mean()
-
-
-LOSSES = {"mean": mean_cross_entropy, "bce": mean_binary_cross_entropy, "tet": tet}
-FORECAST_LOSSES = {"mse": mean_squared_error, "mae": mean_absolute_error}
+__all__ = [
+    "FORECAST_LOSSES",
+    "LOSSES",
+    "mean_absolute_error",
+    "mean_binary_cross_entropy",
+    "mean_cross_entropy",
+    "mean_squared_error",
+    "rate_penalty",
+    "tet",
+]

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from test_recordings import EVENTS, FILES, LZ4, ZSTD, aedat4_file, bin_file
 
-from staa.data.eventfiles import EventFiles
+from staa.data.events.cache import EventFiles
 
 LIMIT = "64M"  # of STAA_MAX_BYTES
 ROOM = 256 << 20  # bytes of address space beyond what the process has when it begins

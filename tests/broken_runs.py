@@ -21,10 +21,10 @@ import torch
 
 from staa import Model, load
 from staa.cli import main
+from staa.export.share import share
 from staa.recipes import RECIPES
-from staa.runfolder import read_recipe
 from staa.runs import evaluate_run, run
-from staa.share import share
+from staa.runs.folder import read_recipe
 
 FILES = ("recipe.json", "environment.json", "result.json", "log.jsonl", "last.pt", "best.safetensors")
 JUNK: list[Any] = [

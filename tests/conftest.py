@@ -22,9 +22,9 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def triton_kernels(monkeypatch):
     """Triton's kernels in the place of the CPU's."""
-    from staa.ops import cuda, scan_fused
+    from staa.ops import cuda, memory
 
-    monkeypatch.setitem(scan_fused.KERNELS, "cpu", cuda)
+    monkeypatch.setitem(memory.KERNELS, "cpu", cuda)
 
 
 @pytest.fixture

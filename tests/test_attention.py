@@ -8,7 +8,7 @@ from torch import nn
 import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
 from staa.neurons import AdaptiveLIF
-from staa.ops.fold import Folded
+from staa.ops.averages import Folded
 
 SHAPE = (5, 4, 6, 3, 3)
 STEPS, CHANNELS = 5, 6

@@ -11,9 +11,9 @@ import torch
 from torchvision.transforms import v2
 
 from staa.build import build_batches, build_source
-from staa.config import Augment
 from staa.data import Batches, Samples
 from staa.data.augment import GREY, blank, erase, event_drop, make_augment, make_mix, nda, random_crop, warp
+from staa.recipes.parts import Augment
 
 
 def seeded(seed=0):

@@ -3,13 +3,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from staa.analysis.cost import kept_bytes
 from staa.attention import STAA
 from staa.models import resnet20
 from staa.models.parts import fuse_norms
 from staa.neurons import AdaptiveLIF
 from staa.ops import cpu
 from staa.ops.bits import WATCHERS, _pack, _unpack, spikes_as_bits
-from staa.recording import kept_bytes
 
 pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
 

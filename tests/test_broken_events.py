@@ -38,9 +38,10 @@ from test_recordings import (
 
 from staa.cli import main
 from staa.data import read_events, to_frames
-from staa.data.aedat4 import PACKET_BYTES
-from staa.data.eventfiles import EventFiles
-from staa.data.recordings import EVENT_BYTES, READERS
+from staa.data.events.aedat4 import PACKET_BYTES
+from staa.data.events.cache import EventFiles
+from staa.data.events.read import READERS
+from staa.data.events.recording import EVENT_BYTES
 
 KINDS = list(broken_events.KINDS)
 HUGE = f"{1 << 15}"  # a side of the largest sensor there can be
@@ -169,7 +170,7 @@ def test_the_events_of_many_packets_are_counted_together(tmp_path, monkeypatch):
         read_events(path)
     monkeypatch.setenv("STAA_MAX_BYTES", "64M")
     assert len(read_events(path).t) == 1000
-    monkeypatch.setattr("staa.data.aedat4.BATCH", 100)
+    monkeypatch.setattr("staa.data.events.aedat4.BATCH", 100)
     assert len(read_events(path).t) == 1000
 
 

@@ -15,7 +15,7 @@ from staa.layers import Passive, Site, fold_batch_norm, per_step, plain
 from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet19, resnet20
 from staa.models.parts import ConvNorm, fuse_norms
 from staa.neurons import LIF, AdaptiveLIF
-from staa.recording import firing_rates
+from staa.rates import firing_rates
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning",

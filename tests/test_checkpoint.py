@@ -24,17 +24,11 @@ from torch import nn
 import staa
 from staa import files
 from staa.build import model_for
-from staa.checkpoint import (
-    check_resumable,
-    check_savable,
-    load_checkpoint,
-    load_weights,
-    read_weights,
-    save_checkpoint,
-    save_weights,
-)
 from staa.runs import evaluate_run, run
-from staa.train import cosine_schedule, make_optimizer
+from staa.training.checkpoint import load_checkpoint, save_checkpoint
+from staa.training.optim import cosine_schedule, make_optimizer
+from staa.training.resume import check_resumable
+from staa.training.weights import check_savable, load_weights, read_weights, save_weights
 
 HERE = Path(__file__).parent
 TRAIN = [sys.executable, "-m", "staa", "train", f"{HERE}/tiny.py:recipe", "--epochs", "20"]

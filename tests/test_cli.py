@@ -12,10 +12,11 @@ import pytest
 import tiny
 from test_events import nmnist_set
 
-from staa import __version__, checkpoint, load
-from staa.bench import bench
+from staa import __version__, load
+from staa.analysis.bench import bench
 from staa.cli import COMMANDS, main
 from staa.recipes import RECIPES
+from staa.training import checkpoint
 
 TINY = f"{Path(tiny.__file__)}:recipe"
 
@@ -84,7 +85,8 @@ def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
 def test_every_option_in_the_help_is_taken(capsys):
     import re
 
-    from staa.options import TrainOptions, flags_of
+    from staa.cli.options import TrainOptions
+    from staa.cli.parse import flags_of
 
     with pytest.raises(SystemExit):
         main(["train", "--help"])
@@ -184,7 +186,7 @@ def test_a_failed_run_ends_with_one(capsys, tmp_path, monkeypatch):
     def full(*_, **__):
         raise RuntimeError("could not write last.pt: No space left on device")
 
-    monkeypatch.setattr("staa.train.save_checkpoint", full)
+    monkeypatch.setattr("staa.training.loop.save_checkpoint", full)
     error = complaint(capsys, "train", TINY, "--out", str(tmp_path / "run"), code=1)
     assert "failed: could not write last.pt: No space left on device" in error
 
@@ -290,7 +292,7 @@ def test_the_doctor_says_what_is_there_of_a_data_set(capsys, tmp_path):
 
 
 def test_an_empty_folder_is_no_data_set(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("staa.data.events.fetch", lambda archive, folder, tell: folder / archive.name)
+    monkeypatch.setattr("staa.data.events.published.fetch", lambda archive, folder, tell: folder / archive.name)
     archives = {"train.zip": "Train", "test.zip": "Test"}
     for name, part in archives.items():
         (tmp_path / "NMNIST" / part).mkdir(parents=True)
@@ -327,7 +329,7 @@ def test_a_checkpoint_of_another_run_in_the_folder(capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("option", [[], ["--inference"]])
 def test_bench(capsys, option, monkeypatch):
-    monkeypatch.setattr("staa.cli.run_bench", partial(bench, rounds=2))
+    monkeypatch.setattr("staa.cli.machine.run_bench", partial(bench, rounds=2))
     assert main(["bench", *option]) == 0
     text = capsys.readouterr().out
     assert ("fused, inference mode" if option else "lif_reference") in text

@@ -12,9 +12,9 @@ from PIL import Image
 
 import staa.data.content
 from staa import RECIPES, Data, Model
-from staa.compare import compare
-from staa.config import Forecast, Series
+from staa.analysis.compare import compare
 from staa.data.content import PIECE, PIECES, content_of_files
+from staa.recipes.parts import Forecast, Series
 from staa.runs import evaluate_run, run
 
 CHANGED = "the data have changed since .* was trained: .* Bring back what was there"

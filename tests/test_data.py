@@ -15,10 +15,13 @@ from hdf_files import Payload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staa.data import Batches, Samples, Source, digits_events, images, saccade_events, split_by_hash
+from staa.data import Batches, Samples, Source, digits_events, saccade_events, split_by_hash
 from staa.data.augment import make_augment
-from staa.data.images import CIFAR, cifar, download_cifar, load_cifar, normalise
-from staa.data.source import _Plan, split_digest
+from staa.data.batches import _Plan
+from staa.data.images import cifar as cifar_module
+from staa.data.images.cifar import CIFAR, cifar, download_cifar, load_cifar
+from staa.data.images.files import normalise
+from staa.data.splits import split_digest
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +221,7 @@ def write_cifar(root: Path, name: str, images_per_file: tuple[int, int], monkeyp
         train={f: digests[f] for f in spec.train},
         test={f: digests[f] for f in spec.test},
     )
-    monkeypatch.setitem(images.CIFAR, name, small)
+    monkeypatch.setitem(cifar_module.CIFAR, name, small)
     return truth
 
 
@@ -298,16 +301,16 @@ def test_download_checks_the_archive(tmp_path, monkeypatch, server):
         tar.add(tmp_path / "origin" / "cifar-100-binary", "cifar-100-binary")
     (tmp_path / "cifar-100-binary.tar.gz").write_bytes(archive.getvalue())
     spec = replace(
-        images.CIFAR["cifar100"],
+        cifar_module.CIFAR["cifar100"],
         url=f"{server}/cifar-100-binary.tar.gz",
         archive_md5=hashlib.md5(archive.getvalue()).hexdigest(),
     )
-    monkeypatch.setitem(images.CIFAR, "cifar100", spec)
+    monkeypatch.setitem(cifar_module.CIFAR, "cifar100", spec)
     assert download_cifar("cifar100", tmp_path / "data") == tmp_path / "data" / "cifar-100-binary"
     assert len(load_cifar("cifar100", tmp_path / "data")[0]) == 40
     download_cifar("cifar100", tmp_path / "data")  # whole already: left alone
 
-    monkeypatch.setitem(images.CIFAR, "cifar100", replace(spec, archive_md5="0" * 32))
+    monkeypatch.setitem(cifar_module.CIFAR, "cifar100", replace(spec, archive_md5="0" * 32))
     with pytest.raises(ValueError, match="not the published archive"):
         download_cifar("cifar100", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere" / "cifar-100-binary").exists()

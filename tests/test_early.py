@@ -17,18 +17,21 @@ import staa
 from benchmarks.speedrun import forms, measure
 from staa.attention import ATTENTIONS
 from staa.build import build_batches, build_source, check_recipe, steps_of_run
-from staa.checkpoint import load_checkpoint
-from staa.config import Early, Recipe, Series, from_json, to_json
+from staa.cli.options import TrainOptions
+from staa.cli.parse import parse
 from staa.data import Samples
 from staa.data.early import Shrink, make_shrink
 from staa.models import resnet9, resnet20
 from staa.neurons import AdaptiveLIF
-from staa.options import TrainOptions, parse
 from staa.recipes import RECIPES
+from staa.recipes.as_json import from_json, to_json
+from staa.recipes.parts import Early, Series
+from staa.recipes.recipe import Recipe
 from staa.runs import run
-from staa.step import update_average
 from staa.streaming import allow_fewer_steps
-from staa.train import make_optimizer
+from staa.training.checkpoint import load_checkpoint
+from staa.training.optim import make_optimizer
+from staa.training.step import update_average
 
 small = tiny.speedrun
 EARLY = small.early

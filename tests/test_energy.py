@@ -10,7 +10,7 @@ from staa.attention import ATTENTIONS, DTA, STAA
 from staa.layers import PerStep, Site
 from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet20
 from staa.neurons import LIF, AdaptiveLIF
-from staa.recording import firing_rates
+from staa.rates import firing_rates
 
 
 def only(energy):
@@ -375,12 +375,12 @@ def test_a_networks_layers():
 
 def test_the_same_without_kernels(monkeypatch):
     """Products are counted by what is computed, whichever path computes it."""
-    from staa.ops import scan_fused
+    from staa.ops import memory
 
     model = resnet20(10, steps=2, width=0.25, neuron=AdaptiveLIF, attention=STAA)
     x = torch.randn(2, 3, 16, 16)
     a = estimate_energy(model, x)
-    monkeypatch.setattr(scan_fused, "KERNELS", {})
+    monkeypatch.setattr(memory, "KERNELS", {})
     b = estimate_energy(model, x)
     assert sum(layer.dense for layer in a.layers) == sum(layer.dense for layer in b.layers)
     assert a.sops == pytest.approx(b.sops, rel=1e-3)

@@ -16,10 +16,12 @@ from test_recordings import aedat2_file, aedat3_file, bin_file, rows
 
 from staa.build import build_source
 from staa.data import DATASETS, Events, cifar10dvs, dvsgesture, event_folder, nmnist, read_events, to_frames
-from staa.data import events as events_module
-from staa.data.binning import UnsuitedError, borders_of, by_number, by_time, by_window, count
 from staa.data.download import Archive, fetch, unpack
-from staa.data.eventfiles import EventFiles
+from staa.data.events import folder as folder_module
+from staa.data.events import frames as frames_module
+from staa.data.events import published as published_module
+from staa.data.events.cache import EventFiles
+from staa.data.events.frames import UnsuitedError, borders_of, by_number, by_time, by_window, count
 from staa.recipes import RECIPES
 
 GESTURE_CSV = "class,startTime_usec,endTime_usec\n"
@@ -97,7 +99,7 @@ def test_values_of_frames():
     assert len(to_frames(events, window=100_000)) == 3
     for values in ("sum", "binary", "normalised"):  # what a source makes of stored counts
         x = torch.from_numpy(counts).to(torch.uint8).unsqueeze(0)
-        assert torch.equal(events_module.as_values(x, values)[:, 0], torch.from_numpy(to_frames(events, 3, values=values)))
+        assert torch.equal(frames_module.as_values(x, values)[:, 0], torch.from_numpy(to_frames(events, 3, values=values)))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_frames_are_kept(tmp_path, monkeypatch):
     assert torch.equal(first[1].float(), torch.from_numpy(to_frames(some_events(seed=0), 4)))
     assert len(list((tmp_path / "cache").iterdir())) == 2
     with monkeypatch.context() as patch:
-        patch.setattr("staa.data.eventfiles.read_events", None)  # nothing is read again
+        patch.setattr("staa.data.events.cache.read_events", None)  # nothing is read again
         assert torch.equal(files.read(torch.tensor([2, 0])), first)
     kept = next((tmp_path / "cache").iterdir())
     kept.write_bytes(kept.read_bytes()[:99])  # broken, as after a full disk: made anew
@@ -282,7 +284,7 @@ def test_an_incomplete_data_set_says_what_to_do(tmp_path):
 
 
 def cifar_set(root, per_class=20):
-    for k, c in enumerate(events_module.CIFAR_CLASSES):
+    for k, c in enumerate(published_module.CIFAR_CLASSES):
         for i in range(per_class):
             write_aedat2(root / "CIFAR10DVS" / c / f"cifar10_{c}_{i}.aedat", some_events(40, (128, 128), seed=100 * k + i))
 
@@ -418,7 +420,7 @@ def test_a_folder_of_ones_own(tmp_path):
 def test_large_sets_are_read_as_they_are_needed(tmp_path, monkeypatch):
     class_folder(tmp_path)
     whole = event_folder(root=tmp_path, steps=4, sensor="34x34", validation=0.2)
-    monkeypatch.setattr(events_module, "IN_MEMORY", 0)
+    monkeypatch.setattr(folder_module, "IN_MEMORY", 0)
     source = event_folder(root=tmp_path, steps=4, sensor="34x34", validation=0.2)
     assert isinstance(source.train.x, EventFiles)
     assert isinstance(whole.train.x, torch.Tensor)

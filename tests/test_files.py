@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from staa.arrays import inflate, read_arrays
 from staa.files import (
     append_text,
     check_bytes,
     exclusive,
-    inflate,
     max_bytes,
     open_regular,
     parse_bytes,
-    read_arrays,
     read_bytes,
     save_text,
     save_with,

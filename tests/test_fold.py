@@ -16,7 +16,7 @@ from staa.models import resnet20
 from staa.models.parts import ConvNorm, fire
 from staa.neurons import LIF, AdaptiveLIF
 from staa.ops import cpu
-from staa.ops.fold import Folded, batch_norm, context
+from staa.ops.averages import Folded, batch_norm, context
 
 KERNELS = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])

@@ -18,9 +18,9 @@ from staa.attention import STAA, ChannelGate, GlobalContext, PositionEncoding, S
 from staa.layers import Site, fold_batch_norm
 from staa.models.parts import ConvNorm, fire
 from staa.neurons import LIF, AdaptiveLIF
-from staa.ops import lif, scan_fused
+from staa.ops import lif, memory
+from staa.ops.averages import batch_norm, context, served
 from staa.ops.bits import _pack, _unpack, spikes_as_bits
-from staa.ops.fold import batch_norm, context, served
 
 ORDER = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TINY = (2, 2, 3, 2, 3)
@@ -30,11 +30,11 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 @pytest.fixture
 def kernels(triton_kernels, monkeypatch):
     """Triton's kernels in the place of the CPU's, in tiles so small that a frame has several parts and several blocks."""
-    from staa.ops import fold_triton
+    from staa.ops import averages_triton
 
     for name, value in (("BLOCK", 64), ("COLUMNS", 4), ("MERGED", 2)):
-        monkeypatch.setattr(fold_triton, name, value)
-    return fold_triton
+        monkeypatch.setattr(averages_triton, name, value)
+    return averages_triton
 
 
 def averages(x, key, weight, bias, up, dtype):
@@ -146,7 +146,7 @@ def sites(network, x, choose):
 def test_a_site_folded_and_by_the_reference(triton_kernels, monkeypatch, layout, attention):
     """Convolution, BatchNorm, attention, neuron: spikes, running statistics and the gradients of x and of every parameter."""
     launched = []
-    monkeypatch.setattr(scan_fused.KERNELS["cpu"], "frames", watched(scan_fused.KERNELS["cpu"].frames, launched))
+    monkeypatch.setattr(memory.KERNELS["cpu"], "frames", watched(memory.KERNELS["cpu"].frames, launched))
     make = ATTENTION[attention]
     network = nn.Sequential(ConvNorm(2, 5, 3), Site(AdaptiveLIF(5), make and make()))
     for p in network.parameters():
@@ -236,7 +236,7 @@ def test_nan_among_spikes_is_never_taken_for_one(triton_kernels):
 def test_gradients_are_the_same_with_bits(triton_kernels, monkeypatch):
     network = nn.Sequential(ConvNorm(2, 8, 3), Site(LIF()), ConvNorm(8, 3, 3), Site(LIF()))
     x, found, packed = window((2, 2, 2, 12, 12), torch.channels_last), [], []
-    kernels = scan_fused.KERNELS["cpu"]
+    kernels = memory.KERNELS["cpu"]
     pack = kernels.pack
     monkeypatch.setattr(kernels, "pack", lambda x: (packed.append(pack(x)), packed[-1])[1])
     for choose in (torch.enable_grad(), spikes_as_bits()):
@@ -296,7 +296,7 @@ def test_tensors_on_cuda_take_the_kernels_where_there_are_any(monkeypatch, dtype
     found = []
     for kernels in (None, {"cuda": None}):  # as it is, and without Triton
         if kernels is not None:
-            monkeypatch.setattr(scan_fused, "KERNELS", kernels)
+            monkeypatch.setattr(memory, "KERNELS", kernels)
         with FakeTensorMode(), Launched() as launched, torch.device("cuda"):
             x, scale, shift, *_ = batch_norm(torch.empty(3, 2, 8, 5, 6, dtype=dtype), None, None, 1e-5)
             x, *_ = context(x, torch.empty(1, 1, 8, dtype=dtype))

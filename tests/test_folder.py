@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from staa.config import Augment, Data, Model
 from staa.data import DATASETS, Batches, image_folder
-from staa.data.folder import ImageFiles, decode
+from staa.data.images.files import ImageFiles, decode
 from staa.recipes import RECIPES
+from staa.recipes.parts import Augment, Data, Model
 from staa.runs import evaluate_run, run
 
 COLOURS = {"blue": (20, 30, 200), "green": (20, 200, 30), "red": (200, 20, 30)}
@@ -195,7 +195,7 @@ def test_a_file_that_can_not_be_read_is_not_taken_for_a_corrupt_one(tmp_path, mo
     def read_bytes(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("staa.data.folder.read_bytes", read_bytes)
+    monkeypatch.setattr("staa.data.images.files.read_bytes", read_bytes)
     with pytest.raises(PermissionError, match=r"000\.jpg"):
         image_folder(root=tmp_path, validation=0.0, corrupt="skip")
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import staa.testing as contracts
-from staa.models.forecast import FORECASTERS, DeltaEncoder, spikestag
+from staa.forecasters import FORECASTERS
+from staa.forecasters.parts import DeltaEncoder
+from staa.forecasters.spikestag import spikestag
 
 L, P, K = 12, 3, 5
 SIZES = {"spikestag": {"width": 16, "heads": 4}, "ispikformer": {"width": 16, "heads": 4}, "gru": {"width": 8}}

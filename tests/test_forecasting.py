@@ -13,17 +13,17 @@ import tiny
 import torch
 
 import staa
+from staa.analysis.energy import estimate_energy
 from staa.build import build_measure, build_source, some_inputs
-from staa.checkpoint import load_checkpoint
 from staa.cli import main
-from staa.config import Series
-from staa.energy import estimate_energy
+from staa.inference.forecast import Prediction, predict, write_csv
 from staa.losses import mean_absolute_error, mean_squared_error
-from staa.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
-from staa.predict import Prediction, predict, write_csv
 from staa.recipes import RECIPES
-from staa.runfolder import read_json
+from staa.recipes.parts import Series
 from staa.runs import evaluate_run, run
+from staa.runs.folder import read_json
+from staa.training.checkpoint import load_checkpoint
+from staa.training.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
 
 SERIES = f"{tiny.__file__}:series"
 

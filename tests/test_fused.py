@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from staa.ops import SURROGATES, cpu, lif, lif_reference, scan_fused
+from staa.ops import SURROGATES, cpu, lif, lif_op, lif_reference
 
 pytestmark = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")
 
@@ -267,7 +267,7 @@ def test_what_the_kernels_do_not_serve_takes_the_reference_path():
     for options in refused:
         defaults = dict(gain=1.0, threshold=1.0, strict=False, reset="zero", surrogate=SURROGATES["arctan"], detach_reset=False)
         options = {"scale": None, "shift": None, **defaults, **options}
-        assert scan_fused.fused(options.pop("x"), None, **options) is None
+        assert lif_op.fused(options.pop("x"), None, **options) is None
     for options in refused:
         assert torch.equal(lif(**options)[0], lif_reference(**options)[0])
 

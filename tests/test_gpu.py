@@ -25,8 +25,9 @@ from staa.ops import SURROGATES, lif, lif_reference
 from staa.ops.bits import _pack, _unpack, spikes_as_bits
 from staa.recipes import RECIPES
 from staa.runs import evaluate_run, run
-from staa.step import Descent, fast_arithmetic, recorded
-from staa.train import make_optimizer, train
+from staa.training.loop import train
+from staa.training.optim import make_optimizer
+from staa.training.step import Descent, fast_arithmetic, recorded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -225,7 +226,7 @@ def test_a_step_compiled_or_recorded_trains_as_it_is_written(tmp_path, monkeypat
     """The same random numbers and samples. Rounding differs, so spikes at their thresholds may, and what follows from them."""
     small = replace(tiny.recipe, model=replace(tiny.recipe.model, name=f"{tiny.__file__}:shallow"))
     recipe = replace({"shallow": small, "speedrun": tiny.speedrun, **LOOPS}[name], precision="float32", max_steps=4)
-    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=1))
+    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=1))
     eager, found = (list(run(recipe, tmp_path / str(how), device="cuda", compile=how)) for how in (False, form))
     losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (found, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3 if name == "shallow" else 0.05)

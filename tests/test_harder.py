@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.harder import RATE, gaps, noisy, somewhen
-from staa.data.digits import digits_events
+from staa.data.events.digits import digits_events
 
 
 @pytest.mark.parametrize("make", [noisy, gaps, somewhen])

@@ -19,7 +19,7 @@ from PIL import Image
 
 from staa.data import DATASETS, read_graph, read_series
 from staa.data.download import unpack
-from staa.data.folder import decode
+from staa.data.images.files import decode
 
 NAMES = ["773869", "767541", "717447"]
 
@@ -132,8 +132,8 @@ def test_a_reader_that_breaks_down_or_hangs_is_told(tmp_path, monkeypatch):
         ("while True: pass", 0.5, "to an end"),
     ):
         (tmp_path / "script.py").write_text(script)
-        monkeypatch.setattr("staa.data.hdf.__file__", str(tmp_path / "script.py"))
-        monkeypatch.setattr("staa.data.hdf.SECONDS", seconds)
+        monkeypatch.setattr("staa.data.series.hdf.__file__", str(tmp_path / "script.py"))
+        monkeypatch.setattr("staa.data.series.hdf.SECONDS", seconds)
         with pytest.raises(ValueError, match=rf"a.h5 can't be read: .*{said}"):
             read_series(tmp_path / "a.h5")
 

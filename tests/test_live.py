@@ -8,7 +8,7 @@ from test_events import nmnist_set, some_events, write_nmnist
 import staa
 from staa.cli import main
 from staa.data import read_events, to_frames
-from staa.live import stream_run
+from staa.inference.camera import stream_run
 
 
 @pytest.fixture(scope="module")

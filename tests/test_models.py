@@ -13,7 +13,7 @@ from staa.layers import Site
 from staa.models import MODELS, resnet9, resnet18, resnet19, resnet20, resnet34, vggsnn
 from staa.models.parts import ConvNorm
 from staa.neurons import LIF, NEURONS, AdaptiveLIF
-from staa.recording import firing_rates
+from staa.rates import firing_rates
 
 SIZE = {"vggsnn": 16}
 PLAIN = partial(LIF, decay=0.25, threshold=0.5)

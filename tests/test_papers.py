@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from staa.config import Augment, Recipe, from_json, to_json
 from staa.data import TimeSeries, forecast_source
-from staa.recipes import HORIZONS, RECIPES
-from staa.train import make_optimizer
+from staa.recipes import RECIPES
+from staa.recipes.as_json import from_json, to_json
+from staa.recipes.parts import Augment
+from staa.recipes.recipe import Recipe
+from staa.recipes.series import HORIZONS
+from staa.training.optim import make_optimizer
 
 CIFAR = {
     "epochs": 600, "batch_size": 128, "optim.name": "sgd", "optim.nesterov": True, "optim.momentum": 0.9, "optim.lr": 0.1,

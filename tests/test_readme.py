@@ -11,10 +11,11 @@ from torch import nn
 
 import staa
 from staa.cli import COMMANDS
+from staa.cli.options import StreamOptions, TrainOptions
+from staa.cli.parse import flags_of
 from staa.layers import PerStep
 from staa.neurons import LIF
 from staa.ops import direct
-from staa.options import StreamOptions, TrainOptions, flags_of
 from staa.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staa.data import recordings
-from staa.data.recordings import READERS, Events, read_events
+from staa.data.events import prophesee
+from staa.data.events.read import READERS, read_events
+from staa.data.events.recording import Events
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*a part of an event and left out")
 SAMPLES = os.environ.get("STAA_EVENT_SAMPLES")
@@ -510,7 +511,7 @@ def random_evt3(rng, count):
 @pytest.mark.parametrize("slice_length", [1, 2, 7, 1 << 16])
 def test_evt3_is_what_the_plain_decoder_says(slice_length, tmp_path, monkeypatch):
     """Whatever the words are and wherever a slice ends."""
-    monkeypatch.setattr(recordings, "SLICE", slice_length)
+    monkeypatch.setattr(prophesee, "SLICE", slice_length)
     found = 0
     for seed in range(30):
         words = random_evt3(np.random.default_rng(seed), 300)

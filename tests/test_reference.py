@@ -17,8 +17,8 @@ from staa.layers import Site, fold_batch_norm
 from staa.models import resnet20
 from staa.neurons import LIF, AdaptiveLIF
 from staa.ops import arctan, cpu, lif, lif_reference, scan
+from staa.ops.averages import batch_norm, context
 from staa.ops.bits import spikes_as_bits
-from staa.ops.fold import batch_norm, context
 from staa.ops.switch import reference_chosen
 
 KERNELS = pytest.mark.skipif(cpu.LIBRARY is None, reason=f"no CPU kernels: {cpu.WHY_NOT}")

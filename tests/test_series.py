@@ -12,8 +12,8 @@ from hdf_files import write_hdf
 
 from staa.cli import main
 from staa.data import SERIES, TimeSeries, diffusion_ring, forecast_source, read_graph, read_series
-from staa.data.series import FILES
-from staa.data.windows import WindowBatches, calendar_features, fill_gaps, fit_normaliser
+from staa.data.series.named import FILES
+from staa.data.series.windows import WindowBatches, calendar_features, fill_gaps, fit_normaliser
 
 
 def hours(rows, start="2024-01-01", step="h"):

@@ -19,12 +19,12 @@ import tiny
 import torch
 
 import staa
-from staa.checkpoint import load_checkpoint, save_checkpoint
 from staa.cli import main
-from staa.config import to_json
+from staa.export.share import _cleaner, share
 from staa.recipes import RECIPES
+from staa.recipes.as_json import to_json
 from staa.runs import evaluate_run, run
-from staa.share import _cleaner, share
+from staa.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

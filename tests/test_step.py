@@ -18,17 +18,19 @@ from torch.utils._pytree import tree_leaves
 
 import staa
 from staa.attention import STAA
-from staa.checkpoint import load_checkpoint
 from staa.cli import main
+from staa.cli.options import TrainOptions
+from staa.cli.parse import parse
 from staa.layers import Passive
 from staa.losses import mean_cross_entropy
 from staa.models import resnet20
 from staa.neurons import AdaptiveLIF
-from staa.options import TrainOptions, parse
 from staa.recipes import RECIPES
 from staa.runs import run
-from staa.step import Descent, recorded, update_average
-from staa.train import make_optimizer, train
+from staa.training.checkpoint import load_checkpoint
+from staa.training.loop import train
+from staa.training.optim import make_optimizer
+from staa.training.step import Descent, recorded, update_average
 
 READS = {"item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__", "__index__", "pin_memory"}
 WAITS = {
@@ -105,9 +107,9 @@ LONG = {
 def test_a_step_reads_nothing_from_the_device(name, bits, tmp_path, monkeypatch):
     """Between readings: data and augmentation, forward and backward pass, figures, gradients, optimizer, average, schedule."""
     recipe = replace(LONG[name], max_steps=12)
-    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=10))
+    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
     for kind in ("SGD", "AdamW"):  # as on CUDA: the others keep their counters on the host
-        monkeypatch.setattr(staa.train, kind, fused(getattr(torch.optim, kind)))
+        monkeypatch.setattr(staa.training.optim, kind, fused(getattr(torch.optim, kind)))
     quiet = 0
     for event, seen in reads_of(run(replace(recipe, batch_size=2 * recipe.optim.accumulate), tmp_path / "run", bits=bits)):
         if event["event"] != "step":
@@ -155,14 +157,14 @@ def test_what_is_not_finite_between_readings_is_named_and_never_saved(where, mes
         return value
 
     monkeypatch.setitem(staa.build.LOSSES, "mean", broken)
-    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=10))
+    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
     with pytest.raises(FloatingPointError, match=message):
         list(run(replace(tiny.recipe, batch_size=4), tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run")["step"] == 0
 
 
 def test_the_command_shows_steps_that_are_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=10))
+    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
     assert main(["train", f"{tiny.__file__}:recipe", "--batch-size", "2", "--epochs", "3", "--out", str(tmp_path / "run")]) == 0
     text = capsys.readouterr().out
     assert "step    50  loss" in text
@@ -225,8 +227,8 @@ def graphs(monkeypatch):
     monkeypatch.setattr(cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(cuda, "get_rng_state", lambda device: torch.get_rng_state())
     monkeypatch.setattr(cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
-    monkeypatch.setattr(staa.train, "recorded", of)
-    for module in (staa.runs, staa.train):
+    monkeypatch.setattr(staa.training.loop, "recorded", of)
+    for module in (staa.runs.execute, staa.training.loop):
         monkeypatch.setattr(module, "check_compile", lambda *_, **__: None)
     return made
 
@@ -236,7 +238,7 @@ def graphs(monkeypatch):
 def test_a_run_by_graphs_is_the_same(recipe, read_every, graphs, tmp_path, monkeypatch):
     """What a graph must not do: move statistics or random numbers while it is recorded, hand out what is overwritten, or take
     gradients of another step."""
-    monkeypatch.setattr(staa.runs, "train", partial(train, read_every=read_every))
+    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=read_every))
     for name, compile in (("eager", False), ("graph", "graph")):
         for _ in run(recipe, tmp_path / name, compile=compile):
             pass
@@ -259,7 +261,7 @@ def test_a_graph_is_recorded_anew_for_another_shape_and_says_why_it_can_not(grap
         loss.backward()
         return Descent(loss.detach(), [], [])
 
-    step = staa.train.recorded(f, model)
+    step = staa.training.loop.recorded(f, model)
     batches = [(torch.randn(count, 3), torch.zeros(count, dtype=torch.long)) for count in (4, 4, 5)]
     losses = [step(x, y, False).loss for x, y in batches]
     for loss, (x, y) in zip(losses, batches, strict=True):
@@ -299,9 +301,9 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path,
 
 
 def test_a_run_resumed_in_another_form_says_so(tmp_path, monkeypatch):
-    for module in (staa.runs, staa.train):
+    for module in (staa.runs.execute, staa.training.loop):
         monkeypatch.setattr(module, "check_compile", lambda *_, **__: None)
-    monkeypatch.setattr(staa.train, "compiled", lambda model: model)
+    monkeypatch.setattr(staa.training.loop, "compiled", lambda model: model)
     for _ in run(SMALL, tmp_path / "run", compile=True, stop=lambda: True):
         pass
     texts = [e["text"] for e in run(SMALL, tmp_path / "run", resume=tmp_path / "run") if e["event"] == "warning"]
@@ -328,8 +330,10 @@ def test_a_fused_optimizers_checkpoint_resumes_on_another_device(tmp_path, monke
     for fuse in (before, not before):
         with monkeypatch.context() as patch:
             for kind in (torch.optim.SGD, torch.optim.AdamW) if fuse else ():
-                patch.setattr(staa.train, kind.__name__, fused(kind))
-            patch.setattr(staa.runs, "make_optimizer", lambda *args, **kw: made.append(make_optimizer(*args, **kw)) or made[-1])
+                patch.setattr(staa.training.optim, kind.__name__, fused(kind))
+            patch.setattr(
+                staa.runs.execute, "make_optimizer", lambda *args, **kw: made.append(make_optimizer(*args, **kw)) or made[-1]
+            )
             asked = iter(range(10))
             resume = tmp_path / "run" if made else None
             events = list(run(recipe, tmp_path / "run", resume=resume, stop=lambda asked=asked: bool(next(asked))))

@@ -11,11 +11,12 @@ from torch.nn.utils import prune
 import staa.testing as contracts
 from staa import stream
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
+from staa.causality import STEPS_ALIKE
 from staa.layers import Passive, PerStep, Site
 from staa.models import MODELS, vggsnn
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator
 from staa.ops import direct
-from staa.streaming import STEPS_ALIKE, freeze_norms, recompute
+from staa.streaming import freeze_norms, recompute
 
 T = 7
 FORMS = {  # steps, attention

@@ -17,20 +17,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import staa
 from staa.attention import STAA
 from staa.build import build_forecaster, build_model
-from staa.checkpoint import load_checkpoint, measured_weights, transfer_weights
-from staa.config import Augment, Data, Forecast, Loss, Optim, Recipe, from_json, to_json
-from staa.evaluate import evaluate
+from staa.cli.parse import flags_of
 from staa.files import exclusive
-from staa.find import for_folder
 from staa.layers import PerStep
 from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet
-from staa.metrics import classification_figures, classification_sums
 from staa.neurons import LIF, AdaptiveLIF
-from staa.options import flags_of
+from staa.rates import firing_rates
 from staa.recipes import RECIPES
-from staa.recording import firing_rates
+from staa.recipes.as_json import from_json, to_json
+from staa.recipes.code import for_folder
+from staa.recipes.parts import Augment, Data, Forecast, Loss, Optim
+from staa.recipes.recipe import Recipe
 from staa.runs import evaluate_run, run
-from staa.train import cosine_schedule, make_optimizer
+from staa.runs.transfer import transfer_weights
+from staa.training.checkpoint import load_checkpoint
+from staa.training.evaluate import evaluate
+from staa.training.metrics import classification_figures, classification_sums
+from staa.training.optim import cosine_schedule, make_optimizer
+from staa.training.weights import measured_weights
 
 
 def finish(recipe, folder, **options):
@@ -147,8 +151,8 @@ def test_a_run_folder_holds_the_whole_truth(tmp_path):
 
 def test_the_test_set_is_touched_once_at_the_end(tmp_path, monkeypatch):
     seen = []
-    original = staa.runs.evaluate_in_detail
-    monkeypatch.setattr(staa.runs, "evaluate_in_detail", lambda *a, **k: seen.append(True) or original(*a, **k))
+    original = staa.runs.execute.evaluate_in_detail
+    monkeypatch.setattr(staa.runs.execute, "evaluate_in_detail", lambda *a, **k: seen.append(True) or original(*a, **k))
     events = run(tiny.recipe, tmp_path / "run")
     for event in events:
         if event["event"] != "result":
@@ -214,7 +218,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
         def step(self, closure=None):
             self.param_groups[0]["params"][0].data.fill_(math.inf)
 
-    monkeypatch.setattr(staa.runs, "make_optimizer", lambda model, **_: Breaking(model.parameters(), lr=0.1))
+    monkeypatch.setattr(staa.runs.execute, "make_optimizer", lambda model, **_: Breaking(model.parameters(), lr=0.1))
     with pytest.raises(FloatingPointError, match="a weight is not finite after step 1; the last good checkpoint is kept"):
         finish(replace(tiny.recipe, max_steps=1), tmp_path / "run")
     state = load_checkpoint(tmp_path / "run")
@@ -237,7 +241,7 @@ def test_gradients_that_are_not_finite_stop_the_run_before_anything_is_saved(tmp
         return Idle(model.parameters(), lr=0.1)
 
     recipe = replace(tiny.recipe, optim=replace(tiny.recipe.optim, clip=clip))
-    monkeypatch.setattr(staa.runs, "make_optimizer", optimizer)
+    monkeypatch.setattr(staa.runs.execute, "make_optimizer", optimizer)
     with pytest.raises(FloatingPointError, match=r"not finite at steps \d, \d; the last good .*lower learning rate.*reference"):
         finish(recipe, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run")["step"] == 0
@@ -281,7 +285,7 @@ def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
 
     values = iter([0.0, 1.0] + [0.5] * 6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(staa.build.NEURONS, "rest", lambda channels: Rest(next(values, 0.5)))
+        patch.setitem(staa.build.network.NEURONS, "rest", lambda channels: Rest(next(values, 0.5)))
         recipe = replace(tiny.recipe, model=replace(tiny.recipe.model, neuron="rest", attention=None))
         texts = [e["text"] for e in finish(recipe, tmp_path / "run") if e["event"] == "warning"]
     assert len(texts) == 2
@@ -403,7 +407,7 @@ def test_files_of_one_s_own_travel_with_the_run(tmp_path, monkeypatch):
     assert staa.load(tmp_path / "moved").stages[0][1].neuron.decay == 0.5
     (tmp_path / "broken.py").write_text("what\n")
     with pytest.raises(ValueError, match=r"broken.py can't be imported: NameError: name 'what' is not defined"):
-        staa.find.find_recipe(str(tmp_path / "broken.py") + ":recipe")
+        staa.recipes.find.find_recipe(str(tmp_path / "broken.py") + ":recipe")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -445,8 +449,10 @@ def test_the_schedule_warms_up_and_follows_a_cosine():
 
 def test_saves_every_so_often_within_an_epoch(tmp_path, monkeypatch):
     saved = []
-    original = staa.train.save_checkpoint
-    monkeypatch.setattr(staa.train, "save_checkpoint", lambda f, state: saved.append(state["step"]) or original(f, state))
+    original = staa.training.loop.save_checkpoint
+    monkeypatch.setattr(
+        staa.training.loop, "save_checkpoint", lambda f, state: saved.append(state["step"]) or original(f, state)
+    )
     finish(tiny.recipe, tmp_path / "a")
     assert saved == [0, 5, 10]
     saved.clear()
@@ -514,7 +520,7 @@ def train_frames(folder, count=2, **options):
     average = options.pop("average", lambda model: None)(model)
     folder.mkdir()
     events = list(
-        staa.train.train(
+        staa.training.loop.train(
             model, batches, folder=folder, steps=count, optimizer=optimizer, average=average,
             schedule=cosine_schedule(optimizer, steps=10**9, warmup=0, lr=0.1, min_lr=0.1), **options,
         )

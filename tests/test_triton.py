@@ -12,7 +12,7 @@ import torch
 from interpreter import INTERPRETED
 from test_fused import FORMS, RESETS, at_the_threshold, both, compare, compare_holes, constants, current, with_holes
 
-from staa.ops import SURROGATES, lif, lif_reference, scan_fused
+from staa.ops import SURROGATES, lif, lif_reference, memory
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="this torch brought no Triton")
 interpreted = pytest.mark.interpreted
@@ -23,12 +23,12 @@ SMALL = (4, 2, 5, 3, 7)
 @pytest.fixture
 def kernels(triton_kernels, monkeypatch):
     """Triton's kernels, in tiles so small that a little window has many."""
-    from staa.ops import scan_triton
+    from staa.ops import lif_triton
 
-    monkeypatch.setattr(scan_triton, "BLOCK", 64)
-    monkeypatch.setattr(scan_triton, "CHANNELS", 4)
-    monkeypatch.setattr(scan_triton, "COLUMNS", 16)
-    return scan_triton
+    monkeypatch.setattr(lif_triton, "BLOCK", 64)
+    monkeypatch.setattr(lif_triton, "CHANNELS", 4)
+    monkeypatch.setattr(lif_triton, "COLUMNS", 16)
+    return lif_triton
 
 
 @interpreted
@@ -161,7 +161,7 @@ def test_triton_is_imported_for_cuda_alone():
 
 
 def test_without_triton_cuda_has_no_kernels(monkeypatch):
-    monkeypatch.setattr(scan_fused, "KERNELS", {})
+    monkeypatch.setattr(memory, "KERNELS", {})
     monkeypatch.setitem(sys.modules, "staa.ops.cuda", None)
     monkeypatch.delattr("staa.ops.cuda", raising=False)
-    assert scan_fused.kernels_of("cuda") is None
+    assert memory.kernels_of("cuda") is None

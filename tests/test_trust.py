@@ -23,14 +23,15 @@ import torch
 from test_events import some_events, write_nmnist
 
 import staa
-from staa import find
-from staa.build import source_of
-from staa.checkpoint import LAST
 from staa.cli import COMMANDS, main
-from staa.config import from_json, to_json
-from staa.find import UntrustedCodeError, find_recipe
-from staa.runfolder import read_environment, read_recipe, read_result
+from staa.recipes import code, find
+from staa.recipes.as_json import from_json, to_json
+from staa.recipes.code import UntrustedCodeError
+from staa.recipes.find import find_recipe
 from staa.runs import run
+from staa.runs.folder import read_environment, read_recipe, read_result
+from staa.runs.load import source_of
+from staa.training.checkpoint import LAST
 
 FIELDS = [("data", "name"), ("model", "name"), ("model", "neuron"), ("model", "attention"), ("loss", "name")]
 TINY = f"{tiny.__file__}:recipe"
@@ -58,7 +59,7 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def another_process(monkeypatch):
     """As if the run had been trained by another process: nobody here has named a file yet."""
-    monkeypatch.setattr(find, "_vouched", set())
+    monkeypatch.setattr(code, "_vouched", set())
 
 
 def payload(path, marker):
@@ -113,7 +114,7 @@ def functions():
         for name, f in inspect.getmembers(module, inspect.isfunction):
             if f.__module__ == info.name and not name.startswith("_"):
                 names = set(inspect.signature(f).parameters)
-                if names & {"run_folder", "runs", "resume"} or (info.name == "staa.runfolder" and "folder" in names):
+                if names & {"run_folder", "runs", "resume"} or (info.name == "staa.runs.folder" and "folder" in names):
                     yield pytest.param(f, id=f"{info.name}.{name}")
 
 
@@ -234,7 +235,7 @@ def own(tmp_path):
 def test_the_process_that_trained_it_needs_no_word_and_every_other_does(own, monkeypatch, capsys):
     (own / "own.py").unlink()
     assert staa.load(own / "run").stages[0][1].neuron.decay == 0.25
-    monkeypatch.setattr(find, "_vouched", set())
+    monkeypatch.setattr(code, "_vouched", set())
     (own / "marker").unlink(missing_ok=True)
     (copy,) = (own / "run" / "code").glob("own-*.py")
     digest = hashlib.sha256(copy.read_bytes()).hexdigest()
@@ -254,7 +255,7 @@ def test_a_moved_run_with_its_own_code_goes_on_where_its_user_trusts_it(own, mon
     (own / "own.py").unlink()
     (own / "run" / "result.json").unlink()
     (own / "run").rename(own / "moved")
-    monkeypatch.setattr(find, "_vouched", set())
+    monkeypatch.setattr(code, "_vouched", set())
     assert main(["train", "--resume", str(own / "moved")]) == 2
     assert main(["train", "--resume", str(own / "moved"), "--trust-code"]) == 0
 
@@ -286,7 +287,7 @@ def test_a_compiled_file_beside_a_copy_is_not_run_in_its_stead(own, monkeypatch)
     """What the user read is what runs."""
     import py_compile
 
-    monkeypatch.setattr(find, "_vouched", set())
+    monkeypatch.setattr(code, "_vouched", set())
     (copy,) = (own / "run" / "code").glob("own-*.py")
     evil, text = own / "evil.py", copy.read_text()
     evil.write_text("import os\n" + "#" * (len(text) - 10))
@@ -333,7 +334,7 @@ def test_a_neighbour_is_refused_whatever_it_is_called(name, line, tmp_path):
     (tmp_path / "own.py").write_text(f"{line}\nfrom staa.neurons import LIF\ndef make(channels):\n    return LIF()\n")
     recipe = replace(BASE, model=replace(BASE.model, neuron=f"{tmp_path}/own.py:make"))
     with pytest.raises(ValueError, match=f"own.py imports {name} beside it"):
-        find.for_folder(recipe)
+        code.for_folder(recipe)
     with pytest.raises(ValueError, match=f"own.py imports {name} beside it"):
         staa.build.build_model(recipe, classes=2, channels=2, size=16)
 
@@ -383,12 +384,12 @@ def test_a_recipe_file_may_have_neighbours_and_name_its_own_functions(tmp_path):
     with pytest.raises(ValueError, match="imports settings_beside beside it"):
         (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "def own(*_, **__):\n    return None\n")
         recipe = find_recipe(f"{tmp_path}/mine.py:recipe")
-        find.for_folder(replace(recipe, loss=replace(recipe.loss, name=f"{tmp_path}/mine.py:own")))
+        code.for_folder(replace(recipe, loss=replace(recipe.loss, name=f"{tmp_path}/mine.py:own")))
 
 
 def test_a_recipe_from_a_folder_stays_one(own, monkeypatch):
     """It can be changed and trained anew; who wrote its names does not change with that."""
-    monkeypatch.setattr(find, "_vouched", set())
+    monkeypatch.setattr(code, "_vouched", set())
     recipe = replace(read_recipe(own / "run"), epochs=2)
     with pytest.raises(UntrustedCodeError):
         list(run(recipe, own / "new"))
@@ -409,7 +410,7 @@ def test_no_text_says_that_it_is_the_user_s_own():
 def test_a_run_of_an_older_version_loads_where_its_file_is_there_and_it_is_trusted(own, monkeypatch):
     rename(own / "run", "model", "neuron", f"{own}/own.py:make")
     next((own / "run" / "code").glob("own-*.py")).unlink()
-    monkeypatch.setattr(find, "_vouched", set())
+    monkeypatch.setattr(code, "_vouched", set())
     with pytest.raises(UntrustedCodeError):
         staa.load(own / "run")
     with pytest.warns(UserWarning, match=r"own.py may have changed since"):
@@ -547,7 +548,7 @@ def test_huge_forecasters_are_refused(part, key, value):
 
 @pytest.mark.parametrize("name", broken_runs.FILES)
 def test_broken_run_folders_are_refused_in_one_line(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("staa.runfolder._commit", lambda: None)  # git takes longer than all the rest
+    monkeypatch.setattr("staa.runs.folder.commit_of", lambda: None)  # git takes longer than all the rest
     base = broken_runs.make(tmp_path / "base")
     for seed in range(25):  # through every command; tests/test_mutations.py reads a hundred
         shutil.rmtree(tmp_path / "run", ignore_errors=True)

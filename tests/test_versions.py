@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import staa
+from staa.export.share import share
 from staa.files import FORMAT, check_format
-from staa.runfolder import read_recipe
 from staa.runs import evaluate_run, run
-from staa.share import share
+from staa.runs.folder import read_recipe
 
 HERE = Path(__file__).parent / "versions"
 FINISHED = sorted(path.parent for path in HERE.glob("*/*/answers.npz"))

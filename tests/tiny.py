@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from staa import RECIPES, Augment, Data, Loss, Model
-from staa.config import Early
 from staa.data import Samples, Source
-from staa.data.digits import as_frames
-from staa.data.images import normalise
-from staa.data.tables import TimeSeries
+from staa.data.events.frames import as_frames
+from staa.data.images.files import normalise
+from staa.data.series.series import TimeSeries
 from staa.layers import PerStep, Site
 from staa.models.parts import ConvNorm
 from staa.neurons import LIF
+from staa.recipes.parts import Early
 
 
 def events(*, steps, validation):

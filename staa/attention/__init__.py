@@ -3,7 +3,8 @@
 from functools import partial
 
 from staa.attention.dta import DTA, TNA, TXA
-from staa.attention.staa import STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
+from staa.attention.gates import ChannelGate
+from staa.attention.staa import STAA, GlobalContext, PositionEncoding, StepAttention
 from staa.attention.ta import TemporalAttention
 
 

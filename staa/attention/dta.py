@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.attention.staa import check_shape
+from staa.attention.gates import check_shape
 from staa.layers import Window
 
 

@@ -25,12 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from staa.attention.gates import Affine, ChannelGate, Gate, applied, as_gate, check_shape, hidden_width, mean_of, open_gate
 from staa.layers import Past, Window, fold_of, plain
-from staa.ops.fold import Folded, context, without_autocast
-
-Affine = tuple[Tensor | None, Tensor | None]
-
-GATE_BIAS = 2.0  # σ(2) ≈ 0.88: stacked gates must not shrink the current of a fresh network
+from staa.ops.averages import Folded, context, without_autocast
 
 
 class PositionEncoding(nn.Module):
@@ -64,28 +61,6 @@ class PositionEncoding(nn.Module):
         return self.encoding[self.window(x), None, :, None, None]
 
 
-class Gate(nn.Module):
-    """Abstract: y = x ⊙ gate(x), with a gate that is constant over space. A subclass gives gate(current)."""
-
-    acts_on = "current"
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fold(Folded(x)).written_out()
-
-    def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
-        folded = self.fold(Folded(x, scale, shift))
-        return folded.scale, folded.shift
-
-    def fold(self, current: Folded) -> Folded:
-        current, gate = self.gate(current)
-        scale = gate if current.scale is None else gate * current.scale
-        return current._replace(scale=scale, shift=None if current.shift is None else gate * current.shift)
-
-    def gate(self, current: Folded) -> tuple[Folded, Tensor]:
-        """The current, its x handed through what averages it, and its gate, which broadcasts with x."""
-        raise NotImplementedError
-
-
 class GlobalContext(Gate):
     """Spike-driven self-attention as a global-context gate, at each step with weights shared over steps.
 
@@ -103,7 +78,7 @@ class GlobalContext(Gate):
 
     def __init__(self, channels: int, reduction: int = 4):
         super().__init__()
-        self.channels, hidden = channels, _hidden(channels, reduction)
+        self.channels, hidden = channels, hidden_width(channels, reduction)
         self.key = nn.Linear(channels, 1, bias=False)  # the softmax can't see a bias
         self.query = nn.Linear(channels, hidden)
         self.norm = nn.LayerNorm(hidden)
@@ -111,7 +86,7 @@ class GlobalContext(Gate):
         nn.init.kaiming_normal_(self.key.weight)
         nn.init.kaiming_normal_(self.query.weight)
         nn.init.zeros_(self.query.bias)
-        _open_gate(self.value)
+        open_gate(self.value)
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """g is [T, N, C, 1, 1]. A shift moves every position's key alike, so the softmax drops it."""
@@ -119,11 +94,11 @@ class GlobalContext(Gate):
         if plain(self.key, nn.Linear):
             key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
             x, pooled, mean = context(current.x, key)
-            current, pooled = current._replace(x=x, mean=mean), _apply(pooled, current)
+            current, pooled = current._replace(x=x, mean=mean), applied(pooled, current)
         else:
             pooled = _pooled(current.written_out(), self.key)
         hidden = F.relu(self.norm(self.query(pooled.to(current.x.dtype))))
-        return current, _as_gate(self.value(hidden))
+        return current, as_gate(self.value(hidden))
 
 
 class StepAttention(Gate):
@@ -152,14 +127,14 @@ class StepAttention(Gate):
         self.excite = nn.Linear(hidden, steps)
         nn.init.kaiming_normal_(self.squeeze.weight)
         nn.init.ones_(self.squeeze.bias)
-        _open_gate(self.excite)
+        open_gate(self.excite)
         self.window, self.past = Window(steps, "StepAttention"), Past()
 
     def gate(self, current: Folded) -> tuple[Folded, Tensor]:
         """q is [T, N, 1, 1, 1]."""
         check_shape(self, current.x)
         steps = self.window(current.x)
-        p = self.past(_mean(current).mean(2))  # [T, N]; in a stream from its beginning
+        p = self.past(mean_of(current).mean(2))  # [T, N]; in a stream from its beginning
         if not self.causal:
             q = self.excite(F.relu(self.squeeze(p.T))).sigmoid()
         elif plain(self.squeeze, nn.Linear) and plain(self.excite, nn.Linear):
@@ -177,31 +152,6 @@ class StepAttention(Gate):
         assert total is not None
         seen = p.new_ones(total, total).tril()[steps, None] * F.pad(p.T, (0, total - len(p)))  # [steps, N, T]
         return layer(seen)[:, :, steps].diagonal(dim1=0, dim2=2)
-
-
-class ChannelGate(Gate):
-    """Squeeze-and-excite over channels at each step (Hu et al. 2018): causal, for any number of steps.
-
-        y = x ⊙ σ(W2 ReLU(W1 mean over H, W of x))      W1: C → d, W2: d → C, d = max(8, C // reduction)
-
-    STAA(steps=None) takes it in the place of StepAttention (our choice). Raises ValueError on other channels or ranks.
-    """
-
-    causal = per_step = True
-
-    def __init__(self, channels: int, reduction: int = 4):
-        super().__init__()
-        self.channels, hidden = channels, _hidden(channels, reduction)
-        self.squeeze = nn.Linear(channels, hidden)
-        self.excite = nn.Linear(hidden, channels)
-        nn.init.kaiming_normal_(self.squeeze.weight)
-        nn.init.zeros_(self.squeeze.bias)
-        _open_gate(self.excite)
-
-    def gate(self, current: Folded) -> tuple[Folded, Tensor]:
-        """The gate is [T, N, C, 1, 1]."""
-        check_shape(self, current.x, self.channels)
-        return current, _as_gate(self.excite(F.relu(self.squeeze(_mean(current)))))
 
 
 class STAA(nn.Module):
@@ -313,30 +263,8 @@ class STAA(nn.Module):
         return f"steps={self.steps}, channels={self.channels}, dropout={self.dropout}, causal={self.causal}"
 
 
-def _hidden(channels: int, reduction: int) -> int:
-    if channels < 1 or reduction < 1:
-        raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
-    return max(8, channels // reduction)
-
-
-def _open_gate(last: nn.Linear) -> None:
-    nn.init.zeros_(last.weight)
-    nn.init.constant_(last.bias, GATE_BIAS)
-
-
-def _as_gate(logits: Tensor) -> Tensor:
-    return logits.sigmoid()[..., None, None]
-
-
-def _apply(average: Tensor, current: Folded) -> Tensor:
-    """scale · average + shift for an average of x over space, [T, N, C]."""
-    if current.scale is not None:
-        average = average * current.scale.flatten(2)
-    return average if current.shift is None else average + current.shift.flatten(2)
-
-
 def _pooled(x: Tensor, key: nn.Module) -> Tensor:
-    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.fold.context`; at least float32."""
+    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.averages.context`; at least float32."""
     flat = x.flatten(3)
     keys = key(flat.mT)  # [T, N, H·W, 1]
     with without_autocast(x):
@@ -344,24 +272,7 @@ def _pooled(x: Tensor, key: nn.Module) -> Tensor:
         return (flat.to(wide) @ keys.to(wide).softmax(2)).squeeze(-1)
 
 
-def _mean(current: Folded) -> Tensor:
-    """The mean of the current over space [T, N, C]."""
-    mean = current.mean
-    if mean is None:
-        mean = current.x.mean((3, 4), dtype=torch.promote_types(current.x.dtype, torch.float32))
-    return _apply(mean, current).to(current.x.dtype)
-
-
 def _choose(skip: Tensor, before: Tensor | None, after: Tensor | None, neutral: int) -> Tensor | None:
     if after is None:
         return None
     return torch.where(skip, neutral if before is None else before, after)
-
-
-def check_shape(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
-    """Raises ValueError where x is not [T, N, C, H, W], or not of the channels the module was built for."""
-    name = type(module).__name__
-    if x.ndim != 5:
-        raise ValueError(f"{name} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
-    if channels is not None and x.shape[2] != channels:
-        raise ValueError(f"this {name} was built for {channels} channels, got {x.shape[2]} (input {list(x.shape)})")

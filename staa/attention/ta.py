@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.attention.staa import Affine, check_shape
+from staa.attention.gates import Affine, check_shape
 from staa.layers import Window
 
 

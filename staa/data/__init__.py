@@ -2,17 +2,24 @@
 
 from functools import partial
 
-from staa.data.binning import to_frames
-from staa.data.digits import digits_events, saccade_events
-from staa.data.events import ARCHIVES, cifar10dvs, download_events, dvsgesture, event_folder, nmnist
-from staa.data.folder import image_folder
-from staa.data.images import cifar, download_cifar, load_cifar
-from staa.data.inventory import inventory
-from staa.data.recordings import Events, read_events
-from staa.data.series import FILES, SERIES, diffusion_ring, download_series
-from staa.data.source import Batches, Samples, Source, split_by_hash
-from staa.data.tables import TimeSeries, read_graph, read_series
-from staa.data.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
+from staa.data.batches import Batches
+from staa.data.downloaded import inventory
+from staa.data.events.digits import digits_events, saccade_events
+from staa.data.events.folder import event_folder
+from staa.data.events.frames import to_frames
+from staa.data.events.published import ARCHIVES, download_events
+from staa.data.events.read import read_events
+from staa.data.events.recording import Events
+from staa.data.events.sets import cifar10dvs, dvsgesture, nmnist
+from staa.data.images.cifar import cifar, download_cifar, load_cifar
+from staa.data.images.folder import image_folder
+from staa.data.series.files import read_series
+from staa.data.series.graph import read_graph
+from staa.data.series.named import FILES, SERIES, diffusion_ring, download_series
+from staa.data.series.series import TimeSeries
+from staa.data.series.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
+from staa.data.source import Samples, Source
+from staa.data.splits import split_by_hash
 
 DATASETS = {
     "digits-events": digits_events,

@@ -1,6 +1,8 @@
 """Networks: f(num_classes, *, in_channels, steps, neuron, attention, sites, width) -> nn.Module."""
 
-from staa.models.forecast import FORECASTERS, ispikformer, spikestag
+from staa.forecasters import FORECASTERS
+from staa.forecasters.ispikformer import ispikformer
+from staa.forecasters.spikestag import spikestag
 from staa.models.ms_resnet import MSResNet, ms_resnet18, ms_resnet34
 from staa.models.resnet import ResNet, resnet9, resnet18, resnet19, resnet20, resnet34
 from staa.models.vgg import vggsnn

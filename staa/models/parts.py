@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from staa.layers import Site, Window, fold_batch_norm, per_step, plain, plain_batch_norm, untouched
 from staa.ops import direct
-from staa.ops.fold import Folded, served
+from staa.ops.averages import Folded, served
 
 NeuronFactory = Callable[[int], nn.Module]
 AttentionFactory = Callable[[int | None, int], nn.Module]

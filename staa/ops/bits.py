@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staa.ops.scan_fused import kernels_of
+from staa.ops.memory import kernels_of
 from staa.ops.switch import reference_chosen
 
 SMALL = 4096  # elements that are not worth it

@@ -1,7 +1,7 @@
 """The CUDA kernels, in Triton, with the interface of staa.ops.cpu."""
 
+from staa.ops.averages_triton import frames
 from staa.ops.bits_triton import pack, unpack
-from staa.ops.fold_triton import frames
-from staa.ops.scan_triton import lif_backward, lif_forward, serves
+from staa.ops.lif_triton import lif_backward, lif_forward, serves
 
 __all__ = ["frames", "lif_backward", "lif_forward", "pack", "serves", "unpack"]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staa.ops.scan_fused import fused
+from staa.ops.lif_op import fused
 from staa.ops.spike import Surrogate, arctan, fire
 from staa.ops.switch import reference_chosen
 

@@ -1,0 +1,1 @@
+"""What a network costs, what it reaches, and how that looks."""

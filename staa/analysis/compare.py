@@ -1,0 +1,200 @@
+"""Several trained recipes side by side: what each reaches and what it costs."""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from staa.analysis.cost import interleaved, kept_bytes
+from staa.analysis.energy import AC, MAC, estimate_energy
+from staa.analysis.pictures import draw_bars
+from staa.build import build_batches, build_loss, some_inputs
+from staa.data import Source
+from staa.files import read_text, save_text
+from staa.machine import choose_device, choose_precision
+from staa.recipes.recipe import Recipe
+from staa.runs.folder import RESULT, read_recipe, read_result
+from staa.runs.load import load, source_of
+from staa.text import for_csv, from_csv
+from staa.training.evaluate import Inputs, autocast, call
+from staa.training.optim import make_optimizer
+from staa.training.step import pieces_of
+
+SAMPLES = 64  # whose firing rates the energy goes by
+ROUNDS = 7  # of training steps, in turns
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe. Counts and energy are a sample's, over all its time steps."""
+
+    name: str
+    seeds: int
+    measure: Literal["accuracy", "mae"]
+    """What was measured on the test set: accuracy, or a forecast's mean absolute error in the series' units."""
+    test: float
+    """It, mean over the seeds."""
+    spread: float | None
+    """Standard deviation over the seeds; None for one."""
+    parameters: int
+    macs: float
+    """Multiply-accumulates, where real numbers are read."""
+    sops: float
+    """Additions, where spikes are read."""
+    microjoules: float
+    """4.6 pJ a multiply-accumulate, 0.9 pJ an addition (`staa.estimate_energy`)."""
+    samples_per_second: float
+    """Of a training step, without reading the data: median over rounds in which all recipes take turns."""
+    slowest: float
+    fastest: float
+    """Quarter- and three-quarter-point over the rounds."""
+    kept_mib: float
+    """Memory that the forward pass of a training batch keeps for its backward pass, in MiB; weights left out."""
+
+
+def compare(
+    runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None, trust: bool = False
+) -> list[Row]:
+    """A row for each name: finished runs of one recipe, a folder for each seed. What is not accuracy is the first seed's.
+
+    Energy goes by the rates on some training samples, unaugmented. data_root: None is where each run found its data.
+    trust: as in `staa.load`.
+    Raises ValueError or OSError for a run that is not finished, or whose data are not there.
+    """
+    chosen = choose_device(device)
+    results: dict[str, list[dict[str, float]]] = {}
+    for name, folders in runs.items():
+        check_finished(folders)
+        results[name] = [read_result(folder) for folder in folders]
+    measure = "mae" if all_forecast({name: read_recipe(folder) for name, (folder, *_) in runs.items()}) else "accuracy"
+    costs, steps, sizes = {}, {}, {}
+    for name, (folder, *_) in runs.items():
+        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen, trust)
+    seconds = interleaved(steps, ROUNDS, chosen)
+    rows = []
+    for name, measured in results.items():
+        reached = [result[f"test_{measure}"] for result in measured]
+        slow, middle, fast = statistics.quantiles((sizes[name] / s for s in seconds[name]), n=4)
+        rows.append(
+            Row(
+                name=name,
+                seeds=len(reached),
+                measure=measure,
+                test=statistics.mean(reached),
+                spread=float(np.std(reached, ddof=1)) if len(reached) > 1 else None,
+                samples_per_second=middle,
+                slowest=slow,
+                fastest=fast,
+                **costs[name],
+            )
+        )
+    return rows
+
+
+def all_forecast(recipes: Mapping[str, Recipe]) -> bool:
+    """Whether the recipes forecast, or classify. Raises ValueError where some do this and some that."""
+    forecasts = {name for name, recipe in recipes.items() if recipe.series.horizon is not None}
+    if forecasts and forecasts != recipes.keys():
+        raise ValueError(f"{', '.join(sorted(forecasts))} forecast, the others classify: compare like with like")
+    return bool(forecasts)
+
+
+def check_finished(folders: Iterable[Path]) -> None:
+    """Raises ValueError for a run that has no result yet."""
+    for folder in folders:
+        if not (folder / RESULT).is_file():
+            raise ValueError(f"{folder} is not finished: resume it first")
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """The rows as a picture (PNG): accuracy, energy, parameters, speed and memory, a bar for each recipe."""
+    title, unit = ("test accuracy [%]", 100) if rows[0].measure == "accuracy" else ("test MAE [series' units]", 1)
+    panels: dict[str, dict[str, list[float]]] = {
+        title: {"": [unit * r.test for r in rows], "±": [unit * (r.spread or 0) for r in rows]},
+        "energy an inference [µJ]": {
+            "multiply-accumulates": [r.macs * MAC * 1e6 for r in rows],
+            "additions": [r.sops * AC * 1e6 for r in rows],
+        },
+        "parameters [thousand]": {"": [r.parameters / 1e3 for r in rows]},
+        "training, samples a second": {"": [r.samples_per_second for r in rows]},
+        "kept for the backward pass [MiB]": {"": [r.kept_mib for r in rows]},
+    }
+    draw_bars([r.name for r in rows], panels, path)
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """The rows as a table, with the names of `Row`'s fields above, `test` as what it is of; an empty cell for the unknown.
+
+    Names are written as `staa.text.for_csv` does; `read_names` gives them back.
+    """
+    table = [{(f"test_{r.measure}" if k == "test" else k): v for k, v in asdict(r).items() if k != "measure"} for r in rows]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table[0])
+    for row in table:
+        writer.writerow(map(for_csv, ("" if value is None else value for value in row.values())))
+    save_text(path, text.getvalue())
+
+
+def read_names(path: Path) -> set[str | None]:
+    """The names in such a table; None if it is another. Raises what `read_text` does."""
+    names = (row.get("name") for row in csv.DictReader(io.StringIO(read_text(path), newline="")))
+    return {None if name is None else from_csv(name) for name in names}
+
+
+def _costs(
+    folder: Path, data_root: Path | None, device: torch.device, trust: bool
+) -> tuple[dict[str, float], Callable[[], None], int]:
+    """A run's parameters, energy and memory; its training step; and the samples it takes."""
+    recipe = read_recipe(folder)
+    source = source_of(folder, data_root, trust=trust)
+    model = load(folder, trust=trust).to(device)
+    x, y = some_inputs(source, SAMPLES, device)
+    events = isinstance(source, Source) and source.channels == 2 and recipe.data.values != "normalised"
+    energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]), events=events, samples=len(y))
+    x, y = next(build_batches(recipe, source, "train", device, workers=0, training=True).epoch())
+    pieces = recipe.optim.accumulate
+    step = _training_step(
+        model,
+        *next(pieces_of(x, y, pieces)),
+        loss=build_loss(recipe),
+        optimizer=make_optimizer(model, name=recipe.optim.name, lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay),
+        precision=choose_precision(recipe.precision, device),
+    )
+    costs = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": energy.macs,
+        "sops": energy.sops,
+        "microjoules": energy.joules * 1e6,
+        "kept_mib": kept_bytes(model, step) / 2**20,
+    }
+    return costs, step, len(y) // pieces
+
+
+def _training_step(
+    model: nn.Module,
+    x: Inputs,
+    y: Tensor,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    precision: str,
+) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(y.device, precision):
+            outputs = call(model, x)
+        value = loss(outputs, y)
+        if value.requires_grad:  # not of a forecaster in closed form
+            value.backward()
+            optimizer.step()
+
+    model.train()
+    return step

@@ -1,0 +1,92 @@
+"""Arrays and packed text in the bytes of a file: checked before anything is allocated, and nothing is unpickled."""
+
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Container
+from pathlib import Path
+
+import numpy as np
+
+from staa.files import check_bytes, max_bytes, read_bytes
+
+HEADER = 1 << 17  # bytes that hold any header of a .npy file which NumPy accepts
+SAID = 200  # characters of another library's error, or of a file's word, in a message
+
+
+def read_arrays(path: Path, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a .npz by name, or the one of a .npy under "". Nothing is unpickled, and nothing inflates past `max_bytes`.
+
+    choose: takes the names of a .npz and says which of them to read; None: all.
+
+    Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
+    """
+    return arrays_in(read_bytes(path), str(path), choose)
+
+
+def arrays_in(data: bytes, what: str, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a .npz or .npy, as `read_arrays` gives them; `what` is their name in messages."""
+    if not data.startswith(b"PK"):
+        return {"": parse_array(data, what)}
+    broken = lambda error: ValueError(f"{what} can't be read as .npz ({str(error)[:SAID]}): copy or save it again")  # noqa: E731
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
+        raise broken(error) from error
+    members = archive.infolist()
+    if choose is not None:
+        chosen = choose([member.filename.removesuffix(".npy") for member in members])
+        members = [member for member in members if member.filename.removesuffix(".npy") in chosen]
+    if not {member.compress_type for member in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
+    check_bytes(sum(member.file_size for member in members), what)
+    try:
+        # With a length: else zipfile inflates all there is, whatever length it is said to have.
+        unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
+    except Exception as error:  # … zlib.error, RuntimeError of an encrypted one
+        raise broken(error) from error
+    return {name: parse_array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
+
+
+def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
+    """The array in the bytes of a .npy file, as a view of them. Raises ValueError, naming `what`, as `read_arrays` does."""
+    file = io.BytesIO(data[:HEADER])
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(file)
+    except Exception as error:  # the header is parsed as Python: ValueError, SyntaxError, TokenError, RecursionError …
+        raise ValueError(f"{what} can't be read as a NumPy array ({str(error)[:SAID]}): copy or save it again") from error
+    if dtype.hasobject:
+        raise ValueError(f"{what} holds Python objects, which are never unpickled: save plain arrays of numbers")
+    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if expected != found or not all(type(n) is int and n >= 0 for n in shape):  # NumPy takes True for 1
+        told = expected if expected < 1 << 63 else "far more"  # which may have more digits than Python prints
+        raise ValueError(
+            f"{what} is truncated or no NumPy array: expected {told} bytes for shape {str(shape)[:SAID]}, found {found}"
+        )
+    if not expected:
+        try:
+            return np.empty(shape, dtype)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{what} is no NumPy array: {error}") from error
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+
+
+def inflate(data: bytes, what: str) -> bytes:
+    """What gzip packed into the bytes. Raises ValueError for what is broken, or takes more than `max_bytes` unpacked."""
+    limit, pieces = max_bytes(), []
+    try:
+        while data:
+            unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            pieces.append(unpacker.decompress(data, limit + 1))
+            limit -= len(pieces[-1])
+            if limit < 0:
+                check_bytes(max_bytes() + 1, f"{what}, unpacked,")
+            if not unpacker.eof:
+                raise zlib.error("it ends too early")
+            data = unpacker.unused_data.lstrip(b"\0")  # another member, or what fills a block up
+    except zlib.error as error:
+        raise ValueError(f"{what} can't be unpacked ({error}): copy or save it again") from error
+    return b"".join(pieces)

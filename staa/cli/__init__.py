@@ -1,0 +1,128 @@
+"""The command line. These files alone print: they render the events that a run yields."""
+
+import difflib
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import staa
+from staa.cli import check, data, machine, train, trained
+from staa.cli.machine import keeps_pages
+from staa.cli.options import OPTIONS
+from staa.cli.parse import in_flags
+from staa.cli.signals import BAD_INPUT, CUT_OFF, FAILED, INTERRUPTED
+from staa.cli.text import say
+from staa.machine import keep_pages
+from staa.text import for_terminal
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    f.__name__: f
+    for f in (
+        train.train,
+        trained.evaluate,
+        train.compare,
+        trained.stream,
+        trained.predict,
+        trained.share,
+        check.check,
+        data.recipes,
+        data.data,
+        machine.bench,
+        machine.doctor,
+    )
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted.
+
+    Whoever stops reading what is printed (`staa … | head`) ends the command without a word, with 141, as a pipe does.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if keeps_pages():
+        keep_pages()
+    for file in (sys.stdout, sys.stderr):
+        if isinstance(file, io.TextIOWrapper):  # a terminal that has no → shows its escape
+            file.reconfigure(errors="backslashreplace")
+    before, warnings.formatwarning = warnings.formatwarning, partial(_warning, _options_of(args))
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+        return CUT_OFF
+    finally:
+        warnings.formatwarning = before
+
+
+def _run(args: list[str]) -> int:
+    kind = _options_of(args)
+    debug = "--debug" in args or os.environ.get("STAA_DEBUG", "0") != "0"
+    try:
+        if args[:1] == ["help"] and len(args) > 1:
+            args = [args[1], "--help"]
+        if not args or args[0] in ("-h", "--help", "help"):
+            say(f"staa {staa.__version__}: spatial-temporal attention for spiking neural networks", "")
+            for name, command in COMMANDS.items():
+                say(f"  staa {name:<10} {command.__doc__}")
+            say("", "staa COMMAND --help says more. First try: staa train")
+            return 0
+        if args[0] in ("-V", "-v", "--version", "version"):
+            say(staa.__version__)
+            return 0
+        if args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"
+            raise ValueError(f"unknown command {args[0]!r}; {hint}")
+        return COMMANDS[args[0]](args[1:])
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if debug:
+            for line in traceback.format_exc().rstrip("\n").split("\n"):
+                print(for_terminal(line), file=sys.stderr)
+            return BAD_INPUT if isinstance(error, (ValueError, OSError, ImportError)) else FAILED
+        if isinstance(error, (ValueError, OSError, ImportError)):
+            return _complain(f"error: {in_flags(error, kind)}", BAD_INPUT)
+        if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(
+            error, (NotImplementedError, RecursionError)
+        ):
+            return _complain(f"failed: {in_flags(error, kind)} (STAA_DEBUG=1 shows where)", FAILED)
+        if isinstance(error, MemoryError):
+            return _complain(f"failed: out of memory {error}".rstrip(), FAILED)
+        return _complain(f"failed: {_fault(error)}", FAILED)
+
+
+def _fault(error: Exception) -> str:
+    """What to report of an error that no input should have led to."""
+    here = [
+        f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(Path(__file__).parent.parent)
+    ]
+    where = f" in {Path(here[-1].filename).name}, line {here[-1].lineno}" if here else ""
+    return (
+        f"{type(error).__name__}: {error}{where}. This is a fault of staa {staa.__version__}: please report this line, the "
+        f"command, and what it prints once more with STAA_DEBUG=1"
+    )
+
+
+def _warning(kind: Any, message: Warning | str, *_: object, **__: object) -> str:
+    return f"staa: warning: {for_terminal(' '.join(in_flags(message, kind).split()))}\n"
+
+
+def _options_of(args: list[str]) -> Any:
+    """Those of the command that is called; None for one that is not known."""
+    return OPTIONS.get(" ".join(args[:2])) or OPTIONS.get(args[0] if args else "")
+
+
+def _complain(text: str, code: int) -> int:
+    print(for_terminal("staa: " + " ".join(text.split())), file=sys.stderr)
+    return code

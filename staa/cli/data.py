@@ -1,0 +1,68 @@
+"""Commands on data and recipes."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from staa.analysis.pictures import draw_recording
+from staa.cli.options import DataOptions, RecipesOptions, ShowOptions
+from staa.cli.parse import parse
+from staa.cli.text import out, say, show
+from staa.data import DOWNLOADS, inventory, read_events
+from staa.data.events.folder import parse_sensor
+from staa.files import check_writable
+from staa.recipes import RECIPES
+from staa.text import for_terminal
+
+
+def recipes(args: list[str]) -> int:
+    """list the recipes"""
+    parse(RecipesOptions, args, "staa recipes")
+    table = Table(Column("recipe", no_wrap=True), "network", "T", "length", "expect", box=None, pad_edge=False)
+    rows = []
+    for r in RECIPES.values():
+        network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
+        length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
+        rows.append([r.name, network, r.model.steps or "any", length, r.expect])
+    show(table, rows)
+    say("", "staa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
+    return 0
+
+
+def data(args: list[str]) -> int:
+    """download a data set, or draw a recording"""
+    if args[:1] == ["show"]:
+        return _show(args[1:])
+    options = parse(DataOptions, args, "staa data")
+    if options.name not in DOWNLOADS:
+        raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        bars: dict[str, Any] = {}
+
+        def tell(name: str, there: int, of: int | None) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(for_terminal(name))
+            progress.update(bars[name], completed=there, total=of)
+
+        folder = DOWNLOADS[options.name](options.data, tell)
+    say(f"{options.name} is in {folder}: {inventory(options.name, options.data)}")
+    return 0
+
+
+def _show(args: list[str]) -> int:
+    options = parse(ShowOptions, args, "staa data show")
+    path = options.out or Path(f"{options.file.stem}.png")
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"--out is a PNG to write, such as {path.stem or 'picture'}.png; got {path}")
+    check_writable(path)
+    events = read_events(options.file, parse_sensor(options.sensor))
+    if events.sensor is None:
+        height, width = int(events.y.max()) + 1, int(events.x.max()) + 1
+        say(f"the file doesn't say its sensor: taken as {height}x{width}, which holds all its events")
+        events = events._replace(sensor=(height, width))
+    draw_recording(events, path, options.file.name)
+    say(f"{options.file} drawn in {path}")
+    return 0

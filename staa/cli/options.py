@@ -1,0 +1,254 @@
+"""The commands' options."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from staa.recipes import RECIPES
+from staa.recipes.recipe import Recipe
+
+DEFAULT = "digits-events"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train a recipe: staa train [NAME | my_file.py:recipe] [OPTIONS]. Without a name: the embedded default."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Run folder; by default runs/NAME/date-time-seed."""
+    resume: Path | None = None
+    """Go on with a run: its folder, or a checkpoint in it."""
+    seeds: int = 1
+    """How many seeds to train, from --seed on, each in its own folder."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    data: Path | None = None
+    """Where data sets are, or the folder of images or file of a series; by default ./data, or where the resumed run found
+    them."""
+    workers: int | None = None
+    """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
+    bits: bool = False
+    """Keep spikes as bits for the backward pass: the same results, on the CPU with a third less memory and a little slower."""
+    compile: bool | Literal["graph"] = False
+    """Compile the network with torch.compile, which takes a minute or more at the start; or record a step as a CUDA graph:
+    --compile graph."""
+    save_minutes: float = 10.0
+    """Minutes between saves inside a long epoch."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Train several recipes and set them side by side: staa compare NAME|RUN … [OPTIONS]. Run folders are taken as they are."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Folder of the runs, the table and the picture; what is trained there already is taken or gone on with. By default
+    runs/compare/date-time."""
+    seeds: int = 1
+    """How many seeds to train of each, from --seed on."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    data: Path | None = None
+    """Where data sets are, or the folder of images or file of a series; by default ./data, or where the run found them."""
+    workers: int | None = None
+    """Processes that read and augment images; by default as many as serve."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure the model of a run folder."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Part of the data; by default test for a finished run, else validation."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set); by default those that
+    the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    workers: int | None = None
+    """Processes that read images; by default as many as serve."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
+    recipe made for it can be streamed, such as nmnist-stream."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    window: float | None = None
+    """Length of a window in milliseconds; by default the recipe's."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Series with the variates of the run's data: .csv, .txt, .npz or .h5."""
+    at: str | None = None
+    """Row number or time of the last row that is seen; by default the file's last."""
+    nodes: tuple[str, ...] = ()
+    """Variates to draw; by default the first four."""
+    time: str | None = None
+    """Column of the times, where it is not the first."""
+    out: Path | None = None
+    """Folder for the table and the pictures; by default a new one in the run's."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ShareOptions:
+    """Copy a run for others: what it says of this machine, its user and its folders is left out."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    out: Path | None = None
+    """Folder to make, or .zip to write; by default NAME-shared in this folder, after the run's."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Hold a neuron, an attention or a network of your own against what each must do: shapes, gradients, independence of
+    samples, time, streaming, folding. The file is run."""
+
+    name: tyro.conf.Positional[str]
+    """my_file.py:name, or a registered name."""
+    kind: Literal["neuron", "attention", "model"] | None = None
+    """What it is; by default the names of its parameters tell."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Download a data set, checking its published checksum."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10, cifar100, nmnist, cifar10dvs, dvsgesture, metr-la, pems-bay, solar or electricity;
+    or show, to draw a recording: staa data show --help."""
+    data: Path = Path("data")
+    """Where data sets are."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
+
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    out: Path | None = None
+    """PNG to write; by default NAME.png in this folder, after the recording's name."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class RecipesOptions:
+    """List the recipes."""
+
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Say what this machine has, and which data sets."""
+
+    data: Path = Path("data")
+    """Where data sets are."""
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Time a neuron and a training step on this machine."""
+
+    inference: bool = False
+    """Time inference: as trained, and with BatchNorm fused into the convolutions."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
+    debug: bool = False
+    """Show tracebacks."""
+
+
+OPTIONS: dict[str, Any] = {
+    "train": TrainOptions,
+    "compare": CompareOptions,
+    "evaluate": EvaluateOptions,
+    "stream": StreamOptions,
+    "predict": PredictOptions,
+    "share": ShareOptions,
+    "check": CheckOptions,
+    "data": DataOptions,
+    "data show": ShowOptions,
+    "recipes": RecipesOptions,
+    "doctor": DoctorOptions,
+    "bench": BenchOptions,
+}
+"""The options of each command."""

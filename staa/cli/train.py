@@ -1,0 +1,194 @@
+"""Commands that train."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from staa.analysis.compare import all_forecast, check_finished, draw, read_names, write_csv
+from staa.analysis.compare import compare as compare_runs
+from staa.build import check_recipe
+from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
+from staa.cli.parse import parse, value_of
+from staa.cli.signals import INTERRUPTED, Signals, listening
+from staa.cli.text import comparison, over_seeds, render, say, show
+from staa.files import check_writable, inside, save_text
+from staa.recipes import RECIPES
+from staa.recipes.find import find_recipe, with_absolute_paths
+from staa.recipes.recipe import Recipe
+from staa.runs import run
+from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, read_environment, read_recipe
+from staa.runs.load import source_of
+from staa.runs.seeds import first_run, is_run
+
+
+def train(args: list[str]) -> int:
+    """train a recipe, or go on with a run"""
+    name = args.pop(0) if args and not args[0].startswith("-") else None
+    for before, late in zip(args, args[1:] if name is None else [], strict=False):
+        if late in RECIPES and not before.startswith("-"):
+            raise ValueError(f"the recipe comes before the options: staa train {late} …")
+    resumed = value_of(args, "--resume")
+    if name is None and resumed is not None:
+        recipe = read_recipe(first_run(Path(resumed)))
+    else:
+        recipe = find_recipe(name or DEFAULT)
+    options = parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
+    recipe = with_absolute_paths(options.recipe)
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.resume is not None:
+        if options.out is not None:
+            raise ValueError("--resume goes on in the run's own folder: leave out --out")
+        check_same_recipe(first_run(options.resume), recipe)
+        if options.seeds == 1 and not is_run(options.resume):
+            raise ValueError(f"{options.resume} holds several seeds: say how many with --seeds, or resume one of its folders")
+        if options.seeds > 1 and is_run(options.resume):
+            raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
+    target = options.resume or options.out or Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
+    if options.resume is None:
+        _check_seeds(target, options.seeds)
+    folders = _folders(recipe, target, options.seeds)
+    finished = options.resume is not None and all((folder / RESULT).is_file() for folder in folders)
+    with listening() as signals:
+        results = _train_seeds(recipe, target, options, signals)
+    if finished and results is not None:
+        known = recipe.name if recipe.name in RECIPES else "RECIPE"
+        say(
+            f"a finished run can't be trained longer; begin a new one from its weights: "
+            f"staa train {known} --init-from {folders[0]} --epochs {recipe.epochs}"
+        )
+    if results is None:
+        if options.seeds > 1:
+            say(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
+        return INTERRUPTED
+    if len(results) > 1:
+        line = f"{recipe.name}: test {over_seeds(results)} over {len(results)} seeds"
+        say(line, style="bold")
+        save_text(target / "summary.txt", line + "\n")
+    return 0
+
+
+def compare(args: list[str]) -> int:
+    """train recipes and set them side by side"""
+    count = next((i for i, arg in enumerate(args) if arg.startswith("-")), len(args))
+    names, args = args[:count], args[count:]
+    if not names and not {"-h", "--help"} & set(args):
+        raise ValueError("name what to compare, recipes or run folders: staa compare NAME NAME …")
+    options: dict[str, CompareOptions] = {}
+    runs: dict[str, list[Path]] = {}
+    for name in names or [DEFAULT]:
+        folder = Path(name) if (Path(name) / RECIPE).is_file() or Path(name).suffix == ".zip" else None
+        recipe = find_recipe(name) if folder is None else read_recipe(folder)
+        o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
+        label = recipe.name if folder is None else name.rstrip("/")
+        if label in options:
+            raise ValueError(f"{label} is there twice: give each recipe a name of its own")
+        if o.seeds < 1:
+            raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
+        options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
+        if folder is not None:
+            check_same_recipe(folder, o.recipe)
+            check_finished([folder])
+            runs[label] = [folder]
+    forecasts = all_forecast({label: o.recipe for label, o in options.items()})
+    first = next(iter(options.values()))
+    target = first.out or Path("runs") / "compare" / _now()
+    table = target / "compare.csv"
+    if table.is_file() and not read_names(table) <= options.keys():
+        raise ValueError(f"{table} is of other recipes: choose another --out")
+    for path in (table, target / "compare.png"):
+        check_writable(path)
+    new = {label: o for label, o in options.items() if label not in runs}
+    for label in runs if new else ():  # before anything is trained; else the comparison itself says it
+        source_of(runs[label][0], first.data, trust=first.trust_code)
+    for label, o in new.items():
+        _check_before_training(o, target / label)
+    with listening() as signals:
+        for label, o in new.items():
+            there = target / label if inside(target, label).exists() else None
+            settings = TrainOptions(
+                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
+            )
+            results = _train_seeds(o.recipe, target / label, settings, signals)
+            if results is None:
+                say(f"go on with the same command and --out {target}")
+                return INTERRUPTED
+            runs[label] = _folders(o.recipe, target / label, o.seeds)
+    rows = compare_runs(
+        {label: runs[label] for label in options}, data_root=first.data, device=first.device, trust=first.trust_code
+    )
+    show(*comparison(rows), narrowest=110)
+    if forecasts and len({read_environment(folder)["data"]["split"] for folders in runs.values() for folder in folders}) > 1:
+        say("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
+    target.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, table)
+    draw(rows, target / "compare.png")
+    say(f"table and picture → {table}, {target / 'compare.png'}")
+    return 0
+
+
+def _check_seeds(folder: Path, seeds: int) -> None:
+    """One seed lies in a folder, several in folders in it."""
+    if is_run(folder) if seeds > 1 else any(folder.glob(f"seed*/{RECIPE}")):
+        raise ValueError(f"{folder} was trained with {'one seed' if seeds > 1 else 'several seeds'}: choose another --out")
+
+
+def _check_before_training(options: CompareOptions, folder: Path) -> None:
+    """What is wrong with the last recipe is said before the first is trained."""
+    _check_seeds(folder, options.seeds)
+    for k, run_folder in enumerate(_folders(options.recipe, folder, options.seeds)):
+        if is_run(run_folder):
+            check_same_recipe(run_folder, replace(options.recipe, seed=options.recipe.seed + k))
+    check_recipe(options.recipe, options.data or Path("data"))
+
+
+def _folders(recipe: Recipe, target: Path, seeds: int) -> list[Path]:
+    """Where the run of each seed lies: in target, or in its folders seed0, seed1 …; others there are of other calls."""
+    return [target] if seeds == 1 else [inside(target, f"seed{k}") for k in range(recipe.seed, recipe.seed + seeds)]
+
+
+def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "Signals") -> list[dict[str, Any]] | None:
+    """Train each seed in its folder; their results, or None when interrupted."""
+    results: list[dict[str, Any]] = []
+    for k, folder in enumerate(_folders(recipe, target, options.seeds)):
+        seeded = replace(recipe, seed=recipe.seed + k)
+        result = None if signals.asked else _train_one(seeded, folder, options, signals)
+        if result is None:
+            return None
+        results.append(result)
+    return results
+
+
+def _now() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: Signals) -> dict[str, Any] | None:
+    """Train one seed with progress on the screen; the result, or None when interrupted."""
+    resume = target if options.resume is not None and is_run(target) else None
+    if target.is_file() and resume is None:
+        raise ValueError(f"--out is a run folder, but {target} is a file")
+    folder = target.parent if target.is_file() else target
+    root = options.data or Path("data")
+    if options.resume is not None and options.data is None:
+        begun = first_run(options.resume)  # another seed's, where this one has not begun
+        if (begun / ENVIRONMENT).is_file():
+            root = Path(read_environment(begun).get("data_root") or root)
+    events = run(
+        recipe,
+        folder,
+        data_root=root,
+        device=options.device,
+        workers=options.workers,
+        save_minutes=options.save_minutes,
+        bits=options.bits,
+        compile=options.compile,
+        resume=resume,
+        trust=options.trust_code,
+        stop=lambda: signals.asked,
+    )
+    try:
+        return render(events, f"{recipe.name}, seed {recipe.seed}", folder, signals)
+    finally:
+        signals.training = False

@@ -1,0 +1,1 @@
+"""Event-camera data: recordings in every format, as frames."""

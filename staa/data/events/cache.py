@@ -1,0 +1,164 @@
+"""Recordings on disk, binned once and kept as frames beside them."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from staa.arrays import parse_array
+from staa.data.events.frames import UnsuitedError, borders_of, count
+from staa.data.events.read import read_events
+from staa.data.events.recording import Events
+from staa.files import check_bytes, read_bytes, write
+
+Frames = Literal["number", "time", "window"]
+
+CACHE_VERSION = 2  # of how recordings are read and binned, and of the files that keep their frames
+CHECKSUM = 4  # bytes after the array
+
+
+class EventFiles:
+    """Recordings on disk as counts [N, T, 2, size, size], uint8 where they fit, else int32.
+
+    recordings: paths, "PATH#START-END" being the events of a file from START to before END, in µs.
+    by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
+    shorter one ends in empty frames. sensor: (height, width) of recordings that don't say it, and what the others must have.
+    size: None keeps the sensor's, which must be square.
+
+    What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
+    under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
+    all, so processes may share the folder; one that is broken is made anew.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[str],
+        *,
+        root: Path,
+        cache: Path,
+        steps: int,
+        by: Frames = "number",
+        window: int | None = None,
+        size: int | None = None,
+        sensor: tuple[int, int] | None = None,
+    ):
+        self.recordings, self.root, self.cache = list(recordings), root, cache
+        self.steps, self.by, self.window, self.size, self.sensor = steps, by, window, size, sensor
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def notes(self) -> list[str]:
+        """What the user should hear about these settings."""
+        if self.window is None:
+            return []
+        length = self.steps * self.window / 1000
+        return [
+            f"of a recording longer than {length:g} ms ({self.steps} windows) the rest is left out; a shorter one ends empty"
+        ]
+
+    def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The chosen recordings' frames, which must be of one size.
+
+        Raises what `frames` does, UnsuitedError if sizes differ, ValueError if all would take more than `staa.files.max_bytes`.
+        """
+        found: dict[str, np.ndarray] = {}
+        for recording in (self.recordings[i] for i in chosen.tolist()):
+            frames = found[recording] = self.frames(recording)
+            first, other = next(iter(found.items()))
+            if frames.shape != other.shape:
+                here, there = (f"{f.shape[2]} × {f.shape[3]}" for f in (frames, other))
+                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size with `data.size`")
+            check_bytes(2 * len(chosen) * frames.nbytes, f"{len(chosen)} recordings with frames such as those of {recording}")
+        return torch.from_numpy(np.stack([found[self.recordings[i]] for i in chosen.tolist()]))
+
+    def frames(self, recording: str) -> np.ndarray:
+        """Counts [T, 2, size, size] of one recording, from the cache if they are there.
+
+        Raises ValueError naming a recording that can't be read, UnsuitedError if a setting doesn't suit it, OSError if the
+        cache can't be written.
+        """
+        try:
+            file = self.cache / f"{self._key(recording)}.npy"
+            kept = self._kept(file)
+            if kept is not None:
+                return kept
+            frames = self._bin(recording)
+        except OSError as error:
+            raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
+        out = io.BytesIO()
+        np.save(out, frames, allow_pickle=False)
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
+            write(file, out.getbuffer(), sync=False)
+        except (OSError, RuntimeError) as error:
+            text = f"frames can't be kept in {self.cache} ({error}): set STAA_FRAMES to a folder that can be written"
+            raise OSError(text) from error
+        return frames
+
+    def _kept(self, file: Path) -> np.ndarray | None:
+        """Frames from the cache; None if they are not there, not whole, or not such frames."""
+        try:
+            data = memoryview(read_bytes(file))
+            array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+            if zlib.crc32(array) != int.from_bytes(checksum, "little"):
+                return None
+            frames = parse_array(array, str(file))
+        except (OSError, ValueError):
+            return None
+        fits = frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
+        size = self.size or (frames.shape[-1] if fits else 0)
+        return frames if fits and frames.shape[2:] == (size, size) else None
+
+    def _bin(self, recording: str) -> np.ndarray:
+        path, interval = interval_of(recording)
+        events = (
+            read_events(Path(path), self.sensor)
+            if interval is None
+            else _read_again(path, self.sensor, os.stat(path).st_mtime_ns)
+        )
+        try:
+            if interval is not None:
+                inside = slice(*np.searchsorted(events.t, interval))
+                events = Events(events.t[inside], events.x[inside], events.y[inside], events.p[inside], events.sensor)
+            borders = borders_of(events, self.steps, by=self.by, window=self.window)
+            frames = count(events, borders, size=self._size(events))
+        except ValueError as error:
+            raise type(error)(f"{recording}: {error}") from error
+        return frames.astype(np.uint8) if frames.max() < 256 else frames
+
+    def _size(self, events: Events) -> tuple[int, int] | None:
+        if self.size is not None:
+            return self.size, self.size
+        if events.sensor is not None and events.sensor[0] != events.sensor[1]:
+            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames a size with `data.size`")
+        return None
+
+    def _key(self, recording: str) -> str:
+        about = os.stat(interval_of(recording)[0])
+        which = [os.path.relpath(recording, self.root), about.st_size, about.st_mtime_ns]
+        how = [CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor]
+        return hashlib.sha256(json.dumps([which, how]).encode(errors="surrogateescape")).hexdigest()[:40]
+
+
+def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
+    """(path, (start, end)) of "path#start-end"."""
+    found = re.fullmatch(r"(.*)#(\d{1,18})-(\d{1,18})", recording, re.DOTALL)
+    return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
+
+
+@lru_cache(4)  # some threads read at once
+def _read_again(path: str, sensor: tuple[int, int] | None, modified: int) -> Events:
+    """A file of several recordings, which are binned one after the other."""
+    return read_events(Path(path), sensor)

@@ -1,0 +1,1 @@
+"""Images: CIFAR, and class folders of files."""

@@ -1,0 +1,1 @@
+"""Time series: files, published sets, graphs, and windows to forecast."""

@@ -1,0 +1,197 @@
+"""Time series from files: a table of values, with times and a graph where there are any."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staa.arrays import arrays_in
+from staa.data.series.cells import CELL, cells_of, content_of, hdf_table
+from staa.data.series.graph import read_graph
+from staa.data.series.series import TimeSeries, usual_step
+from staa.files import check_bytes
+
+TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
+
+
+def read_series(path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+    """A series of one's own from a file.
+
+    .csv, .txt (also .gz): a row each step, a column each variate, commas between; a first row that is not all numbers is a
+    header, and a first column that holds dates the times. Without times, a blank line is a step at which nothing was measured,
+    but for those above a header and at the end of the file. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
+    there. .h5: one pandas table, in its fixed format. time: the column of times. graph: a file for `read_graph`; distances: it
+    holds distances.
+
+    Nothing in the file is unpickled. Raises OSError, or ValueError naming row and column of what is no number, and for what
+    takes more memory than `staa.files.max_bytes`.
+    """
+    path = Path(path)
+    return series_in(
+        content_of(path, "give a series as .csv, .txt, .npz or .h5"), path, time=time, graph=graph, distances=distances
+    )
+
+
+def series_in(
+    data: bytes, path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False
+) -> TimeSeries:
+    """The series in a file's bytes; see `read_series`."""
+    own: np.ndarray | None = None
+    if path.suffix == ".npz":
+        values, times, names, own = _from_npz(data, path)
+    elif path.suffix in (".h5", ".hdf5"):
+        values, times, names = _from_table(hdf_table(data, path), time, path)
+    elif path.name.lower().endswith(TEXT):
+        values, times, names = _from_table(_text(data, path), time, path)
+    else:
+        raise ValueError(f"{path} is not a series that can be read: its name must end in .csv, .txt (also .gz), .npz or .h5")
+    if time is not None and path.suffix == ".npz":
+        raise ValueError(f"{path} has its times in the array 'time': leave out the column {time!r} (`time`)")
+    if graph is not None:
+        own = read_graph(Path(graph), names, distances=distances)
+    elif distances:
+        raise ValueError("distances are those of a graph: name its file with `series.graph`")
+    try:
+        notes = () if times is None else _irregular(times)
+        return TimeSeries(values, times, names, graph=own, notes=notes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
+    z = arrays_in(data, str(path))
+    if "values" not in z:
+        raise ValueError(f"{path} has no array 'values' [rows, variates]; it has {', '.join(z)}")
+    values, own, times = z["values"], z.get("graph"), z.get("time")
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")
+    sizes = (
+        8 * (values.size + (0 if own is None else own.size)) + 2 * CELL * values.shape[1]
+    )  # a name is a str, and is kept twice
+    check_bytes(sizes, f"{path}'s values and names")
+    names = tuple(map(str, z["names"] if "names" in z and z["names"].ndim else range(values.shape[1])))
+    for name, array in (("values", values), ("graph", own)):
+        if array is not None and array.dtype.kind not in "iufb":
+            raise ValueError(f"{path}'s {name} are numbers, got {array.dtype}")
+    if times is not None and times.dtype.kind not in "MUi":  # floating seconds would be read as nanoseconds
+        raise ValueError(f"{path}'s time is datetime64, text such as 2024-01-31T12:00 or int64 nanoseconds, got {times.dtype}")
+    if times is not None:
+        try:
+            times = _nanoseconds(times)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path}'s time is no time: {error}") from error
+    return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
+
+
+def _nanoseconds(times: np.ndarray) -> np.ndarray:
+    """Times as datetime64[ns]. Raises ValueError for those before 1678 or after 2262, which these can't tell."""
+    if times.dtype.kind == "i":
+        return times.astype("datetime64[ns]")
+    days = times.astype("datetime64[D]")
+    odd = np.abs(days.astype(np.int64)) > 106_000  # more of them overflow, and come out as others
+    if (odd & ~np.isnat(days)).any():
+        raise ValueError(f"{times[odd & ~np.isnat(days)].flat[0]} is not between 1680 and 2260")
+    return times.astype("datetime64[ns]")
+
+
+def _text(data: bytes, path: Path) -> Any:
+    """The cells of a series, its header in `columns` if it has one, else numbers from 0."""
+    import pandas as pd
+
+    table = cells_of(data, path, pd)
+    filled = table.dropna(how="all")
+    dated = _dates(filled.iloc[:1, 0], pd, path)
+    first: Any = filled.iloc[0, 1:] if dated else filled.iloc[0]
+    numbers: Any = pd.to_numeric(first, errors="coerce")
+    text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
+    # A header, or names that are numbers, over dates.
+    if text.any() or (not dated and len(filled) > 1 and _dates(filled.iloc[1:2, 0], pd, path)):
+        table.columns = [str(name) for name in filled.iloc[0]]
+        table = table.iloc[filled.index[0] + 1 :].reset_index(drop=True)
+    return table
+
+
+def _dates(column: Any, pd: Any, path: Path) -> bool:
+    """Whether a column of strings holds dates; numbers are none, and rows of them with other separators neither."""
+    if pd.to_numeric(column, errors="coerce").notna().any() or not column.astype(str).str.contains(r"[-/.:]|[A-Za-z]{3}").all():
+        return False
+    ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
+    return bool((ways[0].notna() | ways[1].notna()).all())
+
+
+def _stamps(column: Any, pd: Any, path: Path, *, day_first: bool) -> Any:
+    """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
+        warnings.simplefilter("error", FutureWarning)  # of different offsets, before pandas 3
+        try:
+            iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
+            return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
+        except (ValueError, FutureWarning) as error:  # errors="coerce" leaves it this one
+            raise ValueError(f"{path}: times have different offsets from UTC: write all with the same one ({error})") from error
+
+
+def _parsed(column: Any, pd: Any, path: Path) -> Any:
+    """The times of a column. Raises ValueError naming the row that is none, or where day and month can't be told apart."""
+    ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
+    whole = [way for way in ways if way.notna().all()]
+    if not whole:
+        best = max(ways, key=lambda way: way.notna().sum())
+        row = int(np.flatnonzero(best.isna())[0])
+        raise ValueError(f"{path}, row {row}: {column.iloc[row]!r} is no time")
+    if len(whole) == 2 and not whole[0].equals(whole[1]):
+        raise ValueError(
+            f"{path}: times such as {column.iloc[0]!r} may begin with the day or with the month: write them as 2024-01-31 12:00"
+        )
+    return whole[0]
+
+
+def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    import pandas as pd
+
+    if len(table) == 0 or table.shape[1] == 0:
+        raise ValueError(f"{path} holds no rows")
+    if not table.columns.is_unique:
+        raise ValueError(
+            f"{path} has two columns called {table.columns[table.columns.duplicated()][0]!r}: give each its own name"
+        )
+    times = table.index if isinstance(table.index, pd.DatetimeIndex) else None
+    column: Any = table.columns[0]
+    filled = table.dropna(how="all")  # beside times, an empty row says nothing
+    if time is not None:
+        column = next((c for c in table.columns if str(c) == time), None)
+        if column is None:
+            raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
+    if times is None and (time is not None or _dates(filled[column].head(100).astype(str), pd, path)):
+        times = _parsed(filled[column], pd, path)
+        table = filled.drop(columns=[column])
+        if table.shape[1] == 0:
+            raise ValueError(f"{path} has no column beside its times {column!r}: expected one for each variate")
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    wrong = np.argwhere((numbers.isna() & table.notna()).to_numpy())  # pandas has read "", nan, NA, … as none already
+    if len(wrong):
+        row, k = wrong[0]
+        raise ValueError(
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
+            f"them, and if it is a time, name its column (series.time)"
+        )
+    try:
+        stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))
+    except ValueError as error:
+        raise ValueError(f"{path}: a time of {error}") from error
+    return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
+
+
+def _irregular(times: np.ndarray) -> tuple[str, ...]:
+    steps, common = np.diff(times), usual_step(times)
+    odd = np.flatnonzero(steps != common)
+    if not len(odd):
+        return ()
+    import pandas as pd
+
+    usual, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (common, steps[odd[0]]))
+    return (
+        f"the step between rows is {usual}, but {len(odd)} times another, the first {other} after {str(times[odd[0]])[:19]}: "
+        f"windows go across",
+    )

@@ -1,0 +1,194 @@
+"""The numbers in a table that pandas wrote as HDF5 (.h5), read by a process of their own.
+
+pandas.read_hdf unpickles attributes, which runs code. Here no attribute is unpickled, and HDF5 itself, a large C library that
+inflates a chunk however large it becomes, works in a child process with bounded memory and time. The child runs this file as a
+script, so it imports nothing of the package.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+REFUSED = 3  # exit status of a child that says why on stderr
+SECONDS, BYTES_A_SECOND = 60, 2**20  # how long a child may take: more for a large file
+OVERHEAD = 2**28  # bytes beside the file's and the arrays' own
+FILTERS = {1: "gzip", 2: "shuffle", 3: "checksums", 32000: "lzf"}
+"""HDF5's number of a way to pack -> its name, for those that h5py has."""
+PARTS = {"frame": ("axis0", "axis1"), "series": ("index", "values")}
+"""What pandas calls a table -> the datasets in its group, beside block0_items, block0_values and so on"""
+
+
+def read_hdf(data: bytes, what: str, limit: int) -> dict[str, Any]:
+    """The datasets of the one pandas table in a file's bytes, by name, and as "about" their few attributes that are text.
+
+    Raises ValueError, saying what to do, for a file that is no such table, is packed in a way that h5py lacks, points to other
+    files, or would take more than `limit` bytes, and where h5py is not installed.
+    """
+    from staa.arrays import arrays_in
+
+    given = {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}  # no plugins: they are code
+    try:
+        child = subprocess.run(
+            [sys.executable, "-P", __file__, str(limit)],
+            input=data,
+            capture_output=True,
+            timeout=SECONDS + len(data) / BYTES_A_SECOND,
+            env={**os.environ, **given},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{what} can't be read: HDF5 did not come to an end with it; copy or save it again") from error
+    if child.returncode == REFUSED:
+        raise ValueError(f"{what} {' '.join(child.stderr.decode(errors='replace').split())}")
+    if child.returncode:
+        raise ValueError(f"{what} can't be read: HDF5 broke down over it (status {child.returncode}); copy or save it again")
+    found: dict[str, Any] = arrays_in(child.stdout, what)
+    found["about"] = json.loads(found["about"].tobytes())
+    return found
+
+
+def _main() -> None:
+    """Bytes of a file on stdin, a .npz of its table on stdout."""
+    limit = int(sys.argv[1])
+    try:
+        import h5py  # noqa: F401
+        import numpy as np
+    except ImportError:
+        _refuse('is read by the package h5py: pip install "staa-snn[series]"')
+    data = sys.stdin.buffer.read()
+    _bound(len(data) + 3 * limit + OVERHEAD)
+    try:
+        found, about = table_in(data, limit)
+    except MemoryError:
+        _refuse(f"would take more memory than the limit of {limit:,} bytes")
+    except ValueError as error:
+        _refuse(f"can't be read as one pandas table: {error}")
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **found)  # type: ignore[arg-type]
+    sys.stdout.buffer.write(buffer.getbuffer())
+
+
+def _bound(more: int) -> None:
+    """Let this process take so many bytes more than it has, on systems that can tell and bound it."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        with open("/proc/self/statm") as file:
+            there = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (there + more, there + more))
+
+
+def _refuse(text: str) -> None:
+    print(text, file=sys.stderr)
+    raise SystemExit(REFUSED)
+
+
+def table_in(data: bytes, limit: int) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    """The datasets of the only pandas table in a file's bytes, and the text attributes of each; those of the table under "".
+
+    To be called where HDF5 may break down. Raises ValueError for what a reader of numbers can't or shouldn't read.
+    """
+    import h5py
+
+    try:
+        with h5py.File(h5py.h5f.open_file_image(data)) as file:
+            return _table(file, limit, h5py)
+    except MemoryError:
+        raise
+    except Exception as error:  # h5py has OSError, KeyError, RuntimeError, TypeError …
+        text = str(error.args[0]) if error.args else type(error).__name__
+        raise ValueError(" ".join(text.split())) from error
+
+
+def _table(file: Any, limit: int, h5py: Any) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    tables = [g for g in _groups(file, h5py) if _text(g, "pandas_type", h5py) is not None]
+    if len(tables) != 1:
+        raise ValueError(f"it holds {len(tables)} of them; save one alone, with DataFrame.to_hdf(path, key='table')")
+    (table,) = tables
+    about = {"": _texts(table, ("pandas_type", "encoding", "name"), h5py)}
+    kind = about[""]["pandas_type"]
+    if kind not in PARTS:
+        raise ValueError(
+            f"it is a {kind}, whose names are pickled: save it with DataFrame.to_hdf(path, key='table', format='fixed')"
+        )
+    names = [*PARTS[kind]]
+    if kind == "frame":
+        count = sum(n.startswith("block") and n.endswith("_values") for n in table)
+        names += [f"block{k}_{part}" for k in range(count) for part in ("items", "values")]
+    found, needed = {}, 0
+    for name in names:
+        dataset = _dataset(table, name, h5py)
+        needed += dataset.size * dataset.dtype.itemsize
+        if max(needed, dataset.dtype.itemsize * _product(dataset.chunks or ())) > limit:
+            raise ValueError(f"its arrays take {needed:,} bytes or more, the limit is {limit:,} (STAA_MAX_BYTES)")
+        about[name] = _texts(dataset, ("kind", "tz", "value_type"), h5py)
+        found[name] = dataset
+    return {name: dataset[()].view(dataset.dtype.str) for name, dataset in found.items()}, about  # without h5py's metadata
+
+
+def _groups(group: Any, h5py: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Groups below a group that lie in the file itself, each once, whatever circles its links make."""
+    seen = set() if seen is None else seen
+    for name in group:
+        if group.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+            continue
+        inner = group[name]
+        address = h5py.h5o.get_info(inner.id).addr
+        if isinstance(inner, h5py.Group) and address not in seen:
+            seen.add(address)
+            yield inner
+            yield from _groups(inner, h5py, seen)
+
+
+def _dataset(table: Any, name: str, h5py: Any) -> Any:
+    if name not in table or table.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+        raise ValueError(f"it has no {name} (names of several levels are not read)")
+    dataset = table[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise ValueError(f"its {name} is not in the file itself")
+    if (
+        dataset.dtype.kind not in "iufS"
+        or dataset.dtype.itemsize > (8 if dataset.dtype.kind != "S" else 2**16)
+        or dataset.ndim > 2
+    ):
+        raise ValueError(
+            f"its {name} holds no plain numbers or text ({dataset.dtype}, {dataset.ndim} axes): make all columns numbers, and "
+            f"save it with DataFrame.to_hdf(path, key='table')"
+        )
+    packing = dataset.id.get_create_plist()
+    odd = [n for n in (packing.get_filter(k)[0] for k in range(packing.get_nfilters())) if n not in FILTERS]
+    if odd:
+        raise ValueError(f"it is packed in a way that h5py lacks (filter {odd[0]}): save it with complib='zlib' or without")
+    return dataset
+
+
+def _texts(of: Any, names: tuple[str, ...], h5py: Any) -> dict[str, str]:
+    return {name: text for name in names if (text := _text(of, name, h5py)) is not None}
+
+
+def _text(of: Any, name: str, h5py: Any) -> str | None:
+    """An attribute that is a short text of fixed length; None where there is no such one. Others are not touched."""
+    if name not in of.attrs:
+        return None
+    attribute = h5py.h5a.open(of.id, name.encode())
+    kind = attribute.get_type()
+    plain = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str() and kind.get_size() <= 256
+    if not plain or attribute.get_space().get_simple_extent_npoints() != 1:
+        return None
+    value = of.attrs[name]
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _product(sides: tuple[int, ...]) -> int:
+    result = 1
+    for side in sides:
+        result *= side
+    return result
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,78 @@
+"""What every series becomes: a `TimeSeries`, checked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """values: [n, K] float64, NaN where nothing was measured. times: [n] datetime64[ns], or None. names: of the K variates.
+    graph: weights [K, K] float32, row i those of i's neighbours, or None. missing: a value that stands for no measurement,
+    which errors in real units leave out. notes: what the user should hear.
+
+    Raises ValueError for infinite values, times that are unsorted or twice there, and a graph of another size.
+    """
+
+    values: np.ndarray
+    times: np.ndarray | None
+    names: tuple[str, ...]
+    graph: np.ndarray | None = None
+    missing: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or 0 in self.values.shape:
+            raise ValueError(f"a series is a table of rows and variates, got an array of shape {list(self.values.shape)}")
+        rows, nodes = self.values.shape
+        if np.isinf(self.values).any():
+            row, column = np.argwhere(np.isinf(self.values))[0]
+            raise ValueError(
+                f"variate {self.names[column]} is infinite in row {row}: leave it empty where nothing was measured"
+            )
+        if len(self.names) != nodes or len(set(self.names)) != nodes:
+            raise ValueError(f"{nodes} variates need {nodes} names, each its own; got {len(set(self.names))} different ones")
+        if self.times is not None:
+            _check_times(self.times, rows)
+        if self.graph is not None:
+            check_graph(self.graph, nodes)
+
+    @property
+    def every(self) -> float | None:
+        """Seconds from most rows to the next; None without times, or for a single row."""
+        usual = None if self.times is None else usual_step(self.times)
+        return None if usual is None else float(usual / np.timedelta64(1, "s"))
+
+
+def usual_step(times: np.ndarray) -> np.timedelta64 | None:
+    """From most of the times [n] to the next; None for a single one."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return steps[counts.argmax()] if len(steps) else None
+
+
+def _check_times(times: np.ndarray, rows: int) -> None:
+    if times.dtype.kind != "M" or times.ndim != 1:
+        raise ValueError(f"times are a row of datetime64, one each row; got {times.dtype} of shape {list(times.shape)}")
+    if len(times) != rows:
+        raise ValueError(f"{rows} rows need as many times, got {len(times)}")
+    if np.isnat(times).any():
+        raise ValueError(f"row {int(np.flatnonzero(np.isnat(times))[0])} has no time")
+    wrong = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
+    if len(wrong):
+        row = int(wrong[0]) + 1
+        what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
+        raise ValueError(
+            f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by "
+            f"time, and keep one of each"
+        )
+
+
+def check_graph(graph: np.ndarray, nodes: int) -> None:
+    if graph.shape != (nodes, nodes):
+        raise ValueError(f"the graph is {by(graph.shape)}, the series has {nodes} variates: it must be {nodes} × {nodes}")
+    if not np.isfinite(graph).all() or (graph < 0).any():
+        raise ValueError("a graph's weights are finite and not negative")
+
+
+def by(shape: tuple[int, ...]) -> str:
+    return " × ".join(f"{n:,}" for n in shape)

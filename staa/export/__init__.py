@@ -1,0 +1,1 @@
+"""How a trained run leaves this machine."""

@@ -1,0 +1,122 @@
+"""Forecasters to measure the others by: a GRU, the last value again, and least squares."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from staa.forecasters.parts import Shape, normalised
+
+
+class GRU(nn.Module):
+    """forecast = Linear(last hidden state of a GRU over the window), shared by the nodes; to compare with.
+
+    gru(nodes, window, horizon, *, time_features=0, width=64, instance_norm=True). x [B, L, K], time [B, L, F] -> [B, P, K].
+    Initialisation: PyTorch's own.
+    """
+
+    batch_first = True
+
+    def __init__(
+        self, nodes: int, window: int, horizon: int, *, time_features: int = 0, width: int = 64, instance_norm: bool = True
+    ):
+        super().__init__()
+        self.shape = Shape(nodes, window, horizon, time_features, width=width)
+        self.instance_norm = instance_norm
+        self.gru = nn.GRU(1 + time_features, width, batch_first=True)
+        self.head = nn.Linear(width, horizon)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        self.shape.check(x, time)
+        batch, window, nodes = x.shape
+        z, mean, deviation = normalised(x) if self.instance_norm else (x, 0.0, 1.0)
+        sequence = z.transpose(1, 2).reshape(batch * nodes, window, 1)
+        if time is not None:
+            sequence = torch.cat([sequence, time.repeat_interleave(nodes, 0)], 2)
+        _, last = self.gru(sequence)
+        return self.head(last[0]).view(batch, nodes, -1).transpose(1, 2) * deviation + mean
+
+
+class LastValue(nn.Module):
+    """forecast[p] = x[L − 1] for every p: what any forecaster has to beat."""
+
+    batch_first = True
+
+    def __init__(self, nodes: int, window: int, horizon: int, *, time_features: int = 0):
+        super().__init__()
+        self.shape = Shape(nodes, window, horizon, time_features)
+        self.register_buffer("horizon", torch.tensor(horizon))  # a module without a tensor has no device
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        self.shape.check(x, time)
+        return x[:, -1:].expand(-1, self.shape.horizon, -1)
+
+
+class Linear(nn.Module):
+    """Ridge regression in closed form: forecast = last value + Wᵀ a, a = [window − last value, time at its end, 1].
+
+        W = argmin Σ |y − last value − Wᵀ a|² + ridge · rows · |W|²
+
+    One W for all nodes, of a node's own window; across=True: of all nodes' windows as they are, a W for each node. `fit` sets
+    W, which is 0 before. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError where `a` has more than 20,000 numbers.
+    """
+
+    batch_first = True
+
+    def __init__(
+        self,
+        nodes: int,
+        window: int,
+        horizon: int,
+        *,
+        time_features: int = 0,
+        across: bool = False,
+        ridge: float = 1e-3,
+    ):
+        super().__init__()
+        self.shape = Shape(nodes, window, horizon, time_features)
+        if not 0 <= ridge < float("inf"):
+            raise ValueError(f"ridge must be at least 0, got {ridge}")
+        self.across, self.ridge = across, ridge
+        inputs = window * (nodes if across else 1) + time_features + 1
+        if inputs > 20_000:
+            raise ValueError(
+                f"least squares across {nodes} nodes and {window} steps has {inputs} inputs, 20,000 at most: set `across=False`"
+            )
+        self.register_buffer("weight", torch.zeros(inputs, horizon * (nodes if across else 1)))
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        self.shape.check(x, time)
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        change = self._inputs(x, time) @ weight.to(x.dtype)  # [B, K, P], or [B, K P] across
+        return x[:, -1:] + change.view(len(x), x.shape[2], -1).transpose(1, 2)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[tuple[Tensor, ...], Tensor]]) -> None:
+        """Least squares over batches of (inputs, y [B, P, K]); a row with a NaN in y counts for nothing.
+
+        Raises ValueError where no row is left.
+        """
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        squares = weight.new_zeros(len(weight), len(weight), dtype=torch.float64)
+        products, rows = weight.new_zeros(weight.shape, dtype=torch.float64), 0
+        for (x, *time), y in batches:
+            a = self._inputs(x.double(), *(part.double() for part in time)).flatten(0, -2)
+            change = (y.double() - x[:, -1:].double()).transpose(1, 2).reshape(len(a), -1)
+            known = change.isfinite().all(1)
+            squares += a[known].T @ a[known]
+            products += a[known].T @ change[known]
+            rows += int(known.sum())
+        if rows == 0:
+            raise ValueError("no window has all its values ahead: fill the gaps (`series.gaps=interpolate`)")
+        squares.diagonal().add_(self.ridge * rows)
+        weight.copy_(torch.linalg.solve(squares, products))
+
+    def _inputs(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """a [B, K, …], or [B, …] across."""
+        if self.across:
+            parts = [x.flatten(1), *([] if time is None else [time[:, -1]]), x.new_ones(len(x), 1)]
+        else:
+            own = (x - x[:, -1:]).transpose(1, 2)
+            parts = [own, *([] if time is None else [time[:, -1:].expand(-1, x.shape[2], -1)]), torch.ones_like(own[..., :1])]
+        return torch.cat(parts, -1)

@@ -1,0 +1,69 @@
+"""iSpikformer, SeqSNN's spiking iTransformer (Lv et al., ICML 2024): a node is a word."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from staa.forecasters.parts import ENCODERS, Fire, Neuron, Shape, SpikingAttention, normalised
+from staa.neurons import NEURONS
+
+
+class ISpikformer(nn.Module):
+    """iSpikformer of SeqSNN (Lv et al., ICML 2024): every variate's whole window is a token.
+
+        S = LIF(encoder(z));  h = LIF(BN(Linear(S)));  blocks of spiking self-attention among the variates
+        forecast = Linear(h at the last of the T steps)                         shared by the nodes
+
+    z is instance-normalised, as in `SpikeSTAG`. Time features are F variates more, normalised alike, which the head leaves
+    out. encoder: "conv" (`SpikeEncoder`) or "delta" (`DeltaEncoder`). x [B, L, K], time [B, L, F] -> [B, P, K]. Raises
+    ValueError for sizes below 1, heads that do not divide the width, and another encoder.
+
+    Initialisation as in SeqSNN's code: weights of linear layers N(0, 0.02²), their biases 0; a convolution and the head, which
+    is made outside of the network there, as PyTorch makes them.
+    """
+
+    batch_first = True
+
+    def __init__(
+        self,
+        nodes: int,
+        window: int,
+        horizon: int,
+        *,
+        time_features: int = 0,
+        width: int = 64,
+        steps: int = 4,
+        neuron: Neuron = NEURONS["seqsnn"],
+        heads: int = 8,
+        blocks: int = 2,
+        encoder: Literal["conv", "delta"] = "conv",
+        instance_norm: bool = True,
+    ):
+        super().__init__()
+        self.shape = Shape(nodes, window, horizon, time_features, width=width, steps=steps, heads=heads, blocks=blocks)
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
+        self.instance_norm = instance_norm
+        self.encoder, self.neuron = ENCODERS[encoder](steps), neuron(window)
+        self.embed = Fire(window, width, neuron)
+        self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron) for _ in range(blocks))
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.normal_(part.weight, std=0.02)
+                nn.init.zeros_(part.bias)
+        self.head = nn.Linear(width, horizon)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        self.shape.check(x, time)
+        z = x if time is None else torch.cat([x, time], 2)
+        z, mean, deviation = normalised(z) if self.instance_norm else (z, 0.0, 1.0)
+        c = self.encoder(z).flatten(1, 2)  # [T, B·(K + F), L]
+        h = self.embed(self.neuron(c)).unflatten(1, (len(x), -1))
+        for block in self.blocks:
+            h = block(h)
+        forecast = self.head(h[-1]).transpose(1, 2) * deviation + mean
+        return forecast[..., : x.shape[2]]
+
+
+ispikformer = ISpikformer

@@ -1,0 +1,135 @@
+"""What the forecasters share: the shape of their job, spike encoders, spiking attention."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Neuron = Callable[..., nn.Module]
+EPS = 1e-5
+
+
+class Fire(nn.Module):
+    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out]; BatchNorm over T and M.
+
+    steps: x has one step, and its current is the same at each of so many.
+    """
+
+    def __init__(self, inputs: int, outputs: int, neuron: Neuron):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.norm = nn.BatchNorm1d(outputs)
+        self.neuron = neuron(outputs)
+
+    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
+        current = self.norm(self.linear(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+        return self.neuron(current if steps is None else current.expand(steps, -1, -1))
+
+
+class SpikeEncoder(nn.Module):
+    """c = BatchNorm(Conv(z)): a series [B, L, K] as T currents [T, B, K, L], each a convolution over three steps of its own.
+
+    SeqSNN's convolutional encoder (Lv et al., ICML 2024) without its neuron.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.conv = nn.Conv2d(1, steps, (1, 3), padding=(0, 1))
+        self.norm = nn.BatchNorm2d(steps)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.norm(self.conv(z.transpose(1, 2)[:, None])).transpose(0, 1)
+
+
+class DeltaEncoder(nn.Module):
+    """c_t[l] = w_t BatchNorm(z[l] − z[l − 1]) + b_t: a series [B, L, K] as T currents [T, B, K, L]; the first change is 0.
+
+    SeqSNN's delta encoder without its neuron. BatchNorm is over all changes.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.linear = nn.Linear(1, steps)
+
+    def forward(self, z: Tensor) -> Tensor:
+        change = nn.functional.pad(z.diff(dim=1), (0, 0, 1, 0)).transpose(1, 2)
+        return self.linear(self.norm(change[:, None]).movedim(1, -1)).movedim(-1, 0)
+
+
+ENCODERS = {"conv": SpikeEncoder, "delta": DeltaEncoder}
+
+
+class SpikingAttention(nn.Module):
+    """Self-attention of spikes, without softmax, and an MLP, each added to what comes in (SeqSNN):
+
+        Q, K, V = LIF(BN(Linear(x)));    O = LIF_½(0.125 (Q Kᵀ) V) for each head;    x' = x + LIF(BN(Linear(O)))
+        y = x' + LIF(BN(Linear(LIF(BN(Linear(x'))))))                                  width → 4 width → width
+
+    [T, G, S, d] -> the same: attention among the S tokens of each of G groups. LIF_½ fires at ½. A sum of spikes is a small
+    whole number, not a spike. Q Kᵀ V is taken from the side that costs less.
+    """
+
+    def __init__(self, width: int, heads: int, neuron: Neuron):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads need a width that they divide, got {width}: take fewer heads or another width")
+        self.heads = heads
+        self.query, self.key, self.value = (Fire(width, width, neuron) for _ in range(3))
+        self.neuron = neuron(width, threshold=0.5)
+        self.out = Fire(width, width, neuron)
+        self.up, self.down = Fire(width, 4 * width, neuron), Fire(4 * width, width, neuron)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, groups, tokens, width = x.shape
+        flat = x.reshape(steps, groups * tokens, width)
+
+        def by_head(part: Tensor) -> Tensor:
+            return part.view(steps, groups, tokens, self.heads, width // self.heads).transpose(2, 3)
+
+        q, k, v = (by_head(f(flat)) for f in (self.query, self.key, self.value))
+        seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
+        mixed = (0.125 * seen).transpose(2, 3).reshape(flat.shape)
+        flat = flat + self.out(self.neuron(mixed))
+        return (flat + self.down(self.up(flat))).view(x.shape)
+
+
+class NormedNeuron(nn.Module):
+    """spikes = neuron(BatchNorm(x)) of x [T, M, d]."""
+
+    def __init__(self, width: int, neuron: Neuron):
+        super().__init__()
+        self.norm, self.neuron = nn.BatchNorm1d(width), neuron(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(self.norm(x.flatten(0, 1)).view(x.shape))
+
+
+class Shape:
+    """Sizes of a forecaster, checked; and a check of what it is called with."""
+
+    def __init__(self, nodes: int, window: int, horizon: int, time_features: int, **more: int):
+        for name, value in {"nodes": nodes, "window": window, "horizon": horizon, **more}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if time_features < 0:
+            raise ValueError(f"time_features must be at least 0, got {time_features}")
+        self.nodes, self.window, self.horizon, self.time_features = nodes, window, horizon, time_features
+
+    def check(self, x: Tensor, time: Tensor | None) -> None:
+        """Raises ValueError for a window or time features of another shape, and windows of whole numbers."""
+        if not x.is_floating_point():
+            raise ValueError(f"this forecaster takes floating-point windows, got {x.dtype}")
+        if x.ndim != 3 or x.shape[1:] != (self.window, self.nodes):
+            raise ValueError(f"this forecaster takes windows [B, {self.window}, {self.nodes}], got {list(x.shape)}")
+        expected = [len(x), self.window, self.time_features] if self.time_features else None
+        given = None if time is None else list(time.shape)
+        if given != expected:
+            raise ValueError(f"this forecaster takes time features {expected}, got {given}")
+
+
+def normalised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(z, mean, deviation) of each window and node: z = (x − mean) / deviation, deviation = √(variance + 1e-5)."""
+    variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+    deviation = (variance + EPS).sqrt()
+    return (x - mean) / deviation, mean, deviation

@@ -1,0 +1,192 @@
+"""SpikeSTAG (arXiv 2508.02069): spikes on a learned graph of nodes, in space and in time."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from staa.forecasters.parts import Fire, Neuron, NormedNeuron, Shape, SpikeEncoder, SpikingAttention, normalised
+from staa.neurons import NEURONS
+
+Graph = Literal["adaptive", "identity"] | Tensor
+
+EMBEDDING = 10  # numbers that describe a node
+
+
+class SpikeSTAG(nn.Module):
+    """A reimplementation of SpikeSTAG from its abstract (Hu et al., arXiv 2508.02069), whose equations and code are not public:
+    which parts there are is the paper's, how they are put together is ours.
+
+        z = (x − μ) / √(var + 1e-5)                         of each window and node; undone on the forecast
+        A = softmax over rows of ReLU(E₁ E₂ᵀ)               adaptive matrix, E₁, E₂ [K, 10] learned
+        e = Linear(patches of BN(Conv(z))) + Linear(time) + Linear(E₁)          time: of a patch's last step
+        h⁰ = LIF(BN(Linear(e)))                             OBS, observation
+        hᵏ = LIF(BN(Wₖ [hᵏ⁻¹; A hᵏ⁻¹])),  k = 1 … hops      MSSA, spiking SAGE; G = LIF(BN(W [h⁰; …; hᴴ]))
+        R = LIF(BN(Linear(LSTM(mean over T of G))))         along a node's patches, the same current at each of the T steps
+        Q = spiking self-attention of G
+        g = LIF(BN(Linear([R; Q])));  Y = g ⊙ Q + (1 − g) ⊙ R                   DSF, fusion
+        forecast = Linear(mean over T of Y, patches side by side)               shared by the nodes
+
+    x [B, L, K], time [B, L, F] -> [B, P, K].
+
+    width: features d. steps: T of the spiking network. patch: steps of the series that make one token; None: 1 up to a window
+    of 24, else the largest divisor of the window up to 12. hops: neighbourhoods aggregated one after the other. graph:
+    "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without neighbours
+    is its own. top_k: neighbours kept of each row of the adaptive matrix. observe: False leaves out OBS's Linear. fusion:
+    "both" by the gate, one of the two alone, or their sum. spike_messages: A h, 1 at most, fires at ¼ before it is
+    multiplied, so that every product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
+
+    Initialisation: PyTorch's own; E₁ and E₂ from N(0, 1).
+
+    Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
+    negative or infinite weights, and top_k without the adaptive matrix.
+    """
+
+    batch_first = True
+
+    def __init__(
+        self,
+        nodes: int,
+        window: int,
+        horizon: int,
+        *,
+        time_features: int = 0,
+        width: int = 64,
+        steps: int = 4,
+        neuron: Neuron = NEURONS["seqsnn"],
+        patch: int | None = None,
+        hops: int = 2,
+        graph: Graph = "adaptive",
+        top_k: int | None = None,
+        observe: bool = True,
+        fusion: Literal["both", "lstm", "attention", "sum"] = "both",
+        spike_messages: bool = False,
+        tokens: Literal["patch", "node"] = "patch",
+        heads: int = 8,
+        instance_norm: bool = True,
+    ):
+        super().__init__()
+        if patch is None:
+            patch = 1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0)
+        self.shape = Shape(nodes, window, horizon, time_features, width=width, steps=steps, patch=patch, heads=heads)
+        if window % patch:
+            raise ValueError(f"patches of {patch} steps don't fill a window of {window}: take a divisor of it")
+        if hops < 0:
+            raise ValueError(f"hops is 0 or more, got {hops}")
+        for name, value, known in (
+            ("fusion", fusion, ("both", "lstm", "attention", "sum")),
+            ("tokens", tokens, ("patch", "node")),
+            ("graph", _word_of(graph), ("adaptive", "identity")),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{name} must be {', '.join(known)}{' or weights [K, K]' if name == 'graph' else ''}, got {value!r}"
+                )
+        if top_k is not None and not (isinstance(graph, str) and graph == "adaptive" and 1 <= top_k <= nodes):
+            raise ValueError(f"top_k is from 1 to the {nodes} nodes, of the adaptive matrix alone; got {top_k}")
+        graph = _rows_of(graph, nodes) if isinstance(graph, Tensor) else graph
+        self.patch, self.top_k, self.fusion, self.tokens = patch, top_k, fusion, tokens
+        self.instance_norm = instance_norm
+        self.node = nn.Parameter(torch.randn(nodes, EMBEDDING))
+        learned = hops > 0 and isinstance(graph, str) and graph == "adaptive"  # without hops nothing would train it
+        self.neighbour = nn.Parameter(torch.randn(nodes, EMBEDDING)) if learned else None
+        self.register_buffer("graph", graph if isinstance(graph, Tensor) else None)
+        self.encoder = SpikeEncoder(steps)
+        self.of_patch, self.of_node = nn.Linear(patch, width), nn.Linear(EMBEDDING, width)
+        self.of_time = nn.Linear(time_features, width) if time_features else None
+        self.observe = Fire(width, width, neuron) if observe else NormedNeuron(width, neuron)
+        self.messages = nn.ModuleList(neuron(width, threshold=0.25) if spike_messages else nn.Identity() for _ in range(hops))
+        self.hops = nn.ModuleList(Fire(2 * width, width, neuron) for _ in range(hops))
+        self.scales = Fire((hops + 1) * width, width, neuron)
+        if fusion != "attention":
+            self.lstm = nn.LSTM(width, width, batch_first=True)
+            self.recall = Fire(width, width, neuron)
+        if fusion != "lstm":
+            self.attention = SpikingAttention(width, heads, neuron)
+        if fusion == "both":
+            self.gate = Fire(2 * width, width, neuron)
+        self.head = nn.Linear(window // patch * width, horizon)
+
+    def adjacency(self) -> Tensor:
+        """A [K, K]: what row i takes of each of its neighbours; rows add up to 1."""
+        if isinstance(self.graph, Tensor):
+            return self.graph
+        if self.neighbour is None:
+            return torch.eye(len(self.node), dtype=self.node.dtype, device=self.node.device)
+        a = (self.node @ self.neighbour.T).relu().softmax(1)
+        if self.top_k is not None:
+            kept = torch.zeros_like(a).scatter(1, a.topk(self.top_k, 1).indices, 1.0)  # ReLU leaves ties: k of them, not all
+            a = a * kept
+            a = a / a.sum(1, keepdim=True)
+        return a
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        self.shape.check(x, time)
+        batch, nodes, patches = len(x), x.shape[2], x.shape[1] // self.patch
+        z, mean, deviation = normalised(x) if self.instance_norm else (x, 0.0, 1.0)
+        c = self.encoder(z)  # [T, B, K, L]
+        e = self.of_patch(c.unflatten(3, (patches, self.patch)))  # [T, B, K, L', d]
+        e = e + self.of_node(self.node)[:, None]
+        if self.of_time is not None and time is not None:
+            e = e + self.of_time(time[:, self.patch - 1 :: self.patch])[:, None]
+        rows = (batch, nodes, patches)
+        h = self.observe(e.flatten(1, 3))
+        neighbours, scales = self._neighbours(), [h]
+        for message, hop in zip(self.messages, self.hops, strict=True):
+            around = message(neighbours(h.view(len(h), batch, nodes, -1)).view(h.shape))
+            h = hop(torch.cat([h, around], 2))
+            scales.append(h)
+        g = self.scales(torch.cat(scales, 2))
+        y = self._fused(g, rows).mean(0)  # [B·K·L', d]
+        forecast = self.head(y.view(batch, nodes, -1)).transpose(1, 2)
+        return forecast * deviation + mean
+
+    def _neighbours(self) -> Callable[[Tensor], Tensor]:
+        """A h of h [T, B, K, L' d]."""
+        if self.graph is None and self.neighbour is None:
+            return lambda h: h
+        a = self.adjacency()
+        return lambda h: a @ h
+
+    def _fused(self, g: Tensor, rows: tuple[int, int, int]) -> Tensor:
+        batch, nodes, patches = rows
+        recalled = attended = None
+        if self.fusion != "attention":
+            sequence, _ = self.lstm(g.mean(0).view(batch * nodes, patches, -1))
+            recalled = self.recall(sequence.flatten(0, 1)[None], steps=len(g))
+        if self.fusion != "lstm":
+            by_node = g.view(len(g), batch * nodes, patches, -1)
+            if self.tokens == "patch":
+                attended = self.attention(by_node).view(g.shape)
+            else:
+                turned = g.view(len(g), batch, nodes, patches, -1).transpose(2, 3)
+                attended = self.attention(turned.flatten(1, 2))
+                attended = attended.unflatten(1, (batch, patches)).transpose(2, 3).reshape(g.shape)
+        if recalled is None or attended is None:
+            return attended if recalled is None else recalled  # type: ignore[return-value]
+        if self.fusion == "sum":
+            return recalled + attended
+        gate = self.gate(torch.cat([recalled, attended], 2))
+        return gate * attended + (1 - gate) * recalled
+
+
+def _word_of(graph: Graph) -> str:
+    """The word that a graph is, "identity" for weights; of anything else its type, which no list of words has."""
+    if isinstance(graph, str):
+        return graph
+    return "identity" if isinstance(graph, Tensor) else type(graph).__name__
+
+
+def _rows_of(graph: Tensor, nodes: int) -> Tensor:
+    """Weights [K, K] with rows that add up to 1."""
+    if graph.shape != (nodes, nodes):
+        raise ValueError(f"the graph of {nodes} nodes is {nodes} × {nodes}, got {' × '.join(map(str, graph.shape))}")
+    if not bool((graph >= 0).all()) or not bool(graph.isfinite().all()):
+        raise ValueError("a graph's weights are finite and not negative")
+    graph = graph.float()
+    total = graph.sum(1, keepdim=True)
+    return torch.where(total > 0, graph / total.clamp(min=torch.finfo(graph.dtype).tiny), torch.eye(nodes, device=graph.device))
+
+
+spikestag = SpikeSTAG

@@ -1,0 +1,99 @@
+"""A trained network on a recording as if it came from the camera: windows of events in, a running prediction out."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from staa.causality import check_causal
+from staa.data import read_events
+from staa.data.events.folder import parse_sensor
+from staa.data.events.frames import by_window, count, scaled
+from staa.data.events.sets import SENSORS
+from staa.machine import choose_device
+from staa.runs.folder import read_environment, read_recipe
+from staa.runs.load import load
+from staa.streaming import stream
+
+TRAIN = "train a recipe that can be streamed, such as nmnist-stream: `model.steps=None` and `data.frames=window`"
+
+
+def stream_run(
+    run_folder: Path,
+    recording: Path,
+    *,
+    window: float | None = None,
+    sensor: str | None = None,
+    weights: Literal["last", "best"] | None = None,
+    device: str | None = None,
+    trust: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Feed a run's model a recording in windows of `window` ms (None: the recipe's), yielding a "step" for each.
+
+    A step says: step, from 1; end, seconds of the recording seen; events in the window; prediction, class and its
+    probability by the mean over time of the logits so far; seconds it took from events to prediction. A model built for T
+    steps ends after T windows, with "full" and how many are left. trust: as in `staa.load`.
+
+    Raises ValueError for a run on images or on frames that a stream can't have, what `read_events`, `load` and
+    `staa.stream` raise.
+    """
+    recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
+    data = recipe.data
+    if "channels" not in about:
+        raise ValueError(f"{run_folder} forecasts a series, which can't be streamed: predict with it")
+    if about["channels"] != 2:
+        raise ValueError(f"{run_folder} was trained on {about['channels']} channels, and events come in 2, OFF and ON: {TRAIN}")
+    if data.values == "normalised":
+        raise ValueError(
+            f"{run_folder} was trained on counts as a share of the recording's largest, which a stream can't know: train "
+            f"with `data.values=sum`"
+        )
+    length = data.window if window is None else window
+    if length is not None and not 1e-3 <= length <= 1e9:
+        raise ValueError(f"a `window` is from 0.001 to a billion ms, got {length} ms")
+    chosen = choose_device(device)
+    model = load(run_folder, weights=weights, trust=trust).to(chosen)
+    try:
+        check_causal(model)
+    except ValueError as error:
+        whole = [module for module in model.modules() if not getattr(module, "causal", True)]
+        if "sees the whole window" in str(error) and all(type(module).__module__.startswith("staa.") for module in whole):
+            raise ValueError(f"{run_folder} can't be streamed: {error}. What to do: {TRAIN}") from error
+        raise
+    if length is None or (window is None and data.frames != "window"):
+        raise ValueError(
+            f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
+            f"`window` has, or {TRAIN}"
+        )
+    microseconds = round(length * 1000)
+    events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
+    side = about["size"]
+    if events.sensor is None:
+        raise ValueError(f"{recording} doesn't say its sensor: say it as `sensor`, HEIGHTxWIDTH")
+    if data.size is None and events.sensor != (side, side):
+        there = f"{events.sensor[0]} × {events.sensor[1]}"
+        raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
+    borders = by_window(events.t, microseconds)
+    names = about.get("names") or [str(c) for c in range(about["classes"])]
+    total, state = torch.zeros(about["classes"], device=chosen), None
+    for step in range(1, len(borders)):
+        if recipe.model.steps is not None and step > recipe.model.steps:
+            yield {"event": "full", "steps": recipe.model.steps, "left": len(borders) - step}
+            return
+        began = time.perf_counter()
+        counts = count(events, borders[step - 1 : step + 1], size=(side, side)).astype(np.float32)
+        logits, state = stream(model, torch.from_numpy(scaled(counts, data.values))[:, None].to(chosen), state)
+        total += logits[0, 0]
+        probability, prediction = (total / step).softmax(0).max(0)
+        yield {
+            "event": "step",
+            "step": step,
+            "end": step * microseconds / 1e6,
+            "events": int(borders[step] - borders[step - 1]),
+            "prediction": names[int(prediction)],
+            "probability": float(probability),
+            "seconds": time.perf_counter() - began,
+        }

@@ -1,0 +1,69 @@
+"""How often the neurons of a network fire, by hooks that are gone afterwards, and what to say of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from staa.layers import Passive
+
+SILENT, SATURATED = 0.001, 0.95
+TO_DO = (
+    "To change a rate, give the network a neuron of your own (`model.neuron=my_file.py:make`): with a lower threshold it fires "
+    "more, with a higher one less. A forecaster's attention also fires more with fewer and so wider heads (`forecast.heads`)"
+)
+
+
+def fires(module: nn.Module) -> bool:
+    """Whether a module is a spiking neuron: it says so, fires = True or False, or scans over time and has a threshold."""
+    return bool(getattr(module, "fires", hasattr(module, "scan") and hasattr(module, "threshold")))
+
+
+@contextmanager
+def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str, Tensor]]:
+    """Within the block, each call of the model fills the dict: neuron's name -> mean of its last spikes (a scalar tensor).
+
+    detach=False keeps the rates differentiable, for a penalty on them.
+
+        with firing_rates(model) as rates:
+            model(x)
+
+    Which modules are spiking neurons, `fires` says. Raises ValueError where none is and a penalty is wanted.
+    """
+    rates: dict[str, Tensor] = {}
+    handles = []
+
+    def measure(name: str, module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
+        rate = spikes.mean(dtype=torch.promote_types(spikes.dtype, torch.float32))
+        rates[name] = rate.detach() if detach else rate
+
+    for name, module in model.named_modules():
+        if fires(module):
+            name = name.removesuffix(".neuron")
+            handles.append(module.register_forward_hook(Passive(partial(measure, name))))
+    if not handles and not detach:
+        raise ValueError(f"no spiking neuron is known in this {type(model).__name__}: one of your own says fires = True")
+    try:
+        yield rates
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def summary(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Mean, lowest and highest firing rate over the layers."""
+    means = [total / count for total, count in rates.values()]
+    return {"mean": sum(means) / len(means), "lowest": min(means), "highest": max(means)} if means else {}
+
+
+def rate_warnings(rates: dict[str, list[float]]) -> list[str]:
+    texts = []
+    for name, (total, count) in rates.items():
+        rate = total / count
+        if rate < SILENT:
+            texts.append(f"{name} is silent: it fires at {rate:.2%} of its steps, so little can be learned through it")
+        elif rate > SATURATED:
+            texts.append(f"{name} is saturated: it fires at {rate:.1%} of its steps, so it tells little")
+    return [*texts[:-1], f"{texts[-1]}. {TO_DO}"] if texts else []

@@ -1,0 +1,262 @@
+"""The parts of a recipe: plain frozen data, each field with its meaning."""
+
+import reprlib
+import types
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Data:
+    """What it trains on."""
+
+    name: str = "digits-events"
+    """Data set."""
+    validation: float = 0.1
+    """Share of the training set held out for validation, stratified; 0 holds out none."""
+    size: int | None = None
+    """Height and width of images from a folder (None: 224), or of event frames (None: the sensor's)."""
+    resize: int | None = None
+    """Shorter side of images from a folder before their centre is cut out; None: size."""
+    corrupt: Literal["refuse", "skip", "unchecked"] = "refuse"
+    """Files that can't be read: refuse or skip them, after a look at all, or don't look."""
+    frames: Literal["number", "time", "window"] = "number"
+    """Event frames of equal numbers of events, of equal duration, or windows of a fixed length."""
+    window: float | None = None
+    """Length of such windows in milliseconds."""
+    steps: int | None = None
+    """Event frames of a recording for a network of any number of steps (model.steps None); None: 10."""
+    values: Literal["sum", "binary", "normalised"] = "sum"
+    """Event frames hold counts, 1 where there is an event, or counts as a share of the recording's largest."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
+    split: str | None = None
+    """Named split, where the data set has several, such as fold-1-of-5; None: its usual one."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "data.")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Forecasting: what of a series is seen and told. The rest of the series' settings is data's: its name, its validation."""
+
+    horizon: int | None = None
+    """Steps that are forecast; None: the recipe is of images or events."""
+    window: int = 12
+    """Steps that are seen."""
+    train: float = 0.7
+    """Share of the windows, the first ones, to train on; data.validation of them follow, and the rest is the test set."""
+    normalise: Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"] = "zscore"
+    """Divide by the largest absolute value, or subtract the mean and divide by the standard deviation."""
+    fit_on: Literal["train", "all"] = "train"
+    """What that is taken of: the rows that training sees, or the whole series (a leak, as in SeqSNN's code)."""
+    gaps: Literal["refuse", "mask", "interpolate"] = "refuse"
+    """Missing values: refuse them, leave them out of loss and figures, or fill them in from both sides before all else."""
+    time_features: bool = True
+    """Tell the network minute, hour, weekday, day and day of the year, where the series has times."""
+    graph: str | None = None
+    """File of the graph of a series of one's own: a matrix, or a list of edges."""
+    distances: bool = False
+    """That graph holds distances: its weights become exp(−(d / std)²)."""
+    time: str | None = None
+    """Column of the times in a CSV file of one's own; None: the first, where it holds dates."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "series.")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A forecaster, beside its name, steps and neuron in model. One that has no use for a setting refuses it."""
+
+    width: int = 64
+    """Features of a node, a patch and a step."""
+    patch: int | None = None
+    """Steps of the series that make one token; None: the forecaster's own choice for the window."""
+    hops: int = 2
+    """spikestag: neighbourhoods that are aggregated one after the other, K."""
+    graph: Literal["adaptive", "identity", "given"] = "adaptive"
+    """spikestag: neighbours are learned, none, or those of the data's graph."""
+    top_k: int | None = None
+    """spikestag: neighbours of a node, the strongest; None: all."""
+    observe: bool = True
+    """spikestag: the observation block."""
+    fusion: Literal["both", "lstm", "attention", "sum"] = "both"
+    """spikestag: the LSTM's and the attention's sequence joined by a spiking gate, one of them alone, or their sum."""
+    spike_messages: bool = False
+    """spikestag: fire before what neighbours say is multiplied, so that every product has a binary side."""
+    tokens: Literal["patch", "node"] = "patch"
+    """spikestag: attention over a node's patches, or over the nodes of a patch."""
+    heads: int = 8
+    """Attention heads."""
+    blocks: int = 2
+    """ispikformer: attention blocks."""
+    encoder: Literal["conv", "delta"] = "conv"
+    """ispikformer: currents of the first neuron are a convolution over three steps, or a step's change (delta)."""
+    instance_norm: bool = True
+    """Normalise each window by its own mean and standard deviation, and undo it on the forecast."""
+    across: bool = False
+    """linear: a node's forecast is of all nodes' windows, not of its own."""
+    ridge: float = 1e-3
+    """linear: weight of the squared coefficients, at least 0; of normalised values and for each row."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "forecast.")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to training samples, in this order; by default nothing."""
+
+    scale: float | None = None
+    """Random resized crop of images from a folder: the smallest share of the area it takes; None: no such crop."""
+    shift: int = 0
+    """Random shift by up to so many pixels along each axis."""
+    flip: bool = False
+    """Mirror every other sample."""
+    policy: Literal["autoaugment-cifar10", "autoaugment-imagenet", "randaugment"] | None = None
+    """Learned or random image operations, on photographs."""
+    magnitude: int = 9
+    """Strength of randaugment, of 30."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation change by up to this share."""
+    events: Literal["nda", "eventdrop"] | None = None
+    """One random operation, or none, on each sample of event frames: a shift along x or y, a rotation, a shear or a cutout
+    (nda); or a loss of events, by time, by area or at random (eventdrop)."""
+    cutout: int = 0
+    """Side of a square that is blanked, in pixels; 0: none."""
+    mixup: float = 0.0
+    """MixUp with λ ~ Beta(mixup, mixup); 0: none."""
+    cutmix: float = 0.0
+    """CutMix with λ ~ Beta(cutmix, cutmix); 0: none. With both, each batch takes one of the two."""
+    mix_probability: float = 1.0
+    """Share of the batches that are mixed."""
+    mix_epochs: bool = False
+    """Mix whole epochs, that share of them, not single batches."""
+    mix_hard: bool = False
+    """Give a mixed sample the label of its larger part alone, as DTA-SNN's code does."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "augment.")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What training minimises."""
+
+    name: str = "mean"
+    """mean: cross-entropy of the time-mean logits; bce: their binary cross-entropy, each class for itself; tet: mean over
+    time of each step's cross-entropy; mse, mae: of a forecast; or my_file.py:function."""
+    label_smoothing: float = 0.0
+    """Label smoothing of mean, bce and tet."""
+    tet_weight: float = 1e-3
+    """TET's λ: the weight of its mean squared distance to tet_level."""
+    tet_level: float = 1.0
+    """TET's φ: the level that all logits are drawn to."""
+    rate_weight: float = 0.0
+    """Weight of the firing-rate penalty, mean over layers of (rate − rate_target)²; 0: none."""
+    rate_target: float = 0.1
+    """The firing rate it aims at, spikes per neuron and step."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "loss.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    name: str = "resnet20"
+    """Backbone, or my_file.py:function."""
+    steps: int | None = 4
+    """Time steps T; None for any T, where attention and data allow it."""
+    width: float = 1.0
+    """Multiplier of every layer's channels."""
+    neuron: str = "adaptive"
+    """Neuron, or my_file.py:function."""
+    attention: str | None = "staa"
+    """Attention, None for a plain network, or my_file.py:function."""
+    sites: Literal["all", "last-of-stage", "stem"] | None = None
+    """Where attention goes; None: its own default."""
+    residual_init: float = 1.0
+    """Initial weight of the last BatchNorm in each residual block (ResNets); at 0.2 the loss falls from the first steps on."""
+    norm_momentum: float | None = None
+    """Share of a batch in BatchNorm's running statistics; None: the network's own, 0.1. At 0.5 they keep up with the weights
+    where validation in the middle of training falls far behind training."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "model.")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer: a linear warm-up, then a cosine from lr to min_lr over the run, set at every step."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer."""
+    lr: float = 0.1
+    """Peak learning rate."""
+    min_lr: float = 1e-5
+    """Learning rate at the end."""
+    momentum: float = 0.9
+    """Momentum (sgd)."""
+    nesterov: bool = False
+    """Nesterov's momentum (sgd)."""
+    weight_decay: float = 0.0
+    """Weight decay of convolution and linear weights; not on norms, biases, decays, gains and position encodings."""
+    decay_all: bool = False
+    """Weight decay on every parameter."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear warm-up, at most half of the run."""
+    clip: float | None = None
+    """Largest norm of the whole gradient; None: no clipping."""
+    patience: int | None = None
+    """Stop after so many epochs without a better one on validation; None: all epochs."""
+    accumulate: int = 1
+    """Pieces a batch is taken in, their gradients added up: less memory. What is taken over a batch, as BatchNorm's
+    statistics and firing rates are, is then taken over a piece."""
+    ema: float = 0.0
+    """Decay per step of an exponential moving average of weights and BatchNorm's statistics, which is what is measured; 0:
+    none."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "optim.")
+
+
+@dataclass(frozen=True)
+class Early:
+    """What is smaller early in training, to save time; by default nothing. Validation and test see all of it."""
+
+    steps: int | None = None
+    """Time steps at first, of still images and a network in which no step sees a later one; None: model.steps."""
+    steps_share: float = 0.5
+    """Share of the run that has so few."""
+    size: int | None = None
+    """Height and width that images are resized to at first, after augmentation; None: their own."""
+    size_share: float = 0.5
+    """Share of the run in which they grow to their own."""
+    size_stages: int = 2
+    """Sizes that they have in it, evenly spaced, for equal times. A compiled or recorded run prepares itself for each anew."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "early.")
+
+
+def check_types(values: Any, prefix: str = "") -> None:
+    """Raises ValueError for a field whose value is not of its annotated type; a whole number passes for a float."""
+    for name, hint in get_type_hints(type(values)).items():
+        value, allowed = getattr(values, name), _alternatives(hint)
+        if type(value) in allowed or (isinstance(value, str) and value in allowed) or (float in allowed and type(value) is int):
+            continue
+        names = ", ".join("None" if a is type(None) else a.__name__ if isinstance(a, type) else repr(a) for a in allowed)
+        raise ValueError(f"{prefix}{name} must be {names}; got {reprlib.repr(value)}")
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The types and literal values an annotation allows."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    if get_origin(hint) in (types.UnionType, Union):
+        return [a for part in get_args(hint) for a in _alternatives(part)]
+    return [hint]

@@ -1,0 +1,144 @@
+"""What a recipe says: plain frozen data that goes to JSON and back. Nothing here knows a network or a data set."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tyro.conf import Suppress  # texts about a recipe are no options of the command line
+
+from staa.recipes.parts import Augment, Data, Early, Forecast, Loss, Model, Optim, Series, check_types
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train one network: the whole truth of a run but for its seed's draws and the machine."""
+
+    name: Suppress[str] = ""
+    """What it is called."""
+    summary: Suppress[str] = ""
+    """One line on what it is."""
+    source: Suppress[str] = ""
+    """Where its numbers come from."""
+    expect: Suppress[str] = ""
+    """What we measured, or that we did not; the paper's figure is marked as such."""
+    data: Data = field(default_factory=Data)
+    series: Series = field(default_factory=Series)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    forecast: Forecast = field(default_factory=Forecast)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    early: Early = field(default_factory=Early)
+    epochs: int = 10
+    """Passes over the training set."""
+    max_steps: int | None = None
+    """Stop after so many optimizer steps, with the schedule fitted to them; None: all epochs."""
+    batch_size: int = 128
+    """Samples a step."""
+    protocol: Literal["test-once", "paper"] = "test-once"
+    """paper: measure on the test set after each epoch, as the papers do, and tell the best epoch too."""
+    weights: Literal["last", "best"] = "last"
+    """Weights that the test figures are of: the last epoch's, or those best on validation."""
+    init_from: str | None = None
+    """Run folder whose weights to start from, where they fit."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on a GPU that has it, else float32."""
+    seed: int = 0
+    """Seed of every random number of the run."""
+    folder: Suppress[str | None] = field(default=None, compare=False)
+    """The run folder it was read from; None for a recipe made in Python. It is not in the JSON."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _require(bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)), "a recipe's name has letters, digits, _ . + -", self.name)
+        _require(0 <= self.seed < 2**63, "seed is from 0 to 2**63 - 1", self.seed)
+        data, augment, model, loss, optim = self.data, self.augment, self.model, self.loss, self.optim
+        early = self.early
+        for name, value in (
+            ("epochs", self.epochs), ("batch_size", self.batch_size), ("max_steps", self.max_steps), ("data.size", data.size),
+            ("data.resize", data.resize), ("model.steps", model.steps), ("optim.accumulate", optim.accumulate),
+            ("data.steps", data.steps), ("series.horizon", self.series.horizon), ("series.window", self.series.window),
+            ("forecast.width", self.forecast.width), ("forecast.patch", self.forecast.patch),
+            ("forecast.top_k", self.forecast.top_k), ("forecast.heads", self.forecast.heads),
+            ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),
+            ("early.steps", early.steps), ("early.size", early.size), ("early.size_stages", early.size_stages),
+        ):  # fmt: skip
+            _require(value is None or value >= 1, f"{name} must be at least 1", value)
+            most = MOST.get(name) or 2**31
+            _require(value is None or value < most, f"{name} is below {most:,}", value)
+        _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
+        for name, value in (
+            ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
+            ("loss.label_smoothing", loss.label_smoothing), ("optim.ema", optim.ema),
+        ):  # fmt: skip
+            _require(0 <= value < 1, f"{name} is in [0, 1)", value)
+        for name, value in (
+            ("augment.mix_probability", augment.mix_probability), ("loss.tet_weight", loss.tet_weight),
+            ("loss.rate_target", loss.rate_target), ("augment.scale", augment.scale or 1.0),
+        ):  # fmt: skip
+            _require(0 <= value <= 1, f"{name} is in [0, 1]", value)
+        for name, value in (
+            ("augment.shift", augment.shift), ("augment.cutout", augment.cutout), ("augment.mixup", augment.mixup),
+            ("augment.cutmix", augment.cutmix), ("loss.rate_weight", loss.rate_weight),
+            ("optim.warmup_epochs", optim.warmup_epochs), ("optim.weight_decay", optim.weight_decay),
+            ("model.residual_init", model.residual_init),
+        ):  # fmt: skip
+            _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
+        _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov needs optim.momentum above 0", optim.momentum)
+        for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
+            _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
+        _require(0 <= self.forecast.hops <= 1000, "forecast.hops is from 0 to 1000", self.forecast.hops)
+        _require(0 < self.series.train < 1, "series.train is between 0 and 1", self.series.train)
+        _require(
+            self.series.horizon is None or self.protocol == "test-once",
+            'a forecast is chosen on validation and tested once: protocol must be "test-once"',
+            self.protocol,
+        )
+        for name, share in (("early.steps_share", early.steps_share), ("early.size_share", early.size_share)):
+            _require(0 < share <= 1, f"{name} is above 0 and at most 1", share)
+        _require(
+            early.steps is None or (model.steps is not None and early.steps < model.steps),
+            f"early.steps is below model.steps, which is {model.steps}",
+            early.steps,
+        )
+        _require(
+            self.series.horizon is None or (early.steps is None and early.size is None),
+            "a forecast has no smaller form early in training: early.steps and early.size must be None",
+            f"{early.steps} and {early.size}",
+        )
+        needs = "best" if self.weights == "best" else "a patience" if optim.patience is not None else None
+        _require(needs is None or data.validation > 0, f"{needs} needs validation: data.validation above 0", data.validation)
+        _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
+        _require(
+            None in (data.steps, model.steps),
+            "data.steps must be None unless model.steps is None",
+            data.steps,
+        )
+        _require(math.isfinite(loss.tet_level), "loss.tet_level is finite", loss.tet_level)
+        _require(0 <= augment.magnitude <= 30, "augment.magnitude is from 0 to 30", augment.magnitude)
+        _require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)
+        _require(0 < optim.lr <= 1e6, "optim.lr is positive, a million at most", optim.lr)
+        _require(0 <= optim.min_lr <= optim.lr, "optim.min_lr is from 0 to optim.lr", optim.min_lr)
+        _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
+        _require(model.width > 0, "model.width must be positive", model.width)
+        share = model.norm_momentum
+        _require(share is None or 0 < share <= 1, "`model.norm_momentum` is above 0 and at most 1", share)
+        _require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
+        _require(
+            self.protocol == "test-once" or data.validation == 0,
+            "the paper's protocol measures on the test set and holds out no validation: data.validation must be 0",
+            data.validation,
+        )
+
+
+MOST: dict[str, int] = {
+    "model.steps": 2**20, "data.steps": 2**20, "forecast.blocks": 1000, "forecast.heads": 2**16, "forecast.width": 2**20,
+    "series.window": 2**24, "series.horizon": 2**24, "early.size_stages": 5,
+}  # fmt: skip
+"""Bounds of what a recipe makes loops and tensors of, far above any use; what fits into memory is checked when it is built."""
+
+
+def _require(fine: bool, rule: str, given: Any) -> None:
+    if not fine:
+        raise ValueError(f"{rule}, got {given}")

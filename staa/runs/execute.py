@@ -1,0 +1,246 @@
+"""A run, from recipe to result, in its folder."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from staa.build import (
+    build_batches,
+    build_loss,
+    build_measure,
+    build_source,
+    check_early,
+    check_weights,
+    model_for,
+    some_inputs,
+    steps_of_run,
+)
+from staa.data import Batches, Source
+from staa.files import FORMAT, exclusive, inside, save_text, write
+from staa.machine import choose_device, choose_precision, choose_workers
+from staa.rates import firing_rates
+from staa.recipes.as_json import to_json
+from staa.recipes.code import CODE, for_folder
+from staa.recipes.code import trust as vouch_for
+from staa.recipes.find import with_absolute_paths
+from staa.recipes.recipe import Recipe
+from staa.runs.folder import (
+    ENVIRONMENT,
+    RECIPE,
+    RESULT,
+    check_origin,
+    check_same_recipe,
+    check_split,
+    describe,
+    log,
+    log_once,
+    read_environment,
+    read_result,
+    save_json,
+    warnings_of,
+)
+from staa.runs.transfer import start_from
+from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
+from staa.training.evaluate import Inputs, call, evaluate_in_detail
+from staa.training.loop import train
+from staa.training.losses import rate_penalty
+from staa.training.optim import cosine_schedule, make_optimizer
+from staa.training.step import Compile, check_compile
+from staa.training.weights import load_weights, read_weights
+from staa.version import __version__
+
+LOG_EVERY = 50  # steps
+PARTS = ("train", "validation", "test")
+
+
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    data_root: Path = Path("data"),
+    device: str | None = None,
+    workers: int | None = None,
+    save_minutes: float = 10.0,
+    bits: bool = False,
+    compile: Compile = False,
+    resume: Path | None = None,
+    trust: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[dict[str, Any]]:
+    """Train a recipe in a run folder, yielding `staa.training.loop.train`'s events, then "result" with the test figures.
+
+    The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
+    previous.pt, best.safetensors and, at the end, result.json, and in code/ a copy of each Python file that the recipe names;
+    this process holds it meanwhile. The test set is touched once: after the last step, with the last weights. With protocol
+    "paper" it takes the place of validation in each epoch, and the result tells the best epoch's accuracy too, as
+    best_test_accuracy.
+
+    workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
+    inside an epoch. bits: spikes wait for the backward pass as bits. compile: True compiles the network, "graph" records a
+    step as a CUDA graph (`staa.training.loop.train`). resume: the folder or a checkpoint in it; a finished run just yields its
+    result again. trust: the files that a recipe names may run, though it was read from a run folder (`staa.recipes.code`);
+    those of a recipe made in Python may anyway. After "start" comes "transfer" (what `transfer_weights` says) if the recipe
+    starts from another run, and a "warning" for each of the data set's notes, for the slow path of the neurons, and for a
+    machine that differs from the one the run was begun on.
+
+    Raises ValueError and OSError on bad input, before anything is written, and what `train` raises.
+    """
+    recipe = with_absolute_paths(recipe)
+    if trust and recipe.folder is not None:
+        vouch_for(recipe)
+    chosen = choose_device(device)
+    workers = choose_workers(workers, chosen)
+    precision = choose_precision(recipe.precision, chosen)
+    check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
+    if not save_minutes > 0:
+        raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
+    with exclusive(folder):
+        if resume is None and any(folder.iterdir()):
+            there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
+            raise ValueError(f"{folder} {there}, or choose another folder")
+        if resume is not None:
+            check_same_recipe(folder, recipe)
+        if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
+            yield {**read_result(folder), "event": "result"}
+            return
+        state = None
+        if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
+            state = load_checkpoint(resume)
+            check_origin(state, recipe, resume)
+        kept, copies = for_folder(recipe)
+        source = build_source(recipe, data_root)
+        notes = source.notes
+        if state is not None and (folder / ENVIRONMENT).is_file():
+            notes += check_split(folder, source)
+        batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
+        training, test = batches("train", training=True), batches("test")
+        loss, measure = build_loss(recipe), build_measure(recipe, source, chosen)
+        paper = recipe.protocol == "paper"
+        validation = test if paper else None if source.validation is None else batches("validation")
+        torch.manual_seed(recipe.seed)
+        model = model_for(recipe, source).to(chosen)
+        check_weights(recipe, model)
+        check_early(recipe, source, model)
+        if for_folder(recipe)[1] != copies:
+            raise ValueError("a file that the recipe names was changed while the run was prepared: start it again")
+        each = 1 if isinstance(source, Source) else len(source.names)
+        if 1 in (recipe.model.steps, recipe.early.steps) and training.batch_size // recipe.optim.accumulate * each < 2:
+            raise ValueError(
+                f"`batch_size` {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
+                f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
+            )
+        x, y = some_inputs(source, 1, chosen)
+        if isinstance(source, Source) and isinstance(training, Batches) and training.mix is not None:
+            y = F.one_hot(y, source.classes).float()
+        _try(model, x, y, loss, penalty=_penalty(recipe))
+        transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
+        optim = recipe.optim
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
+        steps = steps_of_run(recipe, len(training))
+        if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
+            steps = 0
+            if hasattr(model, "fit"):  # in closed form
+                model.fit(build_batches(recipe, source, "train", chosen, workers=workers).epoch())  # type: ignore[operator]
+        optimizer = make_optimizer(
+            model,
+            name=optim.name,
+            lr=optim.lr,
+            momentum=optim.momentum,
+            nesterov=optim.nesterov,
+            weight_decay=optim.weight_decay,
+            decay_all=optim.decay_all,
+        )
+        warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
+        schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
+        environment = describe(source, model, chosen, precision, compile, data_root, __version__)
+        begun = read_environment(folder) if state is not None and (folder / ENVIRONMENT).is_file() else None
+        if state is None:
+            for name, data in copies.items():
+                inside(folder, CODE).mkdir(exist_ok=True)
+                write(folder / name, data)
+            save_text(folder / RECIPE, to_json(kept))
+        if begun is None:
+            save_json(folder / ENVIRONMENT, environment)
+        if state is not None and state.get("report"):
+            log_once(folder, state["report"])  # saved, but the process may have died before it was logged
+        log(folder, {"event": "environment", "format": FORMAT, **environment})
+        told = [] if transfer is None else [transfer]
+        notes += tuple(warnings_of(environment, begun))
+        told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in notes]
+        for event in told:
+            log(folder, event)
+
+        event: dict[str, Any] = {}
+        for event in train(
+            model,
+            training,
+            folder=folder,
+            steps=steps,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation=validation,
+            measured_on="test" if paper else "validation",
+            loss=loss,
+            penalty=_penalty(recipe),
+            measure=measure,
+            patience=optim.patience,
+            clip=optim.clip,
+            accumulate=optim.accumulate,
+            average=average,
+            precision=precision,
+            seed=recipe.seed,
+            save_every=60 * save_minutes,
+            bits=bits,
+            compile=compile,
+            state=state,
+            about={"recipe": to_json(kept)},
+            stop=stop,
+        ):
+            if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
+                log(folder, event)
+            if event["event"] == "start":
+                event |= {**environment["data"], "parameters": environment["parameters"]}
+            yield event
+            if event["event"] == "start":
+                yield from told
+        if event["event"] == "end":
+            measured = model if average is None else average.module
+            weights = recipe.weights if event["best"] is not None else "last"
+            if weights == "best":
+                load_weights(measured, read_weights(folder / BEST), folder / BEST)
+            figures, details = evaluate_in_detail(measured, test, measure=measure, precision=precision)
+            result = {f"test_{k}": v for k, v in figures.items()}
+            result |= {"test_samples": len(source.test), "weights": weights, "recipe": recipe.name, "seed": recipe.seed}
+            result |= {"protocol": recipe.protocol, "best_epoch": event["best_epoch"], **details}
+            if paper:
+                result |= {"best_test_accuracy": event["best"], "best_test_epoch": event["best_epoch"]}
+            save_json(folder / RESULT, result)
+            log(folder, {"event": "result", **result})
+            yield {"event": "result", **result}
+
+
+def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:
+    weight, target = recipe.loss.rate_weight, recipe.loss.rate_target
+    return (lambda rates: weight * rate_penalty(rates, target=target)) if weight else None
+
+
+def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor], *, penalty: Any) -> None:
+    """One sample through network and loss: what does not fit speaks before anything is written. Raises ValueError."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), firing_rates(model) as rates:
+        outputs = call(model.eval(), x)
+        try:
+            value = loss(outputs, y)
+        except (RuntimeError, TypeError, IndexError) as error:
+            kind = "labels" if not y.is_floating_point() else "probabilities" if y.ndim == 2 else "values"
+            shapes = f"outputs {list(outputs.shape)} and {kind} {list(y.shape)}"
+            raise ValueError(f"the loss can't be taken of {shapes}: {error}") from error
+        if not isinstance(value, Tensor) or value.ndim:
+            raise ValueError(f"a loss is a scalar tensor, got {list(value.shape) if isinstance(value, Tensor) else value!r}")
+        if penalty is not None:
+            penalty(rates.values())

@@ -1,0 +1,227 @@
+"""What a neuron, an attention and a network must hold, one's own like the library's.
+
+Each contract takes a built module and raises AssertionError, in words, if it is broken. `check` builds a module and holds it
+against all contracts of its kind:
+
+    for finding in check(MyAttention):
+        print(finding)
+
+`staa check my_file.py:MyAttention` does so from the command line.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from staa.layers import Site
+from staa.neurons import LIF
+from staa.testing.contracts import (
+    FLIPPED,
+    ROUNDING,
+    an_affine_current_is_one,
+    causality,
+    chunks_equal_the_whole,
+    evaluation_is_deterministic,
+    every_parameter_learns,
+    folding_changes_nothing,
+    randomised,
+    samples_are_independent,
+    sees_later_steps,
+    shape_and_finite,
+    state_dict_round_trip,
+    window,
+)
+
+Kind = Literal["neuron", "attention", "model"]
+CALLS = {
+    "neuron": "(channels) -> module, x [T, N, C, H, W] -> spikes of the same shape",
+    "attention": "(steps, channels) -> module, x [T, N, C, H, W] -> the same shape; on spikes, (current, spikes) -> spikes",
+    "model": "(num_classes, *, in_channels, steps, neuron, attention, sites, width) -> module, x -> logits [T, N, classes]",
+}
+"""How each kind is called."""
+STEPS, SAMPLES, CHANNELS, SIZE, CLASSES = 4, 3, 6, 8, 5
+SPREAD = {"neuron": 0.02, "attention": 0.2, "model": 0.05}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a contract found: it holds (True), is broken (False), or does not apply (None), and why."""
+
+    contract: str
+    holds: bool | None
+    text: str
+
+    def __str__(self) -> str:
+        return f"{ {True: 'ok', False: 'BROKEN', None: '-'}[self.holds]:<7} {self.contract}: {self.text}"
+
+
+def kind_of(make: Callable[..., Any]) -> Kind:
+    """What a function or class makes, by the names of its parameters. Raises ValueError if they don't tell."""
+    try:
+        names = list(inspect.signature(make).parameters)
+    except (TypeError, ValueError):
+        names = []
+    if {"num_classes", "in_channels"} & set(names):
+        return "model"
+    if {"steps", "channels"} <= set(names):
+        return "attention"
+    if names[:1] == ["channels"]:
+        return "neuron"
+    calls = "; ".join(f"{kind}: {call}" for kind, call in CALLS.items())
+    raise ValueError(f"its parameters ({', '.join(names)}) don't tell what it is: give its `kind`. {calls}")
+
+
+def check(make: Callable[..., Any], kind: Kind | None = None) -> Iterator[Finding]:
+    """Hold what a function or class makes against the contracts of its kind; None: by the names of its parameters.
+
+    Draws from a fixed seed and leaves the global random state alone. Raises ValueError for an unknown kind.
+    """
+    kind = kind or kind_of(make)
+    if kind not in CALLS:
+        raise ValueError(f"kind must be {', '.join(CALLS)}, got {kind!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield from _findings(make, kind)
+
+
+def _findings(make: Callable[..., Any], kind: Kind) -> Iterator[Finding]:
+    size = 16 if kind == "model" else SIZE
+    channels = 2 if kind == "model" else CHANNELS
+    x = window(STEPS, SAMPLES, channels, size, size)
+
+    def built() -> nn.Module:
+        return _on_one_input(_build(make, kind, size))
+
+    try:
+        module = built()
+    except Exception as error:
+        yield Finding("built", False, f"{_brief(error)}; it is called as {CALLS[kind]}")
+        return
+    yield Finding("built", True, f"{sum(p.numel() for p in module.parameters()):,} parameters")
+    shape = (STEPS, SAMPLES, CLASSES) if kind == "model" else tuple(x.shape)
+    randomised(module.double(), SPREAD[kind])
+    module.train()
+    gives = "[T, N, classes]" if kind == "model" else "the same"
+
+    def shapes() -> None:
+        for dtype in (torch.float32, torch.float64):
+            shape_and_finite(copy.deepcopy(module).to(dtype), x.to(dtype), shape)
+
+    finding = _held("shape", f"[T, N, C, H, W] gives {gives}, finite, in the input's dtype", shapes)
+    yield finding
+    if not finding.holds:
+        return
+    module(x)  # running statistics of a norm that are not those of a fresh one
+    yield _held("gradient", "it reaches every parameter, and is finite", lambda: every_parameter_learns(module, 2 * x))
+    yield _held("calls", "nothing survives a call, and the input is left alone", lambda: evaluation_is_deterministic(module, x))
+    yield _held("samples", "none sees its neighbours in the batch", lambda: samples_are_independent(module, x))
+    yield _held(
+        "state dict", "it holds all that the output goes by", lambda: state_dict_round_trip(module, built().double(), x)
+    )
+    yield from _time(module, x, kind)
+    yield from _fold(module, x, kind)
+
+
+def _time(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
+    try:
+        looks = sees_later_steps(module, x)
+    except Exception as error:
+        yield Finding("time", False, _brief(error))
+        return
+    said = getattr(module, "causal", None)
+    if looks and (kind == "neuron" or said):
+        who = "a neuron" if kind == "neuron" else "what says causal = True"
+        yield Finding("time", False, f"a step sees later ones, which {who} may not")
+    else:
+        yield Finding("time", True, "a step sees later ones" if looks else "no step sees later ones")
+    try:
+        chunks_equal_the_whole(module, x, rounding=ROUNDING, flipped=FLIPPED)
+        yield Finding("stream", True, "piece by piece it gives what it gives at once")
+    except ValueError as error:
+        yield Finding("stream", None, f"it can't be streamed: {_brief(error)}")
+    except Exception as error:
+        yield Finding("stream", False, _brief(error))
+
+
+def _fold(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
+    if kind == "neuron":
+        if {"scale", "shift"} <= inspect.signature(module.forward).parameters.keys():
+            yield _held(
+                "fold", "a scale and a shift of its current do what they say", lambda: an_affine_current_is_one(module, x)
+            )
+        else:
+            yield Finding("fold", None, "its forward takes no scale and shift, so nothing is folded into it")
+        return
+    site = module if kind == "model" else Site(LIF(decay=0.5).double(), getattr(module, "attention", module))
+    yield _held("fold", "folded into the neuron or called, the output is the same", lambda: folding_changes_nothing(site, x))
+
+
+class _OnSpikes(nn.Module):
+    """Attention that acts on spikes, as a map of one input."""
+
+    per_step = True
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.attention, self.causal = attention, getattr(attention, "causal", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, (x > 0).to(x.dtype))
+
+
+def _on_one_input(module: nn.Module) -> nn.Module:
+    return _OnSpikes(module) if getattr(module, "acts_on", None) == "spikes" else module
+
+
+def _build(make: Callable[..., Any], kind: Kind, size: int) -> nn.Module:
+    if kind == "neuron":
+        module = make(CHANNELS)
+    elif kind == "attention":
+        module = make(STEPS, CHANNELS)
+        if getattr(module, "acts_on", None) not in ("current", "spikes"):
+            raise ValueError('attention must say acts_on = "current" or "spikes"')
+    else:
+        own = {"size": size} if "size" in inspect.signature(make).parameters else {}
+        module = make(CLASSES, in_channels=2, steps=STEPS, neuron=LIF, attention=None, sites=None, width=0.125, **own)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"a torch.nn.Module was expected, got {type(module).__name__}")
+    return module
+
+
+def _held(contract: str, text: str, hold: Callable[[], object]) -> Finding:
+    try:
+        hold()
+    except Exception as error:
+        return Finding(contract, False, _brief(error))
+    return Finding(contract, True, text)
+
+
+def _brief(error: Exception) -> str:
+    what = " ".join(str(error).split())
+    return what if isinstance(error, AssertionError | ValueError) and what else f"{type(error).__name__}: {what}"[:300]
+
+
+__all__ = [
+    "CALLS",
+    "Finding",
+    "Kind",
+    "an_affine_current_is_one",
+    "causality",
+    "check",
+    "chunks_equal_the_whole",
+    "evaluation_is_deterministic",
+    "every_parameter_learns",
+    "folding_changes_nothing",
+    "kind_of",
+    "randomised",
+    "samples_are_independent",
+    "sees_later_steps",
+    "shape_and_finite",
+    "state_dict_round_trip",
+    "window",
+]

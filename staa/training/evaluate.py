@@ -1,0 +1,91 @@
+"""Measuring a trained model."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from staa.training.metrics import classification_figures, classification_sums
+
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a model is called with: images or frames, or a forecaster's series and time features."""
+
+
+class Epochs(Protocol):
+    """Batches of a data set: how many an epoch has, and (inputs, targets) from any of them on."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Any, Tensor]]: ...
+
+
+class Measure(NamedTuple):
+    """What outputs are worth: sums(outputs, targets), a tensor that adds up over batches; figures(sums), numbers by name, with
+    "loss" among them; score(figures), higher is better, by which the best epoch is chosen; details(sums), what else a result
+    tells."""
+
+    sums: Callable[[Tensor, Tensor], Tensor]
+    figures: Callable[[Tensor], dict[str, float]]
+    score: Callable[[dict[str, float]], float]
+    details: Callable[[Tensor], dict[str, Any]] = lambda sums: {}
+
+
+CLASSIFICATION = Measure(classification_sums, classification_figures, lambda figures: figures["accuracy"])
+
+
+def evaluate(
+    model: nn.Module, batches: Epochs, *, measure: Measure = CLASSIFICATION, precision: str = "float32"
+) -> dict[str, float]:
+    """The measure's figures over one pass, in evaluation mode; by default accuracy and mean cross-entropy of the time-mean
+    logits.
+
+    precision: "float32" (the model's own dtype) or "bfloat16" autocast. Leaves the model in the mode it was in.
+    Raises FloatingPointError where the loss is not finite.
+    """
+    return evaluate_in_detail(model, batches, measure=measure, precision=precision)[0]
+
+
+def evaluate_in_detail(
+    model: nn.Module, batches: Epochs, *, measure: Measure, precision: str = "float32"
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The same, and the measure's details."""
+    total: Tensor | None = None
+    device = device_of(model)
+    with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
+        for x, y in batches.epoch():
+            sums = measure.sums(call(model, x), y)
+            total = sums if total is None else total + sums
+    if total is None:
+        raise ValueError("no samples to measure on")
+    figures = measure.figures(total)
+    if not math.isfinite(figures["loss"]):
+        raise FloatingPointError(f"the measured loss is {figures['loss']}: the network's outputs are not finite, or too large")
+    return figures, measure.details(total)
+
+
+def call(model: nn.Module, inputs: Inputs) -> Tensor:
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are, or its buffers if it has none."""
+    return next(value for value in model.state_dict().values() if isinstance(value, Tensor)).device
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """model.eval() for a block, then back to the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 autocast, or none."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
