@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 HERE = Path(__file__).parent
 PIPES = "STAA_INTERPRETER_PIPES"
@@ -75,6 +74,11 @@ class _Interpreter:
         return [back(config=item.config, data=data) for data in json.loads(line)]
 
 
+class _Listener:
+    def pytest_runtest_logreport(self, report):
+        self.reports.append(report)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session):
     """In the other process: run what is asked for."""
@@ -83,8 +87,12 @@ def pytest_runtestloop(session):
     asked, writing = map(int, os.environ[PIPES].split())
     items = {item.nodeid: item for item in session.items}
     there = session.config.hook.pytest_report_to_serializable
+    listener = _Listener()
+    session.config.pluginmanager.register(listener)
     with os.fdopen(asked) as questions, os.fdopen(writing, "w") as answers:
         for line in questions:
-            reports = runtestprotocol(items[line.removesuffix("\n")], log=False)
-            print(json.dumps([there(config=session.config, report=r) for r in reports]), file=answers, flush=True)
+            item = items[line.removesuffix("\n")]
+            listener.reports = []
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+            print(json.dumps([there(config=session.config, report=r) for r in listener.reports]), file=answers, flush=True)
     return True

@@ -174,7 +174,7 @@ def commands(folder, runs, kind):
         "stream": [["stream", run_, file, "--window", "30"]],
         "predict": [["predict", run_, file, "--out", out]],
         "share": [["share", run_, "--out", out]],
-        "recipes": [], "data": [], "bench": [], "doctor": [],
+        "check": [], "recipes": [], "data": [], "bench": [], "doctor": [],
     }  # fmt: skip
 
 
