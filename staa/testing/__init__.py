@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from staa.attention import PositionEncoding
 from staa.layers import Site
 from staa.neurons import LIF
 from staa.testing.contracts import (
@@ -29,10 +31,13 @@ from staa.testing.contracts import (
     evaluation_is_deterministic,
     every_parameter_learns,
     folding_changes_nothing,
+    it_fires,
+    nothing_survives_a_call,
     randomised,
     samples_are_independent,
     sees_later_steps,
     shape_and_finite,
+    silence_and_noise_are_finite,
     state_dict_round_trip,
     window,
 )
@@ -118,8 +123,25 @@ def _findings(make: Callable[..., Any], kind: Kind) -> Iterator[Finding]:
         return
     module(x)  # running statistics of a norm that are not those of a fresh one
     yield _held("gradient", "it reaches every parameter, and is finite", lambda: every_parameter_learns(module, 2 * x))
-    yield _held("calls", "nothing survives a call, and the input is left alone", lambda: evaluation_is_deterministic(module, x))
-    yield _held("samples", "none sees its neighbours in the batch", lambda: samples_are_independent(module, x))
+    yield _held("values", "no input and a very large one are taken", lambda: silence_and_noise_are_finite(module, x))
+    if kind == "neuron":
+        yield _held("spikes", "outputs are 0 or 1, and both occur", lambda: it_fires(module, x))
+    if kind == "model":
+        yield _parts(make, size)
+    yield _held("sizes", "it takes a batch of one, and other frames", lambda: _other_sizes(module, x, make, kind, shape))
+
+    def calls() -> None:
+        evaluation_is_deterministic(module, x)
+        nothing_survives_a_call(module, x)
+
+    yield _held("calls", "nothing survives a call, and the input is left alone", calls)
+    modes = _modes(module, x)
+
+    def samples() -> None:
+        for training in modes:
+            samples_are_independent(module, x, training=training)
+
+    yield _held("samples", f"none sees its neighbours in the batch{'' if True in modes else ' in evaluation'}", samples)
     yield _held(
         "state dict", "it holds all that the output goes by", lambda: state_dict_round_trip(module, built().double(), x)
     )
@@ -129,7 +151,7 @@ def _findings(make: Callable[..., Any], kind: Kind) -> Iterator[Finding]:
 
 def _time(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
     try:
-        looks = sees_later_steps(module, x)
+        looks = any(sees_later_steps(module, x, training=training) for training in _modes(module, x))
     except Exception as error:
         yield Finding("time", False, _brief(error))
         return
@@ -143,7 +165,8 @@ def _time(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
         chunks_equal_the_whole(module, x, rounding=ROUNDING, flipped=FLIPPED)
         yield Finding("stream", True, "piece by piece it gives what it gives at once")
     except ValueError as error:
-        yield Finding("stream", None, f"it can't be streamed: {_brief(error)}")
+        own = getattr(module, "attention", module)
+        yield Finding("stream", None, f"it can't be streamed: {_brief(error).replace('_OnSpikes', type(own).__name__)}")
     except Exception as error:
         yield Finding("stream", False, _brief(error))
 
@@ -158,7 +181,52 @@ def _fold(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
             yield Finding("fold", None, "its forward takes no scale and shift, so nothing is folded into it")
         return
     site = module if kind == "model" else Site(LIF(decay=0.5).double(), getattr(module, "attention", module))
-    yield _held("fold", "folded into the neuron or called, the output is the same", lambda: folding_changes_nothing(site, x))
+
+    def folding() -> None:
+        for training in (False, True):
+            folding_changes_nothing(site, x, training=training)
+
+    yield _held("fold", "folded into the neuron or called, the output is the same", folding)
+
+
+def _modes(module: nn.Module, x: Tensor) -> tuple[bool, ...]:
+    """The modes, training or not, in which samples must not mix: not in training with BatchNorm, or with random parts."""
+    if any(isinstance(part, _BatchNorm) for part in module.modules()):
+        return (False,)
+    drawing, outputs = copy.deepcopy(module).train(), []
+    with torch.no_grad():
+        for seed in range(3):
+            torch.manual_seed(seed)
+            outputs.append(drawing(x))
+    return (False, True) if all(torch.equal(outputs[0], other) for other in outputs) else (False,)
+
+
+def _parts(make: Callable[..., Any], size: int) -> Finding:
+    made: set[str] = set()
+
+    def neuron(channels: int) -> nn.Module:
+        made.add("neuron")
+        return LIF(channels)
+
+    def attention(steps: int, channels: int) -> nn.Module:
+        made.add("attention")
+        return PositionEncoding(steps, channels)
+
+    parts = {"neuron": neuron, "attention": attention}
+    built = _held("parts", "they are those it is given", lambda: _build(make, "model", size, **parts))
+    lacking = [part for part in parts if part not in made]
+    if not lacking or not built.holds:
+        return built
+    return Finding("parts", None if "neuron" in made else False, f"the {lacking[0]} that it is given is not in it")
+
+
+def _other_sizes(module: nn.Module, x: Tensor, make: Callable[..., Any], kind: Kind, shape: tuple[int, ...]) -> None:
+    module = copy.deepcopy(module).eval()
+    fixed = kind == "model" and "size" in inspect.signature(make).parameters
+    larger = x if fixed else nn.functional.interpolate(x.flatten(0, 1), scale_factor=1.5).unflatten(0, x.shape[:2])
+    for given in (x[:, :1], larger, larger[:, :1]):
+        expected = (*shape[:1], given.shape[1], *shape[2:]) if kind == "model" else tuple(given.shape)
+        shape_and_finite(module, given, expected)
 
 
 class _OnSpikes(nn.Module):
@@ -171,14 +239,14 @@ class _OnSpikes(nn.Module):
         self.attention, self.causal = attention, getattr(attention, "causal", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, (x > 0).to(x.dtype))
+        return self.attention(x, (x > 0).to(x.dtype) + (x - x.detach()))  # spikes, with the gradient of the current
 
 
 def _on_one_input(module: nn.Module) -> nn.Module:
     return _OnSpikes(module) if getattr(module, "acts_on", None) == "spikes" else module
 
 
-def _build(make: Callable[..., Any], kind: Kind, size: int) -> nn.Module:
+def _build(make: Callable[..., Any], kind: Kind, size: int, **parts: Any) -> nn.Module:
     if kind == "neuron":
         module = make(CHANNELS)
     elif kind == "attention":
@@ -186,8 +254,9 @@ def _build(make: Callable[..., Any], kind: Kind, size: int) -> nn.Module:
         if getattr(module, "acts_on", None) not in ("current", "spikes"):
             raise ValueError('attention must say acts_on = "current" or "spikes"')
     else:
-        own = {"size": size} if "size" in inspect.signature(make).parameters else {}
-        module = make(CLASSES, in_channels=2, steps=STEPS, neuron=LIF, attention=None, sites=None, width=0.125, **own)
+        own: dict[str, Any] = {"size": size} if "size" in inspect.signature(make).parameters else {}
+        own |= {"neuron": LIF, "attention": None, **parts}
+        module = make(CLASSES, in_channels=2, steps=STEPS, sites=None, width=0.125, **own)
     if not isinstance(module, nn.Module):
         raise TypeError(f"a torch.nn.Module was expected, got {type(module).__name__}")
     return module
@@ -196,12 +265,12 @@ def _build(make: Callable[..., Any], kind: Kind, size: int) -> nn.Module:
 def _held(contract: str, text: str, hold: Callable[[], object]) -> Finding:
     try:
         hold()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Finding(contract, False, _brief(error))
     return Finding(contract, True, text)
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     what = " ".join(str(error).split())
     return what if isinstance(error, AssertionError | ValueError) and what else f"{type(error).__name__}: {what}"[:300]
 
@@ -217,11 +286,14 @@ __all__ = [
     "evaluation_is_deterministic",
     "every_parameter_learns",
     "folding_changes_nothing",
+    "it_fires",
     "kind_of",
+    "nothing_survives_a_call",
     "randomised",
     "samples_are_independent",
     "sees_later_steps",
     "shape_and_finite",
+    "silence_and_noise_are_finite",
     "state_dict_round_trip",
     "window",
 ]

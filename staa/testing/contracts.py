@@ -54,18 +54,37 @@ def every_parameter_learns(module: nn.Module, x: Tensor) -> None:
     _demand(not silent, f"no gradient reaches {', '.join(silent[:5])}{' …' if len(silent) > 5 else ''}")
 
 
+def nothing_survives_a_call(module: nn.Module, x: Tensor) -> None:
+    """In training, with the same random numbers: a second call gives the same, another one between changes nothing, and the
+    input is left alone. What a norm keeps for evaluation is no matter."""
+    module, kept = copy.deepcopy(module).train(), x.clone()
+    outputs = []
+    with torch.no_grad():
+        for given in (x, x, x.flip(0) + 1, x):
+            torch.manual_seed(1)
+            outputs.append(module(given))
+    _demand(torch.equal(x, kept), "the input was changed in training")
+    _demand(
+        all(torch.equal(outputs[0], again) for again in outputs[1::2]),
+        "in training, a call changes a later one that has the same input and random numbers: something survives the call",
+    )
+
+
 def evaluation_is_deterministic(module: nn.Module, x: Tensor) -> None:
     """In evaluation mode nothing survives a call: a second one gives the same, another one between changes nothing, and neither
-    the input nor the module's state is changed."""
+    the input nor the module's state nor the global random state is changed."""
     module.eval()
     kept, state = x.clone(), copy.deepcopy(module.state_dict())
     with torch.no_grad():
+        torch.rand(1)  # else a seed that was set before is no change
+        random = torch.get_rng_state()
         first = module(x)
         _demand(torch.equal(x, kept), "the input was changed")
         second = module(x)
         _demand(
             torch.equal(first, second), "a second call with the same input gives another output: something survives the call"
         )
+        _demand(torch.equal(random, torch.get_rng_state()), "it draws or seeds random numbers in evaluation mode")
         module(x.flip(0) + 1)
         _demand(torch.equal(first, module(x)), "a call with another input changes the next one: something survives the call")
     for name, value in module.state_dict().items():
@@ -73,9 +92,10 @@ def evaluation_is_deterministic(module: nn.Module, x: Tensor) -> None:
         _demand(same, f"{name} of the state dict changes in evaluation mode")
 
 
-def samples_are_independent(module: nn.Module, x: Tensor) -> None:
-    """Permuting the batch permutes the output, and no sample sees its neighbours (float64)."""
-    module = module.double().eval()
+def samples_are_independent(module: nn.Module, x: Tensor, *, training: bool = False) -> None:
+    """Permuting the batch permutes the output, and no sample sees its neighbours (float64). training: in training mode too is
+    for modules without BatchNorm and random parts alone."""
+    module = module.double().train(training)
     order = torch.randperm(x.shape[1])
     with torch.no_grad():
         y = module(x)
@@ -83,12 +103,13 @@ def samples_are_independent(module: nn.Module, x: Tensor) -> None:
         _demand(_close(module(x[:, :1]), y[:, :1]), "a sample alone gives another output than among others")
 
 
-def sees_later_steps(module: nn.Module, x: Tensor) -> bool:
-    """Whether output[t] depends on an input[t' > t]: by its gradient, or by its value when later inputs change.
+def sees_later_steps(module: nn.Module, x: Tensor, *, training: bool = False) -> bool:
+    """Whether output[t] depends on an input[t' > t]: by its gradient, or by its value when later inputs change. training: as
+    for `samples_are_independent`.
 
     Raises AssertionError if no output depends on its past.
     """
-    module = module.double().eval()
+    module = module.double().train(training)
     future, past = 0.0, 0.0
     for t in range(len(x)):
         x = x.detach().requires_grad_()
@@ -160,18 +181,37 @@ def state_dict_round_trip(module: nn.Module, fresh: nn.Module, x: Tensor) -> Non
         _demand(torch.equal(y, copy.deepcopy(module)(x)), "a deep copy gives another output")
 
 
-def folding_changes_nothing(module: nn.Module, x: Tensor) -> None:
+def folding_changes_nothing(module: nn.Module, x: Tensor, *, training: bool = False) -> None:
     """With a hook on every module each is called, without one some are folded: output and gradients are the same but for
-    rounding, and for spikes that it moves across a threshold."""
-    module = copy.deepcopy(module).double().eval()
-    folded = _value_and_gradients(module, x)
-    hooks = [part.register_forward_hook(lambda *_: None) for part in module.modules()]
-    called = _value_and_gradients(module, x)
-    for hook in hooks:
-        hook.remove()
+    rounding, and for spikes that it moves across a threshold. training: in training mode, with the same random numbers."""
+    module = copy.deepcopy(module).double().train(training)
+    called = copy.deepcopy(module)
+    for part in called.modules():
+        part.register_forward_hook(lambda *_: None)
+    folded, called = _value_and_gradients(module, x), _value_and_gradients(called, x)
     _demand(_almost(folded[0], called[0]), "folded into the neuron, the output is another than when every module is called")
     for a, b in zip(folded[1:], called[1:], strict=True):
         _demand(_almost(a, b), "folded into the neuron, a gradient is another than when every module is called")
+
+
+def silence_and_noise_are_finite(module: nn.Module, x: Tensor) -> None:
+    """No input and one of 100 times the size give finite outputs and gradients in float32: neurons are often silent. In
+    evaluation mode: a BatchNorm that sees no variance in training multiplies gradients by 1/√eps."""
+    module = copy.deepcopy(module).float().eval()
+    for name, size in (("zero", 0.0), ("100 times a normal input", 100.0)):
+        y, *gradients = _value_and_gradients(module, (size * x).float())
+        _demand(bool(y.isfinite().all()), f"for an input of {name}, the output is not finite")
+        _demand(all(bool(g.isfinite().all()) for g in gradients), f"for an input of {name}, a gradient is not finite")
+
+
+def it_fires(neuron: nn.Module, x: Tensor) -> None:
+    """Outputs are 0 or 1, and both occur for some input."""
+    with torch.no_grad():
+        spikes = torch.cat([neuron.eval()(size * x) for size in (0.0, 1.0, 10.0)])
+    odd = spikes[(spikes != 0) & (spikes != 1)][:1].tolist()
+    _demand(not odd, f"a spike is 0 or 1, and there are outputs such as {odd[0]:.4g}" if odd else "")
+    _demand(bool((spikes == 1).any()), "it never fires")
+    _demand(bool((spikes == 0).any()), "it always fires")
 
 
 def an_affine_current_is_one(neuron: nn.Module, x: Tensor) -> None:
@@ -198,6 +238,7 @@ def _almost(a: Tensor, b: Tensor) -> bool:
 
 
 def _value_and_gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
+    torch.manual_seed(1)
     x = x.detach().requires_grad_()
     y = module(x)
     weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
