@@ -29,7 +29,8 @@ from staa.data.series.graph import read_graph
 from staa.data.series.series import TimeSeries
 from staa.recipes import RECIPES
 from staa.runs import evaluate_run, run
-from staa.runs.folder import log_once, read_recipe
+from staa.runs.folder import read_recipe
+from staa.runs.log import log_once
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(true) (r) file closefile showpage\n%%EOF\n"
 NAMES = ("north", "south", "east", "west")

@@ -32,7 +32,8 @@ from staa.cli.parse import parse
 from staa.files import append_text, exclusive, save_text, save_with
 from staa.recipes.find import find_recipe
 from staa.runs import run
-from staa.runs.folder import LOG, RECIPE
+from staa.runs.folder import RECIPE
+from staa.runs.log import LOG
 
 HERE = Path(__file__).resolve().parents[1]
 PLAN, RESULTS, CURVE, FIGURE, BEGUN = "plan.json", "results.jsonl", "curve.json", "study.png", "begun.json"

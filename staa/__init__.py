@@ -6,7 +6,7 @@ from staa.ops.switch import reference
 from staa.recipes import RECIPES
 from staa.recipes.parts import Augment, Data, Early, Loss, Model, Optim
 from staa.recipes.recipe import Recipe
-from staa.runs.load import load
+from staa.runs.load import Run, load
 from staa.streaming import stream
 from staa.version import __version__ as __version__
 
@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "Optim",
     "Recipe",
+    "Run",
     "attention",
     "data",
     "estimate_energy",

@@ -28,9 +28,8 @@ from staa.recipes import code, find
 from staa.recipes.as_json import from_json, to_json
 from staa.recipes.code import UntrustedCodeError
 from staa.recipes.find import find_recipe
-from staa.runs import run
+from staa.runs import Run, run
 from staa.runs.folder import read_environment, read_recipe, read_result
-from staa.runs.load import source_of
 from staa.training.checkpoint import LAST
 
 FIELDS = [("data", "name"), ("model", "name"), ("model", "neuron"), ("model", "attention"), ("loss", "name")]
@@ -114,15 +113,23 @@ def functions():
         for name, f in inspect.getmembers(module, inspect.isfunction):
             if f.__module__ == info.name and not name.startswith("_"):
                 names = set(inspect.signature(f).parameters)
-                if names & {"run_folder", "runs", "resume"} or (info.name == "staa.runs.folder" and "folder" in names):
+                if names & {"run", "run_folder", "runs", "resume"} or (info.name == "staa.runs.folder" and "folder" in names):
                     yield pytest.param(f, id=f"{info.name}.{name}")
+    for name in ("model", "data", "log", "result", "environment"):
+        yield pytest.param(partial(_part, name), id=f"Run.{name}")
+
+
+def _part(name, run):
+    part = getattr(Run(run), name)
+    return part() if name == "model" else part
 
 
 def arguments(f, folder, runs, kind, tmp_path):
     """Something for each argument; a new one is to be told here."""
     (tmp_path / "new").mkdir(exist_ok=True)
     known = {
-        "run_folder": folder, "folder": tmp_path / "new" if "rates" in inspect.signature(f).parameters else folder,
+        "run": folder, "run_folder": folder,
+        "folder": tmp_path / "new" if "rates" in inspect.signature(f).parameters else folder,
         "runs": {"it": [folder]}, "resume": folder, "rates": {"a": 0.5}, "recording": runs / "0.bin", "window": 30.0,
         "file": runs / ("0.bin" if kind == "images" else "table.csv"), "weights": "last", "split": "test",
         "data_root": tmp_path,
@@ -131,10 +138,12 @@ def arguments(f, folder, runs, kind, tmp_path):
     signature = inspect.signature(f).parameters
     if "recipe" in signature:
         known["recipe"] = read_recipe(folder)
+    if "about" in signature:
+        known["about"] = read_environment(folder)["data"]
     if "source" in signature:
         known["source"] = tiny.events(steps=3, validation=0.1)
     needed = {name for name, p in signature.items() if p.default is p.empty}
-    assert needed <= known.keys(), f"say here what {f.__name__} takes as {', '.join(needed - known.keys())}"
+    assert needed <= known.keys(), f"say here what {f} takes as {', '.join(needed - known.keys())}"
     return {name: known[name] for name in signature if name in known}
 
 
@@ -465,7 +474,7 @@ def test_sizes_that_do_not_go_with_the_data_are_named(runs, tmp_path):
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"data": values["data"] | {"features": 99}}))
     with pytest.raises(ValueError, match=r"environment.json is broken: it tells of 99 features, the data have \d"):
-        source_of(tmp_path / "run")
+        _ = Run(tmp_path / "run").data
 
 
 def test_a_result_by_the_paper_s_protocol_tells_its_epoch(runs, tmp_path):

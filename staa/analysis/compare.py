@@ -1,5 +1,6 @@
 """Several trained recipes side by side: what each reaches and what it costs."""
 
+import copy
 import csv
 import io
 import statistics
@@ -20,8 +21,7 @@ from staa.data import Source
 from staa.files import read_text, save_text
 from staa.machine import choose_device, choose_precision
 from staa.recipes.recipe import Recipe
-from staa.runs.folder import RESULT, read_recipe, read_result
-from staa.runs.load import load, source_of
+from staa.runs.load import Run, opened
 from staa.text import for_csv, from_csv
 from staa.training.evaluate import Inputs, autocast, call
 from staa.training.optim import make_optimizer
@@ -60,23 +60,27 @@ class Row:
 
 
 def compare(
-    runs: Mapping[str, Sequence[Path]], *, data_root: Path | None = None, device: str | None = None, trust: bool = False
+    runs: Mapping[str, Sequence[Run | str | Path]],
+    *,
+    data_root: Path | None = None,
+    device: str | None = None,
+    trust: bool = False,
 ) -> list[Row]:
-    """A row for each name: finished runs of one recipe, a folder for each seed. What is not accuracy is the first seed's.
+    """A row for each name: finished runs of one recipe, one for each seed. What is not accuracy is the first seed's.
 
-    Energy goes by the rates on some training samples, unaugmented. data_root: None is where each run found its data.
-    trust: as in `staa.load`.
+    Energy goes by the rates on some training samples, unaugmented. runs: `staa.Run`s, or folders, which are opened with
+    data_root and trust.
     Raises ValueError or OSError for a run that is not finished, or whose data are not there.
     """
     chosen = choose_device(device)
-    results: dict[str, list[dict[str, float]]] = {}
-    for name, folders in runs.items():
-        check_finished(folders)
-        results[name] = [read_result(folder) for folder in folders]
-    measure = "mae" if all_forecast({name: read_recipe(folder) for name, (folder, *_) in runs.items()}) else "accuracy"
+    seeds = {name: [opened(run, data_root=data_root, trust=trust) for run in some] for name, some in runs.items()}
+    for some in seeds.values():
+        check_finished(some)
+    results = {name: [run.result for run in some] for name, some in seeds.items()}
+    measure = "mae" if all_forecast({name: run.recipe for name, (run, *_) in seeds.items()}) else "accuracy"
     costs, steps, sizes = {}, {}, {}
-    for name, (folder, *_) in runs.items():
-        costs[name], steps[name], sizes[name] = _costs(folder, data_root, chosen, trust)
+    for name, (run, *_) in seeds.items():
+        costs[name], steps[name], sizes[name] = _costs(run, chosen)
     seconds = interleaved(steps, ROUNDS, chosen)
     rows = []
     for name, measured in results.items():
@@ -106,11 +110,11 @@ def all_forecast(recipes: Mapping[str, Recipe]) -> bool:
     return bool(forecasts)
 
 
-def check_finished(folders: Iterable[Path]) -> None:
+def check_finished(opened: Iterable[Run]) -> None:
     """Raises ValueError for a run that has no result yet."""
-    for folder in folders:
-        if not (folder / RESULT).is_file():
-            raise ValueError(f"{folder} is not finished: resume it first")
+    for run in opened:
+        if not run.finished:
+            raise ValueError(f"{run.folder} is not finished: resume it first")
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -149,13 +153,10 @@ def read_names(path: Path) -> set[str | None]:
     return {None if name is None else from_csv(name) for name in names}
 
 
-def _costs(
-    folder: Path, data_root: Path | None, device: torch.device, trust: bool
-) -> tuple[dict[str, float], Callable[[], None], int]:
+def _costs(run: Run, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
-    recipe = read_recipe(folder)
-    source = source_of(folder, data_root, trust=trust)
-    model = load(folder, trust=trust).to(device)
+    recipe, source = run.recipe, run.data
+    model = copy.deepcopy(run.model()).to(device)  # which is trained on
     x, y = some_inputs(source, SAMPLES, device)
     events = isinstance(source, Source) and source.channels == 2 and recipe.data.values != "normalised"
     energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]), events=events, samples=len(y))

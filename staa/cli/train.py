@@ -14,11 +14,11 @@ from staa.cli.signals import INTERRUPTED, Signals, listening
 from staa.cli.text import comparison, over_seeds, render, say, show
 from staa.files import check_writable, inside, save_text
 from staa.recipes import RECIPES
+from staa.recipes.code import trust
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
-from staa.runs import run
+from staa.runs import Run, run
 from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, read_environment, read_recipe
-from staa.runs.load import source_of
 from staa.runs.seeds import first_run, is_run
 
 
@@ -76,10 +76,11 @@ def compare(args: list[str]) -> int:
     if not names and not {"-h", "--help"} & set(args):
         raise ValueError("name what to compare, recipes or run folders: staa compare NAME NAME …")
     options: dict[str, CompareOptions] = {}
-    runs: dict[str, list[Path]] = {}
+    runs: dict[str, list[Run]] = {}
     for name in names or [DEFAULT]:
         folder = Path(name) if (Path(name) / RECIPE).is_file() or Path(name).suffix == ".zip" else None
-        recipe = find_recipe(name) if folder is None else read_recipe(folder)
+        old = None if folder is None else Run(folder)
+        recipe = find_recipe(name) if old is None else old.recipe
         o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
         if label in options:
@@ -87,10 +88,13 @@ def compare(args: list[str]) -> int:
         if o.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
         options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
-        if folder is not None:
-            check_same_recipe(folder, o.recipe)
-            check_finished([folder])
-            runs[label] = [folder]
+        if old is not None:
+            check_same_recipe(old.folder, o.recipe, old.recipe)
+            old.data_root = o.data
+            if o.trust_code:
+                trust(old.recipe)
+            check_finished([old])
+            runs[label] = [old]
     forecasts = all_forecast({label: o.recipe for label, o in options.items()})
     first = next(iter(options.values()))
     target = first.out or Path("runs") / "compare" / _now()
@@ -101,7 +105,7 @@ def compare(args: list[str]) -> int:
         check_writable(path)
     new = {label: o for label, o in options.items() if label not in runs}
     for label in runs if new else ():  # before anything is trained; else the comparison itself says it
-        source_of(runs[label][0], first.data, trust=first.trust_code)
+        _ = runs[label][0].data
     for label, o in new.items():
         _check_before_training(o, target / label)
     with listening() as signals:
@@ -114,12 +118,11 @@ def compare(args: list[str]) -> int:
             if results is None:
                 say(f"go on with the same command and --out {target}")
                 return INTERRUPTED
-            runs[label] = _folders(o.recipe, target / label, o.seeds)
-    rows = compare_runs(
-        {label: runs[label] for label in options}, data_root=first.data, device=first.device, trust=first.trust_code
-    )
+            folders = _folders(o.recipe, target / label, o.seeds)
+            runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders]
+    rows = compare_runs({label: runs[label] for label in options}, device=first.device)
     show(*comparison(rows), narrowest=110)
-    if forecasts and len({read_environment(folder)["data"]["split"] for folders in runs.values() for folder in folders}) > 1:
+    if forecasts and len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
         say("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
     target.mkdir(parents=True, exist_ok=True)
     write_csv(rows, table)

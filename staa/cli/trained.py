@@ -16,8 +16,7 @@ from staa.inference.forecast import draw as draw_prediction
 from staa.inference.forecast import predict as predict_file
 from staa.inference.forecast import write_csv as write_prediction
 from staa.recipes.code import UntrustedCodeError, named_files
-from staa.runs import evaluate_run
-from staa.runs.folder import read_recipe
+from staa.runs import Run, evaluate_run
 
 
 def evaluate(args: list[str]) -> int:
@@ -76,26 +75,18 @@ def stream(args: list[str]) -> int:
 def predict(args: list[str]) -> int:
     """forecast what follows a series"""
     options = parse(PredictOptions, args, "staa predict")
-    read_recipe(options.run)  # what is no run is told before what can't be written
+    run = Run(options.run, trust=options.trust_code)  # what is no run is told before what can't be written
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
-    made = predict_file(
-        options.run,
-        options.file,
-        at=options.at,
-        time=options.time,
-        weights=options.weights,
-        device=options.device,
-        trust=options.trust_code,
-    )
+    made = predict_file(run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device)
     check_nodes(options.nodes, made.names)
     if options.out is not None:
         options.out.mkdir(parents=True)
     folder = options.out or new_folder(options.run, options.file)
     draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=f"{options.file.name}, forecast by {options.run}")
     write_prediction(made, folder / "forecast.csv")
-    others = draw_run(options.run, folder, made.rates, weights=options.weights, trust=options.trust_code)
+    others = draw_run(run, folder, made.rates, weights=options.weights)
     for note in made.notes:
         warn(note, PredictOptions)
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
@@ -113,8 +104,8 @@ def predict(args: list[str]) -> int:
 def share(args: list[str]) -> int:
     """copy a run for others"""
     options = parse(ShareOptions, args, "staa share")
-    there = share_run(options.run, options.out)
-    recipe = read_recipe(options.run)
+    run = Run(options.run)
+    there, recipe = share_run(run, options.out), run.recipe
     try:
         data = needs_files(recipe)
     except UntrustedCodeError:  # then what its data set asks for is not known

@@ -16,7 +16,9 @@ from staa.files import FORMAT, check_format, read_bytes, read_text, write
 from staa.recipes.as_json import parse_json, to_json
 from staa.recipes.code import COPY, for_folder, named_files
 from staa.recipes.recipe import Recipe
-from staa.runs.folder import ENVIRONMENT, LOG, RECIPE, RESULT, check_origin, read_environment, read_recipe, read_result
+from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_origin
+from staa.runs.load import Run, opened
+from staa.runs.log import LOG
 from staa.training.checkpoint import BEST, LAST, checkpoint_bytes, load_checkpoint
 from staa.training.weights import measured_weights, read_weights
 
@@ -37,7 +39,7 @@ ORDINARY = {"", "root", "user", "localhost", "removed"}
 """Names of users and machines that say nothing of anybody."""
 
 
-def share(run_folder: Path, out: Path | None = None) -> Path:
+def share(run: Run | str | Path, out: Path | None = None) -> Path:
     """Copy a run to a new folder, or to a .zip if `out` ends so, and return where it is; out: None is NAME-shared here.
 
     It holds recipe.json, environment.json without command and data root, result.json, log.jsonl, best.safetensors, last.pt
@@ -49,13 +51,15 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     that names the user, the machine or their folders, which can't be taken out of it. A run may be a stranger's, so ValueError
     also for a file that is reached through a link, code outside the folder, and a graph that is none. Nothing is run.
     """
+    run_folder = Path(run.folder if isinstance(run, Run) else run)
     root = run_folder.resolve()
     out = Path(f"{root.name}-shared") if out is None else out
     if out.exists() or out.is_symlink():
         raise ValueError(f"{out} is there already: choose another `out`")
     for name in (RECIPE, ENVIRONMENT, RESULT, LOG, LAST, BEST):
         _inside(root, name)
-    recipe, environment = read_recipe(run_folder), read_environment(run_folder)
+    run = opened(run)
+    recipe, environment = run.recipe, run.environment
     for name in named_files(recipe):
         if COPY.fullmatch(name) is None:
             raise ValueError(
@@ -73,7 +77,7 @@ def share(run_folder: Path, out: Path | None = None) -> Path:
     about = {k: v for k, v in environment.items() if k not in PRIVATE}
     files[ENVIRONMENT] = _json(clean, {"format": FORMAT, **about}, root / ENVIRONMENT)
     if (root / RESULT).is_file():
-        files[RESULT] = _json(clean, {"format": FORMAT, **read_result(root)}, root / RESULT)
+        files[RESULT] = _json(clean, {"format": FORMAT, **run.result}, root / RESULT)
     if (root / LOG).is_file():
         files[LOG] = b"".join(_lines(clean, root / LOG))
     checkpoint = load_checkpoint(run_folder)

@@ -14,15 +14,14 @@ from staa.data.events.folder import parse_sensor
 from staa.data.events.frames import by_window, count, scaled
 from staa.data.events.sets import SENSORS
 from staa.machine import choose_device
-from staa.runs.folder import read_environment, read_recipe
-from staa.runs.load import load
+from staa.runs.load import Run, opened
 from staa.streaming import stream
 
 TRAIN = "train a recipe that can be streamed, such as nmnist-stream: `model.steps=None` and `data.frames=window`"
 
 
 def stream_run(
-    run_folder: Path,
+    run: Run | str | Path,
     recording: Path,
     *,
     window: float | None = None,
@@ -35,37 +34,38 @@ def stream_run(
 
     A step says: step, from 1; end, seconds of the recording seen; events in the window; prediction, class and its
     probability by the mean over time of the logits so far; seconds it took from events to prediction. A model built for T
-    steps ends after T windows, with "full" and how many are left. trust: as in `staa.load`.
+    steps ends after T windows, with "full" and how many are left. run: a `staa.Run`, or a folder, opened with `trust`.
 
     Raises ValueError for a run on images or on frames that a stream can't have, what `read_events`, `load` and
     `staa.stream` raise.
     """
-    recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
+    run = opened(run, trust=trust)
+    recipe, about = run.recipe, run.about
     data = recipe.data
     if "channels" not in about:
-        raise ValueError(f"{run_folder} forecasts a series, which can't be streamed: predict with it")
+        raise ValueError(f"{run.folder} forecasts a series, which can't be streamed: predict with it")
     if about["channels"] != 2:
-        raise ValueError(f"{run_folder} was trained on {about['channels']} channels, and events come in 2, OFF and ON: {TRAIN}")
+        raise ValueError(f"{run.folder} was trained on {about['channels']} channels, and events come in 2, OFF and ON: {TRAIN}")
     if data.values == "normalised":
         raise ValueError(
-            f"{run_folder} was trained on counts as a share of the recording's largest, which a stream can't know: train "
+            f"{run.folder} was trained on counts as a share of the recording's largest, which a stream can't know: train "
             f"with `data.values=sum`"
         )
     length = data.window if window is None else window
     if length is not None and not 1e-3 <= length <= 1e9:
         raise ValueError(f"a `window` is from 0.001 to a billion ms, got {length} ms")
     chosen = choose_device(device)
-    model = load(run_folder, weights=weights, trust=trust).to(chosen)
+    model = run.model(weights).to(chosen)
     try:
         check_causal(model)
     except ValueError as error:
         whole = [module for module in model.modules() if not getattr(module, "causal", True)]
         if "sees the whole window" in str(error) and all(type(module).__module__.startswith("staa.") for module in whole):
-            raise ValueError(f"{run_folder} can't be streamed: {error}. What to do: {TRAIN}") from error
+            raise ValueError(f"{run.folder} can't be streamed: {error}. What to do: {TRAIN}") from error
         raise
     if length is None or (window is None and data.frames != "window"):
         raise ValueError(
-            f"{run_folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
+            f"{run.folder} was trained on frames by {data.frames}, which depend on the whole recording: say how many ms a "
             f"`window` has, or {TRAIN}"
         )
     microseconds = round(length * 1000)
@@ -75,7 +75,7 @@ def stream_run(
         raise ValueError(f"{recording} doesn't say its sensor: say it as `sensor`, HEIGHTxWIDTH")
     if data.size is None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
-        raise ValueError(f"{recording} is of a sensor of {there}, and {run_folder} was trained on one of {side} × {side}")
+        raise ValueError(f"{recording} is of a sensor of {there}, and {run.folder} was trained on one of {side} × {side}")
     borders = by_window(events.t, microseconds)
     names = about.get("names") or [str(c) for c in range(about["classes"])]
     total, state = torch.zeros(about["classes"], device=chosen), None

@@ -18,8 +18,7 @@ from staa.data.series.windows import SeriesSource, calendar_features, fill_gaps
 from staa.files import inside, save_text
 from staa.machine import choose_device
 from staa.rates import firing_rates
-from staa.runs.folder import RESULT, read_environment, read_recipe, read_result
-from staa.runs.load import load, source_of
+from staa.runs.load import Run, opened
 from staa.text import for_csv
 
 PANELS = 4  # variates that are drawn where none are named
@@ -45,7 +44,7 @@ class Prediction:
 
 
 def predict(
-    run_folder: Path,
+    run: Run | str | Path,
     file: Path,
     *,
     at: str | None = None,
@@ -56,13 +55,15 @@ def predict(
 ) -> Prediction:
     """Forecast the steps that follow row `at` of a file (its number or its time; None: the last row).
 
-    The file holds the variates that the run was trained on, in any order where they are named; it is normalised as the run's
-    data were. time: its column of times. trust: as in `staa.load`. Raises ValueError or OSError if it has other variates,
-    another time step, too few rows before `at`, or gaps in what the network sees that the run's recipe refuses.
+    run: a `staa.Run`, or a folder, opened with `trust`. The file holds the variates that the run was trained on, in any order
+    if they are named; it is normalised as the run's data were. time: its column of times. Raises ValueError or OSError if it
+    has other variates, another time step, too few rows before `at`, or gaps in what the network sees that the run's recipe
+    refuses.
     """
-    recipe, about = read_recipe(run_folder), read_environment(run_folder)["data"]
+    run = opened(run, trust=trust)
+    recipe, about = run.recipe, run.about
     if recipe.series.horizon is None:
-        raise ValueError(f"{run_folder} classifies, it doesn't forecast: evaluate it, or stream a recording to it")
+        raise ValueError(f"{run.folder} classifies, it doesn't forecast: evaluate it, or stream a recording to it")
     window, horizon, names = about["window"], about["horizon"], tuple(about["names"])
     series = read_series(file, time=time)
     values = series.values[:, _order(series, names, file)]
@@ -97,7 +98,7 @@ def predict(
         if calendar.shape[1] != about["features"]:
             raise ValueError(f"the run was trained with {about['features']} time features, {file} gives {calendar.shape[1]}")
         inputs.append(calendar[last + 1 - window : last + 1][None].to(chosen))
-    model = load(run_folder, weights=weights, trust=trust).to(chosen)
+    model = run.model(weights).to(chosen)
     with torch.inference_mode(), firing_rates(model) as rates:
         forecast = model(*inputs)[0].double().cpu() * scale + offset
     return Prediction(
@@ -145,7 +146,7 @@ def check_nodes(nodes: tuple[str, ...], names: tuple[str, ...]) -> None:
 
 
 def draw_run(
-    run_folder: Path,
+    run: Run | str | Path,
     folder: Path,
     rates: dict[str, float],
     *,
@@ -154,23 +155,23 @@ def draw_run(
 ) -> list[Path]:
     """Pictures of a run, in a folder: errors by horizon (finished runs), firing rates by layer, and the adjacency that it
     learned beside the data's own, where it has one and the data are still there. Returns what was drawn."""
-    drawn = []
-    recipe = read_recipe(run_folder)
-    if (run_folder / RESULT).is_file() and "horizons" in (result := read_result(run_folder)):
+    drawn, run = [], opened(run, trust=trust)
+    if run.finished and "horizons" in run.result:
         drawn.append(folder / "horizons.png")
-        draw_horizons({recipe.name: result["horizons"]}, drawn[-1], title=f"{recipe.name}: test errors by steps ahead")
+        name = run.recipe.name
+        draw_horizons({name: run.result["horizons"]}, drawn[-1], title=f"{name}: test errors by steps ahead")
     if rates:
         drawn.append(folder / "rates.png")
         draw_bars(list(rates), {"spikes per neuron and step": {"": list(rates.values())}}, drawn[-1])
-    model: Any = load(run_folder, weights=weights, trust=trust)
+    model: Any = run.model(weights)
     if hasattr(model, "adjacency"):
         try:
-            source = source_of(run_folder, trust=trust)
+            source = run.data
         except (OSError, ValueError):  # the file may have gone or changed since: the learned matrix is in the weights
             source = None
         given = source.graph if isinstance(source, SeriesSource) else None
         drawn.append(folder / "adjacency.png")
-        draw_adjacency(model.adjacency().detach().numpy(), None if given is None else given.numpy(), drawn[-1])
+        draw_adjacency(model.adjacency().detach().cpu().numpy(), None if given is None else given.numpy(), drawn[-1])
     return drawn
 
 

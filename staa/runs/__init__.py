@@ -1,6 +1,6 @@
 """A run and its folder."""
 
 from staa.runs.execute import run
-from staa.runs.load import evaluate_run
+from staa.runs.load import Run, evaluate_run
 
-__all__ = ["evaluate_run", "run"]
+__all__ = ["Run", "evaluate_run", "run"]

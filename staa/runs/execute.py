@@ -38,13 +38,12 @@ from staa.runs.folder import (
     check_same_recipe,
     check_split,
     describe,
-    log,
-    log_once,
     read_environment,
     read_result,
     save_json,
     warnings_of,
 )
+from staa.runs.log import check_log, log, log_once
 from staa.runs.transfer import start_from
 from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
 from staa.training.evaluate import Inputs, call, evaluate_in_detail
@@ -106,6 +105,7 @@ def run(
             raise ValueError(f"{folder} {there}, or choose another folder")
         if resume is not None:
             check_same_recipe(folder, recipe)
+            check_log(folder)
         if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
             yield {**read_result(folder), "event": "result"}
             return
@@ -117,7 +117,7 @@ def run(
         source = build_source(recipe, data_root)
         notes = source.notes
         if state is not None and (folder / ENVIRONMENT).is_file():
-            notes += check_split(folder, source)
+            notes += check_split(folder, source, read_environment(folder)["data"])
         batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
         loss, measure = build_loss(recipe), build_measure(recipe, source, chosen)

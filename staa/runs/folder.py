@@ -7,7 +7,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ import torch
 from torch import nn
 
 from staa.data import SeriesSource, Source
-from staa.files import FORMAT, append_text, check_format, read_bytes, read_text, save_text
+from staa.files import FORMAT, check_format, read_text, save_text
 from staa.ops import cpu
 from staa.ops.memory import kernels_of
 from staa.recipes.as_json import differences, from_json, parse_json
 from staa.recipes.code import comparable, trust
 from staa.recipes.recipe import Recipe
 
-RECIPE, LOG, ENVIRONMENT, RESULT = "recipe.json", "log.jsonl", "environment.json", "result.json"
+RECIPE, ENVIRONMENT, RESULT = "recipe.json", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
 LARGEST = 2**24  # classes, pixels, nodes: what a record may say of the data
 CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "neuron")
@@ -62,8 +61,9 @@ def _parsed(text: str, folder: Path, path: Path) -> Recipe:
         raise ValueError(f"{path} can't be read as a recipe: {error}") from error
 
 
-def read_environment(folder: Path) -> dict[str, Any]:
-    """What a run recorded of its machine and data. Raises FileNotFoundError or ValueError if that is missing or broken."""
+def read_environment(folder: Path, recipe: Recipe | None = None) -> dict[str, Any]:
+    """What a run recorded of its machine and data. recipe: the run's, if it has been read. Raises FileNotFoundError or
+    ValueError if that is missing or broken."""
     path = folder / ENVIRONMENT
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
@@ -75,8 +75,8 @@ def read_environment(folder: Path) -> dict[str, Any]:
     odd = [name for name, fine in _facts(about) if not fine]
     if odd:
         raise ValueError(f"{path} is broken: its data.{odd[0]} is missing or makes no sense; {ANEW}")
-    if "nodes" in about and (folder / RECIPE).is_file():
-        series = read_recipe(folder).series
+    if "nodes" in about and (recipe is not None or (folder / RECIPE).is_file()):
+        series = (recipe or read_recipe(folder)).series
         for name, own in (("window", series.window), ("horizon", series.horizon)):
             if about[name] != own:
                 raise ValueError(
@@ -118,12 +118,12 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """The test figures of a finished run. Raises FileNotFoundError or ValueError if they are missing, broken or of another
-    recipe."""
+def read_result(folder: Path, recipe: Recipe | None = None) -> dict[str, Any]:
+    """The test figures of a finished run. recipe: the run's, if it has been read. Raises FileNotFoundError or ValueError if
+    they are missing, broken or of another recipe."""
     path = folder / RESULT
     result = read_json(path)
-    recipe = read_recipe(folder)
+    recipe = recipe or read_recipe(folder)
     kinds = ("accuracy",), ("mae", "rmse", "mape", "r2", "rse")
     figures, others = kinds if recipe.series.horizon is None else kinds[::-1]
     measured = [f"test_{name}" for name in ("loss", *figures)]
@@ -144,9 +144,10 @@ def read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def check_same_recipe(folder: Path, wanted: Recipe) -> None:
-    """Raises ValueError naming the fields in which a run's recipe differs from the wanted one."""
-    odd = differences(comparable(read_recipe(folder)), comparable(wanted))
+def check_same_recipe(folder: Path, wanted: Recipe, own: Recipe | None = None) -> None:
+    """Raises ValueError naming the fields in which a run's recipe differs from the wanted one. own: the run's, if it has been
+    read."""
+    odd = differences(comparable(own or read_recipe(folder)), comparable(wanted))
     if odd:
         raise ValueError(
             f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}. A run keeps its recipe: leave the "
@@ -161,23 +162,6 @@ def check_origin(state: dict[str, Any], recipe: Recipe, path: Path) -> None:
     odd = differences(comparable(_parsed(state["recipe"], path if path.is_dir() else path.parent, path)), comparable(recipe))
     if odd:
         raise ValueError(f"the checkpoint at {path} belongs to another recipe (its, the run's): {'; '.join(odd[:4])}")
-
-
-def log(folder: Path, event: dict[str, Any]) -> None:
-    """Add an event to the run's log."""
-    path = folder / LOG
-    try:
-        append_text(path, json.dumps({"time": round(time.time(), 3), **event}) + "\n")
-    except OSError as error:
-        raise RuntimeError(f"could not write {path}: {error.strerror}; the last checkpoint is kept") from error
-
-
-def log_once(folder: Path, event: dict[str, Any]) -> None:
-    """Add an event to the run's log unless it is there."""
-    path = folder / LOG
-    mark = f'"event": "{event["event"]}", "step": {event["step"]},'
-    if not path.is_file() or mark.encode() not in read_bytes(path):
-        log(folder, event)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -198,9 +182,9 @@ def save_json(path: Path, values: dict[str, Any]) -> None:
     save_text(path, json.dumps({"format": FORMAT, **values}, indent=2) + "\n")
 
 
-def check_split(folder: Path, source: Source | SeriesSource) -> tuple[str, ...]:
-    """Raises ValueError if the data are not those that the run was trained on. Returns what the user should hear."""
-    about = read_environment(folder)["data"]
+def check_split(folder: Path, source: Source | SeriesSource, about: dict[str, Any]) -> tuple[str, ...]:
+    """Raises ValueError if the data are not those that the run was trained on, of which its environment.json tells `about`.
+    Returns what the user should hear."""
     if about.get("split") != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
     for name, value in source.facts.items():
