@@ -61,7 +61,9 @@ def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are never unpickled: save plain arrays of numbers")
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if expected != found or not all(type(n) is int and n >= 0 for n in shape):  # NumPy takes True for 1
+    if not all(type(n) is int for n in shape):  # NumPy takes True for 1
+        raise ValueError(f"{what} is no NumPy array: its shape is {str(shape)[:SAID]}")
+    if expected != found or min(shape, default=1) < 0:
         told = expected if expected < 1 << 63 else "far more"  # which may have more digits than Python prints
         raise ValueError(
             f"{what} is truncated or no NumPy array: expected {told} bytes for shape {str(shape)[:SAID]}, found {found}"

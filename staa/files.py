@@ -104,7 +104,8 @@ def check_format(found: Any, what: Path | str) -> None:
         raise ValueError(f"{what} is broken: its format must be a whole number, got {reprlib.repr(found)}")
     if found > FORMAT:
         raise ValueError(
-            f"{what} was written by a newer version of staa: its format is {found}, this one reads up to {FORMAT}; upgrade staa"
+            f"{what} was written by a newer version of staa: its format is {found if found < 10**9 else 'far higher'}, this "
+            f"one reads up to {FORMAT}; upgrade staa"
         )
 
 

@@ -194,8 +194,8 @@ def test_a_position_encoding_learns_a_step_once_it_is_there(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(early=Early(size=16)), r"`early.size` is below the images' own 16 pixels, got 16"),
-        (dict(early=Early(size=40)), r"`early.size` is below the images' own 16 pixels, got 40"),
+        (dict(early=Early(size=16)), r"`early.size` must be below the images' own 16 pixels, got 16"),
+        (dict(early=Early(size=40)), r"`early.size` must be below the images' own 16 pixels, got 40"),
         (
             dict(model=replace(tiny.recipe.model, name="vggsnn", steps=2, neuron="plain", attention=None)),
             r"can't take what `early.steps` and `early.size` make of an image, \[1, 1, 3, 6, 6\]: this vggsnn was built for",
@@ -221,12 +221,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(changes, messag
     ("changes", "message"),
     [
         (dict(steps=0), "early.steps must be at least 1, got 0"),
-        (dict(steps=2), "early.steps is below model.steps, which is 2, got 2"),
-        (dict(steps_share=0.0), r"early.steps_share is above 0 and at most 1, got 0.0"),
-        (dict(size_share=1.5), r"early.size_share is above 0 and at most 1, got 1.5"),
+        (dict(steps=2), "early.steps must be below model.steps, which is 2, got 2"),
+        (dict(steps_share=0.0), r"early.steps_share must be above 0 and at most 1, got 0.0"),
+        (dict(size_share=1.5), r"early.size_share must be above 0 and at most 1, got 1.5"),
         (dict(size=0), "early.size must be at least 1, got 0"),
         (dict(size_stages=0), "early.size_stages must be at least 1, got 0"),
-        (dict(size_stages=5), "early.size_stages is below 5, got 5"),
+        (dict(size_stages=5), "early.size_stages must be below 5, got 5"),
         (dict(size="16"), "early.size must be int, None"),
     ],
 )
@@ -236,7 +236,7 @@ def test_settings_that_make_no_sense(changes, message):
 
 
 def test_a_window_of_any_length_and_a_series_have_no_fewer_steps():
-    with pytest.raises(ValueError, match="early.steps is below model.steps, which is None, got 1"):
+    with pytest.raises(ValueError, match="early.steps must be below model.steps, which is None, got 1"):
         replace(small, model=replace(small.model, steps=None))
     with pytest.raises(ValueError, match="early.steps and early.size must be None, got 1 and 6"):
         replace(small, series=Series(horizon=3))

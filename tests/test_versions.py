@@ -98,6 +98,7 @@ def newer_log(path):
         ("best.safetensors", newer_weights, partial(staa.load, weights="best")),
         ("result.json", newer_json, share),
         ("log.jsonl", newer_log, share),
+        ("log.jsonl", newer_log, lambda folder: list(run(read_recipe(folder), folder, resume=folder))),
     ],
 )
 def test_a_file_of_a_later_version_is_refused(tmp_path, name, make_newer, use):

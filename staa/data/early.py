@@ -48,11 +48,11 @@ def make_shrink(
 ) -> Shrink | None:
     """What is smaller in training of `total` steps on images of `full` pixels a side; None if nothing is.
 
-    A window of `steps` in the first round(steps_share · total) steps; size_stages sizes, evenly spaced from `size` on and even
-    but the first, in the first round(size_share · total). Raises ValueError for a size that is not smaller.
+    A window of `steps` in the first round(steps_share · total) steps; size_stages sizes, from `size` on in even numbers of
+    pixels and about evenly spaced, in the first round(size_share · total). Raises ValueError for a size that is not smaller.
     """
     if size is not None and size >= full:
-        raise ValueError(f"`early.size` is below the images' own {full} pixels, got {size}: leave it out")
+        raise ValueError(f"`early.size` must be below the images' own {full} pixels, got {size}: leave it out")
     if steps is None and size is None:
         return None
     sizes = []

@@ -66,7 +66,7 @@ class Recipe:
         ):  # fmt: skip
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
             most = MOST.get(name) or 2**31
-            _require(value is None or value < most, f"{name} is below {most:,}", value)
+            _require(value is None or value < most, f"{name} must be below {most:,}", value)
         _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
         for name, value in (
             ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
@@ -96,10 +96,10 @@ class Recipe:
             self.protocol,
         )
         for name, share in (("early.steps_share", early.steps_share), ("early.size_share", early.size_share)):
-            _require(0 < share <= 1, f"{name} is above 0 and at most 1", share)
+            _require(0 < share <= 1, f"{name} must be above 0 and at most 1", share)
         _require(
             early.steps is None or (model.steps is not None and early.steps < model.steps),
-            f"early.steps is below model.steps, which is {model.steps}",
+            f"early.steps must be below model.steps, which is {model.steps}",
             early.steps,
         )
         _require(

@@ -76,7 +76,8 @@ def read_weights(path: Path) -> dict[str, Any]:
     """The weights that `save_weights` wrote. Raises FileNotFoundError, or ValueError if they are broken or too large."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: it is written after an epoch that ends with validation, which needs data.validation above 0"
+            f"{path} is missing: it is written after each epoch that ends with validation. A run that stopped before has none, "
+            f"so resume it; nor has one with data.validation = 0"
         )
     data = read_bytes(path)
     try:
