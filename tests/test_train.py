@@ -184,7 +184,7 @@ def test_without_validation(tmp_path):
     assert all("validation_loss" not in e for e in events)
     with pytest.raises(ValueError, match="held out no validation"):
         evaluate_run(tmp_path / "run", split="validation")
-    with pytest.raises(FileNotFoundError, match=r"best.safetensors is missing: .* needs data.validation above 0"):
+    with pytest.raises(FileNotFoundError, match=r"best.safetensors is missing: .* nor has one with data.validation = 0"):
         staa.load(tmp_path / "run", weights="best")
 
 
