@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from staa.data import read_graph
-from staa.files import FORMAT, check_format, read_bytes, read_text, write
+from staa.files import FORMAT, read_bytes, write
 from staa.recipes.as_json import parse_json, to_json
 from staa.recipes.code import COPY, for_folder, named_files
 from staa.recipes.recipe import Recipe
 from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_origin
 from staa.runs.load import Run, opened
-from staa.runs.log import LOG
+from staa.runs.log import LOG, lines
 from staa.training.checkpoint import BEST, LAST, checkpoint_bytes, load_checkpoint
 from staa.training.weights import measured_weights, read_weights
 
@@ -148,15 +148,12 @@ def _json(clean: Callable[[Any], Any], values: Any, path: Path, indent: int | No
 
 
 def _lines(clean: Callable[[Any], Any], path: Path) -> Iterator[bytes]:
-    for line in read_text(path).splitlines():
-        try:
-            event = parse_json(line)
-        except json.JSONDecodeError:  # cut off by a crash
-            continue
-        except ValueError as error:
-            raise ValueError(f"a line of {path} can't be copied: {error}") from error
+    try:
+        events = [event for _, event in lines(path)]
+    except ValueError as error:
+        raise ValueError(f"{path} can't be copied: {error}") from error
+    for event in events:
         if isinstance(event, dict):
-            check_format(event.get("format", 0), path)
             yield _json(clean, {k: v for k, v in event.items() if k not in PRIVATE}, path, None)
 
 

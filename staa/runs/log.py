@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +21,40 @@ def log(folder: Path, event: dict[str, Any]) -> None:
         raise RuntimeError(f"could not write {path}: {error.strerror}; the last checkpoint is kept") from error
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The events of a run, in their order; a line that a crash cut off is left out. Raises OSError, or ValueError naming a line
-    that is no event, or is of a newer version."""
-    path, events = folder / LOG, []
+def lines(path: Path, *, having: str = "") -> Iterator[tuple[int, Any]]:
+    """(number, what it says) of each line of a log, or of those that have a text in them; one that a crash cut off is left out.
+
+    Raises OSError, or ValueError for a line that is nested too deeply, and for one of a newer version.
+    """
     for number, line in enumerate(read_text(path).splitlines(), 1):
+        if having not in line:
+            continue
         try:
-            event = parse_json(line)
+            said = parse_json(line)
         except json.JSONDecodeError:
             continue
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
+        if isinstance(said, dict):
+            check_format(said.get("format", 0), path)
+        yield number, said
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run, in their order. Raises what `lines` does, and ValueError naming a line that is no event."""
+    path, events = folder / LOG, []
+    for number, event in lines(path):
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise ValueError(f"{path}, line {number} is no event")
-        check_format(event.get("format", 0), path)
         events.append(event)
     return events
 
 
 def check_log(folder: Path) -> None:
     """Raises ValueError if a newer version has written to the log."""
-    path = folder / LOG
-    for line in read_text(path).splitlines() if path.is_file() else ():
-        if '"format"' in line:
-            try:
-                check_format(parse_json(line).get("format", 0), path)
-            except (json.JSONDecodeError, AttributeError):
-                continue
+    if (folder / LOG).is_file():
+        for _ in lines(folder / LOG, having='"format"'):
+            pass
 
 
 def log_once(folder: Path, event: dict[str, Any]) -> None:
