@@ -38,11 +38,10 @@ from staa.runs.folder import (
     check_same_recipe,
     check_split,
     describe,
-    read_environment,
-    read_result,
     save_json,
     warnings_of,
 )
+from staa.runs.load import Run
 from staa.runs.log import check_log, log, log_once
 from staa.runs.transfer import start_from
 from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
@@ -103,12 +102,14 @@ def run(
         if resume is None and any(folder.iterdir()):
             there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
             raise ValueError(f"{folder} {there}, or choose another folder")
+        old = None
         if resume is not None:
-            check_same_recipe(folder, recipe)
+            old = Run(folder)
+            check_same_recipe(folder, recipe, old.recipe)
             check_log(folder)
-        if resume is not None and resume.is_dir() and (folder / RESULT).is_file():
-            yield {**read_result(folder), "event": "result"}
-            return
+            if resume.is_dir() and old.finished:
+                yield {**old.result, "event": "result"}
+                return
         state = None
         if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
             state = load_checkpoint(resume)
@@ -116,8 +117,10 @@ def run(
         kept, copies = for_folder(recipe)
         source = build_source(recipe, data_root)
         notes = source.notes
-        if state is not None and (folder / ENVIRONMENT).is_file():
-            notes += check_split(folder, source, read_environment(folder)["data"])
+        begun = None
+        if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
+            begun = old.environment
+            notes += check_split(folder, source, begun["data"])
         batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
         loss, measure = build_loss(recipe), build_measure(recipe, source, chosen)
@@ -159,7 +162,6 @@ def run(
         warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
         environment = describe(source, model, chosen, precision, compile, data_root, __version__)
-        begun = read_environment(folder) if state is not None and (folder / ENVIRONMENT).is_file() else None
         if state is None:
             for name, data in copies.items():
                 inside(folder, CODE).mkdir(exist_ok=True)

@@ -21,7 +21,8 @@ def start_from(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) 
     """Take over what fits of the run that the recipe starts from, and tell; what is of a class or a node alone only where they
     are the same, and never a graph, which is data."""
     folder = Path(recipe.init_from or "")
-    other, about = read_recipe(folder), read_environment(folder)["data"]
+    other = read_recipe(folder)
+    about = read_environment(folder, other)["data"]
     names = about.get("names")
     known = names is not None and source.names is not None
     same = names == list(source.names or ()) if known else comparable(other).data.name == comparable(recipe).data.name
