@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from staa.analysis.cost import ratio
 from staa.build import build_batches, build_loss, build_source, check_early, model_for
 from staa.data import Source
 from staa.recipes import RECIPES
@@ -107,8 +108,7 @@ def main() -> None:
     usual = statistics.median(found[NOTHING])
     print("| | ms a sample | of no trick's | middle half of the rounds |\n|---|---|---|---|")
     for name, values in found.items():
-        ratios = [value / other for value, other in zip(values, found[NOTHING], strict=True)]
-        middle, (low, _, high) = statistics.median(values), statistics.quantiles(ratios, n=4)
+        middle, (_, low, high) = statistics.median(values), ratio(values, found[NOTHING])
         print(f"| {name} | {1e3 * middle:.2f} | {middle / usual:.2f} | {low:.2f}–{high:.2f} |")
 
 

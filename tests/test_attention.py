@@ -3,7 +3,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
@@ -22,22 +21,10 @@ PARTS = {
 ALL = {**ATTENTIONS, **PARTS, "staa-any": lambda steps, channels: STAA(None, channels)}
 
 
-class OnSpikes(nn.Module):
-    """Attention on spikes, given those of a threshold at 0."""
-
-    def __init__(self, attention):
-        super().__init__()
-        self.attention, self.causal = attention, attention.causal
-
-    def forward(self, x):
-        return self.attention(x, (x > 0).to(x.dtype))
-
-
 @pytest.fixture(params=ALL)
 def make(request):
     def made(steps, channels):
-        attention = ALL[request.param](steps, channels)
-        return OnSpikes(attention) if getattr(attention, "acts_on", None) == "spikes" else attention
+        return contracts.on_one_input(ALL[request.param](steps, channels))
 
     return made
 

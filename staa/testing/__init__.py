@@ -33,6 +33,7 @@ from staa.testing.contracts import (
     folding_changes_nothing,
     it_fires,
     nothing_survives_a_call,
+    on_one_input,
     randomised,
     samples_are_independent,
     sees_later_steps,
@@ -100,7 +101,7 @@ def _findings(make: Callable[..., Any], kind: Kind) -> Iterator[Finding]:
     x = window(STEPS, SAMPLES, channels, size, size)
 
     def built() -> nn.Module:
-        return _on_one_input(_build(make, kind, size))
+        return on_one_input(_build(make, kind, size))
 
     try:
         module = built()
@@ -145,13 +146,13 @@ def _findings(make: Callable[..., Any], kind: Kind) -> Iterator[Finding]:
     yield _held(
         "state dict", "it holds all that the output goes by", lambda: state_dict_round_trip(module, built().double(), x)
     )
-    yield from _time(module, x, kind)
+    yield from _time(module, x, kind, modes)
     yield from _fold(module, x, kind)
 
 
-def _time(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
+def _time(module: nn.Module, x: Tensor, kind: Kind, modes: tuple[bool, ...]) -> Iterator[Finding]:
     try:
-        looks = any(sees_later_steps(module, x, training=training) for training in _modes(module, x))
+        looks = any(sees_later_steps(module, x, training=training) for training in modes)
     except Exception as error:
         yield Finding("time", False, _brief(error))
         return
@@ -166,7 +167,7 @@ def _time(module: nn.Module, x: Tensor, kind: Kind) -> Iterator[Finding]:
         yield Finding("stream", True, "piece by piece it gives what it gives at once")
     except ValueError as error:
         own = getattr(module, "attention", module)
-        yield Finding("stream", None, f"it can't be streamed: {_brief(error).replace('_OnSpikes', type(own).__name__)}")
+        yield Finding("stream", None, f"it can't be streamed: {_brief(error).replace('(OnSpikes)', f'({type(own).__name__})')}")
     except Exception as error:
         yield Finding("stream", False, _brief(error))
 
@@ -229,23 +230,6 @@ def _other_sizes(module: nn.Module, x: Tensor, make: Callable[..., Any], kind: K
         shape_and_finite(module, given, expected)
 
 
-class _OnSpikes(nn.Module):
-    """Attention that acts on spikes, as a map of one input."""
-
-    per_step = True
-
-    def __init__(self, attention: nn.Module):
-        super().__init__()
-        self.attention, self.causal = attention, getattr(attention, "causal", None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, (x > 0).to(x.dtype) + (x - x.detach()))  # spikes, with the gradient of the current
-
-
-def _on_one_input(module: nn.Module) -> nn.Module:
-    return _OnSpikes(module) if getattr(module, "acts_on", None) == "spikes" else module
-
-
 def _build(make: Callable[..., Any], kind: Kind, size: int, **parts: Any) -> nn.Module:
     if kind == "neuron":
         module = make(CHANNELS)
@@ -289,6 +273,7 @@ __all__ = [
     "it_fires",
     "kind_of",
     "nothing_survives_a_call",
+    "on_one_input",
     "randomised",
     "samples_are_independent",
     "sees_later_steps",

@@ -223,6 +223,24 @@ def an_affine_current_is_one(neuron: nn.Module, x: Tensor) -> None:
     _demand(_almost(given, made), "neuron(x, scale, shift) is not neuron(scale · x + shift)")
 
 
+class OnSpikes(nn.Module):
+    """Attention that acts on spikes, as a map of one input."""
+
+    per_step = True
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.attention, self.causal = attention, getattr(attention, "causal", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, (x > 0).to(x.dtype) + (x - x.detach()))  # spikes, with the gradient of the current
+
+
+def on_one_input(module: nn.Module) -> nn.Module:
+    """The module itself, or attention on spikes as a map of one input."""
+    return OnSpikes(module) if getattr(module, "acts_on", None) == "spikes" else module
+
+
 def _demand(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
