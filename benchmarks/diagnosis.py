@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.build import build_batches, build_loss, build_source, model_for
+from staa.build import task_of
 from staa.data import SeriesSource, Source
 from staa.files import save_text, save_with
 from staa.neurons import LIF, NEURONS
@@ -75,9 +75,9 @@ def smooth(channels: int) -> nn.Module:
 def steps(recipe: Recipe, source: Source | SeriesSource, *, epochs: int) -> Iterator[tuple[nn.Module, Tensor, float]]:
     """Train without end, the learning rate's schedule made for so many epochs: after each step the network, which samples it
     got right, and the loss. Without clipping, unlike `staa train`."""
-    batches = build_batches(recipe, source, "train", CPU, workers=0, training=True)
+    batches = task_of(recipe).batches(source, "train", CPU, workers=0, training=True)
     torch.manual_seed(recipe.seed)
-    model, loss, optim = model_for(recipe, source), build_loss(recipe), recipe.optim
+    model, loss, optim = task_of(recipe).model_for(source), task_of(recipe).loss, recipe.optim
     optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
     whole, warmup = epochs * len(batches), round(optim.warmup_epochs * len(batches))
     schedule = cosine_schedule(optimizer, steps=whole, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
@@ -98,7 +98,7 @@ def curves(data: Path, results: Path, seeds: int, length: int) -> None:
     for seed in range(seeds):
         for form, recipe in FORMS.items():
             if len(found.setdefault(form, {}).get(str(seed), [])) < length:
-                training = steps(replace(recipe, seed=seed), build_source(recipe, data), epochs=WHOLE)
+                training = steps(replace(recipe, seed=seed), task_of(recipe).source(data), epochs=WHOLE)
                 found[form][str(seed)] = [round(loss, 4) for _, _, loss in islice(training, length)]
                 save_text(path, json.dumps(found))
     print("Mean training loss of 25 steps, up to a step; mean ± spread over the seeds\n")
@@ -130,13 +130,15 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 def layers(data: Path) -> None:
     """Of a fresh network in training mode, 16 batches of 64 images."""
     recipe = replace(BEFORE, batch_size=64)
-    source = build_source(recipe, data)
-    batches = build_batches(recipe, source, "train", CPU, workers=0, training=True).epoch(0)
+    source = task_of(recipe).source(data)
+    batches = task_of(recipe).batches(source, "train", CPU, workers=0, training=True).epoch(0)
     taken = [(x, y) for x, y in islice(batches, 16) if isinstance(x, Tensor)]
     for name, form in (("LIF", BEFORE), ("LIF, residual_init 0.2", AFTER)):
         torch.manual_seed(0)
-        model = model_for(form, source)
-        twin = model_for(replace(form, model=replace(form.model, neuron=f"{__file__}:smooth")), source)
+        model = task_of(form).model_for(source)
+        twin = task_of(replace(form, model=replace(form.model, neuron=f"{__file__}:smooth"))).network(
+            source.facts, source=source
+        )
         twin.load_state_dict(model.state_dict())
         gradients, relaxed = gradient(model, taken), gradient(twin, taken[:4])
         x = taken[0][0]
@@ -184,9 +186,9 @@ def statistics(data: Path, epochs: int) -> None:
     for momentum in (None, 0.5):
         recipe = RECIPES["digits-events"]
         recipe = replace(recipe, seed=100, model=replace(recipe.model, norm_momentum=momentum))
-        source = build_source(recipe, data)
-        again = build_batches(recipe, source, "train", CPU, workers=0, training=True)
-        validation = build_batches(recipe, source, "validation", CPU, workers=0)
+        source = task_of(recipe).source(data)
+        again = task_of(recipe).batches(source, "train", CPU, workers=0, training=True)
+        validation = task_of(recipe).batches(source, "validation", CPU, workers=0)
         training = steps(recipe, source, epochs=recipe.epochs)
         print(f"\nnorm_momentum {momentum or 0.1}\n{'epoch':>5}{'training':>10}{'validation':>12}{'anew':>7}{'means off':>11}")
         for epoch in range(epochs):

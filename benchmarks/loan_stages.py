@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks import cargo, loan_kernels
 from benchmarks.loan_process import FAULT
-from staa.build import build_batches, build_source, model_for
+from staa.build import task_of
 from staa.machine import choose_device, choose_precision
 from staa.recipes.find import find_recipe
 from staa.recipes.recipe import Recipe
@@ -112,14 +112,14 @@ def step(recipe: str, forms: list[str], device: str, **how: Any) -> None:
     """Loss, norm of the gradient and milliseconds of a training step in each form, from the same weights on the same batch."""
     chosen, wanted = choose_device(device), recipe_of(recipe, **how)
     say(usable=usable(chosen))
-    source = build_source(wanted, Path(how["data"]))
-    x, y = next(iter(build_batches(wanted, source, "train", chosen, workers=0, training=True).epoch()))
+    source = task_of(wanted).source(Path(how["data"]))
+    x, y = next(iter(task_of(wanted).batches(source, "train", chosen, workers=0, training=True).epoch()))
     for form in forms:
         if form == "graph" and chosen.type != "cuda":
             say(form=form, failed="needs CUDA")
             continue
         torch.manual_seed(wanted.seed)
-        model = model_for(wanted, source).to(chosen)
+        model = task_of(wanted).model_for(source).to(chosen)
         for module in model.modules():
             if isinstance(getattr(module, "dropout", None), float):
                 setattr(module, "dropout", 0.0)  # noqa: B010 — each form would draw it at another moment

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.analysis.cost import ratio
-from staa.build import build_batches, build_loss, build_source, check_early, model_for
+from staa.build import task_of
 from staa.data import Source
 from staa.recipes import RECIPES
 from staa.recipes.parts import Early
@@ -61,14 +61,14 @@ def forms(width: float = 0.25) -> dict[str, Recipe]:
 def stepper(recipe: Recipe, source: Source) -> Callable[[], float]:
     """step() takes the next training step, and returns its seconds of the process a sample."""
     torch.manual_seed(0)
-    model = model_for(recipe, source).train()
-    check_early(recipe, source, model)
-    o, loss = recipe.optim, build_loss(recipe)
+    model = task_of(recipe).model_for(source).train()
+    task_of(recipe).check_early(source, model)
+    o, loss = recipe.optim, task_of(recipe).loss
     optimizer = make_optimizer(
         model, name=o.name, lr=o.lr, momentum=o.momentum, nesterov=o.nesterov, weight_decay=o.weight_decay
     )
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(o.ema), use_buffers=True) if o.ema else None
-    batches = build_batches(recipe, source, "train", CPU, workers=0, training=True)
+    batches = task_of(recipe).batches(source, "train", CPU, workers=0, training=True)
     coming: Iterator[tuple[Any, Tensor]] = (batch for epoch in count() for batch in batches.epoch(epoch))
 
     def step() -> float:
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=27)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    source = build_source(RECIPES["cifar100-speedrun"], options.data)
+    source = task_of(RECIPES["cifar100-speedrun"]).source(options.data)
     assert isinstance(source, Source)
     found = measure(source, options.rounds)
     usual = statistics.median(found[NOTHING])

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.utils import save_image
 
 from staa import RECIPES, Data, Recipe
-from staa.build import build_batches, build_source
+from staa.build import task_of
 from staa.recipes.find import find_recipe
 
 
@@ -34,10 +34,10 @@ def tiles(folder: Path, side: int = 96) -> Path:
 
 def sheet(recipe: Recipe, root: Path) -> Path:
     recipe = replace(recipe, batch_size=16, seed=1)  # MixUp and CutMix draw once for each batch
-    source = build_source(recipe, root)
+    source = task_of(recipe).source(root)
     if source.channels != 3:
         sys.exit(f"{recipe.name} has no colour images, but {source.channels} channels")
-    batches = build_batches(recipe, source, "train", torch.device("cpu"), workers=0, training=True)
+    batches = task_of(recipe).batches(source, "train", torch.device("cpu"), workers=0, training=True)
     images = (image for epoch in count() for x, _ in batches.epoch(epoch) for image in x)
     path = Path(f"{recipe.name}-augmented.png")
     save_image(torch.stack(list(islice(images, 64))), path, nrow=8, normalize=True)

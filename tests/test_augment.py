@@ -10,7 +10,7 @@ import tiny
 import torch
 from torchvision.transforms import v2
 
-from staa.build import build_batches, build_source
+from staa.build import task_of
 from staa.data import Batches, Samples
 from staa.data.augment import GREY, blank, erase, event_drop, make_augment, make_mix, nda, random_crop, warp
 from staa.recipes.parts import Augment
@@ -321,17 +321,17 @@ def test_events_are_refused_where_there_are_none():
         (replace(tiny.pictures, augment=Augment(events="nda")), "`augment.events` is for event frames, .* has images"),
         (replace(tiny.recipe, augment=Augment(events="nda", jitter=0.1)), "for colour images; .* has 2 channels"),
     ):
-        source = build_source(recipe, Path())
+        source = task_of(recipe).source(Path())
         with pytest.raises(ValueError, match=message):
-            build_batches(recipe, source, "train", cpu, workers=0, training=True)
-        build_batches(recipe, source, "train", cpu, workers=0)  # measuring augments nothing
+            task_of(recipe).batches(source, "train", cpu, workers=0, training=True)
+        task_of(recipe).batches(source, "train", cpu, workers=0)  # measuring augments nothing
     recipe = replace(tiny.recipe, augment=Augment(events="eventdrop"))
-    source = build_source(recipe, Path())
+    source = task_of(recipe).source(Path())
     grey = replace(source, channels=1, train=Samples(source.train.x[:, 0], source.train.y))
     with pytest.raises(ValueError, match="has images"):
-        build_batches(recipe, grey, "train", cpu, workers=0, training=True)
-    plain = build_batches(replace(recipe, augment=Augment()), source, "train", cpu, workers=0, training=True)
-    batches = build_batches(recipe, source, "train", cpu, workers=0, training=True)
+        task_of(recipe).batches(grey, "train", cpu, workers=0, training=True)
+    plain = task_of(replace(recipe, augment=Augment())).batches(source, "train", cpu, workers=0, training=True)
+    batches = task_of(recipe).batches(source, "train", cpu, workers=0, training=True)
     assert any((x < y).any() for (x, _), (y, _) in zip(batches.epoch(), plain.epoch(), strict=True))
 
 

@@ -23,7 +23,7 @@ from torch import nn
 
 import staa
 from staa import files
-from staa.build import model_for
+from staa.build import task_of
 from staa.runs import evaluate_run, run
 from staa.training.checkpoint import load_checkpoint, save_checkpoint
 from staa.training.optim import cosine_schedule, make_optimizer
@@ -168,7 +168,7 @@ ODD = {
 def fresh(stopped):
     """What the run would go on with, before it takes over its checkpoint."""
     source = tiny.events(steps=3, validation=0.1)
-    model, optim = model_for(tiny.recipe, source), tiny.recipe.optim
+    model, optim = task_of(tiny.recipe).model_for(source), tiny.recipe.optim
     optimizer = make_optimizer(model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, decay_all=optim.decay_all)
     schedule = cosine_schedule(optimizer, steps=10, warmup=2, lr=optim.lr, min_lr=optim.min_lr)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": False}

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import staa
 from benchmarks.speedrun import forms, measure
 from staa.attention import ATTENTIONS
-from staa.build import build_batches, build_source, check_recipe, steps_of_run
+from staa.build import check_recipe, task_of
 from staa.cli.options import TrainOptions
 from staa.cli.parse import parse
 from staa.data import Samples
@@ -42,8 +42,8 @@ def shapes_of(batches, epochs):
 
 
 def batches_of(recipe):
-    source = build_source(recipe, Path())
-    return build_batches(recipe, source, "train", torch.device("cpu"), workers=0, training=True)
+    source = task_of(recipe).source(Path())
+    return task_of(recipe).batches(source, "train", torch.device("cpu"), workers=0, training=True)
 
 
 def test_the_schedule_by_hand():
@@ -87,7 +87,7 @@ def test_images_are_averaged_down():
 
 
 def test_batches_of_training_alone_are_smaller_and_an_epoch_can_be_entered_anywhere():
-    source = build_source(small, Path())
+    source = task_of(small).source(Path())
     batches = batches_of(small)
     expected = [[1, 8, 3, s, s] for s in (6, 6, 6, 10, 10, 10)] + [[8, 3, 12, 12]] * 3 + [[8, 3, 16, 16]] * 3
     assert shapes_of(batches, 3) == expected
@@ -98,7 +98,7 @@ def test_batches_of_training_alone_are_smaller_and_an_epoch_can_be_entered_anywh
                 assert torch.equal(x, a)
                 assert torch.equal(y, b)
     for part in ("validation", "test"):
-        plain = build_batches(small, source, part, torch.device("cpu"), workers=0)
+        plain = task_of(small).batches(source, part, torch.device("cpu"), workers=0)
         assert {tuple(x.shape[1:]) for x, _ in plain.epoch()} == {(3, 16, 16)}
 
 
@@ -110,8 +110,8 @@ def test_the_schedule_is_fitted_to_the_run(tmp_path):
     one = batches_of(replace(small, batch_size=512, epochs=4))
     assert len(one) == 1
     assert [shape[-1] for shape in shapes_of(one, 4)] == [6, 10, 12, 16]
-    assert steps_of_run(small, 4) == 12
-    assert steps_of_run(replace(small, max_steps=5), 4) == 5
+    assert task_of(small).steps(4) == 12
+    assert task_of(replace(small, max_steps=5)).steps(4) == 5
 
 
 def finish(recipe, folder, **options):
@@ -135,7 +135,7 @@ def test_what_is_measured_is_the_average_of_weights_and_statistics(whole):
     running = [name for name in state["model"] if name.endswith("running_mean")]
     assert len(running) == 10
     assert not any(torch.equal(state["model"][name], state["average"][f"module.{name}"]) for name in running)
-    images = build_source(small, Path())
+    images = task_of(small).source(Path())
     with torch.no_grad():
         logits = model(images.prepare(images.test.x))
     assert len(logits) == 2
@@ -350,7 +350,7 @@ def test_the_work_that_large_batches_save_and_an_average_costs():
 
 
 def test_the_benchmark_takes_each_trick_in_turns():
-    images = build_source(small, Path())
+    images = task_of(small).source(Path())
     x = torch.randint(0, 256, (256, 3, 32, 32), dtype=torch.uint8)
     source = replace(images, train=Samples(x, torch.arange(256) % 3), size=32)
     found = measure(source, 1, width=0.03)

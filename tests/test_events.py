@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_recordings import aedat2_file, aedat3_file, bin_file, rows
 
-from staa.build import build_source
+from staa.build import task_of
 from staa.data import DATASETS, Events, cifar10dvs, dvsgesture, event_folder, nmnist, read_events, to_frames
 from staa.data.download import Archive, fetch, unpack
 from staa.data.events import folder as folder_module
@@ -438,7 +438,7 @@ def test_recipes_ask_for_what_their_data_have(name, tmp_path, monkeypatch):
         return tiny.events(steps=2, validation=0.0)
 
     monkeypatch.setitem(DATASETS, recipe.data.name, source)
-    build_source(recipe, tmp_path)
+    task_of(recipe).source(tmp_path)
     assert seen["steps"] == (recipe.model.steps or recipe.data.steps)
     assert seen["size"] == recipe.data.size
 

@@ -14,7 +14,7 @@ import torch
 
 import staa
 from staa.analysis.energy import estimate_energy
-from staa.build import build_measure, build_source, some_inputs
+from staa.build import task_of
 from staa.cli import main
 from staa.inference.forecast import Prediction, predict, write_csv
 from staa.losses import mean_absolute_error, mean_squared_error
@@ -113,8 +113,8 @@ def test_a_run_of_every_forecaster(model, tmp_path):
     assert np.mean([h["mae"] for h in result["horizons"]]) == pytest.approx(result["test_mae"])
     again = evaluate_run(tmp_path / "run")
     assert again["mae"] == pytest.approx(result["test_mae"], rel=1e-6)
-    source = build_source(recipe, Path("data"))
-    x, _ = some_inputs(source, 64, torch.device("cpu"))
+    source = task_of(recipe).source(Path("data"))
+    x, _ = task_of(recipe).samples(source, 64, torch.device("cpu"))
     forecaster = staa.load(tmp_path / "run")
     assert forecaster(*x).shape == (64, 4, 6)
     energy = estimate_energy(forecaster, *x)
@@ -173,7 +173,7 @@ def test_predict(tmp_path, capsys):
     assert np.allclose(made.seen, values[row - 11 : row + 1])
     assert np.allclose(made.truth, values[row + 1 : row + 5])
     assert made.when[12] == np.datetime64("2024-01-21T05:00")
-    source = build_source(small(), Path("data"))
+    source = task_of(small()).source(Path("data"))
     forecast = staa.load(folder)(source.values[row - 11 : row + 1][None], source.time[row - 11 : row + 1][None])
     expected = forecast[0].detach().double() * source.normaliser.scale + source.normaliser.offset
     assert np.allclose(made.forecast, expected.numpy(), rtol=1e-5)
@@ -314,7 +314,7 @@ def test_seeds_can_be_added_and_some_figures_unknown(tmp_path, capsys):
 
 def test_settings_that_do_not_fit(tmp_path):
     for change, message in (
-        (dict(series=Series()), "a series needs `series.horizon`"),
+        (dict(series=Series()), "is a forecaster: say how many steps to forecast with `series.horizon`"),
         (dict(model=replace(small().model, attention="staa")), "has its own attention"),
         (dict(model=replace(small().model, name="resnet20")), "unknown forecaster 'resnet20'"),
         (dict(loss=replace(small().loss, name="tet")), "unknown loss 'tet'"),
@@ -370,7 +370,7 @@ def test_compare_says_first_what_does_not_go_together(tmp_path, capsys):
     file = series_file(tmp_path / "series.csv")
     options = ["--data", str(file), "--out", str(tmp_path / "out"), "--epochs", "1"]
     for names, message in (
-        (["series-gru", "digits-events"], "series-gru forecast, the others classify"),
+        (["series-gru", "digits-events"], "to forecast: series-gru; to classify: digits-events"),
         (["series-gru", "series-linear", "--weights", "best"], "linear is not trained in epochs"),
     ):
         assert main(["compare", *names, *options]) == 2
@@ -381,12 +381,12 @@ def test_compare_says_first_what_does_not_go_together(tmp_path, capsys):
     finish(small("last-value"), tmp_path / "one")
     finish(replace(small("last-value"), series=replace(small().series, horizon=2)), tmp_path / "two")
     assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]) == 0
-    assert "their MAE can't be compared" in capsys.readouterr().out
+    assert "the figures can't be compared directly" in capsys.readouterr().out
 
 
 def test_the_measure_of_a_series_is_in_its_units():
-    source = build_source(small(), Path("data"))
-    measure = build_measure(small(), source)
+    source = task_of(small()).source(Path("data"))
+    measure = task_of(small()).measure(source, torch.device("cpu"))
     y = source.targets[:4][None]
     figures = measure.figures(measure.sums(y + 1, y))
     assert figures["mae"] == pytest.approx(source.normaliser.scale.mean().item(), rel=1e-5)

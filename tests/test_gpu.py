@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import staa
 from staa.attention import STAA
-from staa.build import build_batches, build_source, model_for
+from staa.build import task_of
 from staa.layers import Site
 from staa.models import resnet20
 from staa.models.parts import ConvNorm
@@ -239,9 +239,9 @@ def test_a_step_compiled_or_recorded_trains_as_it_is_written(tmp_path, monkeypat
 def test_a_graph_runs_the_recorded_step():
     """One step's loss, sums and gradients, with random parts, twice from the same weights."""
     recipe = replace(tiny.recipe, precision="float32")
-    source = build_source(recipe, Path())
-    x, y = next(iter(build_batches(recipe, source, "train", torch.device("cuda"), workers=0, training=True).epoch()))
-    model = model_for(recipe, source).cuda()
+    source = task_of(recipe).source(Path())
+    x, y = next(iter(task_of(recipe).batches(source, "train", torch.device("cuda"), workers=0, training=True).epoch()))
+    model = task_of(recipe).model_for(source).cuda()
     buffers = {k: v.clone() for k, v in model.state_dict().items()}
 
     def descend(x, y, measuring):
@@ -316,10 +316,10 @@ def test_every_augmentation_trains_and_resumes(tmp_path, workers):
 @pytest.mark.parametrize("augment", [tiny.pictures.augment, replace(tiny.pictures.augment, policy=None, jitter=0.0)])
 def test_batches_on_a_gpu_follow_from_the_seed_alone(augment):
     recipe, device = replace(tiny.pictures, augment=augment), torch.device("cuda")
-    source = build_source(recipe, Path())
+    source = task_of(recipe).source(Path())
 
     def batches(workers, start=0):
-        return list(build_batches(recipe, source, "train", device, workers=workers, training=True).epoch(3, start))
+        return list(task_of(recipe).batches(source, "train", device, workers=workers, training=True).epoch(3, start))
 
     whole = batches(0)
     for other in (batches(2), batches(0)):

@@ -16,7 +16,7 @@ PUBLIC = {
     "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run attention data estimate_energy layers load models neurons "
     "ops reference stream",
     "staa.attention": "ATTENTIONS DTA STAA TNA TXA ChannelGate GlobalContext PositionEncoding StepAttention TemporalAttention",
-    "staa.build": "build_batches build_loss build_measure build_model build_forecaster build_source model_for some_inputs",
+    "staa.build": "TASKS Task check_recipe task_of",
     "staa.cli": "main",
     "staa.data": "DATASETS DOWNLOADS SERIES Batches Events Normaliser Samples SeriesSource Source TimeSeries WindowBatches "
     "cifar cifar10dvs diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source image_folder "

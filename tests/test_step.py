@@ -156,7 +156,7 @@ def test_what_is_not_finite_between_readings_is_named_and_never_saved(where, mes
             return value * math.nan if where == "loss" else value + (logits * 0).sum().sqrt()  # its slope at 0 is infinite
         return value
 
-    monkeypatch.setitem(staa.build.LOSSES, "mean", broken)
+    monkeypatch.setitem(staa.losses.LOSSES, "mean", broken)
     monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
     with pytest.raises(FloatingPointError, match=message):
         list(run(replace(tiny.recipe, batch_size=4), tmp_path / "run"))

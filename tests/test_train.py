@@ -4,7 +4,6 @@ import math
 import os
 import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import staa
 from staa.attention import STAA
-from staa.build import build_forecaster, build_model
+from staa.build import task_of
 from staa.cli.parse import flags_of
 from staa.files import exclusive
 from staa.layers import PerStep
@@ -207,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         return mean_cross_entropy(logits, labels) * (math.nan if next(calls) == 2 else 1)  # the first call is the trial
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(staa.build.LOSSES, "mean", lambda logits, labels, *, label_smoothing: broken(logits, labels))
+        patch.setitem(staa.losses.LOSSES, "mean", lambda logits, labels, *, label_smoothing: broken(logits, labels))
         with pytest.raises(FloatingPointError, match=r"the loss is nan at step 8 \(epoch 2\); the last good checkpoint"):
             finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")
     same(load_checkpoint(tmp_path / "run"), state)
@@ -285,7 +284,7 @@ def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
 
     values = iter([0.0, 1.0] + [0.5] * 6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(staa.build.network.NEURONS, "rest", lambda channels: Rest(next(values, 0.5)))
+        patch.setitem(staa.neurons.NEURONS, "rest", lambda channels: Rest(next(values, 0.5)))
         recipe = replace(tiny.recipe, model=replace(tiny.recipe.model, neuron="rest", attention=None))
         texts = [e["text"] for e in finish(recipe, tmp_path / "run") if e["event"] == "warning"]
     assert len(texts) == 2
@@ -768,17 +767,14 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
 
 def test_norm_momentum_is_every_batch_norms():
     sizes = {"nodes": 2, "window": 12, "horizon": 2, "features": 0}
-    for base, build in (
-        (tiny.recipe, partial(build_model, classes=3, channels=2, size=16)),
-        (RECIPES["series-spikestag"], partial(build_forecaster, **sizes)),
-    ):
+    for base, facts in ((tiny.recipe, {"classes": 3, "channels": 2, "size": 16}), (RECIPES["series-spikestag"], sizes)):
         for asked, momentum in ((None, 0.1), (0.5, 0.5)):
-            model = build(replace(base, model=replace(base.model, norm_momentum=asked)))
+            model = task_of(replace(base, model=replace(base.model, norm_momentum=asked))).network(facts)
             norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
             assert {norm.momentum for norm in norms} == {momentum}
     linear = RECIPES["series-linear"]
     with pytest.raises(ValueError, match="has no BatchNorm, and takes no `model.norm_momentum`"):
-        build_forecaster(replace(linear, model=replace(linear.model, norm_momentum=0.5)), **sizes)
+        task_of(replace(linear, model=replace(linear.model, norm_momentum=0.5))).network(sizes)
     for odd in (0.0, 1.5, -1.0, math.nan):
         with pytest.raises(ValueError, match="`model.norm_momentum` is above 0 and at most 1"):
             replace(tiny.recipe, model=replace(tiny.recipe.model, norm_momentum=odd))

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from staa.analysis.cost import interleaved, kept_bytes
 from staa.analysis.energy import AC, MAC, estimate_energy
 from staa.analysis.pictures import draw_bars
-from staa.build import build_batches, build_loss, some_inputs
-from staa.data import Source
+from staa.build import Task, task_of
 from staa.files import read_text, save_text
 from staa.machine import choose_device, choose_precision
 from staa.recipes.recipe import Recipe
@@ -37,8 +36,8 @@ class Row:
 
     name: str
     seeds: int
-    measure: Literal["accuracy", "mae"]
-    """What was measured on the test set: accuracy, or a forecast's mean absolute error in the series' units."""
+    measure: str
+    """What was measured on the test set: "accuracy", or "mae", a forecast's mean absolute error in the series' units."""
     test: float
     """It, mean over the seeds."""
     spread: float | None
@@ -77,7 +76,7 @@ def compare(
     for some in seeds.values():
         check_finished(some)
     results = {name: [run.result for run in some] for name, some in seeds.items()}
-    measure = "mae" if all_forecast({name: run.recipe for name, (run, *_) in seeds.items()}) else "accuracy"
+    measure = one_kind({name: run.recipe for name, (run, *_) in seeds.items()}).figures[0]
     costs, steps, sizes = {}, {}, {}
     for name, (run, *_) in seeds.items():
         costs[name], steps[name], sizes[name] = _costs(run, chosen)
@@ -102,12 +101,15 @@ def compare(
     return rows
 
 
-def all_forecast(recipes: Mapping[str, Recipe]) -> bool:
-    """Whether the recipes forecast, or classify. Raises ValueError where some do this and some that."""
-    forecasts = {name for name, recipe in recipes.items() if recipe.series.horizon is not None}
-    if forecasts and forecasts != recipes.keys():
-        raise ValueError(f"{', '.join(sorted(forecasts))} forecast, the others classify: compare like with like")
-    return bool(forecasts)
+def one_kind(recipes: Mapping[str, Recipe]) -> type[Task[Any]]:
+    """The kind of job that all the recipes are of. Raises ValueError if they are of several."""
+    kinds: dict[type[Task[Any]], list[str]] = {}
+    for name, recipe in recipes.items():
+        kinds.setdefault(type(task_of(recipe)), []).append(name)
+    if len(kinds) > 1:
+        told = "; ".join(f"to {kind.verb}: {', '.join(names)}" for kind, names in kinds.items())
+        raise ValueError(f"these recipes have different jobs ({told}): compare recipes of one kind")
+    return next(iter(kinds))
 
 
 def check_finished(opened: Iterable[Run]) -> None:
@@ -155,17 +157,17 @@ def read_names(path: Path) -> set[str | None]:
 
 def _costs(run: Run, device: torch.device) -> tuple[dict[str, float], Callable[[], None], int]:
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
-    recipe, source = run.recipe, run.data
+    recipe, source, task = run.recipe, run.data, run.task
     model = copy.deepcopy(run.model()).to(device)  # which is trained on
-    x, y = some_inputs(source, SAMPLES, device)
-    events = isinstance(source, Source) and source.channels == 2 and recipe.data.values != "normalised"
-    energy = estimate_energy(model, *(x if isinstance(x, tuple) else [x]), events=events, samples=len(y))
-    x, y = next(build_batches(recipe, source, "train", device, workers=0, training=True).epoch())
+    x, y = task.samples(source, SAMPLES, device)
+    inputs = x if isinstance(x, tuple) else (x,)
+    energy = estimate_energy(model, *inputs, events=task.counts_events(source), samples=len(y))
+    x, y = next(task.batches(source, "train", device, workers=0, training=True).epoch())
     pieces = recipe.optim.accumulate
     step = _training_step(
         model,
         *next(pieces_of(x, y, pieces)),
-        loss=build_loss(recipe),
+        loss=task.loss,
         optimizer=make_optimizer(model, name=recipe.optim.name, lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay),
         precision=choose_precision(recipe.precision, device),
     )

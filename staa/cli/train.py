@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from staa.analysis.compare import all_forecast, check_finished, draw, read_names, write_csv
+from staa.analysis.compare import check_finished, draw, one_kind, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
 from staa.build import check_recipe
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
@@ -95,7 +95,7 @@ def compare(args: list[str]) -> int:
                 trust(old.recipe)
             check_finished([old])
             runs[label] = [old]
-    forecasts = all_forecast({label: o.recipe for label, o in options.items()})
+    one_kind({label: o.recipe for label, o in options.items()})
     first = next(iter(options.values()))
     target = first.out or Path("runs") / "compare" / _now()
     table = target / "compare.csv"
@@ -122,8 +122,8 @@ def compare(args: list[str]) -> int:
             runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders]
     rows = compare_runs({label: runs[label] for label in options}, device=first.device)
     show(*comparison(rows), narrowest=110)
-    if forecasts and len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
-        say("warning: not all are of the same series, windows and horizon: their MAE can't be compared", style="yellow")
+    if len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
+        say("warning: their data differ, or how they are split: the figures can't be compared directly", style="yellow")
     target.mkdir(parents=True, exist_ok=True)
     write_csv(rows, table)
     draw(rows, target / "compare.png")

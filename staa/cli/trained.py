@@ -4,7 +4,6 @@ import statistics
 
 import numpy as np
 
-from staa.build import needs_files
 from staa.cli.options import EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
 from staa.cli.parse import parse
 from staa.cli.text import reached, say, warn
@@ -107,7 +106,7 @@ def share(args: list[str]) -> int:
     run = Run(options.run)
     there, recipe = share_run(run, options.out), run.recipe
     try:
-        data = needs_files(recipe)
+        data = run.task.needs_files
     except UntrustedCodeError:  # then what its data set asks for is not known
         data = True
     flags = (" --data …" if data else "") + (" --trust-code" if named_files(recipe) else "")

@@ -18,7 +18,7 @@ from staa.data.series.graph import read_graph
 from staa.data.series.named import FILES, SERIES, diffusion_ring, download_series
 from staa.data.series.series import TimeSeries
 from staa.data.series.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
-from staa.data.source import Samples, Source
+from staa.data.source import Samples, Source, SplitData
 from staa.data.splits import split_by_hash
 
 DATASETS = {
@@ -50,6 +50,7 @@ __all__ = [
     "Samples",
     "SeriesSource",
     "Source",
+    "SplitData",
     "TimeSeries",
     "WindowBatches",
     "cifar",

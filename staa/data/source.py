@@ -1,8 +1,8 @@
-"""What every data set becomes: a `Source` of three parts."""
+"""What every data set becomes: three parts, and what the run's records say of them; for images and events, a `Source`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sized
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,33 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+
+
+class SplitData(Protocol):
+    """Data of any kind of job, split; a frozen dataclass. test is touched once, at the end of a run.
+
+    split: a digest of which sample is in which part. names: of the classes or variates, if they are known. notes: what the user
+    should hear about the data. content: of their files. facts: what a network for them must know, and what others go by.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def train(self) -> Sized: ...
+    @property
+    def validation(self) -> Sized | None: ...
+    @property
+    def test(self) -> Sized: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def names(self) -> tuple[str, ...] | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def content(self) -> Content | None: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)

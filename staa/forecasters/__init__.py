@@ -8,8 +8,9 @@ network, which are not the series', M rows (sample, node, patch) and d features.
 
 from staa.forecasters.baselines import GRU, LastValue, Linear
 from staa.forecasters.ispikformer import ISpikformer
+from staa.forecasters.parts import ClosedForm, LearnsGraph
 from staa.forecasters.spikestag import SpikeSTAG
 
 FORECASTERS = {"spikestag": SpikeSTAG, "ispikformer": ISpikformer, "gru": GRU, "linear": Linear, "last-value": LastValue}
 
-__all__ = ["FORECASTERS"]
+__all__ = ["FORECASTERS", "ClosedForm", "LearnsGraph"]

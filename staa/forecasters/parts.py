@@ -1,12 +1,29 @@
 """What the forecasters share: the shape of their job, spike encoders, spiking attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 Neuron = Callable[..., nn.Module]
 EPS = 1e-5
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A forecaster that is not trained step by step: `fit` sets its weights from batches of (inputs, y [B, P, K])."""
+
+    def fit(self, batches: Iterable[tuple[tuple[Tensor, ...], Tensor]]) -> None: ...
+
+
+@runtime_checkable
+class LearnsGraph(Protocol):
+    """A forecaster that tells which nodes it takes for neighbours."""
+
+    def adjacency(self) -> Tensor:
+        """[K, K], row k the weights of node k's neighbours."""
+        ...
 
 
 class Fire(nn.Module):

@@ -6,16 +6,19 @@ import re
 import time as clock
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 
 from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, draw_horizons
+from staa.build.forecasting import Forecasting
+from staa.data import SeriesSource
 from staa.data.series.files import read_series
 from staa.data.series.series import TimeSeries, usual_step
-from staa.data.series.windows import SeriesSource, calendar_features, fill_gaps
+from staa.data.series.windows import calendar_features, fill_gaps
 from staa.files import inside, save_text
+from staa.forecasters import LearnsGraph
 from staa.machine import choose_device
 from staa.rates import firing_rates
 from staa.runs.load import Run, opened
@@ -62,7 +65,7 @@ def predict(
     """
     run = opened(run, trust=trust)
     recipe, about = run.recipe, run.about
-    if recipe.series.horizon is None:
+    if not isinstance(run.task, Forecasting):
         raise ValueError(f"{run.folder} classifies, it doesn't forecast: evaluate it, or stream a recording to it")
     window, horizon, names = about["window"], about["horizon"], tuple(about["names"])
     series = read_series(file, time=time)
@@ -163,13 +166,12 @@ def draw_run(
     if rates:
         drawn.append(folder / "rates.png")
         draw_bars(list(rates), {"spikes per neuron and step": {"": list(rates.values())}}, drawn[-1])
-    model: Any = run.model(weights)
-    if hasattr(model, "adjacency"):
+    model = run.model(weights)
+    if isinstance(model, LearnsGraph):
         try:
-            source = run.data
+            given = cast(SeriesSource, run.data).graph
         except (OSError, ValueError):  # the file may have gone or changed since: the learned matrix is in the weights
-            source = None
-        given = source.graph if isinstance(source, SeriesSource) else None
+            given = None
         drawn.append(folder / "adjacency.png")
         draw_adjacency(model.adjacency().detach().cpu().numpy(), None if given is None else given.numpy(), drawn[-1])
     return drawn

@@ -7,21 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from staa.build import (
-    build_batches,
-    build_loss,
-    build_measure,
-    build_source,
-    check_early,
-    check_weights,
-    model_for,
-    some_inputs,
-    steps_of_run,
-)
-from staa.data import Batches, Source
+from staa.build import check_weights, task_of
 from staa.files import FORMAT, exclusive, inside, save_text, write
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.rates import firing_rates
@@ -115,41 +103,40 @@ def run(
             state = load_checkpoint(resume)
             check_origin(state, recipe, resume)
         kept, copies = for_folder(recipe)
-        source = build_source(recipe, data_root)
+        task = task_of(recipe)
+        task.check()
+        source = task.source(data_root)
         notes = source.notes
         begun = None
         if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
             begun = old.environment
             notes += check_split(folder, source, begun["data"])
-        batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
+        batches = partial(task.batches, source, device=chosen, workers=workers)
         training, test = batches("train", training=True), batches("test")
-        loss, measure = build_loss(recipe), build_measure(recipe, source, chosen)
+        loss, measure = task.loss, task.measure(source, chosen)
         paper = recipe.protocol == "paper"
         validation = test if paper else None if source.validation is None else batches("validation")
         torch.manual_seed(recipe.seed)
-        model = model_for(recipe, source).to(chosen)
+        model = task.model_for(source).to(chosen)
         check_weights(recipe, model)
-        check_early(recipe, source, model)
+        task.check_early(source, model)
         if for_folder(recipe)[1] != copies:
             raise ValueError("a file that the recipe names was changed while the run was prepared: start it again")
-        each = 1 if isinstance(source, Source) else len(source.names)
-        if 1 in (recipe.model.steps, recipe.early.steps) and training.batch_size // recipe.optim.accumulate * each < 2:
+        size = min(recipe.batch_size, len(source.train))
+        few = size // recipe.optim.accumulate * task.norm_values(source) < 2
+        if 1 in (recipe.model.steps, recipe.early.steps) and few:
             raise ValueError(
-                f"`batch_size` {training.batch_size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
+                f"`batch_size` {size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
                 f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
             )
-        x, y = some_inputs(source, 1, chosen)
-        if isinstance(source, Source) and isinstance(training, Batches) and training.mix is not None:
-            y = F.one_hot(y, source.classes).float()
-        _try(model, x, y, loss, penalty=_penalty(recipe))
+        _try(model, *task.samples(source, 1, chosen), loss, penalty=_penalty(recipe))
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
-        steps = steps_of_run(recipe, len(training))
+        steps = task.steps(len(training))
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
             steps = 0
-            if hasattr(model, "fit"):  # in closed form
-                model.fit(build_batches(recipe, source, "train", chosen, workers=workers).epoch())  # type: ignore[operator]
+            task.fit(model, batches("train"))
         optimizer = make_optimizer(
             model,
             name=optim.name,

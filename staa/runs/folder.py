@@ -1,20 +1,20 @@
 """A run folder: the records in it, and the checks that they belong together."""
 
 import json
-import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from staa.data import SeriesSource, Source
+from staa.build import TASKS, task_of
+from staa.build.task import is_real, is_whole
+from staa.data import SplitData
 from staa.files import FORMAT, check_format, read_text, save_text
 from staa.ops import cpu
 from staa.ops.memory import kernels_of
@@ -24,7 +24,6 @@ from staa.recipes.recipe import Recipe
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.json", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
-LARGEST = 2**24  # classes, pixels, nodes: what a record may say of the data
 CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "neuron")
 """What of a machine may change the last bits of a run's figures."""
 
@@ -72,50 +71,14 @@ def read_environment(folder: Path, recipe: Recipe | None = None) -> dict[str, An
     root = environment.get("data_root")  # a shared run has none
     if not isinstance(about, dict) or not (root is None or (isinstance(root, str) and "\0" not in root)):
         raise ValueError(f"{path} is broken: it does not say what the data were; {ANEW}")
-    odd = [name for name, fine in _facts(about) if not fine]
+    task = task_of(recipe or read_recipe(folder))
+    odd = [*task.odd_facts(about), *([] if isinstance(about.get("split"), str) else ["split"])]
     if odd:
         raise ValueError(f"{path} is broken: its data.{odd[0]} is missing or makes no sense; {ANEW}")
-    if "nodes" in about and (recipe is not None or (folder / RECIPE).is_file()):
-        series = (recipe or read_recipe(folder)).series
-        for name, own in (("window", series.window), ("horizon", series.horizon)):
-            if about[name] != own:
-                raise ValueError(
-                    f"{path} is broken: its data.{name} is {about[name]}, the recipe's series.{name} {own}; {ANEW}"
-                )
+    for name, own in task.told_facts().items():
+        if about[name] != own:
+            raise ValueError(f"{path} is broken: its data.{name} is {about[name]}, the recipe's {own}; {ANEW}")
     return environment
-
-
-def _facts(about: dict[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Each fact about the data that others go by, and whether it can be right."""
-    forecasts = "nodes" in about
-    count = about.get("nodes" if forecasts else "classes")
-    for name in ("nodes", "window", "horizon") if forecasts else ("classes", "channels", "size"):
-        yield name, _whole(about.get(name), 1)
-    names = about.get("names")
-    listed = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
-    yield "names", listed or (names is None and not forecasts)
-    yield "split", isinstance(about.get("split"), str)
-    if forecasts:
-        yield "features", _whole(about.get("features"), 0)
-        every = about.get("every")
-        yield "every", every is None or (_number(every) and every > 0)
-        for name in ("offset", "scale"):
-            values = about.get(name)
-            fine = isinstance(values, list) and len(values) == count and all(_number(v) for v in values)
-            yield name, fine and (name == "offset" or min(values or [1]) > 0)
-
-
-def _whole(value: Any, least: int, most: int = LARGEST) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-def _real(value: Any) -> bool:
-    """A float, be it NaN as R² of constant data is, or a whole number that is no longer than one."""
-    return type(value) is float or _whole(value, -(2**53), 2**53)
-
-
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
 
 
 def read_result(folder: Path, recipe: Recipe | None = None) -> dict[str, Any]:
@@ -124,21 +87,18 @@ def read_result(folder: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     path = folder / RESULT
     result = read_json(path)
     recipe = recipe or read_recipe(folder)
-    kinds = ("accuracy",), ("mae", "rmse", "mape", "r2", "rse")
-    figures, others = kinds if recipe.series.horizon is None else kinds[::-1]
-    measured = [f"test_{name}" for name in ("loss", *figures)]
+    task = task_of(recipe)
+    others = {name for kind in TASKS for name in kind.figures} - set(task.figures)
+    measured = [f"test_{name}" for name in ("loss", *task.figures)]
     if result.get("protocol") == "paper":
         measured.append("best_test_accuracy")
-    odd = [name for name in measured if not _real(result.get(name))]
-    odd += [f"test_{name}" for name in others if f"test_{name}" in result]
+    odd = [name for name in measured if not is_real(result.get(name))]
+    odd += [f"test_{name}" for name in sorted(others) if f"test_{name}" in result]
     odd += [name for name, own in (("recipe", recipe.name), ("protocol", recipe.protocol)) if result.get(name) != own]
     odd += [name for name in ("recipe", "weights", "protocol") if not isinstance(result.get(name), str)]
     counts = ["test_samples", "best_epoch", *(["best_test_epoch"] if result.get("protocol") == "paper" else [])]
-    odd += [name for name in counts if not _whole(result.get(name), 0, 2**53)]
-    curve = result.get("horizons", [])
-    points = curve if isinstance(curve, list) and all(isinstance(point, dict) for point in curve) else [{}]
-    if any(not _real(point.get(key)) for point in points for key in ("step", "mae", "rmse", "r2")):
-        odd.append("horizons")
+    odd += [name for name in counts if not is_whole(result.get(name), 0, 2**53)]
+    odd += task.odd_details(result)
     if odd:
         raise ValueError(f"{path} is broken: its {odd[0]} is missing or does not go with the recipe; {ANEW}")
     return result
@@ -182,7 +142,7 @@ def save_json(path: Path, values: dict[str, Any]) -> None:
     save_text(path, json.dumps({"format": FORMAT, **values}, indent=2) + "\n")
 
 
-def check_split(folder: Path, source: Source | SeriesSource, about: dict[str, Any]) -> tuple[str, ...]:
+def check_split(folder: Path, source: SplitData, about: dict[str, Any]) -> tuple[str, ...]:
     """Raises ValueError if the data are not those that the run was trained on, of which its environment.json tells `about`.
     Returns what the user should hear."""
     if about.get("split") != source.split:
@@ -207,7 +167,7 @@ def check_split(folder: Path, source: Source | SeriesSource, about: dict[str, An
 
 
 def describe(
-    source: Source | SeriesSource,
+    source: SplitData,
     model: nn.Module,
     device: torch.device,
     precision: str,

@@ -1,7 +1,6 @@
 """A run folder, opened: its records, model and data, and what they measure."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,16 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from staa.build import build_batches, build_measure, shape_of
-from staa.build.data import build_source, needs_files
-from staa.build.network import build_forecaster, build_model
-from staa.data import SeriesSource, Source
-from staa.files import check_bytes
+from staa.build import Task, task_of
+from staa.data import SplitData
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.recipes.code import UntrustedCodeError
-from staa.recipes.recipe import Recipe
 from staa.runs.folder import (
-    ENVIRONMENT,
     RECIPE,
     RESULT,
     check_origin,
@@ -55,6 +49,7 @@ class Run:
     def __init__(self, folder: str | Path, *, data_root: Path | None = None, trust: bool = False):
         self.folder, self.data_root = Path(folder), data_root
         self.recipe = read_recipe(self.folder, trusted=trust)
+        self.task: Task[Any] = task_of(self.recipe)
         self._models: dict[str, nn.Module] = {}
 
     def __repr__(self) -> str:
@@ -87,13 +82,13 @@ class Run:
         return pandas.DataFrame(read_log(self.folder))
 
     @cached_property
-    def data(self) -> Source | SeriesSource:
+    def data(self) -> SplitData:
         """The data that it was trained on, split as they were then. Raises ValueError if they are others."""
         root = self.data_root or self.environment.get("data_root")
-        if root is None and needs_files(self.recipe):
+        if root is None and self.task.needs_files:
             raise ValueError(f"{self.folder} doesn't say where its data are, as no shared run does: give `data_root`")
         try:
-            source = build_source(self.recipe, Path(root or ""), check=False)
+            source = self.task.source(Path(root or ""), check=False)
         except (OSError, ValueError) as error:
             told = self.data_root is not None or root is None or isinstance(error, UntrustedCodeError)
             if told or str(root) not in str(error):
@@ -130,10 +125,9 @@ class Run:
             path, checkpoint = folder / LAST, load_checkpoint(folder)
             check_origin(checkpoint, recipe, path)
             state = measured_weights(checkpoint)
-        if ("nodes" in about) != (recipe.series.horizon is not None):
-            raise ValueError(f"{folder / ENVIRONMENT} is of other data than the recipe's: one is of a series, the other is not")
         try:
-            model = _model_of(recipe, about, folder, state)
+            with torch.random.fork_rng(devices=[]):
+                model = self.task.network(about, state=state)
         except UntrustedCodeError:
             raise
         except ValueError as error:
@@ -154,15 +148,6 @@ def load(run_folder: str | Path, *, weights: Weights | None = None, trust: bool 
     has said may run.
     """
     return Run(run_folder, trust=trust).model(weights)
-
-
-def _model_of(recipe: Recipe, about: dict[str, Any], folder: Path, state: Mapping[str, Any]) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        if recipe.series.horizon is None:
-            return build_model(recipe, classes=about["classes"], channels=about["channels"], size=about["size"], state=state)
-        given = recipe.forecast.graph == "given"  # it comes with the weights
-        check_bytes(4 * about["nodes"] ** 2 if given else 0, f"the graph of {folder}")
-        return build_forecaster(recipe, **shape_of(about), graph=torch.eye(about["nodes"]) if given else None, state=state)
 
 
 def evaluate_run(
@@ -187,8 +172,8 @@ def evaluate_run(
     source = run.data
     if getattr(source, split) is None:
         raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): its split is train or test")
-    batches = build_batches(run.recipe, source, split, chosen, workers=choose_workers(workers, chosen))
-    precision, measure = choose_precision(run.recipe.precision, chosen), build_measure(run.recipe, source, chosen)
+    batches = run.task.batches(source, split, chosen, workers=choose_workers(workers, chosen))
+    precision, measure = choose_precision(run.recipe.precision, chosen), run.task.measure(source, chosen)
     figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
     return {
         "split": split, "weights": weights or run.recipe.weights, "samples": len(getattr(source, split)),

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.attention import PositionEncoding
-from staa.data import SeriesSource, Source
+from staa.build import task_of
+from staa.data import SplitData
 from staa.recipes.code import comparable
 from staa.recipes.recipe import Recipe
 from staa.runs.folder import check_origin, read_environment, read_recipe
@@ -17,7 +18,7 @@ from staa.training.checkpoint import LAST, load_checkpoint, shape_of
 from staa.training.weights import measured_weights
 
 
-def start_from(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -> dict[str, Any]:
+def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> dict[str, Any]:
     """Take over what fits of the run that the recipe starts from, and tell; what is of a class or a node alone only where they
     are the same, and never a graph, which is data."""
     folder = Path(recipe.init_from or "")
@@ -29,10 +30,7 @@ def start_from(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) 
     related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
     state = load_checkpoint(folder)
     check_origin(state, other, folder / LAST)
-    if isinstance(source, SeriesSource):
-        leave = {"graph": "the data's own"} | ({} if same else {"node": "of other variates", "neighbour": "of other variates"})
-    else:
-        leave = {} if same else {"readout": "of other classes"}
+    leave = task_of(recipe).own_weights(same=same)
     found = transfer_weights(model, measured_weights(state), folder, leave=leave)
     return {
         "event": "transfer", "step": 0, "epoch": 1, "from": str(folder), "from_recipe": other.name, "from_step": state["step"],

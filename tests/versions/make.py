@@ -16,7 +16,7 @@ import torch
 
 import staa
 from staa import RECIPES, Augment, Recipe
-from staa.build import build_batches, build_source
+from staa.build import task_of
 from staa.runs import run
 
 HERE = Path(__file__).parent
@@ -64,8 +64,8 @@ def train(recipe: Recipe, folder: Path, data: Path, *, most: int) -> None:
 
 def answers(folder: Path, recipe: Recipe, data: Path) -> dict[str, np.ndarray]:
     """The first test batch as the network takes it, and what it answers in float64, where no rounding moves a spike."""
-    source = build_source(recipe, data)
-    x, _ = next(iter(build_batches(recipe, source, "test", torch.device("cpu"), workers=0).epoch()))
+    source = task_of(recipe).source(data)
+    x, _ = next(iter(task_of(recipe).batches(source, "test", torch.device("cpu"), workers=0).epoch()))
     inputs = [one.double() for one in (x if isinstance(x, tuple) else (x,))]
     with torch.no_grad():
         y = staa.load(folder).double()(*inputs)

@@ -1,0 +1,184 @@
+"""Forecasting: windows of a time series of several nodes, and the steps that follow."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from staa.build.network import check_size, with_momentum
+from staa.build.settings import settings_for
+from staa.build.task import Part, Task, is_number, is_real, is_whole
+from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
+from staa.files import check_bytes
+from staa.forecasters import FORECASTERS, ClosedForm
+from staa.neurons import LIF
+from staa.recipes.find import find
+from staa.recipes.parts import Augment, Data
+from staa.recipes.recipe import Recipe
+from staa.training.evaluate import Epochs, Inputs, Measure
+from staa.training.losses import FORECAST_LOSSES
+from staa.training.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
+
+
+class Forecasting(Task[SeriesSource]):
+    """A window of a series in, the steps that follow out.
+
+    A series is called with what it asks for of root, graph, distances and time; a forecaster with (nodes, window, horizon, *,
+    time_features) and with those of the recipe's forecast, of steps, neuron and residual_init, that it has parameters for.
+    """
+
+    verb = "forecast"
+    figures = ("mae", "rmse", "mape", "r2", "rse")
+    datasets, networks, losses = SERIES, FORECASTERS, FORECAST_LOSSES
+    words = ("series", "forecaster")
+
+    @staticmethod
+    def takes(recipe: Recipe) -> bool:
+        return recipe.series.horizon is not None
+
+    @cached_property
+    def read(self) -> Callable[..., TimeSeries]:
+        recipe, s = self.recipe, self.recipe.series
+        if recipe.folder and s.graph is not None:
+            s = replace(s, graph=str(Path(recipe.folder, s.graph)))  # a shared run has its own beside it
+        for part, default, what in (
+            (recipe.augment, Augment(), "augment"),
+            (replace(recipe.data, name="", validation=0.0), Data(name="", validation=0.0), "data"),
+        ):
+            if part != default:
+                raise ValueError(f"a forecast takes no settings of {what} but the data's name and validation; leave them out")
+        names = "graph", "distances", "time"
+        return partial(self.dataset, **settings_for(self.dataset, f"the series {recipe.data.name}", ("series", s, names)))
+
+    def source(self, root: Path, *, check: bool = True) -> SeriesSource:
+        recipe, s, read = self.recipe, self.recipe.series, self.read
+        if self.needs_files:
+            read = partial(read, root=root)
+        elif root.is_file():
+            raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by series-{recipe.model.name}")
+        series = read()
+        if not isinstance(series, TimeSeries):
+            raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
+        return forecast_source(
+            series,
+            window=s.window,
+            horizon=s.horizon or 1,
+            train=s.train,
+            validation=recipe.data.validation,
+            normalise=s.normalise,
+            fit_on=s.fit_on,
+            gaps=s.gaps,
+            time_features=s.time_features,
+        )
+
+    def batches(
+        self, source: SeriesSource, part: Part, device: torch.device, *, workers: int, training: bool = False
+    ) -> WindowBatches:
+        seed = self.recipe.seed if training else None
+        return WindowBatches(source, part, self.recipe.batch_size, seed=seed, device=device)
+
+    def samples(self, source: SeriesSource, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
+        chosen = torch.linspace(0, len(source.train) - 1, min(count, len(source.train))).long()
+        return WindowBatches(source, "train", 1, device=device).take(chosen)
+
+    @cached_property
+    def backbone(self) -> Callable[..., nn.Module]:
+        config, own = self.recipe.model, self.recipe.forecast
+        if config.attention is not None or config.sites is not None or config.width != 1:
+            raise ValueError(
+                "a forecaster has its own attention and width: `model.attention` and `model.sites` must be None and "
+                "`model.width` 1; `forecast.width` is the features'"
+            )
+        forecaster = find(config.name, FORECASTERS, "forecaster", folder=self.recipe.folder)
+        groups = ("forecast", own, [f.name for f in fields(own)]), ("model", config, ["residual_init"])
+        settings = settings_for(forecaster, f"the forecaster {config.name}", *groups)
+        if "steps" in inspect.signature(forecaster).parameters:
+            if config.steps is None:
+                raise ValueError(f"the forecaster {config.name} needs a number of steps: set `model.steps`, such as 4")
+            settings["steps"] = config.steps
+        return partial(forecaster, **settings)
+
+    def network(
+        self, facts: Mapping[str, Any], *, source: SeriesSource | None = None, state: Mapping[str, Any] | None = None
+    ) -> nn.Module:
+        """As `Task.network`. A graph that is given is the data's; without data, one of its size stands for it."""
+        name, nodes = self.recipe.model.name, facts["nodes"]
+        model = partial(self.backbone, nodes, facts["window"], facts["horizon"], time_features=facts["features"])
+        asked = inspect.signature(self.backbone).parameters
+        neuron = {"neuron": self.neuron} if "neuron" in asked else {}
+        own = name in FORECASTERS
+        with_graph = self.recipe.forecast.graph == "given" and "graph" in asked
+        if with_graph and source is not None and source.graph is None:
+            raise ValueError(
+                f"{self.recipe.data.name} has no graph to be given: name its file with `series.graph`, or take another"
+            )
+        if with_graph:
+            check_bytes(4 * nodes * nodes, "the graph")
+        if own:
+            plain = partial(model, neuron=LIF) if neuron else model
+            check_size(partial(plain, graph="adaptive") if with_graph else plain, None if with_graph else state)
+        if with_graph:
+            model = partial(model, graph=torch.eye(nodes) if source is None else source.graph)
+        try:
+            return with_momentum(model(**neuron), self.recipe.model.norm_momentum)
+        except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
+            raise ValueError(
+                f"the forecaster can't be built ({type(error).__name__}: {error}); it is called with (nodes, window, horizon, "
+                f"*, time_features) and the settings it has parameters for, a neuron with (channels) and (channels, "
+                f"threshold=0.5)"
+            ) from error
+
+    def measure(self, source: SeriesSource, device: torch.device) -> Measure:
+        """The errors of a forecast, in the series' own units."""
+        recipe = self.recipe
+        fitted = "the training rows" if recipe.series.fit_on == "train" else "all rows"
+        offset, scale = (part.to(device) for part in source.normaliser)
+        return Measure(
+            partial(forecast_sums, offset=offset, scale=scale, missing=source.missing),
+            partial(forecast_figures, loss="mae" if recipe.loss.name == "mae" else "mse"),
+            score=lambda figures: -figures["loss"],
+            details=lambda sums: {
+                "normaliser": f"{recipe.series.normalise} of {fitted}",
+                "horizons": forecast_figures_by_horizon(sums),
+            },
+        )
+
+    def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
+        names, every, count = about.get("names"), about.get("every"), about.get("nodes")
+        odd = [name for name in ("nodes", "window", "horizon") if not is_whole(about.get(name), 1)]
+        odd += [] if is_whole(about.get("features"), 0) else ["features"]
+        if not (isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)):
+            odd.append("names")
+        if not (every is None or (is_number(every) and every > 0)):
+            odd.append("every")
+        for name in ("offset", "scale"):
+            values = about.get(name)
+            fine = isinstance(values, list) and len(values) == count and all(is_number(v) for v in values)
+            if not (fine and (name == "offset" or min(values or [1]) > 0)):
+                odd.append(name)
+        return odd
+
+    def told_facts(self) -> dict[str, Any]:
+        return {"window": self.recipe.series.window, "horizon": self.recipe.series.horizon}
+
+    def odd_details(self, result: Mapping[str, Any]) -> list[str]:
+        curve = result.get("horizons", [])
+        points = curve if isinstance(curve, list) and all(isinstance(point, dict) for point in curve) else [{}]
+        fine = all(is_real(point.get(key)) for point in points for key in ("step", "mae", "rmse", "r2"))
+        return [] if fine else ["horizons"]
+
+    def own_weights(self, *, same: bool) -> dict[str, str]:
+        others = {"node": "of other variates", "neighbour": "of other variates"}
+        return {"graph": "the data's own"} | ({} if same else others)
+
+    def norm_values(self, source: SeriesSource) -> int:
+        return len(source.names)
+
+    def fit(self, model: nn.Module, batches: Epochs) -> None:
+        if isinstance(model, ClosedForm):
+            model.fit(batches.epoch())
