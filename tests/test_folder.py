@@ -311,3 +311,23 @@ def test_a_folder_trains_and_is_measured(tmp_path):
     (tmp_path / "images" / "red" / "000.jpg").unlink()
     with pytest.raises(ValueError, match="split differs"):
         evaluate_run(tmp_path / "run", workers=0)
+
+
+def test_each_image_is_looked_at_once_for_all_seeds_and_recipes(tmp_path, monkeypatch):
+    """An image is decoded once to look at it, however many runs go over it; one that has changed is looked at again."""
+    write(tmp_path / "images", 14)
+    looks: list[str] = []
+    monkeypatch.setattr("staa.data.images.folder.decode", lambda path: looks.append(path) or decode(path))
+    base = RECIPES["folder-resnet18-staa"]
+    recipe = replace(
+        base, model=replace(base.model, width=0.125, steps=2), data=replace(base.data, size=16), batch_size=8, max_steps=1
+    )
+    options = {"data_root": tmp_path / "images", "device": "cpu", "workers": 0}
+    for k, change in enumerate(({}, {"seed": 1}, {"model": replace(recipe.model, attention=None)})):
+        assert list(run(replace(recipe, **change), tmp_path / f"run{k}", **options))[-1]["test_samples"] == 4
+        assert len(looks) == len(set(looks)) == 42
+    changed = Path(looks[0])
+    changed.write_bytes(changed.read_bytes()[:100])
+    with pytest.raises(ValueError, match=f"can't be read: {changed}"):
+        list(run(replace(recipe, seed=2), tmp_path / "run", **options))
+    assert looks[42:] == [str(changed)]

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from staa.data.content import as_it_is
 from staa.data.splits import Labelled, hold_out, paths_in, some
 
 TEST_SHARE = 0.1  # of the training files, where there is no test/
+_whole: set[int] = set()  # hashes of looks at files that could be read: 1.3 million of ImageNet's stay small
 SPLITS = {"training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -19,6 +21,7 @@ def class_folders(
     validation: float,
     corrupt: Literal["refuse", "skip", "unchecked"],
     problems: Callable[[list[str]], dict[str, str]],
+    look: Callable[[str], object] = as_it_is,
     val_is_test: bool = False,
     test_share: float = TEST_SHARE,
     annotated: Callable[[Path], Labelled | None] = lambda _: None,
@@ -34,15 +37,15 @@ def class_folders(
     not looked at. annotated: tells a part's classes where they are written down.
 
     problems: path -> problem, of those files that can't be read. They are refused, or skipped and counted; corrupt =
-    "unchecked" does not look. Raises FileNotFoundError where there is no folder, ValueError for one without files or
-    classes, a class without files, one that validation or test lacks or has alone, folders that look like other parts,
-    and files that are refused.
+    "unchecked" does not look. look: as for `readable`. Raises FileNotFoundError where there is no folder, ValueError for one
+    without files or classes, a class without files, one that validation or test lacks or has alone, folders that look like
+    other parts, and files that are refused.
     """
     at = _parts(root, val_is_test=val_is_test)
     parts = {name: annotated(folder) or _classes(folder, endings, what) for name, folder in at.items()}
     beside = [f for f in _folders(root) if at["train"] != root and f not in ("train", "val", "test")]
     notes = [f"folders beside train/ that are left out: {some(beside)}"] if beside else []
-    parts, left_out = readable(parts, problems, corrupt, root, what)
+    parts, left_out = readable(parts, problems, corrupt, root, what, look=look)
     for name, part in parts.items():
         empty = [c for c, files in part.items() if not files]
         if empty:
@@ -68,11 +71,19 @@ def readable(
     corrupt: Literal["refuse", "skip", "unchecked"],
     root: Path,
     what: str,
+    *,
+    look: Callable[[str], object] = as_it_is,
 ) -> tuple[dict[str, Labelled], list[str]]:
-    """The parts without files that can't be read, and a note of them. Raises ValueError where they are refused."""
+    """The parts without files that can't be read, and a note of them. Raises ValueError where they are refused.
+
+    look: path -> what the look at it goes by, None if it must be looked at each time. What was found whole is not looked at
+    again in this process while that is the same, so that several seeds and recipes share one look.
+    """
     if corrupt == "unchecked":
         return parts, []
-    broken = problems(paths_in(parts))
+    looks = {path: look(path) for path in paths_in(parts)}
+    broken = problems([path for path, about in looks.items() if about is None or hash(about) not in _whole])
+    _whole.update(hash(about) for path, about in looks.items() if about is not None and path not in broken)
     if broken and corrupt == "refuse":
         raise ValueError(
             f"{len(broken)} of the {what} under {root} can't be read: {some(list(broken))} ({next(iter(broken.values()))}); "

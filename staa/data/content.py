@@ -13,6 +13,9 @@ PIECE, PIECES = 8192, 8
 """A file of up to PIECES pieces is hashed whole; of a larger one so many, the first, the last and some evenly between."""
 AT_ONCE = 256  # files for a thread
 
+_digests: dict[tuple[Path, str], str] = {}
+"""By root and stamp: several seeds and recipes of a process share one reading."""
+
 
 class Content:
     """Two digests of data: `sha256` of what they hold, and `stamp` of what tells without a look into them that they are the
@@ -40,6 +43,15 @@ class Content:
         return self.sha256 == kept["sha256"]
 
 
+def as_it_is(path: str) -> tuple[object, ...] | None:
+    """What differs once a file is changed, whatever its times are set to; None for one that is not there."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
 def content_of_files(root: Path, files: Iterable[str]) -> Content:
     """The content of files under root, whatever their order.
 
@@ -47,7 +59,15 @@ def content_of_files(root: Path, files: Iterable[str]) -> Content:
     one's path, size and a sample of its bytes (`PIECES`): a change between the samples of a large file is not seen.
     """
     paths = sorted({os.path.relpath(path, root) for path in files})
-    return Content(partial(_sampled, root, paths), partial(_stamped, root, paths))
+
+    def digest() -> str:
+        key = root.resolve(), content.stamp
+        if key not in _digests:
+            _digests[key] = _sampled(root, paths)
+        return _digests[key]
+
+    content = Content(digest, partial(_stamped, root, paths))
+    return content
 
 
 def _stamped(root: Path, paths: list[str]) -> str:

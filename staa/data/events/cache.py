@@ -58,6 +58,11 @@ class EventFiles:
     def __len__(self) -> int:
         return len(self.recordings)
 
+    @property
+    def how(self) -> tuple[object, ...]:
+        """What frames follow from, beside the recording."""
+        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor
+
     def notes(self) -> list[str]:
         """What the user should hear about these settings."""
         if self.window is None:
@@ -148,8 +153,7 @@ class EventFiles:
     def _key(self, recording: str) -> str:
         about = os.stat(interval_of(recording)[0])
         which = [os.path.relpath(recording, self.root), about.st_size, about.st_mtime_ns]
-        how = [CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor]
-        return hashlib.sha256(json.dumps([which, how]).encode(errors="surrogateescape")).hexdigest()[:40]
+        return hashlib.sha256(json.dumps([which, self.how]).encode(errors="surrogateescape")).hexdigest()[:40]
 
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:

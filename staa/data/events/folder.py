@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from staa.data.class_folders import TEST_SHARE, class_folders, readable
-from staa.data.content import content_of_files
+from staa.data.content import as_it_is, content_of_files
 from staa.data.events.cache import EventFiles, Frames, interval_of
 from staa.data.events.frames import UnsuitedError, Values, as_values
 from staa.data.events.read import READERS
@@ -57,6 +57,7 @@ def event_folder(
         validation=0.0 if split else validation,
         corrupt=corrupt,
         problems=partial(_unreadable, files),
+        look=partial(_look, files([]).how),
         test_share=0.0 if split else TEST_SHARE,
     )
     if split is not None:
@@ -107,7 +108,9 @@ def event_source(
     corrupt: Corrupt,
 ) -> Source:
     """The source, after a look at every recording; those that can't be read are refused, or skipped and counted."""
-    parts, left_out = readable(parts, partial(_unreadable, files), corrupt, root, "recordings")
+    parts, left_out = readable(
+        parts, partial(_unreadable, files), corrupt, root, "recordings", look=partial(_look, files([]).how)
+    )
     names = list(parts["train"])
 
     def samples(part: str) -> Samples:
@@ -133,6 +136,12 @@ def event_source(
         notes=(*notes, *left_out, *files([]).notes()),
         content=content_of_files(root, (interval_of(f)[0] for f in paths_in(parts))),
     )
+
+
+def _look(how: object, recording: str) -> object:
+    """What a look at a recording, binned so, goes by."""
+    about = as_it_is(interval_of(recording)[0])
+    return None if about is None else (recording, *about, how)
 
 
 def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[str]) -> dict[str, str]:
