@@ -61,6 +61,14 @@ def parse_bytes(text: str) -> int:
     return int(match[1]) * UNITS[match[2].upper()]
 
 
+def check_no_file(path: Path, expected: str) -> None:
+    """Raises ValueError if a file is in the place of a folder. expected: what that folder holds."""
+    if path.exists() and not path.is_dir():
+        packed = path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz"))
+        what = "unpack it, and give the folder that comes out" if packed else "give a folder"
+        raise ValueError(f"{path} is a file, not a folder: {what}, which holds {expected}")
+
+
 def check_bytes(needed: int, what: str) -> None:
     """Raises ValueError if `what` would take more than `max_bytes`."""
     limit = max_bytes()

@@ -319,8 +319,14 @@ def test_settings_that_do_not_fit(tmp_path):
         (dict(model=replace(small().model, name="resnet20")), "unknown forecaster 'resnet20'"),
         (dict(loss=replace(small().loss, name="tet")), "unknown loss 'tet'"),
         (dict(augment=replace(small().augment, flip=True)), "takes no settings of augment"),
-        (dict(forecast=replace(small().forecast, blocks=3)), "`forecast.blocks=3` is not supported by the forecaster spikestag"),
-        (dict(model=replace(small().model, residual_init=0.2)), "`model.residual_init=0.2` is not supported by the forecaster spikestag"),
+        (
+            dict(forecast=replace(small().forecast, blocks=3)),
+            "`forecast.blocks=3` is not supported by the forecaster spikestag",
+        ),
+        (
+            dict(model=replace(small().model, residual_init=0.2)),
+            "`model.residual_init=0.2` is not supported by the forecaster spikestag",
+        ),
         (dict(series=Series(horizon=4, graph="g.csv")), r"can't|missing|g.csv"),
         (dict(series=Series(horizon=590)), "horizon"),
     ):

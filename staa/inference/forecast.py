@@ -13,8 +13,9 @@ import torch
 
 from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.data.series.files import read_series
+from staa.data.series.prepare import calendar_features, fill_gaps
 from staa.data.series.series import TimeSeries, usual_step
-from staa.data.series.windows import SeriesSource, calendar_features, fill_gaps
+from staa.data.series.windows import SeriesSource
 from staa.files import inside, save_text
 from staa.machine import choose_device
 from staa.rates import firing_rates

@@ -51,7 +51,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require(bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)), "name must be letters, digits and _ . + -, and not begin with a dot", self.name)
+        _require(
+            bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)),
+            "name must be letters, digits and _ . + -, and not begin with a dot",
+            self.name,
+        )
         _require(0 <= self.seed < 2**63, "seed must be from 0 to 2**63 - 1", self.seed)
         data, augment, model, loss, optim = self.data, self.augment, self.model, self.loss, self.optim
         early = self.early
@@ -84,7 +88,11 @@ class Recipe:
             ("model.residual_init", model.residual_init),
         ):  # fmt: skip
             _require(0 <= value <= 1e6, f"{name} must be from 0 to a million", value)
-        _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov needs momentum: optim.momentum must be above 0", optim.momentum)
+        _require(
+            not optim.nesterov or optim.momentum > 0,
+            "optim.nesterov needs momentum: optim.momentum must be above 0",
+            optim.momentum,
+        )
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
             _require(value == 0 or value >= 1e-3, f"{name} must be 0 or at least 0.001", value)
         _require(0 <= self.forecast.hops <= 1000, "forecast.hops must be from 0 to 1000", self.forecast.hops)
@@ -109,7 +117,9 @@ class Recipe:
         needs = 'weights="best"' if self.weights == "best" else "optim.patience" if optim.patience is not None else None
         rule = f"{needs} needs validation samples: data.validation must be above 0"
         _require(needs is None or data.validation > 0, rule, data.validation)
-        _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window must be from 0.001 to a billion ms", data.window)
+        _require(
+            data.window is None or 1e-3 <= data.window <= 1e9, "data.window must be from 0.001 to a billion ms", data.window
+        )
         _require(
             None in (data.steps, model.steps),
             "data.steps must be None unless model.steps is None",
@@ -127,7 +137,7 @@ class Recipe:
         _require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,
-            "protocol=\"paper\" measures on the test set and holds out no validation samples: data.validation must be 0",
+            'protocol="paper" measures on the test set and holds out no validation samples: data.validation must be 0',
             data.validation,
         )
 
