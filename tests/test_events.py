@@ -224,7 +224,7 @@ def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
         f.rename(f.with_suffix(".off"))
     np.savez(tmp_path / "right" / "a.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
     np.savez(tmp_path / "right" / "b.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
-    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size with `data.size`"):
+    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give all one size with `data.size`"):
         event_folder(root=tmp_path, validation=0.0, steps=4)
 
 
@@ -416,7 +416,7 @@ def test_a_folder_of_ones_own(tmp_path):
         with pytest.raises(ValueError, match="`data.window` is needed with"):
             folder(validation=0.2, **options)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no recordings for class empty"):
+    with pytest.raises(ValueError, match="class empty has no recordings"):
         folder(validation=0.2, corrupt="unchecked")
 
 

@@ -259,13 +259,13 @@ def test_folders_that_can_not_serve(tmp_path):
         image_folder(root=tmp_path / "one", validation=0.2)
     write(tmp_path / "hole", 5)
     (tmp_path / "hole" / "white").mkdir()
-    with pytest.raises(ValueError, match=rf"no images for class white in {tmp_path / 'hole'}: remove the class's folder"):
+    with pytest.raises(ValueError, match=rf"class white has no images in {tmp_path / 'hole'}: add some, or remove the folder"):
         image_folder(root=tmp_path / "hole", validation=0.2)
     write(tmp_path / "few", 5)
     write(tmp_path / "few" / "..", 1, colours={"few/grey": (9, 9, 9)})
-    with pytest.raises(ValueError, match=r"few has no test/, and holding out 10% of 16 images for it leaves class .*grey"):
+    with pytest.raises(ValueError, match=r"few has no test/ folder, and 10% of its 16 images are too few .*class .*grey"):
         image_folder(root=tmp_path / "few", validation=0.1)
-    with pytest.raises(ValueError, match=r"data.resize can't be below data.size"):
+    with pytest.raises(ValueError, match=r"data.resize must be at least data.size, 32"):
         image_folder(root=tmp_path / "few", validation=0.0, size=32, resize=16)
 
 

@@ -407,7 +407,7 @@ def test_three_epochs_learn_to_diffuse_on_a_ring(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("root", "told"), [(".", r"\. is no regular file"), ("x" * 5000, "name too long"), ("gone.csv", "gone.csv")]
+    ("root", "told"), [(".", r"\. is a folder: give a series"), ("x" * 5000, "name too long"), ("gone.csv", "gone.csv")]
 )
 def test_data_that_are_not_where_a_run_found_them(root, told, tmp_path):
     """Whatever is the matter with the place, the message tells who named it and how to name another."""

@@ -760,7 +760,7 @@ def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
             dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)),
             "`loss.label_smoothing=0.1` is not supported by the loss ",
         ),
-        (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss is a scalar tensor, got \[1\]"),
+        (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss must be a scalar tensor, got \[1\]"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of outputs .*probabil"),
         (
             dict(model=replace(tiny.recipe.model, name=f"{tiny.__file__}:no_neurons"), loss=Loss(rate_weight=1.0)),
