@@ -23,13 +23,21 @@ class Recipe:
     expect: Suppress[str] = ""
     """What we measured, or that we did not; the paper's figure is marked as such."""
     data: Data = field(default_factory=Data)
+    """What it trains on."""
     series: Series = field(default_factory=Series)
+    """Forecasting: what of a series is seen and told. The rest of the series' settings is data's: its name, its validation."""
     augment: Augment = field(default_factory=Augment)
+    """What is done to training samples, in this order; by default nothing."""
     model: Model = field(default_factory=Model)
+    """The network."""
     forecast: Forecast = field(default_factory=Forecast)
+    """A forecaster, beside its name, steps and neuron in model. One that has no use for a setting refuses it."""
     loss: Loss = field(default_factory=Loss)
+    """What training minimises."""
     optim: Optim = field(default_factory=Optim)
+    """The optimizer: a linear warm-up, then a cosine from lr to min_lr over the run, set at every step."""
     early: Early = field(default_factory=Early)
+    """What is smaller early in training, to save time; by default nothing. Validation and test see all of it."""
     epochs: int = 10
     """Passes over the training set."""
     max_steps: int | None = None

@@ -63,7 +63,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if type(state) is dict:
         check_format(state.pop("format", 0), path)
     if type(state) is not dict or "model" not in state or "step" not in state:
-        raise ValueError(f"{path} is no checkpoint of staa: it lacks a model and a step")
+        raise ValueError(f"{path} is no checkpoint of staa: it has no model and step")
     _check_values(state, path)
     return state
 

@@ -29,7 +29,7 @@ def check_resumable(
     odd = _odd_optimizer(state["optimizer"], optimizer, state["step"]) or _odd_schedule(state, schedule)
     if odd:
         raise ValueError(
-            f"the checkpoint for {folder} is of another optimizer or schedule ({odd}): take another, or train anew"
+            f"the checkpoint for {folder} is not of this optimizer and schedule ({odd}): take another, or train anew"
         )
     names = {name.removesuffix(".neuron") for name, _ in model.named_modules()}
     sums, best, epoch = state["sums"], state["best"], state["best_epoch"]
@@ -47,9 +47,7 @@ def check_resumable(
         "best_epoch": epoch <= state["step"],
     }
     if bad := [name for name, fine in sound.items() if not fine]:
-        raise ValueError(
-            f"training can't go on from the checkpoint for {folder}, since its {bad[0]} makes no sense: take another"
-        )
+        raise ValueError(f"the checkpoint for {folder} can't be resumed, since its {bad[0]} makes no sense: take another")
 
 
 def fused_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
