@@ -57,8 +57,16 @@ def parse_bytes(text: str) -> int:
     """A size such as 500M, 8G, 8GiB or 1000000. Raises ValueError for any other text."""
     match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None or int(match[1]) == 0:
-        raise ValueError(f"a limit of memory is a size such as 500M or 8G, got {text!r}")
+        raise ValueError(f"a limit of memory must be a size such as 500M or 8G, got {text!r}")
     return int(match[1]) * UNITS[match[2].upper()]
+
+
+def check_no_file(path: Path, expected: str) -> None:
+    """Raises ValueError if a file is in the place of a folder. expected: what that folder holds."""
+    if path.exists() and not path.is_dir():
+        packed = path.name.lower().endswith((".zip", ".tar", ".gz", ".tgz"))
+        what = "unpack it, and give the folder that comes out" if packed else "give a folder"
+        raise ValueError(f"{path} is a file, not a folder: {what}, which holds {expected}")
 
 
 def check_bytes(needed: int, what: str) -> None:
@@ -74,9 +82,11 @@ def check_bytes(needed: int, what: str) -> None:
 def open_regular(path: Path) -> IO[bytes]:
     """A regular file, open to read. Raises OSError if it is not there, ValueError for a folder, a pipe or a device."""
     descriptor = os.open(path, os.O_RDONLY | AT_ONCE | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise ValueError(f"{path} is no regular file: give a file, not a folder, a pipe or a device")
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise ValueError(f"{path} is no regular file but {kind}: give a file")
     return open(descriptor, "rb")
 
 
@@ -95,7 +105,7 @@ def read_text(path: Path) -> str:
     try:
         return read_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error.reason} at byte {error.start}") from error
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
 
 
 def check_format(found: Any, what: Path | str) -> None:
@@ -174,10 +184,14 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a run folder, made if need be, for this process alone; folders made and left empty are removed again.
 
     The lock dies with the process. What a killed process left half-written is removed. Raises ValueError if another process
-    holds the folder.
+    holds the folder, or a file is in its place; OSError if it can't be made.
     """
     made = [p for p in (folder, *folder.parents) if not p.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(p for p in (folder, *folder.parents) if p.exists())
+        raise ValueError(f"{folder} can't be made, since {file} is a file: choose another folder") from error
     descriptor = None
     if fcntl is not None:  # a system without such locks goes without
         descriptor = os.open(folder, os.O_RDONLY)

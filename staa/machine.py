@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def keep_pages(keep: bool = True) -> bool:
-    """Let this process keep the memory it frees, for its next tensors, from now on; keep=False goes back to the usual.
+    """Let this process keep the memory it frees, for its next tensors, from now on; keep=False goes back to glibc's default.
 
     The process then never shrinks below its peak. It is a setting of glibc's malloc (mallopt(3)), for the whole process,
     so a program decides on it, not an import: the `staa` command does. Returns whether there is glibc to be told: False on
@@ -48,7 +48,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """bfloat16 where asked for, or where "auto" meets a GPU that has it. Never the default on a CPU."""
+    """bfloat16 if asked for, or if "auto" meets a GPU that has it. Never the default on a CPU."""
     if wanted == "auto":
         if device.type != "cuda":
             return "float32"

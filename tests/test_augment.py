@@ -310,9 +310,9 @@ def test_dropping_never_adds_an_event_nor_takes_the_last():
 
 
 def test_events_are_refused_where_there_are_none():
-    with pytest.raises(ValueError, match="events is nda, eventdrop or None, got 'eventmix'"):
+    with pytest.raises(ValueError, match="events must be nda, eventdrop or None, got 'eventmix'"):
         make_augment(events="eventmix")
-    with pytest.raises(ValueError, match=r"takes frames \[N, T, 2, H, W\], got \[2, 3, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"needs event frames \[N, T, 2, H, W\], got \[2, 3, 8, 8\]"):
         make_augment(events="nda")(torch.zeros(2, 3, 8, 8), seeded())
     with pytest.raises(ValueError, match="augment.events must be 'nda', 'eventdrop', None; got 'x'"):
         Augment(events="x")

@@ -46,7 +46,7 @@ def complaint(capsys, *args, code=2):
         (["train", "--model.neuron", "lyf"], "unknown neuron 'lyf'; did you mean lif"),
         (["train", "--model.steps", "91"], "steps must be from 1 to 90"),
         (["train", "nowhere.py:recipe"], "nowhere.py to take 'recipe' from"),
-        (["train", "--augment.flip", "--data.validation", "2"], "data.validation is in [0, 1), got 2.0"),
+        (["train", "--augment.flip", "--data.validation", "2"], "data.validation must be at least 0 and below 1, got 2.0"),
         (["train", f"{tiny.__file__}:nothing"], "defines no 'nothing'"),
         (["train", f"{tiny.__file__}:not_a_recipe"], "is a int, not a staa.Recipe"),
         (["train", "cifar100-resnet20-tiny-staa", "--data", "nowhere"], "cifar100 is not under nowhere"),

@@ -59,7 +59,7 @@ def test_a_hashed_split_is_stratified_disjoint_and_fixed(labels, data):
 
 
 def test_split_errors_and_digest():
-    with pytest.raises(ValueError, match="can't choose 4 of 3"):
+    with pytest.raises(ValueError, match="count must be from 0 to the 3 samples .*, got 4"):
         split_by_hash(torch.zeros(3), 4, "salt")
     a, b = torch.tensor([0, 1]), torch.tensor([2])
     assert split_digest(train=a, test=b) != split_digest(train=b, test=a)
@@ -99,9 +99,9 @@ def test_a_brightening_edge_sends_on_events_ahead_of_it():
 def test_event_errors():
     with pytest.raises(ValueError, match=r"\[N, h, w\]"):
         saccade_events(np.zeros((8, 8)))
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+    with pytest.raises(ValueError, match="values from 0 to 1"):
         saccade_events(np.full((1, 8, 8), 16.0))
-    with pytest.raises(ValueError, match="more than 255"):
+    with pytest.raises(ValueError, match="can hold 255 events, .* gives up to 753"):
         saccade_events(np.random.default_rng(0).random((1, 8, 8)), steps=1, threshold=0.01)
     with pytest.raises(ValueError, match="threshold must be positive"):
         saccade_events(np.zeros((1, 8, 8)), threshold=0)
@@ -195,7 +195,7 @@ def test_what_goes_wrong_in_a_worker_is_told_as_it_is(workers):
 
 
 def test_batches_errors():
-    with pytest.raises(ValueError, match="2 inputs but 3 labels"):
+    with pytest.raises(ValueError, match="got 2 inputs and 3 labels"):
         Samples(torch.zeros(2, 1), torch.zeros(3))
     with pytest.raises(ValueError, match="batch size of at least 1"):
         Batches(Samples(torch.zeros(2, 1), torch.zeros(2)), 0, prepare=lambda x: x)

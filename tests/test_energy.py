@@ -215,7 +215,7 @@ def test_scaled_dot_products_are_priced():
 
 @pytest.mark.parametrize("samples", [1.5, 2.0, True, "2", -1])
 def test_samples_are_a_whole_number(samples):
-    with pytest.raises(ValueError, match="samples is a whole number of at least 1, got"):
+    with pytest.raises(ValueError, match="samples must be a whole number of at least 1, got"):
         estimate_energy(nn.Linear(3, 5), torch.randn(2, 3), samples=samples)
 
 

@@ -109,10 +109,10 @@ def test_values_of_frames():
         ({"window": 5}, "either steps or window"),
         ({"steps": 201}, "200 events, too few for 201 frames"),
         ({"steps": 0}, "at least 1"),
-        ({"by": "space"}, 'by is "number" or "time"'),
-        ({"size": (35, 34)}, "only smaller ones can"),
+        ({"by": "space"}, 'by must be "number" or "time"'),
+        ({"size": (35, 34)}, "can't be larger than the sensor"),
         ({"sensor": None}, "give height and width"),
-        ({"sensor": (34, 20)}, "x from .* is outside 0 … 19"),
+        ({"sensor": (34, 20)}, "x must be from 0 to 19 .*, got"),
         ({"steps": None, "window": 1, "t": np.array([0] * 199 + [1 << 50])}, "make the window longer"),
     ],
 )
@@ -208,7 +208,10 @@ def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
     class_folder(tmp_path)
     for options, message in (
         ({}, r"does not say the size of its sensor: .* `data.sensor=260x346`$"),
-        ({"sensor": "34x34", "size": 64}, r"frames of 64 × 64 can't be made from a sensor of 34 × 34: only smaller ones can$"),
+        (
+            {"sensor": "34x34", "size": 64},
+            r"frames can't be larger than the sensor of 34 × 34, got 64 × 64: lower `data.size`$",
+        ),
         ({"sensor": "34x36"}, r"give the frames a size with `data.size`$"),
     ):
         for corrupt in ("refuse", "skip"):
@@ -221,7 +224,7 @@ def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
         f.rename(f.with_suffix(".off"))
     np.savez(tmp_path / "right" / "a.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
     np.savez(tmp_path / "right" / "b.npz", t=t, x=x, y=y, p=p, sensor=(30, 30))
-    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give both a size with `data.size`"):
+    with pytest.raises(UnsuitedError, match=r"frames of \d+ × \d+, .* give all one size with `data.size`"):
         event_folder(root=tmp_path, validation=0.0, steps=4)
 
 
@@ -310,7 +313,7 @@ def test_cifar10dvs_in_the_authors_files_and_its_splits(tmp_path):
     assert cifar10dvs(validation=0.0, **kwargs).split == source.split
     with pytest.raises(ValueError, match=r"unknown split 'nine'; known: first-90"):
         cifar10dvs(validation=0.0, split="nine", **kwargs)
-    with pytest.raises(ValueError, match=r"train-val-test holds out a tenth .* data.validation says 0.2"):
+    with pytest.raises(ValueError, match=r"train-val-test holds out a tenth .* must be 0.1, got 0.2"):
         cifar10dvs(validation=0.2, split="train-val-test", **kwargs)
     (tmp_path / "CIFAR10DVS" / "cat" / "cifar10_cat_0.aedat4").write_bytes(b"")
     with pytest.raises(ValueError, match="the same recordings twice"):
@@ -371,11 +374,11 @@ def test_dvsgesture_in_the_authors_files(tmp_path):
     with pytest.raises(ValueError, match="both to train and to test"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
     (folder / "trials_to_test.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="which files are in this part"):
+    with pytest.raises(FileNotFoundError, match="lists the files of this part"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
     (folder / "trials_to_test.txt").write_text("user24_led.aedat\n")
     (folder / "user24_led_labels.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="which says what"):
+    with pytest.raises(FileNotFoundError, match="is missing: it says what"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
 
 
@@ -410,10 +413,10 @@ def test_a_folder_of_ones_own(tmp_path):
         with pytest.raises(ValueError, match=message):
             folder(validation=0.2, sensor=sensor)
     for options in ({"frames": "window"}, {"window": 30.0}):
-        with pytest.raises(ValueError, match="`data.window` goes with"):
+        with pytest.raises(ValueError, match="`data.window` is needed with"):
             folder(validation=0.2, **options)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no recordings for class empty"):
+    with pytest.raises(ValueError, match="class empty has no recordings"):
         folder(validation=0.2, corrupt="unchecked")
 
 

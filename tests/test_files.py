@@ -45,7 +45,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "8X", "1.5G", "much"])
 def test_no_sizes(text):
-    with pytest.raises(ValueError, match="a limit of memory is a size such as 500M or 8G"):
+    with pytest.raises(ValueError, match="a limit of memory must be a size such as 500M or 8G"):
         parse_bytes(text)
 
 

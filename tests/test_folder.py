@@ -81,7 +81,7 @@ def test_imagenets_val_is_the_test_set(name, tmp_path):
     assert (len(source.train), source.validation, len(source.test)) == (30, None, 6)
     source = DATASETS[name](root=tmp_path, validation=0.2, size=16)
     assert (len(source.train), len(source.validation), len(source.test)) == (24, 6, 6)
-    with pytest.raises(FileNotFoundError, match="val: this data set is measured on it"):
+    with pytest.raises(FileNotFoundError, match="val does not exist: this data set is tested on it"):
         DATASETS[name](root=tmp_path / "train", validation=0.0)
 
 
@@ -100,7 +100,7 @@ def test_tiny_imagenets_own_layout(tmp_path):
     assert len(source.train) == 12
     assert [path.rsplit("/", 1)[1] for path in files(source.test)] == ["002.JPEG", "001.JPEG", "000.JPEG"]
     annotations.write_text("000.JPEG red\n")
-    with pytest.raises(ValueError, match=r"line 1 of .*val_annotations.txt is '000.JPEG red'"):
+    with pytest.raises(ValueError, match=r"val_annotations.txt, line 1 must be .*; got '000.JPEG red'"):
         DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=16)
 
 
@@ -138,7 +138,7 @@ def test_folders_that_look_like_other_parts_are_refused(folders, named, tmp_path
     monkeypatch.chdir(tmp_path)
     for folder in folders:
         write(tmp_path / "images" / folder, 2)
-    with pytest.raises(ValueError, match=rf"^images/{named}: not a class by its name, .*rename or move it"):
+    with pytest.raises(ValueError, match=rf"^images/{named}: named as a part of the data, .*rename or move it"):
         image_folder(root=Path("images"), validation=0.1)
 
 
@@ -204,7 +204,7 @@ def test_pixels_of_32_bits_are_refused(tmp_path):
     """Their black and white are anyone's guess: they used to become all black or all white."""
     for name, pixels in (("F", np.linspace(0, 1, 256, dtype=np.float32)), ("I", np.arange(256, dtype=np.int32))):
         Image.fromarray(pixels.reshape(16, 16), mode=name).save(tmp_path / f"{name}.tiff")
-        with pytest.raises(ValueError, match="32 bits a pixel"):
+        with pytest.raises(ValueError, match="its pixels have 32 bits"):
             decode(str(tmp_path / f"{name}.tiff"))
 
 
@@ -245,7 +245,7 @@ def test_tiny_imagenets_val_sorted_into_class_folders(tmp_path):
 
 
 def test_folders_that_can_not_serve(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: `data_root` is the folder"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist: `data_root` must be the folder"):
         image_folder(root=tmp_path / "nowhere", validation=0.1)
     (tmp_path / "empty" / "a").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"empty holds no images \(expected .*CLASS/\*.jpg"):
@@ -259,13 +259,13 @@ def test_folders_that_can_not_serve(tmp_path):
         image_folder(root=tmp_path / "one", validation=0.2)
     write(tmp_path / "hole", 5)
     (tmp_path / "hole" / "white").mkdir()
-    with pytest.raises(ValueError, match=rf"no images for class white in {tmp_path / 'hole'}: remove the class's folder"):
+    with pytest.raises(ValueError, match=rf"class white has no images in {tmp_path / 'hole'}: add some, or remove the folder"):
         image_folder(root=tmp_path / "hole", validation=0.2)
     write(tmp_path / "few", 5)
     write(tmp_path / "few" / "..", 1, colours={"few/grey": (9, 9, 9)})
-    with pytest.raises(ValueError, match=r"few has no test/, and holding out 10% of 16 images for it leaves class .*grey"):
+    with pytest.raises(ValueError, match=r"few has no test/ folder, and 10% of its 16 images are too few .*class .*grey"):
         image_folder(root=tmp_path / "few", validation=0.1)
-    with pytest.raises(ValueError, match=r"data.resize can't be below data.size"):
+    with pytest.raises(ValueError, match=r"data.resize must be at least data.size, 32"):
         image_folder(root=tmp_path / "few", validation=0.0, size=32, resize=16)
 
 

@@ -319,8 +319,14 @@ def test_settings_that_do_not_fit(tmp_path):
         (dict(model=replace(small().model, name="resnet20")), "unknown forecaster 'resnet20'"),
         (dict(loss=replace(small().loss, name="tet")), "unknown loss 'tet'"),
         (dict(augment=replace(small().augment, flip=True)), "takes no settings of augment"),
-        (dict(forecast=replace(small().forecast, blocks=3)), "spikestag takes no `forecast.blocks`"),
-        (dict(model=replace(small().model, residual_init=0.2)), "spikestag takes no `model.residual_init`"),
+        (
+            dict(forecast=replace(small().forecast, blocks=3)),
+            "`forecast.blocks=3` is not supported by the forecaster spikestag",
+        ),
+        (
+            dict(model=replace(small().model, residual_init=0.2)),
+            "`model.residual_init=0.2` is not supported by the forecaster spikestag",
+        ),
         (dict(series=Series(horizon=4, graph="g.csv")), r"can't|missing|g.csv"),
         (dict(series=Series(horizon=590)), "horizon"),
     ):
@@ -329,7 +335,7 @@ def test_settings_that_do_not_fit(tmp_path):
         assert not list((tmp_path / "run").glob("*.json"))
     for change, message in (
         (dict(protocol="paper"), "tested once"),
-        (dict(data=replace(small().data, validation=0.0)), "best needs validation"),
+        (dict(data=replace(small().data, validation=0.0)), 'weights="best" needs validation samples'),
     ):
         with pytest.raises(ValueError, match=message):
             replace(small(), **change)
@@ -401,7 +407,7 @@ def test_three_epochs_learn_to_diffuse_on_a_ring(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("root", "told"), [(".", r"\. is no regular file"), ("x" * 5000, "name too long"), ("gone.csv", "gone.csv")]
+    ("root", "told"), [(".", r"\. is a folder: give a series"), ("x" * 5000, "name too long"), ("gone.csv", "gone.csv")]
 )
 def test_data_that_are_not_where_a_run_found_them(root, told, tmp_path):
     """Whatever is the matter with the place, the message tells who named it and how to name another."""

@@ -148,6 +148,6 @@ def test_nesterovs_momentum_by_hand():
         module(torch.ones(1, 1)).sum().backward()
         optimizer.step()
         assert module.weight.item() == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"optim.nesterov needs optim.momentum above 0, got 0"):
+    with pytest.raises(ValueError, match=r"optim.nesterov needs momentum: optim.momentum must be above 0, got 0"):
         dataclasses.replace(Recipe(), optim=dataclasses.replace(Recipe().optim, nesterov=True, momentum=0.0))
     assert from_json(to_json(Recipe())).augment == Augment()

@@ -13,7 +13,8 @@ from hdf_files import write_hdf
 from staa.cli import main
 from staa.data import SERIES, TimeSeries, diffusion_ring, forecast_source, read_graph, read_series
 from staa.data.series.named import FILES
-from staa.data.series.windows import WindowBatches, calendar_features, fill_gaps, fit_normaliser
+from staa.data.series.prepare import calendar_features, fill_gaps, fit_normaliser
+from staa.data.series.windows import WindowBatches
 
 
 def hours(rows, start="2024-01-01", step="h"):
@@ -306,7 +307,7 @@ def test_graphs(tmp_path):
     [
         (["2024-01-02", "2024-01-01", "2024-01-03"], r"row 1: its time 2024-01-01T00:00:00 is before the one above it"),
         (["2024-01-01", "2024-01-01", "2024-01-03"], r"row 1: its time 2024-01-01T00:00:00 is there twice"),
-        (["2024-01-01", "2024-01-02"], "3 rows need as many times, got 2"),
+        (["2024-01-01", "2024-01-02"], "times must be one for each of 3 rows, got 2"),
         (["2024-01-01", "NaT", "2024-01-03"], "row 1 has no time"),
     ],
 )
@@ -321,7 +322,7 @@ def test_missing_rows_are_noted(tmp_path):
     path.write_text("time,x\n" + "\n".join(lines))
     (note,) = read_series(path).notes
     assert note.startswith(
-        "the step between rows is 01:00:00, but 2 times another, the first 03:00:00 after 2024-01-01T06:00:00"
+        "the step between rows is 01:00:00, but another one 2 times, first 03:00:00 after 2024-01-01T06:00:00"
     )
 
 
@@ -331,7 +332,7 @@ def test_missing_rows_are_noted(tmp_path):
         (dict(window=60, horizon=50), "has 100 rows; a window of 60 and a horizon of 50 need 110"),
         (dict(window=90, horizon=10), "validation gets none of the series' 1 windows|train gets none"),
         (dict(horizon=0), "horizon must be at least 1, got 0"),
-        (dict(train=0.9, validation=0.1), "leave a share to test"),
+        (dict(train=0.9, validation=0.1), "must leave a share of the windows to test"),
     ],
 )
 def test_a_series_too_short(changes, message):
@@ -395,13 +396,13 @@ def test_gaps_are_refused_masked_or_filled():
     ("file", "text", "message"),
     [
         ("a.csv", "t,x\n2024-01-01,1\n2024-01-02,high\n", r"row 1, column x: 'high' is no number"),
-        ("a.csv", "", "can't be read as text"),
+        ("a.csv", " \n", "a.csv is empty: expected rows"),
         ("a.csv", "x,y\n", "holds no rows"),
         ("a.csv", "t,x\n2024-01-01,1\n2024-01-02,inf\n", "variate x is infinite in row 1"),
         ("a.csv", "x,x\n1,2\n", "two columns called 'x'"),
         ("a.csv", "t,x\n2024-03-31T01:00+01:00,1\n2024-03-31T03:00+02:00,2\n", "different offsets from UTC"),
-        ("a.csv", "1;2\n3;4\n", "columns have commas between them"),
-        ("a.txt", "1 2 3\n4 5 6\n", "columns have commas between them"),
+        ("a.csv", "1;2\n3;4\n", "separate columns by commas"),
+        ("a.txt", "1 2 3\n4 5 6\n", "separate columns by commas"),
         ("a.csv", "t\n2024-01-01\n2024-01-02\n", "no column beside its times 't'"),
         ("a.npz", "no zip", "can't be read"),
         ("a.h5", "no hdf", "can't be read as one pandas table"),
@@ -417,15 +418,15 @@ def test_files_that_are_none(file, text, message, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (dict(data=np.ones((5, 2))), "a.npz has no array 'values'"),
-        (dict(values=np.ones(5)), r"a.npz's values are \[rows, variates\], got \[5\]"),
-        (dict(values=np.array([["a", "b"]])), "a.npz's values are numbers"),
+        (dict(data=np.ones((5, 2))), "a.npz must have an array 'values'"),
+        (dict(values=np.ones(5)), r"a.npz's values must be \[rows, variates\], got \[5\]"),
+        (dict(values=np.array([["a", "b"]])), "a.npz's values must be numbers"),
         (dict(values=np.array([[1, None]])), "a.npz, array 'values' holds Python objects"),
-        (dict(values=np.ones((0, 10**12))), "a.npz's values are"),
+        (dict(values=np.ones((0, 10**12))), "a.npz's values must be"),
         (dict(values=np.ones((2, 2)), time=np.array(["3024-01-01", "3024-01-02"])), "3024-01-01 is not between 1680 and 2260"),
-        (dict(values=np.ones((2, 2)), time=np.arange(2.0)), "a.npz's time is datetime64"),
-        (dict(values=np.ones((2, 2)), time=hours(2)[:, None]), "times are a row of datetime64"),
-        (dict(values=np.ones((2, 2)), graph=np.array([["a", "b"], ["c", "d"]])), "a.npz's graph are numbers"),
+        (dict(values=np.ones((2, 2)), time=np.arange(2.0)), "a.npz's time must be datetime64"),
+        (dict(values=np.ones((2, 2)), time=hours(2)[:, None]), "times must be datetime64, one for each row"),
+        (dict(values=np.ones((2, 2)), graph=np.array([["a", "b"], ["c", "d"]])), "a.npz's graph must be numbers"),
         (dict(values=np.ones((2, 2)), graph=np.ones((3, 3))), "the graph is 3 × 3, the series has 2"),
     ],
 )
@@ -453,7 +454,7 @@ def test_small_matrices_and_distances_that_say_nothing(tmp_path):
     ("text", "message"),
     [
         ("1,2,3\n4,5,6\n7,8,9\n", "is no edge between two of the 4 variates"),
-        ("1,2,3,4\n5,6,7,8\n", "a graph of 4 nodes is 4 × 4 numbers, or edges"),
+        ("1,2,3,4\n5,6,7,8\n", "must hold 4 × 4 numbers, or edges .*, for a graph of 4 nodes"),
         ("a,b,1\na,z,1\n", "row 1: 'a', 'z' is no edge between two of the 4 variates"),
         ('a,b,1\na,"z\nz",1\n', r"row 1: 'a', 'z\\nz' is no edge"),
         ("a,b,-1\n", "finite and not negative"),
@@ -466,7 +467,7 @@ def test_graphs_that_do_not_fit(text, message, tmp_path):
     np.save(tmp_path / "g.npy", np.ones((5, 5)))
     with pytest.raises(ValueError, match="the graph is 5 × 5, the series has 4 variates: it must be 4 × 4"):
         read_graph(tmp_path / "g.npy", tuple("abcd"))
-    with pytest.raises(ValueError, match="distances are those of a graph"):
+    with pytest.raises(ValueError, match="`series.distances` needs a graph"):
         (tmp_path / "s.csv").write_text("1,2\n3,4\n")
         read_series(tmp_path / "s.csv", distances=True)
 

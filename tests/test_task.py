@@ -28,7 +28,7 @@ def test_all_that_is_wrong_is_told_at_once():
     )
     with pytest.raises(ValueError, match="4 settings are wrong") as told:
         task_of(wrong).check()
-    for part in ("`data.size`", "`data.resize`", "neuron 'lf'", "attention 'sta'", "loss 'men'"):
+    for part in ("`data.size=48`, `data.resize=50`", "neuron 'lf'", "attention 'sta'", "loss 'men'"):
         assert part in str(told.value), part
     with pytest.raises(ValueError, match="^unknown loss 'men'"):
         task_of(replace(tiny.recipe, loss=Loss(name="men"))).check()

@@ -742,15 +742,24 @@ def test_fine_tuning_with_nothing_in_common_is_refused(tmp_path):
 
 def test_settings_that_the_data_do_not_take_are_refused(tmp_path):
     for change, message in (
-        (dict(data=replace(tiny.recipe.data, size=32)), "takes no `data.size`, which is 32"),
-        (dict(data=replace(tiny.recipe.data, corrupt="skip")), "takes no `data.corrupt`"),
-        (dict(augment=Augment(scale=0.5)), "takes no `augment.scale`"),
-        (dict(model=replace(tiny.recipe.model, residual_init=0.2)), "takes no `model.residual_init`"),
+        (
+            dict(data=replace(tiny.recipe.data, size=32)),
+            r"^`data.size=32` is not supported by the data set .*; remove it \(default: None\)$",
+        ),
+        (dict(data=replace(tiny.recipe.data, corrupt="skip")), "`data.corrupt=skip` is not supported by the data set"),
+        (dict(augment=Augment(scale=0.5)), "`augment.scale=0.5` is not supported"),
+        (
+            dict(model=replace(tiny.recipe.model, residual_init=0.2)),
+            r"`model.residual_init=0.2` is not supported by the model .* \(default: 1.0\)",
+        ),
         (dict(augment=Augment(policy="randaugment")), "for colour images; .* has 2 channels"),
         (dict(augment=Augment(cutout=17)), "can't exceed the images' 16 pixels"),
-        (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "the loss mean takes no `loss.tet_weight`, which is 0.5"),
-        (dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)), "takes no `loss.label_smoothing`"),
-        (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss is a scalar tensor, got \[1\]"),
+        (dict(loss=Loss(label_smoothing=0.1, tet_weight=0.5)), "`loss.tet_weight=0.5` is not supported by the loss mean"),
+        (
+            dict(loss=Loss(name=f"{tiny.__file__}:squared", label_smoothing=0.1)),
+            "`loss.label_smoothing=0.1` is not supported by the loss ",
+        ),
+        (dict(loss=Loss(name=f"{tiny.__file__}:each")), r"a loss must be a scalar tensor, got \[1\]"),
         (dict(loss=Loss(name=f"{tiny.__file__}:squared"), augment=Augment(mixup=0.1)), r"can't be taken of outputs .*probabil"),
         (
             dict(model=replace(tiny.recipe.model, name=f"{tiny.__file__}:no_neurons"), loss=Loss(rate_weight=1.0)),
@@ -776,7 +785,7 @@ def test_norm_momentum_is_every_batch_norms():
     with pytest.raises(ValueError, match="has no BatchNorm, and takes no `model.norm_momentum`"):
         task_of(replace(linear, model=replace(linear.model, norm_momentum=0.5))).network(sizes)
     for odd in (0.0, 1.5, -1.0, math.nan):
-        with pytest.raises(ValueError, match="`model.norm_momentum` is above 0 and at most 1"):
+        with pytest.raises(ValueError, match="`model.norm_momentum` must be above 0 and at most 1"):
             replace(tiny.recipe, model=replace(tiny.recipe.model, norm_momentum=odd))
 
 

@@ -116,7 +116,7 @@ class Counter(TorchDispatchMode):
         """A recurrent layer, by its weights: what computes it differs from one machine to the next, and hides its products."""
         x = inputs[0]
         if not isinstance(x, Tensor):
-            raise ValueError(f"{name or 'the model'} takes a {type(x).__name__}: give it a padded tensor to be priced")
+            raise ValueError(f"{name or 'the model'} can only be priced with a padded tensor, got a {type(x).__name__}")
         rate, steps = self._rate(x), x.shape[:-1].numel()
         for key, weight in module.named_parameters():
             if key.startswith("weight"):

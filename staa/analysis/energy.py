@@ -24,7 +24,7 @@ class LayerEnergy:
     dense: float
     """Multiply-accumulates of its products, were every input a real number."""
     rate: float | None
-    """Spikes an input and step, where its inputs are spikes; None where they are real."""
+    """Spikes an input and step, if its inputs are spikes; None if they are real."""
 
     @property
     def joules(self) -> float:
@@ -70,38 +70,47 @@ class Energy:
 def estimate_energy(
     model: nn.Module, *inputs: Tensor, events: bool = False, samples: int | None = None, free: Collection[str] = ()
 ) -> Energy:
-    """The cost of an inference, by the field's model: E = 4.6 pJ · MACs + 0.9 pJ · SOPs, a sample over all its T steps.
+    """What an inference would cost, a sample over all its T steps, counted while the model runs once in evaluation mode:
 
+        E = 4.6 pJ · MACs + 0.9 pJ · SOPs
         SOPs = Σ over layers that read spikes of (mean input) · (dense multiply-accumulates)
         MACs = Σ over all others
 
-    inputs: what the model is called with, such as a batch of images [N, C, H, W]; rates are of this batch, so give a fair
-    one. The model runs once, in evaluation mode, and every convolution and matrix product is counted where it happens. The
-    parts of an attention are counted too, and one multiplication for each value that it scales.
+    Every convolution and matrix product is counted where it happens, so are the parts of an attention, and one multiplication
+    for each value that it scales. A product adds and does not multiply if one side is made of spikes, whatever their values in
+    this batch: what a spiking neuron puts out (`staa.rates.fires`) or a comparison, and their copies, maxima, sums and
+    products. An average of spikes, graded spikes and images multiply.
 
-    A product adds and does not multiply where one side is made of spikes, whatever their values in this batch: what a spiking
-    neuron puts out (`staa.rates.fires`) or a comparison, and their copies, maxima, sums and products. An average of
-    spikes, graded spikes and images multiply. events: the first input is counts of events, whole numbers from 0 up, which the
-    first layer adds.
-
-    samples: how many the inputs hold. None: the second dimension of what is called with [T, N, …] (a neuron, `PerStep`, a
-    network of such, what says per_step or acts_on), the first of a forecaster's windows [B, L, K], of images [N, C, H, W] for
-    a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says batch_first for itself.
-
-    Left out, as is usual: the arithmetic inside neurons, BatchNorm and what scales by a single number (they fold into the
+    Not counted, as papers do: the arithmetic inside neurons, BatchNorm and what scales by a single number (they fold into the
     weights), additions, activations, and all memory traffic, which on real hardware is the larger part: compare by it, don't
     pay by it. Not counted either, but named in `Energy.left_out`: elementwise products, quotients and powers of activations
     (also torch.outer), norms other than BatchNorm, softmax, and tensors that leave PyTorch, as for NumPy. A sum may make a
     matrix product of an elementwise one, and NumPy may compute anything: outside this library's own modules, whose published
-    figures leave these out, they are warned of.
+    figures leave these out, a warning names them.
 
-    Raises ValueError where the number of samples can't be told, events are no counts, or an operation has no price: then
-    free= takes the names of those that do not multiply, such as "aten::fft_fft".
+    Args:
+        model: The network.
+        *inputs: What it is called with, such as a batch of images; firing rates are of this batch, so give a fair one.
+        events: The first input is counts of events, whole numbers from 0 up, which the first layer adds.
+        samples: How many samples the inputs hold, at least 1. None: the second dimension of what is called with [T, N, …] (a
+            neuron, `PerStep`, a network of such, what says per_step or acts_on), the first of a forecaster's windows [B, L, K],
+            of images [N, C, H, W] for a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says
+            batch_first for itself.
+        free: Names of operations that multiply nothing, such as "aten::fft_fft", if they have no price.
+
+    Shapes:
+        inputs [N, C, H, W], [T, N, ...] or [B, L, K], as the model takes them
+
+    Raises:
+        ValueError: If samples is below 1 or can't be told; if events are no counts; if an operation has no price.
+
+    Source:
+        The field's model, with energies of 32-bit arithmetic in 45 nm: Horowitz, ISSCC 2014.
     """
     if samples is None:
         samples = _samples(model, inputs[0])
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"samples is a whole number of at least 1, got {samples!r}")
+        raise ValueError(f"samples must be a whole number of at least 1, got {samples!r}")
     counter = Counter(model, free)
     if events:
         _check_counts(inputs[0])
@@ -113,8 +122,8 @@ def estimate_energy(
         model(*inputs)
     if counter.unpriced:
         raise ValueError(
-            f"no price is known for {', '.join(f'{op} in {where}' for op, where in counter.unpriced.items())}: name what "
-            f"multiplies nothing in free=, and write the rest as convolutions and matrix products"
+            f"no price is known for {', '.join(f'{op} in {where}' for op, where in counter.unpriced.items())}: name in free= "
+            f"what multiplies nothing, and write the rest as convolutions and matrix products"
         )
     layers = []
     for (name, spiking), (dense, additions) in counter.found.items():
@@ -143,7 +152,9 @@ def _without_fast_path() -> Iterator[None]:
 
 def _check_counts(x: Tensor) -> None:
     if not bool(((x >= 0) & (x == x.round())).all()):
-        raise ValueError("events=True, but the first input is no count of events: it holds others than whole numbers from 0 up")
+        raise ValueError(
+            "events=True needs counts of events, whole numbers from 0 up, as the first input; it holds other numbers"
+        )
 
 
 def _samples(model: nn.Module, x: Tensor) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def settings_for(f: Callable[..., Any], what: str, *groups: tuple[str, Any, Iterable[str]]) -> dict[str, Any]:
-    """Those settings of a recipe that f has parameters for. groups: (part of the recipe, its values, which of them).
+    """The settings of a recipe that f has parameters for. groups: (part of the recipe, its values, which of them).
 
-    Raises ValueError that names each other one which is not at its default.
+    Raises ValueError naming all the others that differ from their default.
     """
     asked = inspect.signature(f).parameters
     given: dict[str, Any] = {}
@@ -20,7 +20,10 @@ def settings_for(f: Callable[..., Any], what: str, *groups: tuple[str, Any, Iter
             if name in asked:
                 given[name] = value
             elif value != plain:
-                odd.append(f"`{part}.{name}`, which is {value}: leave it out (at {plain})")
+                odd.append((f"`{part}.{name}={value}`", str(plain)))
+    if len(odd) == 1:
+        raise ValueError(f"{odd[0][0]} is not supported by {what}; remove it (default: {odd[0][1]})")
     if odd:
-        raise ValueError(f"{what} takes no {', and no '.join(odd)}")
+        names, defaults = (", ".join(texts) for texts in zip(*odd, strict=True))
+        raise ValueError(f"{names} are not supported by {what}; remove them (defaults: {defaults})")
     return given

@@ -1,4 +1,4 @@
-"""Data sets: f(*, root, validation, …) -> Source, with those of steps, scale and a recipe's data settings it asks for."""
+"""Data sets: f(*, root, validation, …) -> Source; each asks by its parameters for steps, scale and settings of a recipe."""
 
 from functools import partial
 
@@ -16,8 +16,9 @@ from staa.data.images.folder import image_folder
 from staa.data.series.files import read_series
 from staa.data.series.graph import read_graph
 from staa.data.series.named import FILES, SERIES, diffusion_ring, download_series
+from staa.data.series.prepare import Normaliser
 from staa.data.series.series import TimeSeries
-from staa.data.series.windows import Normaliser, SeriesSource, WindowBatches, forecast_source
+from staa.data.series.windows import SeriesSource, WindowBatches, forecast_source
 from staa.data.source import Samples, Source, SplitData
 from staa.data.splits import split_by_hash
 
@@ -38,7 +39,7 @@ DOWNLOADS = {
     **{name: partial(download_events, name) for name in ARCHIVES},
     **{name: partial(download_series, name) for name in FILES},
 }
-"""f(root, tell) -> the folder; see `staa.data.download`"""
+"""f(root, tell) -> the folder; see `staa.data.download`."""
 
 __all__ = [
     "DATASETS",

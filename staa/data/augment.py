@@ -29,18 +29,18 @@ def make_augment(
     events: Events | None = None,
     cutout: int = 0,
 ) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    """augment(x [N, ..., H, W], generator) -> the same, or None where nothing is asked for.
+    """augment(x [N, ..., H, W], generator) -> the same, or None if nothing is asked for.
 
     In this order: a random shift of up to `shift` pixels (a random crop of the image padded with zeros) and a mirror image
     of every other; image by image, AutoAugment (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020; two operations,
     magnitude of 30), and brightness, contrast and saturation each times U(1 − jitter, 1 + jitter); `nda` or `event_drop`;
     then `blank` with squares of side cutout. policy and jitter take colour images [N, 3, H, W] uint8, events takes counts
     [N, T, 2, H, W] of any type. But for two of `event_drop`'s, an operation is the same on all frames of a sample. Raises
-    ValueError for another name, and augment for events where x has no frames.
+    ValueError for another name; augment raises it for events if x has no frames.
     """
     operation = {None: None, "nda": nda, "eventdrop": event_drop}
     if events not in operation:
-        raise ValueError(f"events is nda, eventdrop or None, got {events!r}")
+        raise ValueError(f"events must be nda, eventdrop or None, got {events!r}")
     transforms: list[Transform] = []
     if policy is not None or jitter:
         from torchvision.transforms import v2  # a second to import, so not with staa
@@ -71,7 +71,7 @@ def make_mix(
     """mix(x, labels [N], the batch's CPU generator, the epoch's) -> (x, probabilities [N, classes]), or None for no mixing.
 
     x: images [N, C, H, W] or windows [T, N, C, H, W]. A share `probability` of the batches gets MixUp (Zhang et al. 2018)
-    with λ ~ Beta(mixup, mixup), or CutMix (Yun et al. 2019) with Beta(cutmix, cutmix), one of the two at random where
+    with λ ~ Beta(mixup, mixup), or CutMix (Yun et al. 2019) with Beta(cutmix, cutmix), one of the two at random if
     both are positive, one λ for the batch; the others get their labels as probabilities. whole_epochs: the share is of the
     epochs, each mixed from end to end or not at all. hard: a mixed sample has the label of its larger part alone.
     """
@@ -191,7 +191,7 @@ def event_drop(x: Tensor, generator: torch.Generator) -> Tensor:
     """EventDrop (Gu et al., IJCAI 2021) of counts [N, T, 2, H, W]: in each sample drop nothing, by time, by area or at random.
 
     By time: ⌊ρT⌋ frames from any one on, at most to the end, ρ one of 0.1, 0.2 … 0.9. By area: a box of ⌊ρH⌋ + 1 rows and
-    ⌊ρW⌋ + 1 columns, ρ one of 0.05, 0.1 … 0.25, around any pixel, moved in where it would begin outside. At random: each event
+    ⌊ρW⌋ + 1 columns, ρ one of 0.05, 0.1 … 0.25, around any pixel, moved in if it would begin outside. At random: each event
     with probability ρ, as by time. The ranges are those of the authors' code; a sample that would lose every event is left as
     it is, as there. By area that code drops all events in the box's rows and all in its columns; the paper speaks of the box.
     """
@@ -232,7 +232,7 @@ def _augment(
     cutout: int,
 ) -> Tensor:
     if events is not None and x.ndim != 5:
-        raise ValueError(f"augmentation of events takes frames [N, T, 2, H, W], got {list(x.shape)}: leave it out for images")
+        raise ValueError(f"`augment.events` needs event frames [N, T, 2, H, W], got {list(x.shape)}; remove it")
     if shift or flip:
         x = random_crop(x.flatten(1, -3), generator, padding=shift, flip=flip).unflatten(1, x.shape[1:-2])
     for each in transforms:

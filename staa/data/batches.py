@@ -17,17 +17,27 @@ Mix = Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor,
 
 
 class Batches:
-    """Batches of samples, on a device. Order and augmentation of batch k of epoch e depend on (seed, e, k) alone, so an
-    epoch can be entered anywhere. seed=None: in order, without augmentation, for evaluation.
+    """Batches of samples, on a device. Order and augmentation of batch k of epoch e depend on (seed, e, k) alone, so an epoch
+    can be entered anywhere. Once an epoch has begun, no batch makes the host wait for a GPU.
 
-    augment: (a stored batch, generator) -> the same; mix: (the network's input, labels, CPU generators of the batch and of the
-    epoch) -> (input, probabilities); `staa.data.augment` makes these. shrink: (the network's input, the batch's number since
-    the first epoch) -> a smaller one (`staa.data.early`). workers: None keeps samples in memory on the device and augments
-    them there; else they are read and augmented on the CPU, by so many processes, 0 being this one. The number changes nothing
-    but the speed. Once an epoch has begun, no batch makes the host wait for a GPU.
+    The last batch of a training epoch is dropped if it is not full, so that BatchNorm always sees batch_size samples (unless
+    there are fewer samples in all).
 
-    The last batch of a training epoch is dropped when it is not full, so that BatchNorm always sees batch_size samples
-    (unless there are fewer samples in all). Raises ValueError where a sample can't be read.
+    Args:
+        samples: The samples of one part of a data set.
+        batch_size: Samples of a batch, at least 1.
+        prepare: Turns a stored batch into the network's input.
+        augment: (a stored batch, generator) -> a stored batch, as `staa.data.augment.make_augment` makes it; None: nothing.
+        mix: (input, labels, CPU generators of the batch and of the epoch) -> (input, probabilities), as
+            `staa.data.augment.make_mix` makes it; None: nothing.
+        shrink: (input, number of the batch since the first epoch) -> a smaller input (`staa.data.early`); None: nothing.
+        seed: Of the order and all random numbers; None: in order and without augmentation, for evaluation.
+        device: Where the batches are.
+        workers: None keeps samples in memory on the device and augments them there; else they are read and augmented on the CPU
+            by so many processes, 0 being this one. The number changes nothing but the speed.
+
+    Raises:
+        ValueError: If there are no samples, or batch_size is below 1; later, if a sample can't be read.
     """
 
     def __init__(
@@ -56,7 +66,15 @@ class Batches:
         return count // self.batch_size if self.seed is not None else -(-count // self.batch_size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches start, start + 1, … of an epoch, as (input, labels), or probabilities where they are mixed."""
+        """Batches start, start + 1, … of an epoch, as (input, labels), or (input, probabilities) if they are mixed.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            start: Number of the first batch, from 0.
+
+        Shapes:
+            input [N, C, H, W] or [T, N, C, H, W], labels [N], probabilities [N, classes]
+        """
         plan = _Plan(self, epoch)
         made: Iterable[tuple[Any, Tensor]] = (plan[k] for k in range(start, len(self)))
         if self.workers:

@@ -7,8 +7,9 @@ from typing import Literal
 
 from staa.data.content import as_it_is
 from staa.data.splits import Labelled, hold_out, paths_in, some
+from staa.files import check_no_file
 
-TEST_SHARE = 0.1  # of the training files, where there is no test/
+TEST_SHARE = 0.1  # of the training files, if there is no test/
 _whole: set[int] = set()  # hashes of looks at files that could be read: 1.3 million of ImageNet's stay small
 SPLITS = {"training", "val", "valid", "validation", "test", "testing"}
 
@@ -26,7 +27,7 @@ def class_folders(
     test_share: float = TEST_SHARE,
     annotated: Callable[[Path], Labelled | None] = lambda _: None,
 ) -> tuple[dict[str, Labelled], list[str]]:
-    """The files of "train", "test" and, where there is one, "val", by class; and what the user should hear about them.
+    """The files of "train", "test" and, if there is one, "val", by class; and what the user should hear about them.
 
         root/train/CLASS/…  root/val/CLASS/…  root/test/CLASS/…        or        root/CLASS/…
 
@@ -34,10 +35,10 @@ def class_folders(
     folders there, and files without one of the endings, are left out. Without test/, a tenth of the training files are
     the test set, and without val/ a share `validation` of the others is held out, both stratified and chosen by a hash of
     their paths, at least as many files as classes: neither depends on the other. val_is_test: val/ is the test set; test/ is
-    not looked at. annotated: tells a part's classes where they are written down.
+    not looked at. annotated: tells a part's classes if they are written down.
 
-    problems: path -> problem, of those files that can't be read. They are refused, or skipped and counted; corrupt =
-    "unchecked" does not look. look: as for `readable`. Raises FileNotFoundError where there is no folder, ValueError for one
+    problems: path -> problem, of the files that can't be read. They are refused, or skipped and counted; corrupt =
+    "unchecked" does not look. look: as for `readable`. Raises FileNotFoundError if there is no folder, ValueError for one
     without files or classes, a class without files, one that validation or test lacks or has alone, folders that look like
     other parts, and files that are refused.
     """
@@ -49,11 +50,11 @@ def class_folders(
     for name, part in parts.items():
         empty = [c for c, files in part.items() if not files]
         if empty:
-            raise ValueError(f"no {what} for class {some(empty)} in {at[name]}: remove the class's folder or fill it")
+            raise ValueError(f"class {some(empty)} has no {what} in {at[name]}: add some, or remove the folder")
     train = parts.pop("train")
     names = list(train)
     if len(names) < 2:
-        raise ValueError(f"expected at least two classes under {root}, got {names}: one folder for each class, {what} within")
+        raise ValueError(f"{root} must hold at least two class folders with {what} in them, got {len(names)}: {some(names)}")
     for name, part in parts.items():
         if part.keys() != train.keys():
             lacking, alone = [c for c in train if c not in part], [c for c in part if c not in train]
@@ -74,7 +75,7 @@ def readable(
     *,
     look: Callable[[str], object] = as_it_is,
 ) -> tuple[dict[str, Labelled], list[str]]:
-    """The parts without files that can't be read, and a note of them. Raises ValueError where they are refused.
+    """The parts without files that can't be read, and a note of them. Raises ValueError if they are refused.
 
     look: path -> what the look at it goes by, None if it must be looked at each time. What was found whole is not looked at
     again in this process while that is the same, so that several seeds and recipes share one look.
@@ -87,16 +88,19 @@ def readable(
     if broken and corrupt == "refuse":
         raise ValueError(
             f"{len(broken)} of the {what} under {root} can't be read: {some(list(broken))} ({next(iter(broken.values()))}); "
-            f"mend or remove them, or leave them out (`data.corrupt=skip`)"
+            f"repair or remove them, or skip them with `data.corrupt=skip`"
         )
     notes = [f"{len(broken)} {what} that can't be read are left out: {some(list(broken))}"] if broken else []
     return {p: {c: [f for f in fs if f not in broken] for c, fs in part.items()} for p, part in parts.items()}, notes
 
 
 def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
-    """The parts that have a folder: "train" and, where there are any, "val" and "test"; a class may be called train."""
+    """The parts that have a folder: "train" and, if there are any, "val" and "test"; a class may be called train."""
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: `data_root` is the folder that holds train/, or the class folders")
+        check_no_file(root, "train/, or the class folders")
+        raise FileNotFoundError(
+            f"{root} does not exist: `data_root` must be the folder that holds train/, or the class folders"
+        )
     folders = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
     if "train" not in folders or not _folders(folders["train"]):  # or train/ is itself a class among others
         folders = {"train": root}
@@ -108,23 +112,26 @@ def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
     ]
     if odd:
         raise ValueError(
-            f"{some(odd)}: not a class by its name, and not a part of the data where it stands; expected train/ (and val/, "
-            f"test/) with class folders in them, or class folders alone: rename or move it"
+            f"{some(odd)}: named as a part of the data, but not in the place of one; expected train/ (and val/, "
+            f"test/) "
+            f"with class folders in them, or class folders alone: rename or move it"
         )
     if val_is_test:
         if "val" not in folders:
-            raise FileNotFoundError(f"no folder {root / 'val'}: this data set is measured on it; expected train/ and val/")
+            raise FileNotFoundError(f"{root / 'val'} does not exist: this data set is tested on it; expected train/ and val/")
         folders = {"train": folders["train"], "test": folders["val"]}
     return folders
 
 
 def _classes(folder: Path, endings: tuple[str, ...], what: str) -> Labelled:
-    """The files of each class folder, sorted. Raises ValueError where there is none."""
+    """The files of each class folder, sorted. Raises ValueError if there is none."""
     found = {c: sorted(_files(folder / c, endings)) for c in _folders(folder)}
     if not any(found.values()):
         loose = sum(_fits(entry.name, endings) for entry in os.scandir(folder))
-        text = f"{loose} {what} but no class folders: sort them into one for each class" if loose else f"no {what}"
-        raise ValueError(f"{folder} holds {text} (expected {folder}/CLASS/*{endings[0]} or another of {', '.join(endings)})")
+        text = f"{loose} {what} but no class folders: sort them into a folder for each class" if loose else f"no {what}"
+        raise ValueError(
+            f"{folder} holds {text} (expected {folder}/CLASS/*{endings[0]}, or files that end in {', '.join(endings)})"
+        )
     return found
 
 

@@ -19,7 +19,7 @@ from staa.files import open_regular
 
 CHUNK = 1 << 20
 Tell = Callable[[str, int, int | None], None]
-"""tell(name, bytes there, bytes in all where they are known)"""
+"""tell(name, bytes there, bytes in all, or None if that is not known)"""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Archive:
 
 
 def fetch(archive: Archive, folder: Path, tell: Tell = lambda *_: None) -> Path:
-    """The archive in the folder, downloaded where it is not there. What has arrived waits in NAME.part and is gone on with.
+    """The archive in the folder, downloaded if it is not there. What has arrived waits in NAME.part and is gone on with.
 
-    Raises ValueError, saying what to do by hand, where no address answers or what arrived is not the published archive.
+    Raises ValueError, saying what to do by hand, if no address answers or what arrived is not the published archive.
     """
     path = folder / archive.name
     if path.is_file():
         if not _is(path, archive.checksum):
-            raise ValueError(f"{path} is not the published archive ({told(archive.checksum)}): remove it, then try again")
+            raise ValueError(f"{path} is not the published archive ({told(archive.checksum)}): remove it and run this again")
         return path
     folder.mkdir(parents=True, exist_ok=True)
     part, anew = folder / f"{archive.name}.part", folder / f"{archive.name}.part.{os.getpid()}"
@@ -77,7 +77,7 @@ def unpack(path: Path, folder: Path) -> None:
         except OSError:  # such as a full disk
             raise
         except Exception as error:  # zipfile, tarfile, zlib and lzma each have their own
-            raise ValueError(f"{path} can't be unpacked: {error}; remove it and download it again") from error
+            raise ValueError(f"{path} can't be unpacked ({error}): remove it and download it again") from error
         for entry in Path(at).iterdir():
             there = folder / entry.name
             if there.is_dir() and not there.is_symlink() and not any(there.iterdir()):
@@ -115,7 +115,7 @@ def _unzip(file: IO[bytes], at: Path, room: int) -> None:
                 while left:  # never more than the archive says: zipfile itself inflates all there is
                     chunk = packed.read(min(CHUNK, left))
                     if not chunk:
-                        raise ValueError(f"{member.filename!r} is shorter than it says")
+                        raise ValueError(f"{member.filename!r} is shorter than the archive says")
                     out.write(chunk)
                     left -= len(chunk)
 
@@ -130,12 +130,12 @@ def _inside(at: Path, name: str) -> Path:
 
 def _take(size: int, room: int, name: str) -> int:
     if size > room:
-        raise ValueError(f"there is no room on the disk for {name!r}, {size:,} bytes")
+        raise ValueError(f"the disk has no room for the {size:,} bytes of {name!r}")
     return room - size
 
 
 def _download(url: str, part: Path, anew: Path, tell: Callable[[int, int | None], None]) -> Path:
-    """Append to the part what it lacks, or write to `anew` where a server sends all of it again; returns which of the two."""
+    """Append to the part what it lacks, or write to `anew` if a server sends all of it again; returns which of the two."""
     there = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "staa"} | ({"Range": f"bytes={there}-"} if there else {})
     try:

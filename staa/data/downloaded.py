@@ -1,4 +1,4 @@
-"""What of the data sets that can be downloaded lies in a folder."""
+"""Which of the data sets that can be downloaded are in a folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,13 @@ from staa.data.series.named import FILES, published_file
 def inventory(name: str, root: Path) -> str:
     """What is there of a data set, in words: how much of it, and whether it was checked.
 
-    Raises FileNotFoundError or ValueError, saying what is missing or wrong and what to do, if it can't be trained on.
+    Args:
+        name: A data set that can be downloaded, of `staa.data.DOWNLOADS`.
+        root: Folder that it was downloaded to.
+
+    Raises:
+        FileNotFoundError: If it is not there, or its download is not finished; it says what to do.
+        ValueError: If what is there is broken, or not the published files.
     """
     try:
         if name in CIFAR:

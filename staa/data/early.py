@@ -24,7 +24,10 @@ class Shrink:
 
     def __call__(self, x: Tensor, k: int) -> Tensor:
         if x.ndim != 4:
-            raise ValueError(f"only still images [N, C, H, W] are made smaller early in training, got {list(x.shape)}")
+            raise ValueError(
+                f"only still images [N, C, H, W] can be smaller early in training, got {list(x.shape)}; remove `early.steps` "
+                f"and `early.size`"
+            )
         if k < self.small:
             side = self.sizes[k * len(self.sizes) // self.small]
             x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
@@ -52,7 +55,7 @@ def make_shrink(
     pixels and about evenly spaced, in the first round(size_share · total). Raises ValueError for a size that is not smaller.
     """
     if size is not None and size >= full:
-        raise ValueError(f"`early.size` must be below the images' own {full} pixels, got {size}: leave it out")
+        raise ValueError(f"`early.size` must be below the images' own {full} pixels, got {size}: lower or remove it")
     if steps is None and size is None:
         return None
     sizes = []

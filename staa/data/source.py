@@ -12,20 +12,40 @@ from staa.data.content import Content
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs as stored (uint8 [N, ...], or what reads them from disk) and labels [N] int64."""
+    """Inputs as they are stored, each with its label.
+
+    Args:
+        x: uint8 inputs in memory, or a reader that takes them from disk.
+        y: The class of each, int64.
+
+    Shapes:
+        x [N, ...], y [N]
+
+    Raises:
+        ValueError: If there are more or fewer inputs than labels.
+    """
 
     x: "Tensor | Reader"
     y: Tensor
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ValueError(f"{len(self.x)} inputs but {len(self.y)} labels")
+            raise ValueError(f"each input needs one label, got {len(self.x)} inputs and {len(self.y)} labels")
 
     def __len__(self) -> int:
+        """How many samples there are."""
         return len(self.y)
 
     def take(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The chosen inputs as stored; the generator says that they are read for training."""
+        """The chosen inputs, as they are stored.
+
+        Args:
+            chosen: Their indices, from 0 to N - 1.
+            generator: Given for training: a reader draws its random cuts from it. None reads them for evaluation.
+
+        Shapes:
+            chosen [n] -> inputs [n, ...]
+        """
         return self.x[chosen.to(self.x.device)] if isinstance(self.x, Tensor) else self.x.read(chosen, generator)
 
 
@@ -66,12 +86,26 @@ class SplitData(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, split: test is touched once, at the end of a run.
+    """A data set, split into parts. The test part is touched once, at the end of a run.
 
-    classes, channels, size: of the labels and the input's C and H = W. prepare: a stored batch -> the network's input.
-    split: a digest of which sample is in which part. names: of the classes, where they are known. notes: what the user
-    should hear about it. content: of its files, unless they are checked against published sums whenever they are read.
-    Raises ValueError for a label that is no class.
+    Args:
+        train: Samples to train on.
+        validation: Samples held out of training to choose by; None without any.
+        test: Samples to test on.
+        classes: Number of classes; labels are from 0 to classes - 1.
+        channels: Channels C of an input: 3 for colour images, 2 (OFF, ON) for event frames.
+        size: Height and width of an input, in pixels.
+        prepare: Turns a stored batch into the network's input.
+        split: A digest of which sample is in which part: equal digests, equal parts.
+        names: Names of the classes, if they are known.
+        notes: What the user should hear about the data.
+        content: A digest of the files; None if they are checked against published sums whenever they are read.
+
+    Shapes:
+        prepare: uint8 [N, ...] -> float32 [N, C, H, W] of images, [T, N, C, H, W] of event frames
+
+    Raises:
+        ValueError: If a label is no class.
     """
 
     train: Samples

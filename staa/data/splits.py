@@ -19,14 +19,26 @@ NAMED = 5  # files or classes in a message
 def split_by_hash(
     labels: Tensor, count: int, salt: str, among: Tensor | None = None, names: Sequence[str] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Choose `count` samples, stratified, by a hash of their index, or their name: (chosen, others), both sorted indices.
+    """Choose some samples, stratified, by a hash: no random state, so the choice is the same on every machine.
 
-    Each class gives its share (largest remainders first) of the samples with the smallest sha256("salt/index"). The choice
-    depends on the salt, the labels, the names and the count alone: no random state, the same on every machine.
+    Each class gives its share (largest remainders first) of the samples with the smallest sha256("salt/key").
+
+    Args:
+        labels: The class of each sample.
+        count: How many to choose, from 0 to all.
+        salt: Text that makes one choice differ from another.
+        among: Indices of the samples to choose among; None: all.
+        names: The key of each sample; None: its index.
+
+    Shapes:
+        labels [N], among [M], names [N] -> (chosen [count], others [M - count]), sorted indices
+
+    Raises:
+        ValueError: If count is below 0, or above the number of samples to choose among.
     """
     among = torch.arange(len(labels)) if among is None else among
     if not 0 <= count <= len(among):
-        raise ValueError(f"can't choose {count} of {len(among)} samples")
+        raise ValueError(f"count must be from 0 to the {len(among)} samples to choose among, got {count}")
     keys: Sequence[object] = range(len(labels)) if names is None else names
     rank = {i: hashlib.sha256(f"{salt}/{keys[i]}".encode(errors="surrogateescape")).digest() for i in among.tolist()}
     classes = sorted(set(labels[among].tolist()))
@@ -85,20 +97,21 @@ def some(names: list[str]) -> str:
 
 
 def hold_out(train: Labelled, share: float, name: str, root: Path, what: str) -> tuple[Labelled, Labelled]:
-    """A stratified share of the training files: (held out, the rest). Raises ValueError where a class would be missing."""
+    """A stratified share of the training files: (held out, the rest). Raises ValueError if a class would be missing."""
     held_out, kept = chosen_share(train, share, f"folder {name}", root)
     few = [c for c in train if not held_out[c] or not kept[c]]
     if few:
         count = sum(map(len, train.values()))
         raise ValueError(
-            f"{root} has no {name}/, and holding out {share:.0%} of {count} {what} for it leaves class {some(few)} "
-            f"without {what} there or in training: give it more, or make a {name}/ folder"
+            f"{root} has no {name}/ folder, and {share:.0%} of its {count} {what} are too few to give each class {what} both "
+            f"there "
+            f"and in training: class {some(few)} has none in one of them; add {what}, or make a {name}/ folder"
         )
     return held_out, kept
 
 
 def with_validation(train: Labelled, share: float, salt: str, root: Path) -> dict[str, Labelled]:
-    """A stratified share held out by a hash of the paths: {"train", "val" where the share is not 0}."""
+    """A stratified share held out by a hash of the paths: {"train", and "val" if the share is not 0}."""
     if not share:
         return {"train": train}
     held_out, rest = chosen_share(train, share, salt, root)
@@ -128,7 +141,7 @@ def named_split(found: Labelled, split: str, validation: float, root: Path, name
         if split == "train-val-test":
             if validation != 0.1:
                 raise ValueError(
-                    f"the split train-val-test holds out a tenth for validation; data.validation says {validation}"
+                    f"the split train-val-test holds out a tenth for validation: data.validation must be 0.1, got {validation}"
                 )
             validation = 1 / 9  # of the other nine tenths
     parts = with_validation(train, validation, "validation", root) | {"test": test}
@@ -136,6 +149,7 @@ def named_split(found: Labelled, split: str, validation: float, root: Path, name
         empty = [c for c, files in part.items() if not files]
         if empty:
             raise ValueError(
-                f"the split {split} leaves class {some(empty)} without recordings in {name}: it needs more of them"
+                f"the split {split} leaves class {some(empty)} without recordings in {name}: add recordings, or take another "
+                f"split"
             )
     return parts

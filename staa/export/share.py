@@ -40,16 +40,21 @@ ORDINARY = {"", "root", "user", "localhost", "removed"}
 
 
 def share(run: Run | str | Path, out: Path | None = None) -> Path:
-    """Copy a run to a new folder, or to a .zip if `out` ends so, and return where it is; out: None is NAME-shared here.
+    """Copy a run to a new folder, or a .zip, for others, without what it says of this machine, and return where it is.
 
-    It holds recipe.json, environment.json without command and data root, result.json, log.jsonl, best.safetensors, last.pt
-    without what only a resumed run needs, the run's own code and its graph. In texts, "removed" stands for the user, the host,
-    and an absolute path with all that follows it; of a path to the data or the run, what lies in their folder is kept.
-    `staa.load`, `evaluate_run` and the others take it, with data_root if its data lie in files.
+    The copy holds recipe.json, environment.json without command and data root, result.json, log.jsonl, best.safetensors,
+    last.pt without what only a resumed run needs, the run's own code and its graph. In texts, "removed" stands for the user,
+    the host, and an absolute path with all that follows it; of a path to the data or the run, what lies in their folder is
+    kept. `staa.load`, `evaluate_run` and the others take it, with data_root if its data lie in files. Nothing is run.
 
-    Raises FileNotFoundError or ValueError for what is no run or is broken, an `out` that is there already, and code or a graph
-    that names the user, the machine or their folders, which can't be taken out of it. A run may be a stranger's, so ValueError
-    also for a file that is reached through a link, code outside the folder, and a graph that is none. Nothing is run.
+    Args:
+        run: A `staa.Run`, or a run folder, your own or a stranger's.
+        out: Folder to make, or a file that ends in .zip; None: NAME-shared here.
+
+    Raises:
+        FileNotFoundError: If there is no such run.
+        ValueError: If the run is broken; if `out` is there already; if its code or graph names the user, the machine or their
+            folders; if a file of it is reached through a link, its code lies outside the folder, or its graph is none.
     """
     run_folder = Path(run.folder if isinstance(run, Run) else run)
     root = run_folder.resolve()
@@ -63,8 +68,8 @@ def share(run: Run | str | Path, out: Path | None = None) -> Path:
     for name in named_files(recipe):
         if COPY.fullmatch(name) is None:
             raise ValueError(
-                f"{run_folder} names code outside it, {name}, as runs of older versions do; only what is in a run folder is "
-                f"copied: train the run anew to share it"
+                f"{run_folder} names code outside it, {name}, as runs of older versions do, and only what is in a run folder "
+                f"is copied: train the run anew to share it"
             )
     clean = _cleaner(root, environment)
     kept, code = for_folder(recipe)
@@ -121,7 +126,7 @@ def _graph(root: Path, recipe: Recipe, environment: dict[str, Any]) -> tuple[str
     graph, names = recipe.series.graph or "", environment["data"].get("names")
     path = Path(graph) if Path(graph).is_absolute() else _inside(root, graph)
     if names is None:
-        raise ValueError(f"{root / RECIPE} names a graph, {graph}, but {ENVIRONMENT} no variates that it could be of")
+        raise ValueError(f"{root / RECIPE} names a graph, {graph}, but {ENVIRONMENT} names no variates that it could be of")
     others = "skip" if recipe.data.name in SHARED_GRAPHS else "refuse"
     try:
         read_graph(path, tuple(names), distances=recipe.series.distances, others=others)

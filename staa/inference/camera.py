@@ -30,22 +30,34 @@ def stream_run(
     device: str | None = None,
     trust: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Feed a run's model a recording in windows of `window` ms (None: the recipe's), yielding a "step" for each.
+    """Feed a run's model a recording in windows, as if it came from the camera, and tell what it predicts after each.
 
-    A step says: step, from 1; end, seconds of the recording seen; events in the window; prediction, class and its
-    probability by the mean over time of the logits so far; seconds it took from events to prediction. A model built for T
-    steps ends after T windows, with "full" and how many are left. run: a `staa.Run`, or a folder, opened with `trust`.
+    Args:
+        run: A `staa.Run`, or a run folder, which is opened with `trust`.
+        recording: A file that `staa.data.read_events` reads.
+        window: Duration of a window, from 0.001 to a billion milliseconds; None: the recipe's.
+        sensor: Size of the sensor, "HEIGHTxWIDTH" in pixels; None: the recording's or the recipe's.
+        weights: "last" epoch or "best" on validation; None: what the test figure was measured with.
+        device: Such as "cpu" or "cuda"; None: the GPU if there is one.
+        trust: Let Python files in the run folder run, if the run has parts of its own.
 
-    Raises ValueError for a run on images or on frames that a stream can't have, what `read_events`, `load` and
-    `staa.stream` raise.
+    Returns:
+        For each window a "step": its number from 1, the end [s] of the recording seen, events in the window, prediction, class
+        and its probability by the mean over time of the logits so far, and the seconds it took from events to prediction. A
+        model built for T steps ends after T windows with "full", and how many windows are left.
+
+    Raises:
+        ValueError: If the run was trained on images, on a series, or on frames that a stream can't have; if its network is not
+            causal; if a setting is out of range; if the recording is broken or of another sensor.
+        OSError: If a file is missing or can't be read.
     """
     run = opened(run, trust=trust)
     recipe, about = run.recipe, run.about
     data = recipe.data
     if "channels" not in about:
-        raise ValueError(f"{run.folder} forecasts a series, which can't be streamed: predict with it")
+        raise ValueError(f"{run.folder} forecasts a series, which can't be streamed: use `staa predict`")
     if about["channels"] != 2:
-        raise ValueError(f"{run.folder} was trained on {about['channels']} channels, and events come in 2, OFF and ON: {TRAIN}")
+        raise ValueError(f"{run.folder} was trained on {about['channels']} channels, but events have 2, OFF and ON: {TRAIN}")
     if data.values == "normalised":
         raise ValueError(
             f"{run.folder} was trained on counts as a share of the recording's largest, which a stream can't know: train "
@@ -53,7 +65,7 @@ def stream_run(
         )
     length = data.window if window is None else window
     if length is not None and not 1e-3 <= length <= 1e9:
-        raise ValueError(f"a `window` is from 0.001 to a billion ms, got {length} ms")
+        raise ValueError(f"`window` must be from 0.001 to a billion ms, got {length} ms")
     chosen = choose_device(device)
     model = run.model(weights).to(chosen)
     try:
@@ -72,7 +84,7 @@ def stream_run(
     events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
     side = about["size"]
     if events.sensor is None:
-        raise ValueError(f"{recording} doesn't say its sensor: say it as `sensor`, HEIGHTxWIDTH")
+        raise ValueError(f"{recording} doesn't say the size of its sensor: give `sensor` as HEIGHTxWIDTH")
     if data.size is None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run.folder} was trained on one of {side} × {side}")

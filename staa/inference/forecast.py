@@ -13,10 +13,10 @@ import torch
 
 from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.build.forecasting import Forecasting
-from staa.data import SeriesSource
 from staa.data.series.files import read_series
+from staa.data.series.prepare import calendar_features, fill_gaps
 from staa.data.series.series import TimeSeries, usual_step
-from staa.data.series.windows import calendar_features, fill_gaps
+from staa.data.series.windows import SeriesSource
 from staa.files import inside, save_text
 from staa.forecasters import LearnsGraph
 from staa.machine import choose_device

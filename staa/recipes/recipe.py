@@ -23,13 +23,21 @@ class Recipe:
     expect: Suppress[str] = ""
     """What we measured, or that we did not; the paper's figure is marked as such."""
     data: Data = field(default_factory=Data)
+    """What it trains on."""
     series: Series = field(default_factory=Series)
+    """Forecasting: what of a series is seen and told. The rest of the series' settings is data's: its name, its validation."""
     augment: Augment = field(default_factory=Augment)
+    """What is done to training samples, in this order; by default nothing."""
     model: Model = field(default_factory=Model)
+    """The network."""
     forecast: Forecast = field(default_factory=Forecast)
+    """A forecaster, beside its name, steps and neuron in model. One that has no use for a setting refuses it."""
     loss: Loss = field(default_factory=Loss)
+    """What training minimises."""
     optim: Optim = field(default_factory=Optim)
+    """The optimizer: a linear warm-up, then a cosine from lr to min_lr over the run, set at every step."""
     early: Early = field(default_factory=Early)
+    """What is smaller early in training, to save time; by default nothing. Validation and test see all of it."""
     epochs: int = 10
     """Passes over the training set."""
     max_steps: int | None = None
@@ -51,8 +59,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require(bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)), "a recipe's name has letters, digits, _ . + -", self.name)
-        _require(0 <= self.seed < 2**63, "seed is from 0 to 2**63 - 1", self.seed)
+        _require(
+            bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)),
+            "name must be letters, digits and _ . + -, and not begin with a dot",
+            self.name,
+        )
+        _require(0 <= self.seed < 2**63, "seed must be from 0 to 2**63 - 1", self.seed)
         data, augment, model, loss, optim = self.data, self.augment, self.model, self.loss, self.optim
         early = self.early
         for name, value in (
@@ -67,29 +79,32 @@ class Recipe:
             _require(value is None or value >= 1, f"{name} must be at least 1", value)
             most = MOST.get(name) or 2**31
             _require(value is None or value < most, f"{name} must be below {most:,}", value)
-        _require((data.size or 1) < 2**15 and (data.resize or 1) < 2**15, "data.size and data.resize are below 32768", data)
         for name, value in (
             ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
             ("loss.label_smoothing", loss.label_smoothing), ("optim.ema", optim.ema),
         ):  # fmt: skip
-            _require(0 <= value < 1, f"{name} is in [0, 1)", value)
+            _require(0 <= value < 1, f"{name} must be at least 0 and below 1", value)
         for name, value in (
             ("augment.mix_probability", augment.mix_probability), ("loss.tet_weight", loss.tet_weight),
             ("loss.rate_target", loss.rate_target), ("augment.scale", augment.scale or 1.0),
         ):  # fmt: skip
-            _require(0 <= value <= 1, f"{name} is in [0, 1]", value)
+            _require(0 <= value <= 1, f"{name} must be from 0 to 1", value)
         for name, value in (
             ("augment.shift", augment.shift), ("augment.cutout", augment.cutout), ("augment.mixup", augment.mixup),
             ("augment.cutmix", augment.cutmix), ("loss.rate_weight", loss.rate_weight),
             ("optim.warmup_epochs", optim.warmup_epochs), ("optim.weight_decay", optim.weight_decay),
             ("model.residual_init", model.residual_init),
         ):  # fmt: skip
-            _require(0 <= value <= 1e6, f"{name} is from 0 to a million", value)
-        _require(not optim.nesterov or optim.momentum > 0, "optim.nesterov needs optim.momentum above 0", optim.momentum)
+            _require(0 <= value <= 1e6, f"{name} must be from 0 to a million", value)
+        _require(
+            not optim.nesterov or optim.momentum > 0,
+            "optim.nesterov needs momentum: optim.momentum must be above 0",
+            optim.momentum,
+        )
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
-            _require(value == 0 or value >= 1e-3, f"{name} is 0, or at least 0.001", value)
-        _require(0 <= self.forecast.hops <= 1000, "forecast.hops is from 0 to 1000", self.forecast.hops)
-        _require(0 < self.series.train < 1, "series.train is between 0 and 1", self.series.train)
+            _require(value == 0 or value >= 1e-3, f"{name} must be 0 or at least 0.001", value)
+        _require(0 <= self.forecast.hops <= 1000, "forecast.hops must be from 0 to 1000", self.forecast.hops)
+        _require(0 < self.series.train < 1, "series.train must be between 0 and 1", self.series.train)
         _require(
             self.series.horizon is None or self.protocol == "test-once",
             'a forecast is chosen on validation and tested once: protocol must be "test-once"',
@@ -107,27 +122,30 @@ class Recipe:
             "a forecast has no smaller form early in training: early.steps and early.size must be None",
             f"{early.steps} and {early.size}",
         )
-        needs = "best" if self.weights == "best" else "a patience" if optim.patience is not None else None
-        _require(needs is None or data.validation > 0, f"{needs} needs validation: data.validation above 0", data.validation)
-        _require(data.window is None or 1e-3 <= data.window <= 1e9, "data.window is from 0.001 to a billion ms", data.window)
+        needs = 'weights="best"' if self.weights == "best" else "optim.patience" if optim.patience is not None else None
+        rule = f"{needs} needs validation samples: data.validation must be above 0"
+        _require(needs is None or data.validation > 0, rule, data.validation)
+        _require(
+            data.window is None or 1e-3 <= data.window <= 1e9, "data.window must be from 0.001 to a billion ms", data.window
+        )
         _require(
             None in (data.steps, model.steps),
             "data.steps must be None unless model.steps is None",
             data.steps,
         )
-        _require(math.isfinite(loss.tet_level), "loss.tet_level is finite", loss.tet_level)
-        _require(0 <= augment.magnitude <= 30, "augment.magnitude is from 0 to 30", augment.magnitude)
+        _require(math.isfinite(loss.tet_level), "loss.tet_level must be finite", loss.tet_level)
+        _require(0 <= augment.magnitude <= 30, "augment.magnitude must be from 0 to 30", augment.magnitude)
         _require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)
-        _require(0 < optim.lr <= 1e6, "optim.lr is positive, a million at most", optim.lr)
-        _require(0 <= optim.min_lr <= optim.lr, "optim.min_lr is from 0 to optim.lr", optim.min_lr)
+        _require(0 < optim.lr <= 1e6, "optim.lr must be positive and at most a million", optim.lr)
+        _require(0 <= optim.min_lr <= optim.lr, f"optim.min_lr must be from 0 to optim.lr, which is {optim.lr}", optim.min_lr)
         _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
         _require(model.width > 0, "model.width must be positive", model.width)
         share = model.norm_momentum
-        _require(share is None or 0 < share <= 1, "`model.norm_momentum` is above 0 and at most 1", share)
+        _require(share is None or 0 < share <= 1, "`model.norm_momentum` must be above 0 and at most 1", share)
         _require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
         _require(
             self.protocol == "test-once" or data.validation == 0,
-            "the paper's protocol measures on the test set and holds out no validation: data.validation must be 0",
+            'protocol="paper" measures on the test set and holds out no validation samples: data.validation must be 0',
             data.validation,
         )
 
@@ -135,6 +153,7 @@ class Recipe:
 MOST: dict[str, int] = {
     "model.steps": 2**20, "data.steps": 2**20, "forecast.blocks": 1000, "forecast.heads": 2**16, "forecast.width": 2**20,
     "series.window": 2**24, "series.horizon": 2**24, "early.size_stages": 5,
+    "data.size": 2**15, "data.resize": 2**15,
 }  # fmt: skip
 """Bounds of what a recipe makes loops and tensors of, far above any use; what fits into memory is checked when it is built."""
 

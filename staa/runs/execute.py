@@ -59,7 +59,7 @@ def run(
     trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Train a recipe in a run folder, yielding `staa.training.loop.train`'s events, then "result" with the test figures.
+    """Train a recipe in a run folder, yielding events as it goes, the last of them the result with the test figures.
 
     The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
     previous.pt, best.safetensors and, at the end, result.json, and in code/ a copy of each Python file that the recipe names;
@@ -67,15 +67,29 @@ def run(
     "paper" it takes the place of validation in each epoch, and the result tells the best epoch's accuracy too, as
     best_test_accuracy.
 
-    workers: processes that read and augment where that is slow (None: `choose_workers`). save_minutes: between saves
-    inside an epoch. bits: spikes wait for the backward pass as bits. compile: True compiles the network, "graph" records a
-    step as a CUDA graph (`staa.training.loop.train`). resume: the folder or a checkpoint in it; a finished run just yields its
-    result again. trust: the files that a recipe names may run, though it was read from a run folder (`staa.recipes.code`);
-    those of a recipe made in Python may anyway. After "start" comes "transfer" (what `transfer_weights` says) if the recipe
-    starts from another run, and a "warning" for each of the data set's notes, for the slow path of the neurons, and for a
+    The events are those of `staa.training.loop.train`; after the start come the transfer (what `transfer_weights` says), if the
+    recipe starts from another run, and a warning for each of the data set's notes, for the slow path of the neurons, and for a
     machine that differs from the one the run was begun on.
 
-    Raises ValueError and OSError on bad input, before anything is written, and what `train` raises.
+    Args:
+        recipe: What to train.
+        folder: The run folder, which is made, and must be empty unless the run is resumed.
+        data_root: The folder or file of the data, for data sets in files.
+        device: Such as "cpu" or "cuda"; None: the GPU if there is one.
+        workers: Processes that read and augment if that is slow, at least 0; None: as many as suit the machine.
+        save_minutes: Minutes between saves inside an epoch, above 0.
+        bits: Keep spikes as bits for the backward pass, which saves memory.
+        compile: True compiles the network, "graph" records a step as a CUDA graph.
+        resume: The folder, or a checkpoint in it, to go on from; a finished run just yields its result again. None: a new run.
+        trust: Let the Python files that the recipe names run, though it was read from a run folder; those of a recipe made in
+            Python may run anyway.
+        stop: Asked after each step; True saves and ends the run there.
+
+    Raises:
+        ValueError: If a setting, the data or a checkpoint does not fit, before anything is written.
+        OSError: If a file is missing or can't be read, before anything is written.
+        FloatingPointError: If the loss, a gradient or a weight is not finite; the last good checkpoint is kept.
+        RuntimeError: If a checkpoint can't be written or a step not be recorded; the last good checkpoint is kept.
     """
     recipe = with_absolute_paths(recipe)
     if trust and recipe.folder is not None:
@@ -230,6 +244,8 @@ def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[[Tensor, Tensor]
             shapes = f"outputs {list(outputs.shape)} and {kind} {list(y.shape)}"
             raise ValueError(f"the loss can't be taken of {shapes}: {error}") from error
         if not isinstance(value, Tensor) or value.ndim:
-            raise ValueError(f"a loss is a scalar tensor, got {list(value.shape) if isinstance(value, Tensor) else value!r}")
+            raise ValueError(
+                f"a loss must be a scalar tensor, got {list(value.shape) if isinstance(value, Tensor) else value!r}"
+            )
         if penalty is not None:
             penalty(rates.values())

@@ -39,7 +39,8 @@ def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
     if not path.is_file():
         runs = sorted(p.parent.name for p in folder.glob(f"*/{RECIPE}"))
         hint = f"; there are runs in it: {', '.join(runs[:4])}" if runs else ""
-        raise FileNotFoundError(f"{folder} is not a run folder: it has no {RECIPE}{hint}")
+        why = f"it has no {RECIPE}{hint}" if folder.exists() else "it does not exist"
+        raise FileNotFoundError(f"{folder} is not a run folder: {why}")
     recipe = _parsed(read_text(path), folder, path)
     if trusted:
         trust(recipe)
@@ -47,7 +48,7 @@ def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
 
 
 def _folder_of(file: Path) -> str:
-    """What to do for a run folder, where a file was given."""
+    """What to do if a file was given for a run folder."""
     if file.suffix == ".zip":
         return f"unpack it first, with `python -m zipfile -e {shlex.quote(str(file))} .`, and give the folder that comes out"
     return f"give {file.parent}" if (file.parent / RECIPE).is_file() else "give the one that holds its recipe.json"
@@ -65,7 +66,7 @@ def read_environment(folder: Path, recipe: Recipe | None = None) -> dict[str, An
     ValueError if that is missing or broken."""
     path = folder / ENVIRONMENT
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a run folder: it has no {ENVIRONMENT}")
+        raise FileNotFoundError(f"{path} is missing, which says what the run was trained on: resume the run to write it anew")
     environment = read_json(path)
     about = environment.get("data")
     root = environment.get("data_root")  # a shared run has none
@@ -118,10 +119,12 @@ def check_same_recipe(folder: Path, wanted: Recipe, own: Recipe | None = None) -
 def check_origin(state: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raises ValueError if a checkpoint was not made with this recipe."""
     if not isinstance(state.get("recipe"), str):
-        raise ValueError(f"the checkpoint at {path} does not say which recipe it is of")
+        raise ValueError(f"the checkpoint at {path} does not say which recipe it is of: take one that a run has written")
     odd = differences(comparable(_parsed(state["recipe"], path if path.is_dir() else path.parent, path)), comparable(recipe))
     if odd:
-        raise ValueError(f"the checkpoint at {path} belongs to another recipe (its, the run's): {'; '.join(odd[:4])}")
+        raise ValueError(
+            f"the checkpoint at {path} belongs to another recipe (its, the run's): {'; '.join(odd[:4])}; take one of this run"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is broken ({error}); {ANEW}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is broken: it holds no object; {ANEW}")
+        raise ValueError(f"{path} is broken: it must hold a JSON object; {ANEW}")
     check_format(values.pop("format", 0), path)
     return values
 
@@ -146,7 +149,7 @@ def check_split(folder: Path, source: SplitData, about: dict[str, Any]) -> tuple
     """Raises ValueError if the data are not those that the run was trained on, of which its environment.json tells `about`.
     Returns what the user should hear."""
     if about.get("split") != source.split:
-        raise ValueError(f"the data's split differs from the one {folder} was trained on; is it another data set?")
+        raise ValueError(f"the data's split differs from the one {folder} was trained on: give the same data set (`data_root`)")
     for name, value in source.facts.items():
         if isinstance(value, int) and about.get(name, value) != value:
             raise ValueError(f"{folder / ENVIRONMENT} is broken: it tells of {about[name]!r} {name}, the data have {value}")
@@ -160,8 +163,8 @@ def check_split(folder: Path, source: SplitData, about: dict[str, Any]) -> tuple
         raise ValueError(f"{folder / ENVIRONMENT} is broken: it does not say what its data held")
     if content is None or not content.is_that(kept):
         raise ValueError(
-            f"the data have changed since {folder} was trained: their names and parts are the same, what they hold is not. "
-            f"Bring back what was there, or give the folder that has it (`data_root`), or train anew on these"
+            f"the data have changed since {folder} was trained: their names and parts are the same, but what they hold is "
+            f"not. Bring back what was there, give the folder that has it (`data_root`), or train anew on these"
         )
     return ()
 

@@ -39,11 +39,16 @@ class Run:
         run = staa.Run("runs/digits-events/…")
         run.recipe.model.name, run.result["test_accuracy"], run.log[run.log.event == "epoch"], run.model()(frames)
 
-    data_root: where its data are; None is where the run found them. trust: the Python files in the folder may run, where the
-    run has parts of its own; the process that trained it needs no flag.
+    Each of its parts raises FileNotFoundError or ValueError if it is missing, broken, or of another run.
 
-    Raises FileNotFoundError or ValueError for what is no run folder, or whose recipe is broken; and each of its parts for what
-    is missing, broken, or of another run.
+    Args:
+        folder: The run folder.
+        data_root: Where its data are; None: where the run found them.
+        trust: Let Python files in the folder run, if the run has parts of its own; the process that trained it needs no flag.
+
+    Raises:
+        FileNotFoundError: If there is no such run folder.
+        ValueError: If it is a file, or its recipe is broken.
     """
 
     def __init__(self, folder: str | Path, *, data_root: Path | None = None, trust: bool = False):
@@ -62,11 +67,12 @@ class Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What it recorded of its data."""
+        """What the run recorded of its data."""
         return self.environment["data"]
 
     @property
     def finished(self) -> bool:
+        """Whether it has a result."""
         return (self.folder / RESULT).is_file()
 
     @cached_property
@@ -83,10 +89,11 @@ class Run:
 
     @cached_property
     def data(self) -> SplitData:
-        """The data that it was trained on, split as they were then. Raises ValueError if they are others."""
+        """The data that it was trained on, split as they were then. Raises ValueError if they are others, OSError if they are
+        missing."""
         root = self.data_root or self.environment.get("data_root")
         if root is None and self.task.needs_files:
-            raise ValueError(f"{self.folder} doesn't say where its data are, as no shared run does: give `data_root`")
+            raise ValueError(f"{self.folder} doesn't say where its data are, as a shared run never does: give `data_root`")
         try:
             source = self.task.source(Path(root or ""), check=False)
         except (OSError, ValueError) as error:
@@ -100,9 +107,15 @@ class Run:
     def model(self, weights: Weights | None = None) -> nn.Module:
         """The trained model, in evaluation mode, on the CPU when it is first asked for; then the same one.
 
-        weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test figure
-        was measured with. Raises FileNotFoundError or ValueError if the weights are missing, broken, of another network or
-        larger than `staa.files.max_bytes`. Warns if no checkpoint is there to compare the recipe with.
+        Warns if no checkpoint is there to compare the recipe with.
+
+        Args:
+            weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test
+                figure was measured with.
+
+        Raises:
+            FileNotFoundError: If the weights are missing.
+            ValueError: If they are broken, of another network, or larger than `staa.files.max_bytes`.
         """
         weights = weights or self.recipe.weights
         if weights not in ("last", "best"):
@@ -142,10 +155,18 @@ def opened(run: Run | str | Path, *, data_root: Path | None = None, trust: bool 
 
 
 def load(run_folder: str | Path, *, weights: Weights | None = None, trust: bool = False) -> nn.Module:
-    """The trained model of a run folder, on the CPU in evaluation mode: `Run(run_folder, trust=trust).model(weights)`.
+    """The trained model of a run folder, on the CPU in evaluation mode: `staa.Run(run_folder, trust=trust).model(weights)`.
 
-    Raises what these do, and `staa.recipes.code.UntrustedCodeError` for a run that has Python files of its own, which nobody
-    has said may run.
+    Args:
+        run_folder: The run folder.
+        weights: "last" epoch or "best" on validation, of the moving average if the run keeps one; None: what the test figure
+            was measured with.
+        trust: Let Python files in the folder run, if the run has parts of its own.
+
+    Raises:
+        FileNotFoundError: If there is no such run folder, or its weights are missing.
+        ValueError: If its recipe or its weights are broken; as `staa.recipes.code.UntrustedCodeError`, if it has Python files
+            of its own and nobody has said that they may run.
     """
     return Run(run_folder, trust=trust).model(weights)
 
@@ -160,18 +181,31 @@ def evaluate_run(
     workers: int | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Figures of a run's model on a part of its data, in the precision the recipe has on this device.
+    """Figures of a run's model on a part of its data, in the precision that the recipe has on this device.
 
-    run: a `Run`, or a folder, which is opened with data_root and trust. weights: None is what the test figure was measured
-    with. split: None is the test set for a finished run; before that it is validation, since the test set is touched once, at
-    the end. "notes" in what it returns: what the user should hear of these data.
+    Args:
+        run: A `staa.Run`, or a run folder, which is opened with data_root and trust.
+        split: "train", "validation" or "test". None: the test set of a finished run, else validation, since the test set is
+            touched once, at the end.
+        weights: "last" epoch or "best" on validation; None: what the test figure was measured with.
+        data_root: Where its data are; None: where the run found them.
+        device: Such as "cpu" or "cuda"; None: the GPU if there is one.
+        workers: Processes that read and augment, at least 0; None: as many as suit the machine.
+        trust: Let Python files in the run folder run, if the run has parts of its own.
+
+    Returns:
+        The figures by name, with split, weights, samples, protocol, and "notes", what the user should hear of these data.
+
+    Raises:
+        FileNotFoundError: If the run, its weights or its data are missing.
+        ValueError: If the run is broken, its data have changed, or it has no validation samples to measure on.
     """
     run = opened(run, data_root=data_root, trust=trust)
     model, chosen = run.model(weights), choose_device(device)
     split = split or ("test" if run.finished else "validation")
     source = run.data
     if getattr(source, split) is None:
-        raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): its split is train or test")
+        raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): split must be train or test")
     batches = run.task.batches(source, split, chosen, workers=choose_workers(workers, chosen))
     precision, measure = choose_precision(run.recipe.precision, chosen), run.task.measure(source, chosen)
     figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)

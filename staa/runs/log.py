@@ -45,7 +45,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path, events = folder / LOG, []
     for number, event in lines(path):
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise ValueError(f"{path}, line {number} is no event")
+            raise ValueError(f"{path}, line {number} is no event: remove the line")
         events.append(event)
     return events
 

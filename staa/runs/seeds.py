@@ -11,9 +11,13 @@ def is_run(path: Path) -> bool:
 
 
 def first_run(resume: Path) -> Path:
-    """The run folder that is meant, or the first seed's where there are several."""
+    """The run folder that is meant, or the first seed's if there are several. Raises ValueError for a file in no run folder."""
+    if resume.is_file() and resume.suffix == ".zip":
+        return resume
     if resume.is_file():
-        return resume if resume.suffix == ".zip" else resume.parent
+        if not (resume.parent / RECIPE).is_file():
+            raise ValueError(f"{resume} is in no run folder, since there is no {RECIPE} beside it: give a run folder")
+        return resume.parent
     if is_run(resume):
         return resume
     seeds = sorted(p.parent for p in resume.glob(f"seed*/{RECIPE}"))

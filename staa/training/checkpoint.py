@@ -20,7 +20,7 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     """Write state to folder/last.pt; what was there becomes previous.pt. At any moment last.pt is a whole checkpoint.
 
-    Raises RuntimeError, with the old checkpoint untouched, where the disk is full or not writable.
+    Raises RuntimeError, with the old checkpoint untouched, if the disk is full or not writable.
     """
     return write(folder / LAST, checkpoint_bytes(state), keep=folder / PREVIOUS)
 
@@ -44,6 +44,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}{advice or ': give a run folder, or a checkpoint in one'}")
     data = read_bytes(path)
+    if not data:
+        raise ValueError(f"{path} is empty{advice}")
+    if path.suffix != ".pt" and not data.startswith(b"PK"):
+        raise ValueError(f"{path} is no checkpoint of staa: give a run folder, or {LAST} or {PREVIOUS} in one")
     pickled = 0
     with suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as archive:
         pickled = max(m.file_size for m in archive.infolist() if m.filename.endswith(PICKLE))

@@ -43,7 +43,7 @@ def evaluate(
     logits.
 
     precision: "float32" (the model's own dtype) or "bfloat16" autocast. Leaves the model in the mode it was in.
-    Raises FloatingPointError where the loss is not finite.
+    Raises FloatingPointError if the loss is not finite, ValueError if there are no samples.
     """
     return evaluate_in_detail(model, batches, measure=measure, precision=precision)[0]
 
@@ -51,7 +51,7 @@ def evaluate(
 def evaluate_in_detail(
     model: nn.Module, batches: Epochs, *, measure: Measure, precision: str = "float32"
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """The same, and the measure's details."""
+    """(the measure's figures over one pass, its details), in evaluation mode. Raises what `evaluate` does."""
     total: Tensor | None = None
     device = device_of(model)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
@@ -59,7 +59,7 @@ def evaluate_in_detail(
             sums = measure.sums(call(model, x), y)
             total = sums if total is None else total + sums
     if total is None:
-        raise ValueError("no samples to measure on")
+        raise ValueError("there are no samples to measure on")
     figures = measure.figures(total)
     if not math.isfinite(figures["loss"]):
         raise FloatingPointError(f"the measured loss is {figures['loss']}: the network's outputs are not finite, or too large")

@@ -11,7 +11,18 @@ from torch.nn import functional as F
 
 
 def mean_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the time-mean logits: CE(1/T Σ_t logits[t], targets)."""
+    """Cross-entropy of the time-mean logits:
+
+        CE(1/T Σ_t logits[t], targets)
+
+    Args:
+        logits: The network's outputs at each step.
+        targets: Labels, int64, or probabilities (soft targets, as MixUp gives).
+        label_smoothing: Share of each target that is spread over all classes, at least 0 and below 1.
+
+    Shapes:
+        logits [T, N, classes], targets [N] or [N, classes] -> a scalar
+    """
     mean = logits.mean(0, dtype=torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(mean, targets, label_smoothing=label_smoothing)
 
@@ -22,7 +33,16 @@ def mean_binary_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothin
         z = 1/T Σ_t logits[t],   y = (1 − ε) target + ε / classes
         −mean over N and classes of y log σ(z) + (1 − y) log(1 − σ(z))
 
-    ε: label_smoothing. As timm's, which FSTA-SNN (AAAI 2025) trains DVS128 Gesture with.
+    Args:
+        logits: The network's outputs at each step.
+        targets: Labels, int64, or probabilities (soft targets, as MixUp gives).
+        label_smoothing: ε, at least 0 and below 1.
+
+    Shapes:
+        logits [T, N, classes], targets [N] or [N, classes] -> a scalar
+
+    Source:
+        timm's loss, with which FSTA-SNN (AAAI 2025) trains DVS128 Gesture.
     """
     mean = logits.mean(0, dtype=torch.promote_types(logits.dtype, torch.float32))
     classes = mean.shape[1]
@@ -34,11 +54,23 @@ def mean_binary_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothin
 def tet(
     logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, tet_weight: float = 1e-3, tet_level: float = 1.0
 ) -> Tensor:
-    """Temporal efficient training (Deng et al., ICLR 2022): every step is trained to be right by itself.
+    """Temporal efficient training: every step is trained to be right by itself.
 
         (1 − λ) · 1/T Σ_t CE(logits[t], targets) + λ · mean over t, N, classes of (logits − φ)²
 
-    λ: tet_weight, φ: tet_level; the defaults are those of the authors' code.
+    Args:
+        logits: The network's outputs at each step.
+        targets: Labels, int64, or probabilities (soft targets, as MixUp gives).
+        label_smoothing: Share of each target that is spread over all classes, at least 0 and below 1.
+        tet_weight: λ, from 0 to 1.
+        tet_level: φ, the level that all logits are drawn to.
+
+    Shapes:
+        logits [T, N, classes], targets [N] or [N, classes] -> a scalar
+
+    Source:
+        Deng et al., Temporal efficient training of spiking neural network via gradient re-weighting, ICLR 2022; the defaults
+        are those of the authors' code.
     """
     steps = len(logits)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -48,25 +80,51 @@ def tet(
 
 
 def mean_squared_error(forecast: Tensor, truth: Tensor) -> Tensor:
-    """Mean of (forecast − truth)² over all values [B, P, K] whose truth is known; it is NaN where it is not."""
+    """Mean of (forecast − truth)² over all values whose truth is known.
+
+    Args:
+        forecast: Forecast of P steps of K variates, normalised.
+        truth: What came, normalised; NaN if it is not known.
+
+    Shapes:
+        forecast, truth [B, P, K] -> a scalar
+    """
     known = ~truth.isnan()
     return (forecast - truth.where(known, forecast)).square().sum() / known.sum().clamp(min=1)
 
 
 def mean_absolute_error(forecast: Tensor, truth: Tensor) -> Tensor:
-    """Mean of |forecast − truth| over all values [B, P, K] whose truth is known; it is NaN where it is not."""
+    """Mean of |forecast − truth| over all values whose truth is known.
+
+    Args:
+        forecast: Forecast of P steps of K variates, normalised.
+        truth: What came, normalised; NaN if it is not known.
+
+    Shapes:
+        forecast, truth [B, P, K] -> a scalar
+    """
     known = ~truth.isnan()
     return (forecast - truth.where(known, forecast)).abs().sum() / known.sum().clamp(min=1)
 
 
 def rate_penalty(rates: Iterable[Tensor], *, target: float) -> Tensor:
-    """mean over layers of (rate − target)², for each layer's mean firing rate (spikes per neuron and step, scalars).
+    """How far firing rates are from a target: mean over layers of (rate − target)².
 
-    Raises ValueError on no layers.
+    Args:
+        rates: Mean firing rate of each layer, in spikes per neuron and step.
+        target: The rate aimed at, from 0 to 1.
+
+    Shapes:
+        each rate a scalar -> a scalar
+
+    Raises:
+        ValueError: If there are no layers.
     """
     rates = list(rates)
     if not rates:
-        raise ValueError("a firing-rate penalty needs spiking neurons, and this network has none")
+        raise ValueError(
+            "a penalty on firing rates (`loss.rate_weight`) needs spiking neurons, and this network has none: remove it"
+        )
     return (torch.stack(rates) - target).square().mean()
 
 

@@ -21,17 +21,17 @@ def classification_sums(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def classification_figures(sums: Tensor) -> dict[str, float]:
-    """accuracy and loss per sample from such sums. Raises ValueError on no samples."""
+    """accuracy and loss per sample from the sums of `classification_sums`. Raises ValueError on no samples."""
     samples, correct, loss = sums.tolist()
     if samples == 0:
-        raise ValueError("no samples to measure on")
+        raise ValueError("there are no samples to measure on")
     return {"accuracy": correct / samples, "loss": loss / samples}
 
 
 def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Tensor, missing: float | None = None) -> Tensor:
     """What the figures of forecasts are made of, for each horizon and variate: [10, P, K], float64.
 
-    forecast, truth: [B, P, K], normalised; truth is NaN where it is not known, which counts for nothing. offset, scale: [K],
+    forecast, truth: [B, P, K], normalised; truth is NaN if it is not known, which counts for nothing. offset, scale: [K],
     real = normalised · scale + offset. missing: a real value that stands for no measurement, as 0 does in METR-LA: the errors
     in real units leave it out, R² and RSE do not.
     """
@@ -49,15 +49,15 @@ def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Ten
 
 
 def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> dict[str, float]:
-    """Figures of such sums, over all horizons and variates they hold:
+    """Figures of the sums of `forecast_sums`, over all horizons and variates they hold:
 
         mae, rmse   mean absolute error, root of the mean squared error, in the series' units
-        mape        mean of |error / truth|, where the truth is not 0
+        mape        mean of |error / truth|, if the truth is not 0
         r2          1 − Σ error² / Σ (y − ȳ)²,         ȳ one mean over all values          (SeqSNN, Lv et al., ICML 2024)
-        rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (the same)
+        rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (SeqSNN too)
         loss        mean squared or absolute error of the normalised values
 
-    r2 and rse are of the normalised values. NaN where the truth does not vary, or none is counted.
+    r2 and rse are of the normalised values. NaN if the truth does not vary, or none is counted.
     """
     n, y, yy, a, ee, counted, absolute, squared, relative, share = sums.flatten(1)
     total = yy.sum() - y.sum().square() / n.sum()

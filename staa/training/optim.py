@@ -20,7 +20,7 @@ def make_optimizer(
 ) -> Optimizer:
     """SGD with momentum, Nesterov's if asked for, or AdamW; weight decay on convolution and linear weights alone, or on all.
 
-    Those are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
+    These weights are the parameters called `weight` with two dimensions or more. Norms, biases, learned decays and gains and
     position encodings are left out. It is fused, few kernels for all parameters, if all of them are on CUDA.
     """
     decayed, free = [], []

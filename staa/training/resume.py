@@ -23,7 +23,9 @@ def check_resumable(
     parts = {"model", "optimizer", "schedule", "step", "best", "best_epoch", "sums", "rates", "report"}
     lacking = (parts | ({"average"} if average else set())) - state.keys()
     if lacking:
-        raise ValueError(f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}: it is not whole")
+        raise ValueError(
+            f"the checkpoint for {folder} lacks {', '.join(sorted(lacking))}, so training can't go on from it: take another"
+        )
     odd = _odd_optimizer(state["optimizer"], optimizer, state["step"]) or _odd_schedule(state, schedule)
     if odd:
         raise ValueError(
@@ -45,7 +47,7 @@ def check_resumable(
         "best_epoch": epoch <= state["step"],
     }
     if bad := [name for name, fine in sound.items() if not fine]:
-        raise ValueError(f"the checkpoint for {folder} can't be gone on from: its {bad[0]} makes no sense; take another")
+        raise ValueError(f"the checkpoint for {folder} can't be resumed, since its {bad[0]} makes no sense: take another")
 
 
 def fused_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def check_savable(model: nn.Module) -> None:
 
 
 def measured_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights in a checkpoint that the run is measured with: their moving average where it keeps one."""
+    """The weights in a checkpoint that the run is measured with: their moving average if it keeps one."""
     if "average" not in state:
         return state["model"]
     return {k.removeprefix("module."): v for k, v in state["average"].items() if k != "n_averaged"}
@@ -76,8 +76,9 @@ def read_weights(path: Path) -> dict[str, Any]:
     """The weights that `save_weights` wrote. Raises FileNotFoundError, or ValueError if they are broken or too large."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: it is written after each epoch that ends with validation. A run that stopped before has none, "
-            f"so resume it; nor has one with data.validation = 0"
+            f"{path} is missing: it is written after each epoch that ends with validation. Resume the run if it stopped "
+            f"before; "
+            f"with data.validation = 0 there are only the last weights"
         )
     data = read_bytes(path)
     try:

@@ -45,7 +45,7 @@ def _aedat2(data: bytes, path: Path) -> Events:
     address, t = address[pixel], t[pixel]
     if not chip.startswith("DVS128") and (chip or (address >> 16).any()):
         found = f"a {chip}" if chip else "addresses of more than 15 bits"
-        raise ValueError(f"AEDAT 2.0 is read of a DVS128 alone, found {found}: convert it to AEDAT 4 with iniVation's DV")
+        raise ValueError(f"AEDAT 2.0 can only be read from a DVS128, found {found}: convert it to AEDAT 4 with iniVation's DV")
     return Events(unwrap(t, 32), 127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), 1 - (address & 1), (128, 128))
 
 
@@ -57,12 +57,12 @@ def _aedat3(data: bytes, _: Path) -> Events:
     """
     end = AEDAT3_END.search(data)
     if end is None:
-        raise ValueError(f"the header has no last line '#!END-HEADER': truncated or no AEDAT 3.1; {AGAIN}")
+        raise ValueError(f"the header has no last line '#!END-HEADER': it is truncated or no AEDAT 3.1; {AGAIN}")
     header, at = data[: end.start()].decode("latin-1"), end.end()
     form, sources = said(header, r"^#Format: *(\S+)"), re.findall(r"^#Source \d+: *(\S*)", header, re.MULTILINE)
     if form not in ("", "RAW") or len(sources) > 1:
         found = f"format {form or 'unnamed'}, {len(sources)} sources"
-        raise ValueError(f"expected AEDAT 3.1 of format RAW and one source, found {found}: convert it with iniVation's DV")
+        raise ValueError(f"expected AEDAT 3.1 of format RAW with one source, found {found}: convert it with iniVation's DV")
     events, overflows, head = [np.empty((0, 2), "<u4")], [0], AEDAT3_PACKET.size
     needed, limit = 0, max_bytes()
     while at < len(data):
@@ -71,7 +71,7 @@ def _aedat3(data: bytes, _: Path) -> Events:
         kind, _, size, _, overflow, capacity, number, _ = AEDAT3_PACKET.unpack_from(data, at)
         if kind < 0 or size < 1 or not 0 <= number <= capacity or overflow < 0 or (kind == 1 and size != 8):
             packet = f"type {kind}, {number} events in {capacity} places of {size} bytes, overflow {overflow}"
-            raise ValueError(f"no packet of AEDAT 3.1 at byte {at} ({packet}): {AGAIN}")
+            raise ValueError(f"corrupt: there is no packet of AEDAT 3.1 at byte {at} ({packet}); {AGAIN}")
         if at + head + capacity * size > len(data):
             raise ValueError(f"truncated: the packet at byte {at} goes beyond the last byte, {len(data)}; {AGAIN}")
         if kind == 1 and number:

@@ -62,7 +62,7 @@ def read_aedat4(data: bytes, event_bytes: int) -> tuple[np.ndarray, tuple[int, i
     streams = _streams(_text(header, at[2]))
     events = [stream for stream, (kind, _) in streams.items() if kind == "EVTS"]
     if len(events) != 1:
-        raise ValueError(f"expected one stream of events, found {len(events)}: write each to a file of its own")
+        raise ValueError(f"expected one stream of events, found {len(events)}: save one stream to a file of its own")
     packets, pieces, needed, limit = [], [], 0, max_bytes()
     for packet in _packets(view, start, end, streams.keys(), events[0]):
         needed += PACKET_BYTES
@@ -139,13 +139,13 @@ def _packets(data: memoryview, at: int, end: int, known: Container[int], wanted:
     cut_off = end == -1
     end = len(data) if cut_off else end
     if not at <= end <= len(data):
-        raise _broken(f"its packets go from byte {at} to {end}, it has {len(data)}")
+        raise _broken(f"its packets go from byte {at} to {end}, but it has {len(data)} bytes")
     while at < end and not (cut_off and end - at < 4):
         stream, length = _number("I", data, at), _number("I", data, at + 4)
         if stream not in known:
             raise _broken(f"the packet at byte {at} is of stream {stream}, which the header does not name")
         if length > end - at - 8:
-            raise _broken(f"the packet at byte {at} goes beyond the last one's end, {end}")
+            raise _broken(f"the packet at byte {at} goes beyond the end of the packets, {end}")
         if stream == wanted:
             yield data[at + 8 : at + 8 + length]
         at += 8 + length
@@ -193,7 +193,7 @@ def _unpacked(packets: Packets, compression: int) -> Iterator[np.ndarray]:
                     raise
                 raise _broken(str(error)) from error
         if count != len(batch):
-            raise _broken(f"{count} of {len(batch)} packets could be unpacked")
+            raise _broken(f"only {count} of {len(batch)} packets could be unpacked")
 
 
 def _batches(packets: Packets) -> Iterator[Packets]:

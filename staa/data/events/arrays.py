@@ -52,7 +52,7 @@ def _from_columns(columns: dict[str, np.ndarray]) -> Events:
     afford(max(map(len, found.values())))
     if len({len(a) for a in found.values()}) > 1:
         lengths = ", ".join(f"{name} {len(a)}" for name, a in found.items())
-        raise ValueError(f"arrays of different length: {lengths}; expected one entry an event in each")
+        raise ValueError(f"its arrays must have one entry for each event, and differ in length: {lengths}")
     return Events(found["t"], found["x"], found["y"], polarity(found["p"]), None)
 
 
@@ -60,7 +60,7 @@ def integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
     """values × scale as int64; with a scale, rounded. Raises ValueError for what is no list of whole, finite numbers."""
     kind = values.dtype.kind
     if values.ndim != 1 or kind not in "biuf":
-        raise ValueError(f"{name} must be one number an event; found shape {list(values.shape)}, dtype {values.dtype}")
+        raise ValueError(f"{name} must have one number for each event; found shape {list(values.shape)}, dtype {values.dtype}")
     bad = ~np.isfinite(values) if kind == "f" else np.zeros(0, bool)
     if kind == "f" and scale == 1 and not bad.any():
         bad = np.floor(values) != values
@@ -68,7 +68,7 @@ def integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
         i = int(bad.argmax())
         raise ValueError(f"{name} must be whole, finite numbers (times in µs), found {values[i]} at event {i}")
     if values.size and max(-int(values.min()), int(values.max())) > LARGEST // scale:
-        raise ValueError(f"{name} goes from {values.min()} to {values.max()}, beyond ±2**62: no such time or pixel")
+        raise ValueError(f"{name} must be within ±2**62, found {values.min()} to {values.max()}")
     if scale == 1:
         return values.astype(np.int64)
     return np.rint(values.astype(np.float64) * scale).astype(np.int64) if kind == "f" else values.astype(np.int64) * scale

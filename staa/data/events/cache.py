@@ -28,7 +28,7 @@ CHECKSUM = 4  # bytes after the array
 
 
 class EventFiles:
-    """Recordings on disk as counts [N, T, 2, size, size], uint8 where they fit, else int32.
+    """Recordings on disk as counts [N, T, 2, size, size], uint8 if they fit, else int32.
 
     recordings: paths, "PATH#START-END" being the events of a file from START to before END, in µs.
     by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
@@ -83,7 +83,9 @@ class EventFiles:
             first, other = next(iter(found.items()))
             if frames.shape != other.shape:
                 here, there = (f"{f.shape[2]} × {f.shape[3]}" for f in (frames, other))
-                raise UnsuitedError(f"{recording} has frames of {here}, {first} of {there}: give both a size with `data.size`")
+                raise UnsuitedError(
+                    f"{recording} has frames of {here}, but {first} of {there}: give all one size with `data.size`"
+                )
             check_bytes(2 * len(chosen) * frames.nbytes, f"{len(chosen)} recordings with frames such as those of {recording}")
         return torch.from_numpy(np.stack([found[self.recordings[i]] for i in chosen.tolist()]))
 
@@ -108,7 +110,7 @@ class EventFiles:
             out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
             write(file, out.getbuffer(), sync=False)
         except (OSError, RuntimeError) as error:
-            text = f"frames can't be kept in {self.cache} ({error}): set STAA_FRAMES to a folder that can be written"
+            text = f"frames can't be kept in {self.cache} ({error}): set STAA_FRAMES to a folder that can be written to"
             raise OSError(text) from error
         return frames
 
@@ -147,7 +149,11 @@ class EventFiles:
         if self.size is not None:
             return self.size, self.size
         if events.sensor is not None and events.sensor[0] != events.sensor[1]:
-            raise UnsuitedError(f"frames are square and the sensor is {events.sensor}: give the frames a size with `data.size`")
+            raise UnsuitedError(
+                f"frames must be square, but the sensor is {events.sensor[0]} × {events.sensor[1]}: give the frames a size "
+                f"with "
+                f"`data.size`"
+            )
         return None
 
     def _key(self, recording: str) -> str:

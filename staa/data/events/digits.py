@@ -28,26 +28,43 @@ def saccade_events(
     threshold: float = 0.3,
     samples: int = 90,
 ) -> np.ndarray:
-    """Simulate an event sensor before moving images: [N, h, w] intensities in [0, 1] -> event counts [N, T, 2, size, size].
+    """Counts of the events that a simulated event sensor sends before moving images. The events are simulated.
 
     The image, resized (bilinearly) to digit × digit pixels at the centre of a dark field, moves at constant speed along
-    the three sides of an equilateral triangle with corners `amplitude` pixels from the centre, ending where it began.
+    the three sides of an equilateral triangle with corners `amplitude` pixels from the centre, and ends where it began.
     At each of `samples` moments every pixel compares L = log(0.05 + I) with the level L0 it last reported, and sends
 
         n = ⌊|L − L0| / threshold⌋ events of the sign of L − L0,     L0 ← L0 ± n · threshold
 
-    Moments are binned into T = steps frames of equal duration. Channel 0 counts ON events (brighter), channel 1 OFF.
-    No noise: the same image gives the same events. Lengths are in pixels, thresholds in natural-log units. uint8.
+    Moments are binned into T = steps frames of equal duration. There is no noise: the same image gives the same events.
 
-    Raises ValueError on images of another rank or range, samples < steps, a threshold that is not positive, or one so low
-    that a bin would hold more than 255 events.
+    Args:
+        images: Intensities I in [0, 1].
+        steps: Frames T, from 1 to samples.
+        size: Height and width of the sensor, in pixels.
+        digit: Height and width of the image on the sensor, in pixels.
+        amplitude: Distance of the triangle's corners from the centre, in pixels.
+        threshold: Change of log intensity that sends an event, in natural-log units, above 0.
+        samples: Moments that are simulated.
+
+    Shapes:
+        images [N, h, w] -> counts uint8 [N, T, 2, size, size], channel 0 ON (brighter) and channel 1 OFF
+
+    Raises:
+        ValueError: If images have another rank or range; if steps is not from 1 to samples; if threshold is not positive, or so
+            low that a frame's pixel would hold more than 255 events.
+
+    Source:
+        The motion is that of N-MNIST (Orchard et al. 2015).
     """
     if images.ndim != 3 or images.min() < 0 or images.max() > 1:
-        raise ValueError(f"images must be [N, h, w] with values in [0, 1], got {images.shape} up to {images.max()}")
+        raise ValueError(
+            f"images must be [N, h, w] with values from 0 to 1, got {list(images.shape)}, {images.min()} to {images.max()}"
+        )
     if threshold <= 0:
         raise ValueError(f"threshold must be positive, got {threshold}")
     if not 1 <= steps <= samples:
-        raise ValueError(f"steps must be from 1 to {samples}, the moments simulated; got {steps}")
+        raise ValueError(f"steps must be from 1 to {samples}, the moments that are simulated; got {steps}")
     times = np.linspace(0, 3, samples + 1)
     angles = np.pi / 2 + np.arange(4) * 2 * np.pi / 3
     path_x = np.interp(times, range(4), amplitude * np.cos(angles))
@@ -62,7 +79,9 @@ def saccade_events(
         frame[:, 0] += np.maximum(count, 0).astype(np.int32)
         frame[:, 1] += np.maximum(-count, 0).astype(np.int32)
     if frames.max(initial=0) > 255:
-        raise ValueError(f"threshold {threshold} gives up to {frames.max()} events a bin, more than 255: raise it, or steps")
+        raise ValueError(
+            f"a pixel of a frame can hold 255 events, and threshold={threshold} gives up to {frames.max()}: raise it, or steps"
+        )
     return frames.astype(np.uint8)
 
 
@@ -81,10 +100,23 @@ def _interpolation(source: int, size: int, digit: int, offset: float) -> np.ndar
 
 
 def digits_events(*, steps: int | None, validation: float) -> Source:
-    """The data set `digits-events`: 450 digits to test, the rest to train and validate; T = steps frames (None: 10).
+    """The data set `digits-events`: 1,797 handwritten digits of scikit-learn before a simulated event camera; 450 of them test.
 
-    Samples are [T, 2, 16, 16] event counts. Test digits are chosen once and for all by `split_by_hash`; validation by
-    another salt among the rest. The digits come with scikit-learn.
+    The test digits are chosen once and for all by a hash, validation by another one among the rest, both stratified. The split
+    is by sample, so the same writers are in every part.
+
+    Args:
+        steps: Frames T, from 1 to 90; None: 10.
+        validation: Share of the other 1,347 digits held out for validation, at least 0 and below 1.
+
+    Shapes:
+        Inputs are [T, N, 2, 16, 16], channel 0 ON (brighter) and channel 1 OFF.
+
+    Raises:
+        ValueError: If steps is out of range.
+
+    Source:
+        The test part of UCI's optical recognition of handwritten digits, 8 × 8 pixels, by 13 writers.
     """
     from sklearn.datasets import load_digits
 

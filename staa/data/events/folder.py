@@ -40,14 +40,36 @@ def event_folder(
     split: str | None = None,
     corrupt: Corrupt = "refuse",
 ) -> Source:
-    """Recordings of one's own in class folders, as `class_folders` has them: any file `read_events` reads.
+    """Recordings of one's own in class folders, of any format that `staa.data.read_events` reads.
 
-    steps: T frames, 10 where None; frames, window (ms), size, sensor ("HEIGHTxWIDTH"): as in `EventFiles`. values: as in
-    `to_frames`. split: None, or "fold-1-of-5" and so on, of all recordings in class folders alone. corrupt: every
-    recording is read, and its frames kept, before anything else, and those that can't be are refused, or skipped and counted;
-    "unchecked" leaves it to the moment each is met.
+        root/train/CLASS/…  root/val/CLASS/…  root/test/CLASS/…        or        root/CLASS/…
 
-    Raises what `class_folders` does, and ValueError for settings that don't go together.
+    Without test/, a tenth of the training recordings are the test set; without val/, a share `validation` of the others is held
+    out. Both are stratified and chosen by a hash of the paths. Frames are made once, and kept in root/.staa-frames or in the
+    folder that the environment variable STAA_FRAMES names.
+
+    Args:
+        root: Folder that holds train/, or the class folders.
+        validation: Share of the training recordings held out for validation, at least 0 and below 1.
+        steps: Frames T of a recording, at least 1; None: 10.
+        size: Height and width of the frames, in pixels, at most the sensor's; None: the sensor's.
+        frames: "number", frames of equal numbers of events; "time", of equal duration; or "window", of a fixed duration each.
+        window: Duration of a frame for frames="window", in milliseconds; else None.
+        values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
+            largest.
+        sensor: Size of the sensor, "HEIGHTxWIDTH" in pixels, for recordings that do not say it.
+        split: "fold-1-of-5" and so on, of all recordings, if root holds class folders alone; None: parts as described.
+        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
+            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+
+    Shapes:
+        Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If settings don't go together or don't suit a recording; if it holds no recordings or fewer than two
+            classes; if parts differ in their classes; if a folder looks like another part; if recordings can't be read and are
+            refused.
     """
     files = event_files(root, steps=steps, frames=frames, window=window, size=size, sensor=sensor)
     parts, notes = class_folders(
@@ -62,7 +84,7 @@ def event_folder(
     )
     if split is not None:
         if any((root / part).is_dir() for part in ("train", "val", "test")):
-            raise ValueError(f"`data.split={split}` is for class folders alone; {root} has its parts in folders of their own")
+            raise ValueError(f"`data.split={split}` needs class folders alone, but {root} has folders for its parts; remove it")
         together = {c: sorted(f for part in parts.values() for f in part[c]) for c in parts["train"]}
         parts = named_split(together, split, validation, root)
     return event_source(files, root, parts, values, notes, "unchecked")  # class_folders has looked
@@ -73,7 +95,7 @@ def event_files(
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
     if (frames == "window") != (window is not None):
-        raise ValueError(f"`data.window` goes with `data.frames=window` and is needed there; got {frames!r} and {window}")
+        raise ValueError(f"`data.window` is needed with `data.frames=window`, and only there; got {frames!r} and {window}")
     cache = folder / CACHE
     if os.environ.get("STAA_FRAMES"):
         cache = Path(os.environ["STAA_FRAMES"]).expanduser() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
@@ -95,7 +117,7 @@ def parse_sensor(text: str | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if not found or not all(1 <= int(side) <= LARGEST_SENSOR for side in found.groups()):
-        raise ValueError(f"the sensor is HEIGHTxWIDTH, such as 260x346, at most {LARGEST_SENSOR} each; got {text!r}")
+        raise ValueError(f"`sensor` must be HEIGHTxWIDTH, such as 260x346, at most {LARGEST_SENSOR} each; got {text!r}")
     return int(found[1]), int(found[2])
 
 
@@ -116,7 +138,7 @@ def event_source(
     def samples(part: str) -> Samples:
         recordings, labels = files_and_labels(parts[part], names)
         if not recordings:
-            raise ValueError(f"no recording of {root} is left for {part}: give it more, or another split")
+            raise ValueError(f"{root} has no recording left for {part}: add recordings, or take another split")
         reader = files(recordings)
         frames = reader.frames(recordings[0])
         held = len(recordings) * frames.nbytes <= IN_MEMORY

@@ -37,7 +37,7 @@ def by_time(t: np.ndarray, steps: int) -> np.ndarray:
 def by_window(t: np.ndarray, window: int, steps: int | None = None) -> np.ndarray:
     """The same for as many windows of `window` µs as it takes: an event at t is in frame ⌊(t − t₀) / window⌋.
 
-    steps: exactly so many, what comes later left out. Raises UnsuitedError for more than a million, and than events.
+    steps: exactly so many, what comes later left out. Raises UnsuitedError for more than a million, and than there are events.
     """
     count = (int(t[-1]) - int(t[0])) // window + 1 if steps is None else steps
     if count > max(1_000_000, len(t)):
@@ -62,7 +62,7 @@ def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None =
     height, width = events.sensor
     h, w = size or (height, width)
     if not (1 <= h <= height and 1 <= w <= width):
-        raise UnsuitedError(f"frames of {h} × {w} can't be made from a sensor of {height} × {width}: only smaller ones can")
+        raise UnsuitedError(f"frames can't be larger than the sensor of {height} × {width}, got {h} × {w}: lower `data.size`")
     steps = len(borders) - 1
     check_bytes(2 * h * w * (steps * COUNT_BYTES + BINCOUNT_BYTES), f"{steps} frames of 2 × {h} × {w}")
     row, column = np.arange(height) * h // height * w, np.arange(width) * w // width
@@ -71,8 +71,8 @@ def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None =
         y, x, p = (values[borders[k] : borders[k + 1]] for values in (events.y, events.x, events.p))
         for name, values, limit in (("y", y, height), ("x", x, width), ("p", p, 2)):
             if len(values) and not (values.min() >= 0 and values.max() < limit):
-                found = f"{name} from {values.min()} to {values.max()}"
-                raise ValueError(f"{found} is outside 0 … {limit - 1} (sensor {height} × {width})")
+                found = f"{values.min()} to {values.max()}"
+                raise ValueError(f"{name} must be from 0 to {limit - 1} (sensor {height} × {width}), got {found}")
         pixel = np.multiply(p, h * w, dtype=np.intp)
         pixel += y * np.intp(w) + x if (h, w) == (height, width) else row[y] + column[x]
         frames[k] = np.bincount(pixel, minlength=2 * h * w)
@@ -88,23 +88,41 @@ def to_frames(
     size: tuple[int, int] | None = None,
     values: Values = "sum",
 ) -> np.ndarray:
-    """A recording as frames [T, 2, H, W] float32, from `read_events` to what a network takes.
+    """A recording as frames of counted events, from what `staa.data.read_events` gives to what a network takes.
 
         to_frames(read_events(path, sensor=(34, 34)), 10)
 
-    steps: T frames of equal numbers of events (`by_number`) or of equal duration (`by_time`); or window: as many of so many µs
-    as it takes (`by_window`). size: as in `count`. values: counts, 1 where there is an event, or counts as a share of the
-    recording's largest. Raises ValueError for no events, fewer events than steps, or not exactly one of steps and window.
+    With steps, event i of n is in frame ⌊i · T / n⌋ by number, and an event at t in frame ⌊(t − t₀) · T / (t₁ − t₀ + 1)⌋ by
+    time, from the first event's t₀ to the last one's t₁; with window, in frame ⌊(t − t₀) / window⌋. No event is lost or counted
+    twice.
+
+    Args:
+        events: A recording that has events, and whose sensor is known.
+        steps: Number of frames T, at least 1; None with window.
+        by: "number", frames of equal numbers of events, or "time", of equal duration.
+        window: Duration of a frame, in microseconds, at least 1: as many frames as it takes; None with steps.
+        size: Height and width (h, w) of the frames, at most the sensor's: pixel (y, x) of a sensor H × W is counted in
+            (⌊y · h / H⌋, ⌊x · w / W⌋). None: the sensor's.
+        values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
+            largest.
+
+    Shapes:
+        Frames are float32 [T, 2, h, w], channel 0 OFF and channel 1 ON.
+
+    Raises:
+        ValueError: If not exactly one of steps and window is given; if there are no events, or fewer than frames; if the sensor
+            is not known or smaller than size; if the frames would take more memory than `staa.files.max_bytes` allows.
     """
     if (steps is None) == (window is None):
         raise ValueError(f"give either steps or window, got steps={steps} and window={window}")
     if by not in ("number", "time") or values not in ("sum", "binary", "normalised"):
-        raise ValueError(f'by is "number" or "time" and values "sum", "binary" or "normalised"; got {by!r} and {values!r}')
+        rule = 'by must be "number" or "time", and values "sum", "binary" or "normalised"'
+        raise ValueError(f"{rule}; got {by!r} and {values!r}")
     return scaled(count(events, borders_of(events, steps, by=by, window=window), size=size).astype(np.float32), values)
 
 
 def borders_of(events: Events, steps: int | None, *, by: str = "number", window: int | None = None) -> np.ndarray:
-    """`by_window` where a window is given, else `by_number` or `by_time`. Raises ValueError where frames would be empty."""
+    """`by_window` if a window is given, else `by_number` or `by_time`. Raises ValueError if frames would be empty."""
     n = len(events.t)
     if (steps is not None and steps < 1) or (window is not None and window < 1):
         raise ValueError(f"steps and window must be at least 1, got {steps} and {window}")
@@ -127,7 +145,7 @@ def as_frames(x: Tensor) -> Tensor:
 
 
 def as_values(x: Tensor, values: Values) -> Tensor:
-    """Event counts [N, T, 2, H, W] -> float frames [T, N, 2, H, W]: as they are, 1 where any, or ÷ the sample's largest."""
+    """Event counts [N, T, 2, H, W] -> float frames [T, N, 2, H, W]: as they are, 1 if any, or ÷ the sample's largest."""
     x = as_frames(x)
     if values == "binary":
         return (x > 0).float()

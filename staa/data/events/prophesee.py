@@ -124,7 +124,7 @@ def _prophesee_header(data: bytes) -> tuple[str, int]:
     """The lines '% field value' and where they end: after '% end', or before the first line without '% '."""
     header = PROPHESEE_HEADER.match(data)
     if not header or not header.end():
-        raise ValueError(f"expected header lines starting with '% ', found {data[:8]!r}: no Prophesee file")
+        raise ValueError(f"expected header lines starting with '% ', found {data[:8]!r}: it is no Prophesee file")
     return header[0].decode("latin-1"), header.end()
 
 

@@ -40,9 +40,17 @@ PUBLISHED = {"nmnist": 70_000, "cifar10dvs": 10_000, "dvsgesture": 1_342}
 
 
 def download_events(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
-    """Download a data set's archives and unpack them as tonic lays them out under root; returns the folder.
+    """Download a data set's archives and unpack them as tonic lays them out; returns the folder of the recordings.
 
-    What is there is left alone, but for an empty folder. Raises ValueError as `fetch` does.
+    What is there is left alone, but for an empty folder.
+
+    Args:
+        name: "nmnist", "cifar10dvs" or "dvsgesture".
+        root: Folder that they go to; it is made if need be.
+        tell: Called as tell(name, bytes there, bytes in all or None) while it downloads.
+
+    Raises:
+        ValueError: If no address answers, or if an archive is broken or not the published one.
     """
     folder_name, page, hosts, archives = ARCHIVES[name]
     folder = root / folder_name

@@ -19,14 +19,19 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
         .aedat   AEDAT 2.0 of a DVS128: CIFAR10-DVS    .npz     arrays t (µs), x, y, p, or one structured array
                  AEDAT 3.1: DVS128 Gesture             .npy     structured (t in µs), or plain [n, 4]: x, y, p, t in ms
 
-    The plain [n, 4] is tonic's download of DVS128 Gesture, whose times are in milliseconds.
+    The plain [n, 4] is tonic's download of DVS128 Gesture, whose times are in milliseconds. A part of an event at the end of an
+    AEDAT 2.0 is left out with a warning.
 
-    sensor: (height, width), needed where the file doesn't say; where it does, they must be the same.
+    Args:
+        path: The recording's file.
+        sensor: (height, width) in pixels, needed if the file doesn't say it; if it does, both must be the same.
 
-    Raises ValueError naming the file: unknown ending, no regular file, truncated or no such format, no events, events
-    outside the sensor, another sensor than the given one, time that runs backwards, polarities other than {0, 1} or {-1, 1},
-    more events than `staa.files.max_bytes` allows; OSError for one that can't be read; ImportError if the package for packed
-    .aedat4 is missing. A part of an event at the end of an AEDAT 2.0 is left out with a warning.
+    Raises:
+        ValueError: If the file's ending is unknown; if it is no regular file, truncated, or not of its format; if it has no
+            events, events outside the sensor, time that runs backwards, polarities other than {0, 1} or {-1, 1}, or more events
+            than `staa.files.max_bytes` allows. The file is named.
+        OSError: If it can't be read.
+        ImportError: If the package for packed .aedat4 is missing.
     """
     path = Path(path)
     reader = READERS.get(path.suffix.lower())

@@ -23,13 +23,24 @@ EMPTY = "holds no events: leave the file out"
 
 
 class Events(NamedTuple):
-    """The events of one recording, in order of time; the arrays are contiguous and writeable."""
+    """The events of one recording, in order of time; the arrays are contiguous and writeable.
 
-    t: np.ndarray  # [n] int64, microseconds, never decreasing
-    x: np.ndarray  # [n] int32, column, from 0 at the left
-    y: np.ndarray  # [n] int32, row, from 0 at the top as the file has it
-    p: np.ndarray  # [n] uint8, 1 ON (brighter), 0 OFF
-    sensor: Sensor | None  # (height, width) where the file, its format or the caller says it
+    Args:
+        t: int64, microseconds, never decreasing.
+        x: int32, column, from 0 at the left.
+        y: int32, row, from 0 at the top as the file has it.
+        p: uint8, 1 ON (brighter), 0 OFF.
+        sensor: (height, width) if the file, its format or the caller says it, else None.
+
+    Shapes:
+        t, x, y, p [n]
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    sensor: Sensor | None
 
 
 def afford(events: int) -> None:
@@ -41,9 +52,11 @@ def checked(events: Events, given: Sensor | None) -> Events:
     t, x, y, p, own = events
     for size in (own, given):
         if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SENSOR):
-            raise ValueError(f"a sensor is (height, width), at most {LARGEST_SENSOR} and both at least 1; found {size}")
+            raise ValueError(f"a sensor must be (height, width), each from 1 to {LARGEST_SENSOR}; found {size}")
     if own and given and tuple(own) != tuple(given):
-        raise ValueError(f"wrong sensor size: the file says {_size(own)}, {_size(given)} was given; correct it or leave it out")
+        raise ValueError(
+            f"wrong sensor size: the file says {_size(own)}, {_size(given)} was given; correct it or remove `sensor`"
+        )
     if not len(t):
         raise ValueError(EMPTY)
     back = t[1:] < t[:-1]
@@ -51,7 +64,7 @@ def checked(events: Events, given: Sensor | None) -> Events:
         i = int(back.argmax())
         raise ValueError(
             f"time runs backwards by {t[i] - t[i + 1]} µs at event {i + 1} of {len(t)} ({t[i]} µs, then {t[i + 1]} µs): "
-            f"a fault of the recording, or another format than its ending says; sort or cut it and save it as .npz"
+            f"the recording is faulty, or of another format than its ending says; sort or cut it, and save it as .npz"
         )
     sensor = own or given
     height, width = sensor or (LARGEST_SENSOR, LARGEST_SENSOR)
@@ -75,7 +88,7 @@ def polarity(p: np.ndarray) -> np.ndarray:
 
 
 def unwrap(t: np.ndarray, bits: int) -> np.ndarray:
-    """The times of a counter of so many bits, int64: where it falls by more than half its range it has wrapped."""
+    """The times of a counter of so many bits, int64: if it falls by more than half its range it has wrapped."""
     t = t.astype(np.int64)
     wrapped = t[:-1] - t[1:] > 1 << (bits - 1)
     if wrapped.any():

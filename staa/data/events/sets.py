@@ -1,6 +1,6 @@
 """Event-camera data sets: recordings on disk, binned once, kept as frames beside them.
 
-Of every data set both layouts are read: the authors' own files, and those that tonic downloads. Frames are the counts of
+Of every data set both layouts are read: the authors' own files, and tonic's downloads. Frames are the counts of
 `staa.data.events.frames`, channel 0 OFF and channel 1 ON.
 """
 
@@ -17,7 +17,7 @@ from staa.data.events.published import CIFAR_CLASSES, PUBLISHED
 from staa.data.events.recording import LARGEST
 from staa.data.source import Source
 from staa.data.splits import Labelled, named_split, some, with_validation
-from staa.files import read_bytes
+from staa.files import check_no_file, read_bytes
 
 SENSORS = {"nmnist": "34x34", "cifar10dvs": "128x128", "dvsgesture": "128x128"}
 GESTURES = (
@@ -38,10 +38,32 @@ def nmnist(
     split: str | None = None,
     corrupt: Corrupt = "refuse",
 ) -> Source:
-    """N-MNIST (Orchard et al. 2015): root/NMNIST/{Train,Test}/DIGIT/*.bin, 34 × 34, 60,000 + 10,000 recordings of about 0.3 s.
+    """N-MNIST: 70,000 recordings of about 0.3 s of handwritten digits that a moving sensor of 34 × 34 sees, 10 classes.
 
-    split: None for the official parts, or "fold-1-of-5" and so on over all recordings. The other arguments are those of
-    `event_folder`; validation is held out of the training part by a hash.
+        root/NMNIST/Train/DIGIT/*.bin, root/NMNIST/Test/DIGIT/*.bin
+
+    Args:
+        root: Folder that holds NMNIST/.
+        validation: Share of the training recordings held out for validation, at least 0 and below 1.
+        steps: Frames T of a recording, at least 1; None: 10.
+        size: Height and width of the frames, in pixels, at most the sensor's; None: the sensor's.
+        frames: "number", frames of equal numbers of events; "time", of equal duration; or "window", of a fixed duration each.
+        window: Duration of a frame for frames="window", in milliseconds; else None.
+        values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
+            largest.
+        split: None: the official parts, 60,000 to train and 10,000 to test; or "fold-1-of-5" and so on, of all recordings.
+        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
+            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+
+    Shapes:
+        Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
+
+    Raises:
+        FileNotFoundError: If the recordings are not there.
+        ValueError: If a setting does not suit the recordings or another setting, or recordings can't be read and are refused.
+
+    Source:
+        Orchard et al., Converting static image datasets to spiking neuromorphic datasets using saccades, 2015.
     """
     folder, found = _nmnist_in(root)
     if split is None:
@@ -66,17 +88,42 @@ def cifar10dvs(
     split: str | None = None,
     corrupt: Corrupt = "refuse",
 ) -> Source:
-    """CIFAR10-DVS (Li et al. 2017): root/CIFAR10DVS/CLASS/*.aedat4 (tonic) or *.aedat (the authors'), 128 × 128, 1000 a class.
+    """CIFAR10-DVS: 10,000 recordings of CIFAR-10's images that move before a DVS128 of 128 × 128, 1,000 in each of 10 classes.
 
-    There is no official split. split: "first-90" (None), the first nine tenths of each class to train, in the order of the
-    number in the file's name, as most papers have it (they leave the order to the file system); "stratified", a tenth of each
-    class to test, chosen by a hash; "train-val-test", tenths for validation and test by a hash, which data.validation must
-    say too (0.1); or "fold-1-of-5" and so on. The other arguments are those of `event_folder`.
+        root/CIFAR10DVS/CLASS/*.aedat4 (as tonic has it) or *.aedat (the authors' files)
+
+    There is no official split. "first-90" trains on the first nine tenths of each class, in the order of the number in the
+    file's name; most papers do so, and leave the order to the file system. "stratified" tests on a tenth of each class, chosen
+    by a hash. "train-val-test" holds out tenths for validation and test by a hash; validation must then be 0.1.
+
+    Args:
+        root: Folder that holds CIFAR10DVS/.
+        validation: Share of the training recordings held out for validation, at least 0 and below 1.
+        steps: Frames T of a recording, at least 1; None: 10.
+        size: Height and width of the frames, in pixels, at most the sensor's; None: the sensor's.
+        frames: "number", frames of equal numbers of events; "time", of equal duration; or "window", of a fixed duration each.
+        window: Duration of a frame for frames="window", in milliseconds; else None.
+        values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
+            largest.
+        split: "first-90" (None), "stratified", "train-val-test", or "fold-1-of-5" and so on.
+        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
+            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+
+    Shapes:
+        Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
+
+    Raises:
+        FileNotFoundError: If the recordings are not there.
+        ValueError: If both kinds of files are there; if a setting does not suit the recordings or another setting; if
+            recordings can't be read and are refused.
+
+    Source:
+        Li et al., CIFAR10-DVS: an event-stream dataset for object classification, 2017.
     """
     folder, found = _cifar10dvs_in(root)
     endings = {Path(f).suffix for files in found.values() for f in files}
     if len(endings) > 1:
-        raise ValueError(f"{folder} holds both .aedat and .aedat4 files, the same recordings twice: keep one kind")
+        raise ValueError(f"{folder} holds .aedat and .aedat4 files, which are the same recordings twice: keep one kind")
     parts = named_split(found, split or "first-90", validation, folder, ("first-90", "stratified", "train-val-test"))
     odd = [f"{c} {len(files)}" for c, files in found.items() if len(files) != 1000]
     notes = [f"not 1000 recordings of every class: {some(odd)}"] if odd else []
@@ -95,16 +142,42 @@ def dvsgesture(
     values: Values = "sum",
     corrupt: Corrupt = "refuse",
 ) -> Source:
-    """DVS128 Gesture (Amir et al. 2017), 128 × 128, 11 classes; 23 users train, 6 test. Validation holds out whole users.
+    """DVS128 Gesture: 11 gestures before a DVS128 of 128 × 128; 23 users train, 6 others test.
 
-    root/DVSGesture/ibmGestureTrain/USER_LIGHT/CLASS.npy and ibmGestureTest/… (tonic), or root/DvsGesture/trials_to_train.txt,
-    trials_to_test.txt, USER_LIGHT.aedat and USER_LIGHT_labels.csv (the authors'), whose rows say which interval of the
-    file is of which class, from 1. The arguments are those of `event_folder`.
+        root/DVSGesture/ibmGestureTrain/USER_LIGHT/CLASS.npy and ibmGestureTest/… (as tonic has it), or, of the authors' files,
+        root/DvsGesture/trials_to_train.txt, trials_to_test.txt, USER_LIGHT.aedat and USER_LIGHT_labels.csv
+
+    A row of the authors' tables says which interval of the file is of which class, from 1.
+
+    Args:
+        root: Folder that holds DVSGesture/ or DvsGesture/.
+        validation: Share of the training users held out for validation, whole users, at least 0 and below 1.
+        steps: Frames T of a recording, at least 1; None: 10.
+        size: Height and width of the frames, in pixels, at most the sensor's; None: the sensor's.
+        frames: "number", frames of equal numbers of events; "time", of equal duration; or "window", of a fixed duration each.
+        window: Duration of a frame for frames="window", in milliseconds; else None.
+        values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
+            largest.
+        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
+            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+
+    Shapes:
+        Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
+
+    Raises:
+        FileNotFoundError: If the recordings are not there.
+        ValueError: If a user trains and tests; if a setting does not suit the recordings or another setting; if recordings
+            can't be read and are refused.
+
+    Source:
+        Amir et al., A low power, fully event-based gesture recognition system, CVPR 2017.
     """
     folder, found = _dvsgesture_in(root)
     twice = sorted(found["train"].keys() & found["test"].keys())
     if twice:
-        raise ValueError(f"{some(twice)}: both to train and to test; a user belongs in one of the two lists")
+        raise ValueError(
+            f"{folder} has recordings both to train and to test on, {some(twice)}: leave each user in one of the two lists"
+        )
     count = sum(map(len, found.values()))
     notes = [] if count == PUBLISHED["dvsgesture"] else [f"{count} of the {PUBLISHED['dvsgesture']:,} recordings are there"]
     if validation:
@@ -145,6 +218,7 @@ def _dvsgesture_in(root: Path) -> tuple[Path, dict[str, dict[str, str]]]:
         return tonic, {part: _saved_trials(tonic / f"ibmGesture{part.title()}") for part in ("train", "test")}
     if (original / "trials_to_train.txt").is_file():
         return original, {part: _original_trials(original / f"trials_to_{part}.txt") for part in ("train", "test")}
+    check_no_file(root, f"{tonic.name}/ or {original.name}/")
     raise FileNotFoundError(
         f"dvsgesture is not under {root}: expected {tonic / 'ibmGestureTrain'} or {original / 'trials_to_train.txt'}; "
         f"download it with 'staa data dvsgesture', or give another folder (`data_root`)"
@@ -156,24 +230,26 @@ def _saved_trials(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.glob("user*/[!.]*.npy")):
         if not (path.stem.isdecimal() and int(path.stem) < len(GESTURES)):
-            raise ValueError(f"{path} is not named by its class, 0 to {len(GESTURES) - 1}")
+            raise ValueError(f"{path} must be called by its class, from 0.npy to {len(GESTURES) - 1}.npy")
         found[str(path)] = GESTURES[int(path.stem)]
     if not found:
-        raise FileNotFoundError(f"no recordings in {folder}: expected USER_LIGHT/CLASS.npy, such as user01_led/0.npy")
+        raise FileNotFoundError(f"{folder} holds no recordings: expected USER_LIGHT/CLASS.npy, such as user01_led/0.npy")
     return found
 
 
 def _original_trials(listing: Path) -> dict[str, str]:
     """recording -> class, of the authors' list of files and the table beside each: class (from 1), start and end in µs."""
     if not listing.is_file():
-        raise FileNotFoundError(f"{listing} is missing, which says which files are in this part")
+        raise FileNotFoundError(f"{listing} is missing: it lists the files of this part; copy it from the authors' archive")
     found: dict[str, str] = {}
     for name in read_bytes(listing).decode(errors="replace").split():
         if name != Path(name).name:
-            raise ValueError(f"{listing} names {name[:80]!r}: expected files beside it")
+            raise ValueError(f"{listing} names {name[:80]!r}: expected names of files beside it")
         table = listing.parent / f"{Path(name).stem}_labels.csv"
         if not table.is_file():
-            raise FileNotFoundError(f"{table} is missing, which says what {listing.parent / name} holds")
+            raise FileNotFoundError(
+                f"{table} is missing: it says what {listing.parent / name} holds; copy it from the authors' archive"
+            )
         try:
             rows = list(csv.DictReader(read_bytes(table).decode(errors="replace").splitlines()))
         except csv.Error as error:
@@ -184,14 +260,14 @@ def _original_trials(listing: Path) -> dict[str, str]:
             try:
                 gesture, start, end = (int(row[key]) for key in ("class", "startTime_usec", "endTime_usec"))
                 if len(row) != 3 or not (1 <= gesture <= len(GESTURES) and 0 <= start < end <= LARGEST):
-                    raise ValueError("class, start or end is impossible")
+                    raise ValueError("class, start or end is out of range")
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{table} has a row {str(dict(row))[:200]}: expected class (1 to 11), startTime_usec, endTime_usec"
                 ) from error
             recording = f"{listing.parent / name}#{start}-{end}"
             if recording in found:
-                raise ValueError(f"{table} has the interval {start} to {end} twice: keep one")
+                raise ValueError(f"{table} has the interval {start} to {end} twice: keep one of them")
             found[recording] = GESTURES[gesture - 1]
     return found
 
@@ -207,6 +283,7 @@ def _class_files(folder: Path, names: Sequence[str], endings: tuple[str, ...], d
     for c in names:
         files = sorted(str(p) for p in (folder / c).glob("[!.]*") if p.suffix in endings)
         if not files:
+            check_no_file(root, f"{'/'.join(folder.relative_to(root).parts)}/CLASS/*{endings[0]}")
             raise FileNotFoundError(
                 f"{data_set} is not whole under {root}: no *{' or *'.join(endings)} in {folder / c}; download it with "
                 f"'staa data {data_set}', or give another folder (`data_root`)"

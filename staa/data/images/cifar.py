@@ -16,7 +16,7 @@ from staa.data.download import Archive, Tell, fetch, is_published, unpack
 from staa.data.images.files import normalise
 from staa.data.source import Samples, Source
 from staa.data.splits import split_by_hash, split_digest
-from staa.files import read_bytes
+from staa.files import check_no_file, read_bytes
 
 IMAGE = (3, 32, 32)
 IMAGE_BYTES = 3 * 32 * 32
@@ -80,10 +80,24 @@ CIFAR = {
 
 
 def cifar(name: str, *, root: Path, validation: float) -> Source:
-    """CIFAR-10 or CIFAR-100 as a Source: images [3, 32, 32], normalised; T is the network's affair.
+    """CIFAR-10 or CIFAR-100 as images that are normalised per channel; a network repeats them at each time step.
 
-    Validation is chosen among the training images, stratified, by a fixed hash. Raises
-    FileNotFoundError and ValueError as `load_cifar` does.
+    Validation is chosen among the training images, stratified, by a fixed hash.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        root: Folder that holds cifar-10-batches-bin, cifar-100-binary, or the folder that torchvision unpacks.
+        validation: Share of the training images held out, at least 0 and below 1.
+
+    Shapes:
+        Inputs are [N, 3, 32, 32]; 50,000 images train and validate, 10,000 test.
+
+    Raises:
+        FileNotFoundError: If the files are not there.
+        ValueError: If a file is truncated, corrupt, or not the published one.
+
+    Source:
+        Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
     spec = CIFAR[name]
     train_all, test = load_cifar(name, root)
@@ -102,9 +116,21 @@ def cifar(name: str, *, root: Path, validation: float) -> Source:
 
 
 def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
-    """(train, test) from root/cifar-…-binary (the official binary files) or root/cifar-…-python (torchvision's folder).
+    """(train, test) of CIFAR-10 or CIFAR-100, from the official binary files or the folder that torchvision unpacks.
 
-    Raises FileNotFoundError when neither is there, ValueError naming the file that is truncated or corrupt.
+    Args:
+        name: "cifar10" or "cifar100".
+        root: Folder that holds cifar-10-batches-bin or cifar-10-batches-py, cifar-100-binary or cifar-100-python.
+
+    Shapes:
+        Inputs are uint8 [N, 3, 32, 32]; N is 50,000 and 10,000.
+
+    Raises:
+        FileNotFoundError: If neither folder is there, or a file in it is missing.
+        ValueError: If a file is truncated, corrupt, or not the published one; it is named.
+
+    Source:
+        Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
     spec = CIFAR[name]
     if (root / spec.folder).is_dir():
@@ -113,6 +139,7 @@ def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
         return _join(train), _join(test)
     if (root / spec.python_folder).is_dir():
         return _load_python(name, root, train=True), _load_python(name, root, train=False)
+    check_no_file(root, f"{spec.folder} or {spec.python_folder}")
     raise FileNotFoundError(
         f"{name} is not under {root}: expected {root / spec.folder} or {root / spec.python_folder}; "
         f"download it into {root} with `staa data {name}`, or give another folder (`data_root`)"
@@ -120,9 +147,17 @@ def load_cifar(name: str, root: Path) -> tuple[Samples, Samples]:
 
 
 def download_cifar(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
-    """Download the official binary files into root, check the archive's md5, unpack. Returns their folder.
+    """Download the official binary files, check the archive's md5 and unpack it; returns the folder of the files.
 
-    Files that are there and whole are left alone. Raises ValueError as `fetch` does.
+    Files that are there and whole are left alone.
+
+    Args:
+        name: "cifar10" or "cifar100".
+        root: Folder that the archive and the files go to; it is made if need be.
+        tell: Called as tell(name, bytes there, bytes in all or None) while it downloads.
+
+    Raises:
+        ValueError: If no address answers, or if what is there or arrives is not the published archive.
     """
     spec = CIFAR[name]
     if (root / spec.folder).is_dir():
@@ -144,10 +179,12 @@ def _read(path: Path, md5: str, spec: Cifar, images: int) -> tuple[Tensor, Tenso
 def _published(path: Path, md5: str, expected: int | None = None) -> bytes:
     """A file's bytes, which are those of the published one. Raises FileNotFoundError, or ValueError naming the file."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; delete its folder and download it again")
+        raise FileNotFoundError(f"{path} is missing: delete its folder and download it again")
     data = read_bytes(path)
     if expected is not None and len(data) != expected:
-        raise ValueError(f"{path} is truncated or no CIFAR file: expected {expected} bytes, found {len(data)}")
+        raise ValueError(
+            f"{path} is truncated or no CIFAR file: expected {expected} bytes, found {len(data)}; download it again"
+        )
     if not is_published(data, md5):
         raise ValueError(f"{path} is corrupt: its md5 is not the published {md5}; download it again")
     return data

@@ -78,10 +78,12 @@ def decode(path: str) -> Image.Image:
             size = f"{image.width} × {image.height} pixels"
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 limit = f"{Image.MAX_IMAGE_PIXELS:,} (PIL.Image.MAX_IMAGE_PIXELS)"
-                raise ValueError(f"its {size} are more than {limit}: make it smaller, or raise the limit")
+                raise ValueError(f"its {size} are more than the limit of {limit}: make it smaller, or raise the limit")
             check_bytes(image.width * image.height * PIXEL, f"its {size}")
             if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
-                raise ValueError("32 bits a pixel, black and white unknown: store it with 8 or 16")
+                raise ValueError(
+                    "its pixels have 32 bits, and which values are black and white is not known: store it with 8 or 16 bits"
+                )
             if image.mode.startswith("I"):  # convert() would clip these to white
                 return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
             image = _middle(image)

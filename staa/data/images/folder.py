@@ -24,20 +24,39 @@ def image_folder(
     corrupt: Literal["refuse", "skip", "unchecked"] = "refuse",
     val_is_test: bool = False,
 ) -> Source:
-    """Images in class folders under root, as a Source of images [3, size, size], normalised with ImageNet's mean and std.
+    """Images in class folders, decoded as they are needed and normalised with ImageNet's mean and standard deviation.
 
-    The folders are those of `class_folders`; val/val_annotations.txt (Tiny-ImageNet) names the classes of val/images.
-    val_is_test: val/ is the test set, as in published figures on ImageNet. size: 224 where None; resize: the shorter side
-    before the centre is cut out, size where None; scale: of the random resized crop in training (`ImageFiles`), None for
-    none. corrupt: every image is decoded once before anything else, and those that can't be are refused, or skipped and
-    counted; "unchecked" skips this, and such a file stops the run when it is met.
+        root/train/CLASS/…  root/val/CLASS/…  root/test/CLASS/…        or        root/CLASS/…
 
-    Raises what `class_folders` does, and ValueError for a resize below size.
+    Without test/, a tenth of the training images are the test set; without val/, a share `validation` of the others is held
+    out. Both are stratified and chosen by a hash of the paths. Names that start with a dot are left out. In Tiny-ImageNet,
+    val/val_annotations.txt names the classes of val/images.
+
+    Args:
+        root: Folder that holds train/, or the class folders.
+        validation: Share held out of the training images if there is no val/, at least 0 and below 1.
+        size: Height and width of an input, in pixels; None: 224.
+        resize: Shorter side of an image before its centre is cut out, in pixels, at least size; None: size.
+        scale: Smallest share of an image's area that a random crop takes in training, above 0 and at most 1; None: no such
+            crop.
+        corrupt: "refuse" and "skip" decode every image once before anything else, and refuse what can't be decoded, or skip and
+            count it; "unchecked" does not look, and such a file stops the run when it is met.
+        val_is_test: Take val/ as the test set, as published figures on ImageNet do.
+
+    Shapes:
+        Inputs are [N, 3, size, size].
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If resize is below size; if it holds no images or fewer than two classes; if parts differ in their classes;
+            if a folder looks like another part; if images can't be decoded and are refused.
     """
     size = size or 224
     resize = resize or size
     if resize < size:
-        raise ValueError(f"images are resized to {resize} and then cut to {size}: data.resize can't be below data.size")
+        raise ValueError(
+            f"data.resize must be at least data.size, {size}, since that is cut out of the resized image; got {resize}"
+        )
     parts, notes = class_folders(
         root,
         endings=ENDINGS,
@@ -78,7 +97,7 @@ def _annotated(folder: Path) -> Labelled | None:
     for i, line in enumerate(read_text(annotations).splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2 or Path(fields[0]).name != fields[0]:
-            raise ValueError(f"line {i} of {annotations} is {line!r}: expected file name, class and box, separated by tabs")
+            raise ValueError(f"{annotations}, line {i} must be a file name, a class and a box, separated by tabs; got {line!r}")
         found.setdefault(fields[1], []).append(str(folder / "images" / fields[0]))
     return {c: sorted(found[c]) for c in sorted(found)}
 

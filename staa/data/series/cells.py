@@ -18,8 +18,10 @@ CELL = 64  # bytes that pandas takes for a cell of text, beside the text
 
 
 def content_of(path: Path, expected: str) -> bytes:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: {expected}")
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not a file: {expected}")
+        raise FileNotFoundError(f"{path} does not exist: {expected}")
     return read_bytes(path)
 
 
@@ -49,13 +51,13 @@ def _frame(found: dict[str, Any], pd: Any) -> Any:
             continue
         items, values = _index(found, name.removesuffix("values") + "items", encoding, pd), found[name]
         if values.shape != (len(index), len(items)):
-            raise ValueError(f"{name} is {by(values.shape)}, not {by((len(index), len(items)))}")
+            raise ValueError(f"{name} must be {by((len(index), len(items)))}, got {by(values.shape)}")
         kind = about[name].get("value_type", "")
         if kind.startswith("datetime64"):
             values = values.view(_unit(kind))
         parts |= {columns.get_loc(item): values[:, k] for k, item in enumerate(items)}
     if len(parts) != len(columns):
-        raise ValueError(f"it has {len(columns)} columns, and values for {len(parts)}")
+        raise ValueError(f"it has {len(columns)} columns, but values for {len(parts)}")
     return pd.DataFrame({k: parts[k] for k in range(len(columns))}, index=index).set_axis(columns, axis=1)
 
 
@@ -64,7 +66,7 @@ def _index(found: dict[str, Any], name: str, encoding: str, pd: Any) -> Any:
     labels, about = found[name], found["about"][name]
     kind = about.get("kind", "")
     if labels.ndim != 1:
-        raise ValueError(f"{name} is no row of labels")
+        raise ValueError(f"{name} must be one row of labels, got {labels.ndim} axes")
     if kind == "string" and labels.dtype.kind == "S":
         return pd.Index([label.decode(encoding) for label in labels.tolist()])
     if kind in ("integer", "float", "bool") and labels.dtype.kind in "iuf":
@@ -73,18 +75,16 @@ def _index(found: dict[str, Any], name: str, encoding: str, pd: Any) -> Any:
         times = pd.DatetimeIndex(labels.view(_unit(kind)))
         zone = about.get("tz")
         if zone is not None and not re.fullmatch(r"[\w+-]+(/[\w+-]+)*", zone):
-            raise ValueError(
-                f"{name} has a time zone that is pickled: save the table with times without one (tz_localize(None))"
-            )
+            raise ValueError(f"{name} has a time zone that is pickled: save the table without time zones (tz_localize(None))")
         return times if zone is None else times.tz_localize("UTC").tz_convert(ZoneInfo(zone)).tz_localize(None)
-    raise ValueError(f"{name} holds labels of the kind {kind or 'unknown'}: expected numbers, text or times, one at least")
+    raise ValueError(f"{name} must hold labels that are numbers, text or times, at least one; got the kind {kind or 'unknown'}")
 
 
 def _unit(kind: str) -> str:
     """The dtype that pandas means by datetime64, datetime64[us] and so on."""
     unit = re.fullmatch(r"datetime64(?:\[(s|ms|us|ns)[^\]]*\])?", kind)
     if unit is None:
-        raise ValueError(f"times of the kind {kind} are unknown")
+        raise ValueError(f"times must be datetime64 in s, ms, us or ns, got {kind}")
     return f"datetime64[{unit[1] or 'ns'}]"
 
 
@@ -95,6 +95,8 @@ def cells_of(data: bytes, path: Path, pd: Any) -> Any:
     """
     if path.name.lower().endswith(".gz"):
         data = inflate(data, str(path))
+    if not data.strip():
+        raise ValueError(f"{path} is empty: expected rows with commas between their columns")
     try:
         text = data.decode("utf-8-sig")
         rows = csv.reader(io.StringIO(text, newline=""))

@@ -16,16 +16,28 @@ TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
 
 
 def read_series(path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
-    """A series of one's own from a file.
+    """A series of one's own from a file; nothing in it is unpickled.
 
-    .csv, .txt (also .gz): a row each step, a column each variate, commas between; a first row that is not all numbers is a
-    header, and a first column that holds dates the times. Without times, a blank line is a step at which nothing was measured,
-    but for those above a header and at the end of the file. .npz: `values` [n, K], and `time`, `names`, `graph` if they are
-    there. .h5: one pandas table, in its fixed format. time: the column of times. graph: a file for `read_graph`; distances: it
-    holds distances.
+        .csv, .txt (also .gz)  a row each step, a column each variate, commas between
+        .npz                   values [n, K], and time, names and graph if they are there
+        .h5                    one pandas table, in its fixed format
 
-    Nothing in the file is unpickled. Raises OSError, or ValueError naming row and column of what is no number, and for what
-    takes more memory than `staa.files.max_bytes`.
+    In text, a first row that is not all numbers is a header, and a first column that holds dates the times. Without times, a
+    blank line is a step at which nothing was measured, but for blank lines above a header and at the end of the file.
+
+    Args:
+        path: The file.
+        time: Column of the times; None: the first one, if it holds dates.
+        graph: File of a graph between the variates, as `staa.data.read_graph` takes it; None: no graph, or a .npz's own.
+        distances: The graph's file holds distances, from which weights are made.
+
+    Shapes:
+        values [n, K], times [n], graph [K, K]
+
+    Raises:
+        OSError: If the file can't be read.
+        ValueError: If it is no such table; if a cell is no number or no time, with its row and column; if it takes more memory
+            than `staa.files.max_bytes` allows.
     """
     path = Path(path)
     return series_in(
@@ -47,11 +59,11 @@ def series_in(
     else:
         raise ValueError(f"{path} is not a series that can be read: its name must end in .csv, .txt (also .gz), .npz or .h5")
     if time is not None and path.suffix == ".npz":
-        raise ValueError(f"{path} has its times in the array 'time': leave out the column {time!r} (`time`)")
+        raise ValueError(f"`time={time}` is not supported by {path}, whose times are in its array 'time'; remove it")
     if graph is not None:
         own = read_graph(Path(graph), names, distances=distances)
     elif distances:
-        raise ValueError("distances are those of a graph: name its file with `series.graph`")
+        raise ValueError("`series.distances` needs a graph: name its file with `series.graph`")
     try:
         notes = () if times is None else _irregular(times)
         return TimeSeries(values, times, names, graph=own, notes=notes)
@@ -62,10 +74,10 @@ def series_in(
 def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
     z = arrays_in(data, str(path))
     if "values" not in z:
-        raise ValueError(f"{path} has no array 'values' [rows, variates]; it has {', '.join(z)}")
+        raise ValueError(f"{path} must have an array 'values' [rows, variates]; it has {', '.join(z) or 'no arrays'}")
     values, own, times = z["values"], z.get("graph"), z.get("time")
     if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{path}'s values are [rows, variates], got {list(values.shape)}")
+        raise ValueError(f"{path}'s values must be [rows, variates], got {list(values.shape)}")
     sizes = (
         8 * (values.size + (0 if own is None else own.size)) + 2 * CELL * values.shape[1]
     )  # a name is a str, and is kept twice
@@ -73,14 +85,16 @@ def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, t
     names = tuple(map(str, z["names"] if "names" in z and z["names"].ndim else range(values.shape[1])))
     for name, array in (("values", values), ("graph", own)):
         if array is not None and array.dtype.kind not in "iufb":
-            raise ValueError(f"{path}'s {name} are numbers, got {array.dtype}")
+            raise ValueError(f"{path}'s {name} must be numbers, got {array.dtype}")
     if times is not None and times.dtype.kind not in "MUi":  # floating seconds would be read as nanoseconds
-        raise ValueError(f"{path}'s time is datetime64, text such as 2024-01-31T12:00 or int64 nanoseconds, got {times.dtype}")
+        raise ValueError(
+            f"{path}'s time must be datetime64, text such as 2024-01-31T12:00, or int64 nanoseconds; got {times.dtype}"
+        )
     if times is not None:
         try:
             times = _nanoseconds(times)
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path}'s time is no time: {error}") from error
+            raise ValueError(f"{path}'s time can't be read: {error}") from error
     return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
 
 
@@ -129,7 +143,7 @@ def _stamps(column: Any, pd: Any, path: Path, *, day_first: bool) -> Any:
             iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
             return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
         except (ValueError, FutureWarning) as error:  # errors="coerce" leaves it this one
-            raise ValueError(f"{path}: times have different offsets from UTC: write all with the same one ({error})") from error
+            raise ValueError(f"{path}: times have different offsets from UTC ({error}): write all with the same one") from error
 
 
 def _parsed(column: Any, pd: Any, path: Path) -> Any:
@@ -162,7 +176,9 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
     if time is not None:
         column = next((c for c in table.columns if str(c) == time), None)
         if column is None:
-            raise ValueError(f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))} …")
+            raise ValueError(
+                f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))}{' …' * (table.shape[1] > 8)}"
+            )
     if times is None and (time is not None or _dates(filled[column].head(100).astype(str), pd, path)):
         times = _parsed(filled[column], pd, path)
         table = filled.drop(columns=[column])
@@ -173,8 +189,9 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
     if len(wrong):
         row, k = wrong[0]
         raise ValueError(
-            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
-            f"them, and if it is a time, name its column (series.time)"
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; "
+            f"if "
+            f"it is a time, name its column (`series.time`)"
         )
     try:
         stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))
@@ -190,8 +207,8 @@ def _irregular(times: np.ndarray) -> tuple[str, ...]:
         return ()
     import pandas as pd
 
-    usual, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (common, steps[odd[0]]))
+    step, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (common, steps[odd[0]]))
     return (
-        f"the step between rows is {usual}, but {len(odd)} times another, the first {other} after {str(times[odd[0]])[:19]}: "
+        f"the step between rows is {step}, but another one {len(odd)} times, first {other} after {str(times[odd[0]])[:19]}: "
         f"windows go across",
     )

@@ -16,16 +16,30 @@ SMALLEST_WEIGHT = 0.1  # of a graph made from distances; DCRNN's threshold
 def read_graph(
     path: Path, names: tuple[str, ...], *, distances: bool = False, others: Literal["refuse", "skip"] = "refuse"
 ) -> np.ndarray:
-    """Weights [K, K] from a file: a matrix (.npy, .npz with one square array, or K rows of K numbers in .csv or .txt), or a
-    .csv of edges from, to[, weight] by names or, where it has none of them, by numbers from 0.
+    """Weights of a graph from a file: a matrix (.npy, .npz with one square array, or K rows of K numbers in .csv or .txt), or a
+    .csv of edges from, to[, weight], by names or, if it has none of the names, by numbers from 0.
 
-    distances=True: weights are exp(−(d / σ)²) of the distances d, σ their standard deviation, and 0 below 0.1 (DCRNN, Li et
-    al., ICLR 2018); without an edge there is none. others="skip" leaves out edges of nodes that are not there. Raises
-    ValueError for another size and, unless they are skipped, for such nodes.
+    Args:
+        path: The graph's file.
+        names: Names of the series' K variates.
+        distances: The file holds distances d, whose weights are exp(−(d / σ)²), σ their standard deviation, and 0 below 0.1;
+            without an edge there is none.
+        others: "refuse" edges of nodes that are no variates, or "skip" them.
+
+    Shapes:
+        Weights are float32 [K, K], row i the weights of i's neighbours.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no graph of K nodes; if weights are negative or not finite; if an edge's node is no variate and is
+            not skipped; if all distances are equal.
+
+    Source:
+        Weights of distances: DCRNN, Li et al., ICLR 2018.
     """
     import pandas as pd
 
-    data = content_of(path, "a graph is a matrix (.npy, .npz, .csv) or a .csv of edges from, to, weight")
+    data = content_of(path, "give a graph as a matrix (.npy, .npz, .csv) or a .csv of edges from, to, weight")
     nodes, weights, edges = len(names), None, None
     check_bytes(nodes * nodes * 9, f"a graph of {nodes} nodes")
     if path.suffix in (".npy", ".npz"):
@@ -33,7 +47,7 @@ def read_graph(
         square = {name: a for name, a in arrays.items() if len(arrays) == 1 or (a.ndim == 2 and a.shape[0] == a.shape[1])}
         if len(square) != 1:
             raise ValueError(
-                f"{path} has {len(square)} square arrays ({', '.join(square)}); a graph's file has one: save the one alone"
+                f"{path} must have one square array, got {len(square)} ({', '.join(square)}): save the graph's array alone"
             )
         (weights,) = square.values()
     else:
@@ -50,7 +64,7 @@ def read_graph(
     else:
         weights = np.asarray(weights)
         if weights.dtype.kind not in "iufb":
-            raise ValueError(f"{path}'s weights are numbers, got {weights.dtype}")
+            raise ValueError(f"{path}'s weights must be numbers, got {weights.dtype}")
         check_bytes(weights.size * 9, f"{path}'s weights")
         weights = weights.astype(np.float64)
         there = weights > 0
@@ -59,12 +73,14 @@ def read_graph(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if others == "skip" and not there.any():
-        raise ValueError(f"{path} has no edge between two of the series' variates ({', '.join(names[:3])} …): is it another's?")
+        raise ValueError(
+            f"{path} has no edge between two of the series' variates ({', '.join(names[:3])} …): give the graph of this series"
+        )
     if distances:
         length = weights[there]
         sigma = float(length.std()) if len(length) else 0.0
         if sigma == 0.0:
-            raise ValueError(f"{path} needs edges of more than one distance, since weights are exp(−(d / their std)²)")
+            raise ValueError(f"{path} must have edges of more than one distance, since weights are exp(−(d / their std)²)")
         weights = np.where(there, np.exp(-((weights / sigma) ** 2)), 0.0)
         weights[weights < SMALLEST_WEIGHT] = 0.0
     return weights.astype(np.float32)
@@ -74,8 +90,8 @@ def _from_edges(table: Any, names: tuple[str, ...], path: Path, pd: Any, others:
     nodes = len(names)
     if table.shape[1] not in (2, 3):
         raise ValueError(
-            f"{path} has {len(table)} rows of {table.shape[1]}: a graph of {nodes} nodes is {by((nodes, nodes))} numbers, or "
-            f"edges from, to[, weight]"
+            f"{path} must hold {by((nodes, nodes))} numbers, or edges from, to[, weight], for a graph of {nodes} nodes; got "
+            f"{len(table)} rows of {table.shape[1]}"
         )
     place = {name: k for k, name in enumerate(names)}
     if not table.iloc[:, :2].isin(list(place)).any(axis=None):

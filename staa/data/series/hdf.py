@@ -41,11 +41,11 @@ def read_hdf(data: bytes, what: str, limit: int) -> dict[str, Any]:
             env={**os.environ, **given},
         )
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"{what} can't be read: HDF5 did not come to an end with it; copy or save it again") from error
+        raise ValueError(f"{what} can't be read: HDF5 took too long; copy or save it again") from error
     if child.returncode == REFUSED:
         raise ValueError(f"{what} {' '.join(child.stderr.decode(errors='replace').split())}")
     if child.returncode:
-        raise ValueError(f"{what} can't be read: HDF5 broke down over it (status {child.returncode}); copy or save it again")
+        raise ValueError(f"{what} can't be read: HDF5 crashed on it (status {child.returncode}); copy or save it again")
     found: dict[str, Any] = arrays_in(child.stdout, what)
     found["about"] = json.loads(found["about"].tobytes())
     return found
@@ -107,7 +107,7 @@ def table_in(data: bytes, limit: int) -> tuple[dict[str, Any], dict[str, dict[st
 def _table(file: Any, limit: int, h5py: Any) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     tables = [g for g in _groups(file, h5py) if _text(g, "pandas_type", h5py) is not None]
     if len(tables) != 1:
-        raise ValueError(f"it holds {len(tables)} of them; save one alone, with DataFrame.to_hdf(path, key='table')")
+        raise ValueError(f"it holds {len(tables)} tables: save one alone, with DataFrame.to_hdf(path, key='table')")
     (table,) = tables
     about = {"": _texts(table, ("pandas_type", "encoding", "name"), h5py)}
     kind = about[""]["pandas_type"]
@@ -124,7 +124,9 @@ def _table(file: Any, limit: int, h5py: Any) -> tuple[dict[str, Any], dict[str, 
         dataset = _dataset(table, name, h5py)
         needed += dataset.size * dataset.dtype.itemsize
         if max(needed, dataset.dtype.itemsize * _product(dataset.chunks or ())) > limit:
-            raise ValueError(f"its arrays take {needed:,} bytes or more, the limit is {limit:,} (STAA_MAX_BYTES)")
+            raise ValueError(
+                f"its arrays take {needed:,} bytes or more, but the limit is {limit:,}: raise it with STAA_MAX_BYTES"
+            )
         about[name] = _texts(dataset, ("kind", "tz", "value_type"), h5py)
         found[name] = dataset
     return {name: dataset[()].view(dataset.dtype.str) for name, dataset in found.items()}, about  # without h5py's metadata
@@ -146,10 +148,10 @@ def _groups(group: Any, h5py: Any, seen: set[int] | None = None) -> Iterator[Any
 
 def _dataset(table: Any, name: str, h5py: Any) -> Any:
     if name not in table or table.get(name, getclass=True, getlink=True) is not h5py.HardLink:
-        raise ValueError(f"it has no {name} (names of several levels are not read)")
+        raise ValueError(f"it has no {name} (names of several levels can't be read)")
     dataset = table[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise ValueError(f"its {name} is not in the file itself")
+        raise ValueError(f"its {name} is not in the file itself: save it there")
     if (
         dataset.dtype.kind not in "iufS"
         or dataset.dtype.itemsize > (8 if dataset.dtype.kind != "S" else 2**16)

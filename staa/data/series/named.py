@@ -10,7 +10,7 @@ from staa.data.download import Archive, Tell, fetch, is_published, told
 from staa.data.series.files import read_series, series_in
 from staa.data.series.graph import read_graph
 from staa.data.series.series import TimeSeries
-from staa.files import read_bytes
+from staa.files import check_no_file, read_bytes
 
 
 def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
@@ -20,6 +20,10 @@ def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
 
     with a = 0.5, b = 0.15 and noise N(0, 0.03²), independent for each node i and step t. Over 6 steps the last value has an
     R² of about 0.6, least squares on all nodes' last 12 values one of 0.99.
+
+    Args:
+        rows: Number of rows, at least 1.
+        seed: Seed of the noise.
     """
     random = np.random.default_rng(seed)
     node = np.arange(6)
@@ -41,6 +45,7 @@ def published_file(name: str, root: Path) -> tuple[Path, bytes]:
     file = root / archive.name.removesuffix(".gz")
     path = next((p for p in (file, root / archive.name) if p.is_file()), None)
     if path is None:
+        check_no_file(root, file.name)
         raise FileNotFoundError(
             f"{file} is missing: download it into {root} with `staa data {name}`, or give another folder (`data_root`)"
         )
@@ -56,7 +61,7 @@ def published_file(name: str, root: Path) -> tuple[Path, bytes]:
 def _published(
     name: str, shape: tuple[int, int], *, root: Path, time: tuple[str, str] | None, missing: float | None
 ) -> TimeSeries:
-    """A published set, its file checked against the published sum unless it was unpacked; time: start and step where the file
+    """A published set, its file checked against the published sum unless it was unpacked; time: start and step if the file
     doesn't say them."""
     path, data = published_file(name, root)
     series = series_in(data, path)
@@ -76,29 +81,94 @@ def _with_graph(series: TimeSeries, graph: str | None, distances: bool) -> TimeS
 
 
 def metr_la(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
-    """METR-LA (Li et al., ICLR 2018): speed in miles an hour at 207 sensors, every 5 minutes; 0 is no measurement."""
+    """METR-LA: speed in miles an hour at 207 sensors of Los Angeles, every 5 minutes, 34,272 rows; 0 is no measurement.
+
+    Args:
+        root: Folder that holds metr-la.h5.
+        graph: File of a graph between the sensors, as `staa.data.read_graph` takes it; None: no graph. Edges of sensors that
+            the series lacks are skipped.
+        distances: The graph's file holds distances, from which weights are made.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is broken, or the graph is none of these sensors.
+
+    Source:
+        Li et al., ICLR 2018.
+    """
     series = _published("metr-la", (34_272, 207), root=root, time=None, missing=0.0)
     return _with_graph(series, graph, distances)
 
 
 def pems_bay(*, root: Path, graph: str | None = None, distances: bool = False) -> TimeSeries:
-    """PEMS-BAY (Li et al., ICLR 2018): speed in miles an hour at 325 sensors, every 5 minutes; 0 is no measurement."""
+    """PEMS-BAY: speed in miles an hour at 325 sensors of the Bay Area, every 5 minutes, 52,116 rows; 0 is no measurement.
+
+    Args:
+        root: Folder that holds pems-bay.h5.
+        graph: File of a graph between the sensors, as `staa.data.read_graph` takes it; None: no graph. Edges of sensors that
+            the series lacks are skipped.
+        distances: The graph's file holds distances, from which weights are made.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is broken, or the graph is none of these sensors.
+
+    Source:
+        Li et al., ICLR 2018.
+    """
     series = _published("pems-bay", (52_116, 325), root=root, time=None, missing=0.0)
     return _with_graph(series, graph, distances)
 
 
 def solar(*, root: Path) -> TimeSeries:
-    """Solar (Lai et al., SIGIR 2018): power of 137 plants in Alabama, every 10 minutes of 2006."""
+    """Solar: power of 137 plants in Alabama, every 10 minutes of 2006, 52,560 rows.
+
+    Args:
+        root: Folder that holds solar_AL.txt.gz or solar_AL.txt.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is broken, or not the published file.
+
+    Source:
+        Lai et al., Modeling long- and short-term temporal patterns with deep neural networks, SIGIR 2018.
+    """
     return _published("solar", (52_560, 137), root=root, time=("2006-01-01", "10min"), missing=None)
 
 
 def electricity(*, root: Path) -> TimeSeries:
-    """Electricity (Lai et al., SIGIR 2018): kWh of 321 clients, every hour from 2012."""
+    """Electricity: kWh of 321 clients, every hour from 2012, 26,304 rows.
+
+    Args:
+        root: Folder that holds electricity.txt.gz or electricity.txt.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is broken, or not the published file.
+
+    Source:
+        Lai et al., Modeling long- and short-term temporal patterns with deep neural networks, SIGIR 2018.
+    """
     return _published("electricity", (26_304, 321), root=root, time=("2012-01-01", "1h"), missing=None)
 
 
 def series_file(*, root: Path, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
-    """A file of one's own; see `read_series`."""
+    """A series of one's own from a file: .csv, .txt (also .gz), .npz or .h5, as `staa.data.read_series` reads it.
+
+    Args:
+        root: The file.
+        time: Column of the times; None: the first one, if it holds dates.
+        graph: File of a graph between the variates, as `staa.data.read_graph` takes it; None: no graph, or a .npz's own.
+        distances: The graph's file holds distances, from which weights are made.
+
+    Shapes:
+        values [n, K], times [n], graph [K, K]
+
+    Raises:
+        OSError: If the file can't be read.
+        ValueError: If it is no such table; if a cell is no number or no time, with its row and column; if it takes more memory
+            than `staa.files.max_bytes` allows.
+    """
     return read_series(root, time=time, graph=graph, distances=distances)
 
 
@@ -143,7 +213,16 @@ FILES = {
 
 
 def download_series(name: str, root: Path, tell: Tell = lambda *_: None) -> Path:
-    """Download a published set's file to root; returns root. Raises ValueError as `staa.data.download.fetch` does."""
+    """Download a published set's file to a folder; returns the folder. A file that is there and whole is left alone.
+
+    Args:
+        name: "metr-la", "pems-bay", "solar" or "electricity".
+        root: Folder that the file goes to; it is made if need be.
+        tell: Called as tell(name, bytes there, bytes in all or None) while it downloads.
+
+    Raises:
+        ValueError: If no address answers, or if what is there or arrives is not the published file.
+    """
     fetch(FILES[name], root, tell)
     return root
 

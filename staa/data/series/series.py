@@ -7,11 +7,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TimeSeries:
-    """values: [n, K] float64, NaN where nothing was measured. times: [n] datetime64[ns], or None. names: of the K variates.
-    graph: weights [K, K] float32, row i those of i's neighbours, or None. missing: a value that stands for no measurement,
-    which errors in real units leave out. notes: what the user should hear.
+    """A table of values in the order of time, with the times of its rows and a graph of its variates if they are known.
 
-    Raises ValueError for infinite values, times that are unsorted or twice there, and a graph of another size.
+    Args:
+        values: float64, NaN if nothing was measured.
+        times: datetime64[ns], growing; None if they are not known.
+        names: Names of the variates, each its own.
+        graph: Weights float32, finite and at least 0, row i the weights of i's neighbours; None without a graph.
+        missing: A value that stands for no measurement, which errors in real units leave out; None if there is none.
+        notes: What the user should hear about the series.
+
+    Shapes:
+        values [n, K], times [n], names [K], graph [K, K]
+
+    Raises:
+        ValueError: If values are no table or infinite, names are not K different ones, times are unsorted or twice there, or
+            the graph has another size or a weight that is negative or not finite.
     """
 
     values: np.ndarray
@@ -23,15 +34,13 @@ class TimeSeries:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or 0 in self.values.shape:
-            raise ValueError(f"a series is a table of rows and variates, got an array of shape {list(self.values.shape)}")
+            raise ValueError(f"a series must be a table [rows, variates], got shape {list(self.values.shape)}")
         rows, nodes = self.values.shape
         if np.isinf(self.values).any():
             row, column = np.argwhere(np.isinf(self.values))[0]
-            raise ValueError(
-                f"variate {self.names[column]} is infinite in row {row}: leave it empty where nothing was measured"
-            )
+            raise ValueError(f"variate {self.names[column]} is infinite in row {row}: leave it empty if nothing was measured")
         if len(self.names) != nodes or len(set(self.names)) != nodes:
-            raise ValueError(f"{nodes} variates need {nodes} names, each its own; got {len(set(self.names))} different ones")
+            raise ValueError(f"{nodes} variates need {nodes} different names, got {len(set(self.names))}")
         if self.times is not None:
             _check_times(self.times, rows)
         if self.graph is not None:
@@ -52,18 +61,18 @@ def usual_step(times: np.ndarray) -> np.timedelta64 | None:
 
 def _check_times(times: np.ndarray, rows: int) -> None:
     if times.dtype.kind != "M" or times.ndim != 1:
-        raise ValueError(f"times are a row of datetime64, one each row; got {times.dtype} of shape {list(times.shape)}")
+        raise ValueError(f"times must be datetime64, one for each row; got {times.dtype} of shape {list(times.shape)}")
     if len(times) != rows:
-        raise ValueError(f"{rows} rows need as many times, got {len(times)}")
+        raise ValueError(f"times must be one for each of {rows} rows, got {len(times)}")
     if np.isnat(times).any():
-        raise ValueError(f"row {int(np.flatnonzero(np.isnat(times))[0])} has no time")
+        raise ValueError(f"row {int(np.flatnonzero(np.isnat(times))[0])} has no time: give it one, or remove the row")
     wrong = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
     if len(wrong):
         row = int(wrong[0]) + 1
         what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
         raise ValueError(
             f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by "
-            f"time, and keep one of each"
+            f"time, and keep one row of each"
         )
 
 
@@ -71,7 +80,7 @@ def check_graph(graph: np.ndarray, nodes: int) -> None:
     if graph.shape != (nodes, nodes):
         raise ValueError(f"the graph is {by(graph.shape)}, the series has {nodes} variates: it must be {nodes} × {nodes}")
     if not np.isfinite(graph).all() or (graph < 0).any():
-        raise ValueError("a graph's weights are finite and not negative")
+        raise ValueError("a graph's weights must be finite and not negative")
 
 
 def by(shape: tuple[int, ...]) -> str:

@@ -1,10 +1,10 @@
-"""Windows of a time series for forecasting: split in time order, normalised, in batches."""
+"""Windows of a time series for forecasting: split in time order, in batches."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,30 +12,38 @@ from torch import Tensor
 
 from staa.data.batches import generator_of
 from staa.data.content import Content
+from staa.data.series.prepare import Gaps, Normalisation, Normaliser, calendar_features, fill_gaps, fit_normaliser
 from staa.data.series.series import TimeSeries
 
-Normalisation = Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"]
-Gaps = Literal["refuse", "mask", "interpolate"]
 Inputs = tuple[Tensor, ...]
 """(x [B, L, K],) or (x, time features [B, L, F])"""
 UNLIKE = 1000  # times the smallest deviation
-
-
-class Normaliser(NamedTuple):
-    """normalised = (x − offset) / scale; both [K], float64."""
-
-    offset: Tensor
-    scale: Tensor
 
 
 @dataclass(frozen=True)
 class SeriesSource:
     """A series cut into windows, split in time order: window k sees rows k … k + L − 1 and is told rows k + L … k + L + P − 1.
 
-    values: [n, K] float32, normalised, without gaps; targets: the same, NaN where a value is not known; time: [n, F] or None.
-    train, validation, test: which windows. missing: a real value that stands for no measurement. split: a digest of the values,
-    names, times and borders. every: seconds between rows, where there are times. notes: what the user should hear.
-    content: of the graph, if there is one.
+    Args:
+        values: float32, normalised, without gaps.
+        targets: float32, the values, NaN if a value is not known.
+        time: Features of each row's time, from −½ to ½; None without times.
+        window: Steps L that are seen.
+        horizon: Steps P that are forecast.
+        train: Windows to train on.
+        validation: Windows held out to choose by; None without any.
+        test: Windows to test on.
+        normaliser: How the values were normalised.
+        missing: A real value that stands for no measurement; None if there is none.
+        graph: Weights between variates; None without a graph.
+        names: Names of the variates.
+        split: A digest of values, names, times and parts: equal digests, equal parts.
+        every: Seconds between rows, if there are times.
+        notes: What the user should hear about the data.
+        content: A digest of the graph, if there is one.
+
+    Shapes:
+        values, targets [n, K], time [n, F], graph [K, K]
     """
 
     values: Tensor
@@ -77,17 +85,32 @@ def forecast_source(
     gaps: Gaps = "refuse",
     time_features: bool = True,
 ) -> SeriesSource:
-    """A series as windows of `window` steps in and `horizon` steps out, by SeqSNN's protocol (Lv et al., ICML 2024):
+    """A series as windows of `window` steps in and `horizon` steps out, split in time order:
 
         windows = rows − window − horizon + 1, at a stride of 1
         train the first ⌊windows · train⌋, test the last ⌊windows · (1 − train − validation)⌋, validation between
 
-    so parts that follow each other share rows. The default shares are ours; SeqSNN's traffic sets have 0.2 for validation and
-    0.1 to test. Without validation all after train is test. fit_on: the normaliser is of the
-    rows that training windows see or are told, or of the whole series, as in that code (a leak, which is noted).
+    so parts that follow each other share rows. The default shares are ours; SeqSNN's traffic sets have 0.2 for validation.
 
-    Raises ValueError for a series too short for a window or for any part, gaps that are refused, shares out of range, and what
-    `fit_normaliser` raises.
+    Args:
+        series: The series, with or without gaps, times and a graph.
+        window: Steps L that a window sees, at least 1.
+        horizon: Steps P that are forecast, at least 1.
+        train: Share of the windows to train on, above 0.
+        validation: Share for validation, at least 0; without it, all windows after training's are the test set.
+        normalise: "none"; "max", divide by the largest absolute value; or "zscore", subtract the mean and divide by the
+            standard deviation: of all variates together, or of each with "-per-variate".
+        fit_on: What that is taken of: "train", the rows that training sees or is told, or "all" rows, a leak that is noted.
+        gaps: "refuse" missing values; "mask", leave them out of loss and figures; or "interpolate" along time.
+        time_features: Tell the network minute, hour, weekday, day and day of the year, if there are times.
+
+    Raises:
+        ValueError: If window or horizon is below 1; if the shares leave nothing to test on; if the series is too short for a
+            window or a part; if there are gaps that are refused; if a part is gaps throughout; if normalising would divide by
+            0.
+
+    Source:
+        SeqSNN, Lv et al., ICML 2024; fit_on="all" is as in its code.
     """
     rows, nodes = series.values.shape
     for name, value in (("window", window), ("horizon", horizon)):
@@ -95,7 +118,7 @@ def forecast_source(
             raise ValueError(f"{name} must be at least 1, got {value}")
     share = round(1 - train - validation, 10)
     if not (0 < train < 1 and 0 <= validation < 1 and share > 0):
-        raise ValueError(f"train and validation leave a share to test: got {train} and {validation} of the windows")
+        raise ValueError(f"train and validation must leave a share of the windows to test, got {train} and {validation}")
     windows = rows - window - horizon + 1
     if windows < 1:
         raise ValueError(
@@ -163,90 +186,22 @@ def _sha256(graph: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(graph, np.float32).tobytes()).hexdigest()
 
 
-def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | None = None) -> Normaliser:
-    """Offset and scale of values [n, K], NaN left out: the largest absolute value, or mean and (population) standard deviation,
-    of all variates together or of each.
-
-    Raises ValueError where what is to be divided by is 0: a constant series, or a constant variate.
-    """
-    values = values.double()
-    nodes = values.shape[1]
-    offset, scale = torch.zeros(nodes, dtype=torch.float64), torch.ones(nodes, dtype=torch.float64)
-    if how == "none":
-        return Normaliser(offset, scale)
-    kind, _, each = how.partition("-")
-    if kind not in ("max", "zscore") or each not in ("", "per-variate"):
-        raise ValueError(f"normalise must be none, max, max-per-variate, zscore or zscore-per-variate, got {how!r}")
-    groups = values if each else values.reshape(-1, 1)
-    if kind == "max":
-        scale = groups.abs().nan_to_num(0.0).amax(0).expand(nodes).clone()
-    else:
-        offset = groups.nanmean(0).expand(nodes).clone()
-        scale = (groups - groups.nanmean(0)).square().nanmean(0).sqrt().expand(nodes).clone()
-    flat = ((scale <= 1e-12 * offset.abs().clamp(min=1e-300)) | ~scale.isfinite()).nonzero().flatten().tolist()
-    if flat:
-        which = "the series" if not each else ", ".join(names[k] if names else str(k) for k in flat[:5])
-        raise ValueError(
-            f"{which} is constant, or all gaps, over the {len(values)} rows the normaliser is of, so {how} would divide by 0: "
-            + ("leave it out, or take `series.normalise=zscore`" if each else "there is nothing to forecast")
-        )
-    return Normaliser(offset, scale)
-
-
-def fill_gaps(
-    values: np.ndarray, how: Gaps, *, times: np.ndarray | None = None, names: tuple[str, ...] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(values without NaN, which of them count as known), both [n, K].
-
-    refuse: raise ValueError where there is a NaN. interpolate: along time, from both sides, and all count as known. mask: the
-    last known value goes on, at the beginning the first known one, and only what was there counts as known.
-    """
-    if how not in ("refuse", "mask", "interpolate"):
-        raise ValueError(f"gaps must be refuse, mask or interpolate, got {how!r}")
-    known = ~np.isnan(values)
-    if known.all():
-        return values, known
-    row, column = np.argwhere(~known)[0]
-    where = f"variate {names[column] if names else column}, row {row}" + ("" if times is None else f" ({str(times[row])[:19]})")
-    if how == "refuse":
-        raise ValueError(
-            f"the series has {(~known).sum()} gaps, the first in {where}: `series.gaps=mask` leaves them out of loss and "
-            f"figures, `series.gaps=interpolate` fills them in"
-        )
-    if not known.any(0).all():
-        empty = int(np.flatnonzero(~known.any(0))[0])
-        raise ValueError(f"variate {names[empty] if names else empty} has no value at all: leave it out")
-    filled = values.copy()
-    rows = np.arange(len(values))
-    for k in np.flatnonzero(~known.all(0)):
-        there = rows[known[:, k]]
-        if how == "interpolate":
-            filled[:, k] = np.interp(rows, there, values[there, k])
-        else:
-            filled[:, k] = values[there[np.maximum(np.searchsorted(there, rows, side="right") - 1, 0)], k]
-    return filled, known if how == "mask" else np.ones_like(known)
-
-
-def calendar_features(times: np.ndarray) -> Tensor:
-    """Minute (where the step is below an hour), hour, weekday, day and day of the year of times [n], each from −½ to ½: [n, F].
-
-    F = 5, or 4 where no minute differs. As in SeqSNN's code (Lv et al., ICML 2024), which keeps such a minute.
-    """
-    import pandas as pd
-
-    t = pd.DatetimeIndex(times)
-    columns = [(t.hour, 23), (t.day_of_week, 6), (t.day - 1, 30), (t.day_of_year - 1, 365)]
-    if len(t.minute.unique()) > 1:
-        columns.insert(0, (t.minute, 59))
-    return torch.from_numpy(np.stack([np.asarray(c, np.float64) / top - 0.5 for c, top in columns], 1)).float()
-
-
 class WindowBatches:
-    """Batches of windows of one part, as (inputs, y [B, P, K]), on a device; the order of epoch e depends on (seed, e) alone,
-    so that an epoch can be entered anywhere. seed=None: in order, all of them; else the last batch is dropped when not full.
-    Once an epoch has begun, no batch makes the host wait for a GPU.
+    """Batches of windows of one part, on a device. The order of epoch e depends on (seed, e) alone, so an epoch can be entered
+    anywhere. Once an epoch has begun, no batch makes the host wait for a GPU.
 
-    Raises ValueError where the part has no windows.
+    Args:
+        source: The series, cut into windows.
+        part: Which of its parts.
+        batch_size: Windows of a batch, at least 1.
+        seed: Shuffles the windows and drops the last batch if it is not full; None: all windows in order.
+        device: Where the batches are.
+
+    Shapes:
+        A batch is (inputs, y [B, P, K]), inputs (x [B, L, K],) or (x, time features [B, L, F]).
+
+    Raises:
+        ValueError: If the part has no windows, or batch_size is below 1.
     """
 
     def __init__(
@@ -272,6 +227,15 @@ class WindowBatches:
         return count // self.batch_size if self.seed is not None else -(-count // self.batch_size)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
+        """Batches start, start + 1, … of an epoch, as (inputs, y).
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            start: Number of the first batch, from 0.
+
+        Shapes:
+            x [B, L, K], time features [B, L, F], y [B, P, K]
+        """
         order = torch.arange(len(self.windows))
         if self.seed is not None:
             order = torch.randperm(len(order), generator=generator_of(self.seed, "cpu", "order", epoch))
@@ -280,7 +244,14 @@ class WindowBatches:
             yield self.take(order[k * self.batch_size : (k + 1) * self.batch_size])
 
     def take(self, chosen: Tensor) -> tuple[Inputs, Tensor]:
-        """The windows at these places of the part, as (inputs, y)."""
+        """The windows at these places of the part, as (inputs, y).
+
+        Args:
+            chosen: Places in the part, from 0.
+
+        Shapes:
+            chosen [B] -> x [B, L, K], time features [B, L, F], y [B, P, K]
+        """
         first = (chosen + self.windows.start).to(self.device)[:, None]
         seen = first + torch.arange(self.window, device=self.device)
         told = first + self.window + torch.arange(self.horizon, device=self.device)
