@@ -29,6 +29,7 @@ from staa.machine import choose_device, choose_precision
 from staa.recipes.find import find_recipe
 from staa.recipes.recipe import Recipe
 from staa.runs import run
+from staa.training.progress import Epoch, Interrupted, Result, Start, Warned, for_log
 
 KINDS = ("raise", "die", "break", "hang", "wrong")
 FORMS: dict[str, dict[str, Any]] = {"reference": {}, "eager": {}, "compile": {"compile": True}, "graph": {"compile": "graph"}}
@@ -184,7 +185,7 @@ def pace(recipe: str, mine: int, of: int, meet: str, form: str, device: str, lau
         return True
 
     for event in run(recipe_of(recipe, **{**how, "epochs": 500}), folder, stop=stop, **_running(form, device, how)):
-        epoch_steps = event.get("epoch_steps", epoch_steps)
+        epoch_steps = event.epoch_steps if isinstance(event, Start) else epoch_steps
     saving = time.time() - over
     alone, beside = ((points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0]) for points in seen)
     rates = {"alone": round(alone, 3), "together": round(beside, 3), "epoch_steps": epoch_steps}
@@ -208,13 +209,13 @@ def train(recipe: str, form: str, runs: str, device: str, ends: float, home: dic
     folder = Path(runs) / f"{recipe}-seed{how['seed']}"
     if not how["resume"]:
         shutil.rmtree(folder, ignore_errors=True)  # what there is of another one
-    event: dict[str, Any] = {}
+    event = None
     over = lambda: time.time() > ends - STOP_EARLY  # noqa: E731
     resume = folder if how["resume"] else None
     for event in run(recipe_of(recipe, **how), folder, resume=resume, stop=over, **_running(form, device, how)):
-        if event["event"] in ("epoch", "interrupted", "result", "warning"):
-            say(recipe=recipe, **{k: v for k, v in event.items() if k not in ("rates", "recipe")})
-    archive(recipe, str(folder), {**home, "form": form, "finished": event["event"] == "result"})
+        if isinstance(event, Epoch | Interrupted | Result | Warned):
+            say(recipe=recipe, **{k: v for k, v in for_log(event).items() if k not in ("rates", "recipe")})
+    archive(recipe, str(folder), {**home, "form": form, "finished": isinstance(event, Result)})
 
 
 def archive(recipe: str, folder: str, home: dict[str, Any]) -> None:

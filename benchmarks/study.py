@@ -34,6 +34,7 @@ from staa.recipes.find import find_recipe
 from staa.runs import run
 from staa.runs.folder import RECIPE
 from staa.runs.log import LOG
+from staa.training.progress import End, Result, Start
 
 HERE = Path(__file__).resolve().parents[1]
 PLAN, RESULTS, CURVE, FIGURE, BEGUN = "plan.json", "results.jsonl", "curve.json", "study.png", "begun.json"
@@ -187,12 +188,13 @@ def train_one(arguments: Sequence[str], folder: Path, data: Path) -> None:
         resume=folder if (folder / RECIPE).is_file() else None,
         stop=lambda: bool(stopping) or os.getppid() != parent,  # a killed parent is not outlived for long
     )
-    about: dict[str, Any] = {}
+    parameters = None
     for event in events:
-        about |= event if event["event"] == "start" else {}
-        if event["event"] == "result":
+        if isinstance(event, Start):
+            parameters = event.parameters
+        if isinstance(event, Result):
             raise RuntimeError(f"{folder} was measured on the test set, which a study leaves alone: remove it")
-        if event["event"] == "end":
+        if isinstance(event, End):
             break
     else:
         return
@@ -206,7 +208,7 @@ def train_one(arguments: Sequence[str], folder: Path, data: Path) -> None:
     curve = list(epochs.values())
     figures = {key.removeprefix("validation_"): value for key, value in curve[-1].items() if key.startswith("validation_")}
     summary = {
-        "recipe": recipe.name, "epochs": len(curve), "parameters": about["parameters"],
+        "recipe": recipe.name, "epochs": len(curve), "parameters": parameters,
         "minutes": sum(epoch["seconds"] for epoch in curve) / 60, "validation": figures, "curve": curve,
     }  # fmt: skip
     save_text(folder / CURVE, json.dumps(summary))

@@ -27,6 +27,7 @@ from staa.build import task_of
 from staa.runs import evaluate_run, run
 from staa.training.checkpoint import load_checkpoint, save_checkpoint
 from staa.training.optim import cosine_schedule, make_optimizer
+from staa.training.progress import Result, Warned
 from staa.training.resume import check_resumable
 from staa.training.weights import check_savable, load_weights, read_weights, save_weights
 
@@ -77,7 +78,7 @@ def test_a_lost_checkpoint_is_never_started_over(tmp_path):
         list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run"))
     assert (tmp_path / "run" / "previous.pt").read_bytes() == before
     events = list(run(tiny.recipe, tmp_path / "run", resume=tmp_path / "run" / "previous.pt"))
-    assert events[-1]["event"] == "result"
+    assert isinstance(events[-1], Result)
 
 
 def test_a_finished_run_can_be_mended_from_the_checkpoint_before(tmp_path):
@@ -218,7 +219,7 @@ def test_a_checkpoint_of_another_torch_may_lack_or_add_switches(name, tmp_path):
     state["schedule"]["verbose"] = False
     torch.save(state, tmp_path / "run" / "last.pt")
     *_, event = run(recipe, tmp_path / "run", resume=tmp_path / "run", stop=lambda: True)
-    assert event["step"] == last["step"] + 1
+    assert event.step == last.step + 1
 
 
 def test_missing(tmp_path):
@@ -459,7 +460,7 @@ def test_ctrl_c_reaches_workers_too_and_they_stay_calm(tmp_path):
     assert f"staa train --resume {out}" in stdout.replace("\n", "")
     step = load_checkpoint(out)["step"]
     *_, last = run(replace(tiny.pictures, epochs=200), out, resume=out, stop=lambda: True)
-    assert last["step"] == step + 1
+    assert last.step == step + 1
 
 
 class Keeping(nn.Module):
@@ -503,9 +504,9 @@ def test_a_whole_run_of_a_network_with_shared_weights_and_an_extra_state(tmp_pat
     recipe = replace(tiny.recipe, epochs=2, model=replace(tiny.recipe.model, name=f"{tiny.__file__}:keeping"))
     events = list(run(recipe, tmp_path / "run"))
     assert evaluate_run(tmp_path / "run", weights="best")["samples"] == 8
-    assert evaluate_run(tmp_path / "run")["loss"] == events[-1]["test_loss"]
+    assert evaluate_run(tmp_path / "run")["loss"] == events[-1].test["loss"]
     (tmp_path / "run" / "result.json").unlink()
-    assert list(run(recipe, tmp_path / "run", resume=tmp_path / "run"))[-1]["test_loss"] == events[-1]["test_loss"]
+    assert list(run(recipe, tmp_path / "run", resume=tmp_path / "run"))[-1].test["loss"] == events[-1].test["loss"]
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path):
@@ -528,7 +529,7 @@ def test_no_run_starts_from_weights_that_are_no_weights(change, stopped, tmp_pat
 
 def test_another_machine_and_the_slow_path_are_told(tmp_path, monkeypatch):
     def warnings(**more):
-        return [e["text"] for e in run(replace(tiny.recipe, epochs=1), tmp_path / "run", **more) if e["event"] == "warning"]
+        return [e.text for e in run(replace(tiny.recipe, epochs=1), tmp_path / "run", **more) if isinstance(e, Warned)]
 
     assert not warnings(stop=lambda: True)
     monkeypatch.setattr("staa.ops.cpu.WHY_NOT", "it was not built: no C compiler was found")

@@ -186,7 +186,7 @@ def test_a_failed_run_ends_with_one(capsys, tmp_path, monkeypatch):
     def full(*_, **__):
         raise RuntimeError("could not write last.pt: No space left on device")
 
-    monkeypatch.setattr("staa.training.loop.save_checkpoint", full)
+    monkeypatch.setattr("staa.training.learner.save_checkpoint", full)
     error = complaint(capsys, "train", TINY, "--out", str(tmp_path / "run"), code=1)
     assert "failed: could not write last.pt: No space left on device" in error
 

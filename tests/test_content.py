@@ -16,6 +16,7 @@ from staa.analysis.compare import compare
 from staa.data.content import PIECE, PIECES, content_of_files
 from staa.recipes.parts import Forecast, Series
 from staa.runs import evaluate_run, run
+from staa.training.progress import Warned
 
 CHANGED = "the data have changed since .* was trained: .* Bring back what was there"
 
@@ -110,14 +111,14 @@ def test_a_class_replaced_under_the_same_names_is_noticed(make, recipe, tmp_path
     first = list(run(recipe, folder, data_root=root, workers=0, stop=iter([False, True]).__next__))
     assert first
     result = list(run(recipe, folder, data_root=root, workers=0, resume=folder))[-1]
-    assert evaluate_run(folder, workers=0)["loss"] == result["test_loss"]
+    assert evaluate_run(folder, workers=0)["loss"] == result.test["loss"]
     for path in root.rglob("*.*"):  # copied, or written again as it was
         os.utime(path, (1, 1))
     figures = evaluate_run(folder, workers=0)
-    assert figures["loss"] == result["test_loss"]
+    assert figures["loss"] == result.test["loss"]
     assert not any("digest" in note for note in figures["notes"])
     shutil.copytree(root, tmp_path / "moved")
-    assert evaluate_run(folder, data_root=tmp_path / "moved", workers=0)["loss"] == result["test_loss"]
+    assert evaluate_run(folder, data_root=tmp_path / "moved", workers=0)["loss"] == result.test["loss"]
 
     one, other = sorted(p for p in root.iterdir() if not p.name.startswith("."))
     for path in one.iterdir():
@@ -147,7 +148,7 @@ def test_a_run_of_an_older_version_is_read_with_a_note(tmp_path):
     assert "kept no digest of its data" in note
     (folder / "result.json").unlink()
     events = list(run(IMAGES, folder, data_root=root, workers=0, resume=folder))
-    assert note in [event["text"] for event in events if event["event"] == "warning"]
+    assert note in [event.text for event in events if isinstance(event, Warned)]
     for broken in ("text", {"stamp": "1"}, {"stamp": "1", "sha256": 3}):
         environment["data"]["content"] = broken
         (folder / "environment.json").write_text(json.dumps(environment))

@@ -31,6 +31,7 @@ from staa.runs import run
 from staa.streaming import allow_fewer_steps
 from staa.training.checkpoint import load_checkpoint
 from staa.training.optim import make_optimizer
+from staa.training.progress import Step
 from staa.training.step import update_average
 
 small = tiny.speedrun
@@ -139,14 +140,14 @@ def test_what_is_measured_is_the_average_of_weights_and_statistics(whole):
     with torch.no_grad():
         logits = model(images.prepare(images.test.x))
     assert len(logits) == 2
-    assert (logits.mean(0).argmax(1) == images.test.y).float().mean().item() == pytest.approx(result["test_accuracy"])
+    assert (logits.mean(0).argmax(1) == images.test.y).float().mean().item() == pytest.approx(result.test["accuracy"])
     with pytest.raises(ValueError, match="built for T = 2 steps, got 1"):
         model(torch.rand(1, 2, 3, 16, 16))
 
 
 def test_a_small_speedrun_learns(tmp_path):
     recipe = replace(small, epochs=12, data=replace(small.data, validation=0.0))
-    losses = [event["loss"] for event in finish(recipe, tmp_path / "run") if event["event"] == "step"]
+    losses = [event.read.loss for event in finish(recipe, tmp_path / "run") if isinstance(event, Step)]
     assert len(losses) == 48
     assert sum(losses[-8:]) < 0.85 * sum(losses[:8])
 
@@ -174,7 +175,7 @@ def test_attention_that_sees_later_steps_takes_no_fewer(attention, tmp_path):
     with pytest.raises(ValueError, match=r"`early.steps` needs a network in which no step sees a later one \(.*sees the whole"):
         next(run(recipe, tmp_path / "run"))
     assert not any(tmp_path.glob("run/*"))
-    assert finish(replace(recipe, early=replace(EARLY, steps=None), max_steps=1), tmp_path / "run")[-1]["event"] == "result"
+    assert finish(replace(recipe, early=replace(EARLY, steps=None), max_steps=1), tmp_path / "run")[-1].test["loss"] > 0
 
 
 def test_a_position_encoding_learns_a_step_once_it_is_there(tmp_path):
@@ -186,7 +187,7 @@ def test_a_position_encoding_learns_a_step_once_it_is_there(tmp_path):
         load_checkpoint(tmp_path / "run" / name)["model"]["stem.1.attention.position.encoding"]
         for name in ("previous.pt", "last.pt")
     )
-    assert last["step"] == 6
+    assert last.step == 6
     assert not torch.equal(begun[0], now[0])
     assert torch.equal(begun[1], now[1])
 

@@ -324,7 +324,7 @@ def test_each_image_is_looked_at_once_for_all_seeds_and_recipes(tmp_path, monkey
     )
     options = {"data_root": tmp_path / "images", "device": "cpu", "workers": 0}
     for k, change in enumerate(({}, {"seed": 1}, {"model": replace(recipe.model, attention=None)})):
-        assert list(run(replace(recipe, **change), tmp_path / f"run{k}", **options))[-1]["test_samples"] == 4
+        assert list(run(replace(recipe, **change), tmp_path / f"run{k}", **options))[-1].samples == 4
         assert len(looks) == len(set(looks)) == 42
     changed = Path(looks[0])
     changed.write_bytes(changed.read_bytes()[:100])

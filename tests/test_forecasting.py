@@ -24,6 +24,7 @@ from staa.runs import evaluate_run, run
 from staa.runs.folder import read_json
 from staa.training.checkpoint import load_checkpoint
 from staa.training.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
+from staa.training.progress import Epoch, Interrupted
 
 SERIES = f"{tiny.__file__}:series"
 
@@ -108,11 +109,11 @@ def test_losses_leave_out_what_is_not_known():
 def test_a_run_of_every_forecaster(model, tmp_path):
     recipe = small(model)
     result = finish(recipe, tmp_path / "run")[-1]
-    assert {"test_mae", "test_rmse", "test_mape", "test_r2", "test_rse", "test_loss"} <= result.keys()
-    assert [h["step"] for h in result["horizons"]] == [1, 2, 3, 4]
-    assert np.mean([h["mae"] for h in result["horizons"]]) == pytest.approx(result["test_mae"])
+    assert result.test.keys() == {"mae", "rmse", "mape", "r2", "rse", "loss"}
+    assert [h["step"] for h in result.details["horizons"]] == [1, 2, 3, 4]
+    assert np.mean([h["mae"] for h in result.details["horizons"]]) == pytest.approx(result.test["mae"])
     again = evaluate_run(tmp_path / "run")
-    assert again["mae"] == pytest.approx(result["test_mae"], rel=1e-6)
+    assert again["mae"] == pytest.approx(result.test["mae"], rel=1e-6)
     source = task_of(recipe).source(Path("data"))
     x, _ = task_of(recipe).samples(source, 64, torch.device("cpu"))
     forecaster = staa.load(tmp_path / "run")
@@ -120,7 +121,7 @@ def test_a_run_of_every_forecaster(model, tmp_path):
     energy = estimate_energy(forecaster, *x)
     assert (energy.sops > 0) == (model in ("spikestag", "ispikformer"))
     if model == "linear":
-        assert result["test_mae"] < 0.2  # of noise 0.1 on a wave of 1
+        assert result.test["mae"] < 0.2  # of noise 0.1 on a wave of 1
 
 
 def test_last_value_is_what_it_says(tmp_path):
@@ -129,8 +130,8 @@ def test_last_value_is_what_it_says(tmp_path):
     windows = len(values) - 12 - 4 + 1
     first = windows - int(windows * 0.2)
     errors = [np.abs(values[k + 12 : k + 16] - values[k + 11]) for k in range(first, windows)]
-    assert result["test_mae"] == pytest.approx(np.mean(errors), rel=1e-5)
-    assert result["test_samples"] == windows - first
+    assert result.test["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert result.samples == windows - first
 
 
 def test_the_best_epoch_is_what_is_tested_and_patience_ends_a_run(tmp_path):
@@ -138,12 +139,12 @@ def test_the_best_epoch_is_what_is_tested_and_patience_ends_a_run(tmp_path):
     recipe = small("gru")
     recipe = replace(recipe, epochs=30, optim=replace(recipe.optim, lr=0.5, min_lr=0.5, warmup_epochs=0, patience=2))
     events = finish(recipe, tmp_path / "run")
-    epochs = [e for e in events if e["event"] == "epoch"]
+    epochs = [e for e in events if isinstance(e, Epoch)]
     result = events[-1]
-    losses = [e["validation_loss"] for e in epochs]
-    assert result["best_epoch"] == losses.index(min(losses)) + 1
-    assert len(epochs) == result["best_epoch"] + 2 < 30
-    assert result["weights"] == "best"
+    losses = [e.measured["loss"] for e in epochs]
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert len(epochs) == result.best_epoch + 2 < 30
+    assert result.weights == "best"
     assert evaluate_run(tmp_path / "run", split="validation")["loss"] == pytest.approx(min(losses), rel=1e-5)
     last = evaluate_run(tmp_path / "run", split="validation", weights="last")["loss"]
     assert last == pytest.approx(losses[-1], rel=1e-5)
@@ -155,7 +156,7 @@ def test_a_stopped_forecast_goes_on_bit_for_bit(tmp_path):
     whole = finish(recipe, tmp_path / "whole")[-1]
     count = iter(range(100))
     events = finish(recipe, tmp_path / "parts", stop=lambda: next(count) == 7)
-    assert events[-1]["event"] == "interrupted"
+    assert isinstance(events[-1], Interrupted)
     rest = finish(recipe, tmp_path / "parts", resume=tmp_path / "parts")[-1]
     assert rest == whole
     a, b = (load_checkpoint(tmp_path / name)["model"] for name in ("whole", "parts"))
@@ -401,9 +402,9 @@ def test_the_measure_of_a_series_is_in_its_units():
 def test_three_epochs_learn_to_diffuse_on_a_ring(tmp_path):
     """What a neighbour's value tells: R² ≥ 0.9 where the last value has less than 0.7."""
     recipe = replace(RECIPES["ring-spikestag"], epochs=3)
-    assert finish(recipe, tmp_path / "spikestag")[-1]["test_r2"] >= 0.9
+    assert finish(recipe, tmp_path / "spikestag")[-1].test["r2"] >= 0.9
     last = replace(RECIPES["series-last-value"], data=recipe.data, series=recipe.series)
-    assert finish(last, tmp_path / "last")[-1]["test_r2"] < 0.7
+    assert finish(last, tmp_path / "last")[-1].test["r2"] < 0.7
 
 
 @pytest.mark.parametrize(

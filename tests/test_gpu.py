@@ -25,8 +25,9 @@ from staa.ops import SURROGATES, lif, lif_reference
 from staa.ops.bits import _pack, _unpack, spikes_as_bits
 from staa.recipes import RECIPES
 from staa.runs import evaluate_run, run
-from staa.training.loop import train
 from staa.training.optim import make_optimizer
+from staa.training.progress import Epoch, Result, Step
+from staa.training.settings import Settings
 from staa.training.step import Descent, fast_arithmetic, recorded
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -182,9 +183,9 @@ def test_a_training_step_does_not_wait_for_the_device(tmp_path, name, workers):
     of_epoch, quiet = 1, 0
     try:
         for event in run(LOOPS[name], tmp_path / "run", device="cuda", workers=workers):
-            of_epoch, done = event.get("epoch_steps", of_epoch), event.get("step", 0)
+            of_epoch, done = getattr(event, "epoch_steps", of_epoch), getattr(event, "step", 0)
             waits = done < 2 or done % of_epoch == 0 or (done + 1) % of_epoch == 0 or (done + 1) % 10 == 0
-            torch.cuda.set_sync_debug_mode("default" if waits or event["event"] != "step" else "error")
+            torch.cuda.set_sync_debug_mode("default" if waits or not isinstance(event, Step) else "error")
             quiet += not waits
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -203,7 +204,7 @@ def test_optimizers_are_fused_and_their_checkpoints_go_to_a_cpu_and_back(tmp_pat
         events = list(
             run(recipe, tmp_path / "run", device=device, resume=resume, stop=lambda n=count, asked=asked: next(asked) >= n)
         )
-    assert events[-1]["event"] == "result"
+    assert isinstance(events[-1], Result)
 
 
 def test_products_in_float32_take_tf32_in_a_step_alone():
@@ -226,14 +227,14 @@ def test_a_step_compiled_or_recorded_trains_as_it_is_written(tmp_path, monkeypat
     """The same random numbers and samples. Rounding differs, so spikes at their thresholds may, and what follows from them."""
     small = replace(tiny.recipe, model=replace(tiny.recipe.model, name=f"{tiny.__file__}:shallow"))
     recipe = replace({"shallow": small, "speedrun": tiny.speedrun, **LOOPS}[name], precision="float32", max_steps=4)
-    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=1))
+    monkeypatch.setattr(staa.runs.execute, "Settings", partial(Settings, read_every=1))
     eager, found = (list(run(recipe, tmp_path / str(how), device="cuda", compile=how)) for how in (False, form))
-    losses = [[event["loss"] for event in events if event["event"] == "step"] for events in (found, eager)]
+    losses = [[event.read.loss for event in events if isinstance(event, Step)] for events in (found, eager)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3 if name == "shallow" else 0.05)
-    rates = [next(event["rates"] for event in events if event["event"] == "epoch") for events in (found, eager)]
+    rates = [next(event.rates for event in events if isinstance(event, Epoch)) for events in (found, eager)]
     assert rates[0] == pytest.approx(rates[1], abs=0.02)
     assert json.loads((tmp_path / str(form) / "environment.json").read_text())["compile"] == form
-    assert found[-1]["event"] == "result"
+    assert isinstance(found[-1], Result)
 
 
 def test_a_graph_runs_the_recorded_step():
@@ -298,7 +299,7 @@ def test_a_run_trains_and_resumes(tmp_path, precision):
     for _ in run(recipe, tmp_path / "run", device="cuda", stop=lambda: next(asked) > 20):
         pass
     events = list(run(recipe, tmp_path / "run", device="cuda", resume=tmp_path / "run"))
-    assert events[-1]["test_accuracy"] == 1.0
+    assert events[-1].test["accuracy"] == 1.0
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["precision"] == ("float32" if precision == "float32" else "bfloat16")
 
@@ -310,7 +311,7 @@ def test_every_augmentation_trains_and_resumes(tmp_path, workers):
     for _ in run(recipe, tmp_path / "run", device="cuda", workers=workers, stop=lambda: next(asked) > 1):
         pass
     events = list(run(recipe, tmp_path / "run", device="cuda", workers=workers, resume=tmp_path / "run"))
-    assert events[-1]["event"] == "result"
+    assert isinstance(events[-1], Result)
 
 
 @pytest.mark.parametrize("augment", [tiny.pictures.augment, replace(tiny.pictures.augment, policy=None, jitter=0.0)])
@@ -337,5 +338,5 @@ def test_forecasters_train_and_resume(tmp_path, model, precision):
     for _ in run(recipe, tmp_path / "run", device="cuda", stop=lambda: next(asked) > 20):
         pass
     result = list(run(recipe, tmp_path / "run", device="cuda", resume=tmp_path / "run"))[-1]
-    assert result["event"] == "result"
-    assert result["test_mae"] == pytest.approx(evaluate_run(tmp_path / "run", device="cpu")["mae"], rel=0.05)
+    assert isinstance(result, Result)
+    assert result.test["mae"] == pytest.approx(evaluate_run(tmp_path / "run", device="cpu")["mae"], rel=0.05)

@@ -28,8 +28,9 @@ from staa.neurons import AdaptiveLIF
 from staa.recipes import RECIPES
 from staa.runs import run
 from staa.training.checkpoint import load_checkpoint
-from staa.training.loop import train
 from staa.training.optim import make_optimizer
+from staa.training.progress import Result, Step, Warned
+from staa.training.settings import Settings
 from staa.training.step import Descent, recorded, update_average
 
 READS = {"item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__float__", "__int__", "__index__", "pin_memory"}
@@ -107,17 +108,17 @@ LONG = {
 def test_a_step_reads_nothing_from_the_device(name, bits, tmp_path, monkeypatch):
     """Between readings: data and augmentation, forward and backward pass, figures, gradients, optimizer, average, schedule."""
     recipe = replace(LONG[name], max_steps=12)
-    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
+    monkeypatch.setattr(staa.runs.execute, "Settings", partial(Settings, read_every=10))
     for kind in ("SGD", "AdamW"):  # as on CUDA: the others keep their counters on the host
         monkeypatch.setattr(staa.training.optim, kind, fused(getattr(torch.optim, kind)))
     quiet = 0
     for event, seen in reads_of(run(replace(recipe, batch_size=2 * recipe.optim.accumulate), tmp_path / "run", bits=bits)):
-        if event["event"] != "step":
+        if not isinstance(event, Step):
             continue
-        if "loss" in event:
-            assert event["step"] in (10, 12, 8)
+        if event.read is not None:
+            assert event.step in (10, 12, 8)
             assert "tolist" in seen
-        elif event["step"] > 1:  # the first one begins the epoch, whose order is sent at once
+        elif event.step > 1:  # the first one begins the epoch, whose order is sent at once
             assert seen == []
             quiet += 1
     assert quiet >= 6
@@ -127,7 +128,7 @@ SMALL = replace(tiny.recipe, max_steps=4, model=replace(tiny.recipe.model, name=
 
 
 def losses(folder, **options):
-    return [event["loss"] for event in run(SMALL, folder, **options) if event["event"] == "step"]
+    return [event.read.loss for event in run(SMALL, folder, **options) if isinstance(event, Step)]
 
 
 @pytest.mark.slow
@@ -157,14 +158,14 @@ def test_what_is_not_finite_between_readings_is_named_and_never_saved(where, mes
         return value
 
     monkeypatch.setitem(staa.losses.LOSSES, "mean", broken)
-    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
+    monkeypatch.setattr(staa.runs.execute, "Settings", partial(Settings, read_every=10))
     with pytest.raises(FloatingPointError, match=message):
         list(run(replace(tiny.recipe, batch_size=4), tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run")["step"] == 0
 
 
 def test_the_command_shows_steps_that_are_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=10))
+    monkeypatch.setattr(staa.runs.execute, "Settings", partial(Settings, read_every=10))
     assert main(["train", f"{tiny.__file__}:recipe", "--batch-size", "2", "--epochs", "3", "--out", str(tmp_path / "run")]) == 0
     text = capsys.readouterr().out
     assert "step    50  loss" in text
@@ -227,7 +228,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(cuda, "get_rng_state", lambda device: torch.get_rng_state())
     monkeypatch.setattr(cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
-    monkeypatch.setattr(staa.training.loop, "recorded", of)
+    monkeypatch.setattr(staa.training.step, "recorded", of)
     for module in (staa.runs.execute, staa.training.loop):
         monkeypatch.setattr(module, "check_compile", lambda *_, **__: None)
     return made
@@ -238,7 +239,7 @@ def graphs(monkeypatch):
 def test_a_run_by_graphs_is_the_same(recipe, read_every, graphs, tmp_path, monkeypatch):
     """What a graph must not do: move statistics or random numbers while it is recorded, hand out what is overwritten, or take
     gradients of another step."""
-    monkeypatch.setattr(staa.runs.execute, "train", partial(train, read_every=read_every))
+    monkeypatch.setattr(staa.runs.execute, "Settings", partial(Settings, read_every=read_every))
     for name, compile in (("eager", False), ("graph", "graph")):
         for _ in run(recipe, tmp_path / name, compile=compile):
             pass
@@ -261,7 +262,7 @@ def test_a_graph_is_recorded_anew_for_another_shape_and_says_why_it_can_not(grap
         loss.backward()
         return Descent(loss.detach(), [], [])
 
-    step = staa.training.loop.recorded(f, model)
+    step = staa.training.step.recorded(f, model)
     batches = [(torch.randn(count, 3), torch.zeros(count, dtype=torch.long)) for count in (4, 4, 5)]
     losses = [step(x, y, False).loss for x, y in batches]
     for loss, (x, y) in zip(losses, batches, strict=True):
@@ -303,10 +304,10 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(tmp_path,
 def test_a_run_resumed_in_another_form_says_so(tmp_path, monkeypatch):
     for module in (staa.runs.execute, staa.training.loop):
         monkeypatch.setattr(module, "check_compile", lambda *_, **__: None)
-    monkeypatch.setattr(staa.training.loop, "compiled", lambda model: model)
+    monkeypatch.setattr(staa.training.step, "compiled", lambda model: model)
     for _ in run(SMALL, tmp_path / "run", compile=True, stop=lambda: True):
         pass
-    texts = [e["text"] for e in run(SMALL, tmp_path / "run", resume=tmp_path / "run") if e["event"] == "warning"]
+    texts = [e.text for e in run(SMALL, tmp_path / "run", resume=tmp_path / "run") if isinstance(e, Warned)]
     assert any("compile True, now False" in text for text in texts)
 
 
@@ -338,8 +339,8 @@ def test_a_fused_optimizers_checkpoint_resumes_on_another_device(tmp_path, monke
             resume = tmp_path / "run" if made else None
             events = list(run(recipe, tmp_path / "run", resume=resume, stop=lambda asked=asked: bool(next(asked))))
     assert [bool(optimizer.param_groups[0]["fused"]) for optimizer in made] == [before, not before]
-    assert events[-1]["event"] == "result"
-    assert events[-1]["test_loss"] == pytest.approx(whole[-1]["test_loss"], rel=1e-3)
+    assert isinstance(events[-1], Result)
+    assert events[-1].test["loss"] == pytest.approx(whole[-1].test["loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize("options", [{"use_buffers": True}, {"use_buffers": False}])

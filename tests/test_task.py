@@ -129,11 +129,11 @@ def test_a_third_kind_of_job_is_one_class(monkeypatch, tmp_path):
     )
     assert isinstance(task_of(recipe), Regression)
     events = list(run(recipe, tmp_path / "run"))
-    assert events[-1]["test_squared_error"] < 0.05
+    assert events[-1].test["squared_error"] < 0.05
     opened = staa.Run(tmp_path / "run")
-    assert opened.result["test_squared_error"] == events[-1]["test_squared_error"]
+    assert opened.result["test_squared_error"] == events[-1].test["squared_error"]
     assert opened.model()(torch.ones(1, 3)).item() == pytest.approx(3, abs=0.5)
-    assert evaluate_run(opened)["squared_error"] == pytest.approx(events[-1]["test_squared_error"])
+    assert evaluate_run(opened)["squared_error"] == pytest.approx(events[-1].test["squared_error"])
     with pytest.raises(ValueError, match="these recipes have different jobs"):
         compare({"points": [opened], "digits": [staa.Run(tiny_run(tmp_path))]})
 

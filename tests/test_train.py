@@ -31,8 +31,11 @@ from staa.runs import evaluate_run, run
 from staa.runs.transfer import transfer_weights
 from staa.training.checkpoint import load_checkpoint
 from staa.training.evaluate import evaluate
+from staa.training.learner import Learner
 from staa.training.metrics import classification_figures, classification_sums
 from staa.training.optim import cosine_schedule, make_optimizer
+from staa.training.progress import Epoch, Interrupted, Result, Step, Transfer, Warned, for_log
+from staa.training.settings import Settings
 from staa.training.weights import measured_weights
 
 
@@ -93,7 +96,7 @@ def test_resume_is_bit_equal(tmp_path, recipe, stops):
     pieces = []
     for count in stops:
         events = finish(recipe, tmp_path / "pieces", resume=resume, stop=stop_after(count))
-        assert events[-1]["event"] == "interrupted"
+        assert isinstance(events[-1], Interrupted)
         pieces += events
         torch.manual_seed(123)  # the caller's random state must not matter
         torch.randn(7)
@@ -102,7 +105,7 @@ def test_resume_is_bit_equal(tmp_path, recipe, stops):
     same(load_checkpoint(tmp_path / "whole"), load_checkpoint(tmp_path / "pieces"))
 
     def figures(events, kind, keys):
-        return [{k: e[k] for k in keys} for e in events if e["event"] == kind]
+        return [{k: e[k] for k in keys} for e in map(for_log, events) if e["event"] == kind]
 
     for kind, keys in (
         ("step", ("step", "loss", "lr", "accuracy")),
@@ -116,15 +119,15 @@ def test_a_checkpoint_before_the_last_resumes_too(tmp_path):
     whole = finish(tiny.recipe, tmp_path / "a")
     finish(tiny.recipe, tmp_path / "b", stop=stop_after(8))
     again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b" / "previous.pt")
-    assert again[0]["step"] == 5
-    assert again[-1]["test_loss"] == whole[-1]["test_loss"]
+    assert again[0].step == 5
+    assert again[-1].test["loss"] == whole[-1].test["loss"]
 
 
 def test_two_runs_are_equal_and_seeds_differ(tmp_path):
     a, b = finish(tiny.recipe, tmp_path / "a"), finish(tiny.recipe, tmp_path / "b")
     assert a[-1] == b[-1]
     other = finish(replace(tiny.recipe, seed=1), tmp_path / "c")
-    assert [e["loss"] for e in other if e["event"] == "step"] != [e["loss"] for e in a if e["event"] == "step"]
+    assert [e.read.loss for e in other if isinstance(e, Step)] != [e.read.loss for e in a if isinstance(e, Step)]
 
 
 def test_a_run_folder_holds_the_whole_truth(tmp_path):
@@ -141,11 +144,11 @@ def test_a_run_folder_holds_the_whole_truth(tmp_path):
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [e["event"] for e in log] == ["environment", "start", "epoch", "step", "epoch", "end", "result"]
     result = json.loads((folder / "result.json").read_text())
-    assert result["test_accuracy"] == events[-1]["test_accuracy"] == log[-1]["test_accuracy"]
+    assert result["test_accuracy"] == events[-1].test["accuracy"] == log[-1]["test_accuracy"]
     assert evaluate_run(folder)["loss"] == result["test_loss"]
     assert evaluate_run(folder, split="validation", weights="best")["samples"] == 8
     # a finished run only tells its result again
-    assert [e["event"] for e in run(tiny.recipe, folder, resume=folder)] == ["result"]
+    assert list(run(tiny.recipe, folder, resume=folder)) == [events[-1]]
 
 
 def test_the_test_set_is_touched_once_at_the_end(tmp_path, monkeypatch):
@@ -154,7 +157,7 @@ def test_the_test_set_is_touched_once_at_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(staa.runs.execute, "evaluate_in_detail", lambda *a, **k: seen.append(True) or original(*a, **k))
     events = run(tiny.recipe, tmp_path / "run")
     for event in events:
-        if event["event"] != "result":
+        if not isinstance(event, Result):
             assert not seen
     assert seen == [True]
 
@@ -173,14 +176,14 @@ def test_load_gives_the_model_that_was_measured(tmp_path):
 
 
 def test_own_neuron_from_a_file(tmp_path):
-    assert math.isfinite(finish(replace(tiny.own_neuron, epochs=1), tmp_path / "run")[-1]["test_loss"])
+    assert math.isfinite(finish(replace(tiny.own_neuron, epochs=1), tmp_path / "run")[-1].test["loss"])
     assert staa.load(tmp_path / "run").stages[0][1].neuron.threshold == 0.3
 
 
 def test_without_validation(tmp_path):
     recipe = replace(tiny.recipe, data=replace(tiny.recipe.data, validation=0.0))
     events = finish(recipe, tmp_path / "run")
-    assert all("validation_loss" not in e for e in events)
+    assert not any("validation_loss" in for_log(e) for e in events)
     with pytest.raises(ValueError, match="held out no validation"):
         evaluate_run(tmp_path / "run", split="validation")
     with pytest.raises(FileNotFoundError, match=r"best.safetensors is missing: .* nor has one with data.validation = 0"):
@@ -189,10 +192,10 @@ def test_without_validation(tmp_path):
 
 def test_max_steps_cuts_the_run_and_its_schedule(tmp_path):
     events = finish(replace(tiny.recipe, max_steps=7), tmp_path / "run")
-    steps = [e for e in events if e["event"] == "step"]
+    steps = [e for e in events if isinstance(e, Step)]
     assert len(steps) == 7
-    assert [e["step"] for e in events if e["event"] == "epoch"] == [5, 7]
-    assert steps[-1]["lr"] < 0.2 * tiny.recipe.optim.lr
+    assert [e.step for e in events if isinstance(e, Epoch)] == [5, 7]
+    assert steps[-1].lr < 0.2 * tiny.recipe.optim.lr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -263,7 +266,7 @@ def test_batchnorm_needs_more_than_one_image(tmp_path):
 
 def test_a_short_run_gets_past_its_warm_up(tmp_path):
     recipe = replace(tiny.recipe, max_steps=6, epochs=100, optim=replace(tiny.recipe.optim, warmup_epochs=50))
-    rates = [event["lr"] for event in finish(recipe, tmp_path / "run") if event["event"] == "step"]
+    rates = [event.lr for event in finish(recipe, tmp_path / "run") if isinstance(event, Step)]
     assert rates[2] == pytest.approx(recipe.optim.lr)
     assert rates[5] < rates[4] < recipe.optim.lr
 
@@ -286,7 +289,7 @@ def test_silent_and_saturated_layers_are_named_in_the_first_epoch(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(staa.neurons.NEURONS, "rest", lambda channels: Rest(next(values, 0.5)))
         recipe = replace(tiny.recipe, model=replace(tiny.recipe.model, neuron="rest", attention=None))
-        texts = [e["text"] for e in finish(recipe, tmp_path / "run") if e["event"] == "warning"]
+        texts = [e.text for e in finish(recipe, tmp_path / "run") if isinstance(e, Warned)]
     assert len(texts) == 2
     assert "stages.0.1 is silent" in texts[0]
     assert "stages.0.3 is saturated" in texts[1]
@@ -318,7 +321,7 @@ def test_what_resume_refuses(tmp_path):
     with pytest.raises(ValueError, match="holds a run already"):
         finish(tiny.recipe, tmp_path / "a")
     told = list(run(replace(tiny.recipe, expect="told otherwise"), tmp_path / "a", resume=tmp_path / "a", stop=lambda: True))
-    assert told[-1]["step"] == 3  # texts about a recipe do not make it another
+    assert told[-1].step == 3  # texts about a recipe do not make it another
     with pytest.raises(ValueError, match=r"another recipe \(its, yours\): epochs: 2, 3"):
         finish(replace(tiny.recipe, epochs=3), tmp_path / "a", resume=tmp_path / "a")
     finish(replace(tiny.recipe, seed=5), tmp_path / "b", stop=stop_after(2))
@@ -336,7 +339,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_over(tmp_path):
     for name in ("last.pt", "previous.pt", "environment.json"):
         (tmp_path / "b" / name).unlink()
     again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b")
-    assert again[-1]["test_loss"] == whole[-1]["test_loss"]
+    assert again[-1].test["loss"] == whole[-1].test["loss"]
 
 
 def test_a_folder_is_one_process_s_alone(tmp_path):
@@ -345,7 +348,7 @@ def test_a_folder_is_one_process_s_alone(tmp_path):
     with pytest.raises(ValueError, match="in use by another process"):
         finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")
     first.close()
-    assert finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")[-1]["event"] == "result"
+    assert isinstance(finish(tiny.recipe, tmp_path / "run", resume=tmp_path / "run")[-1], Result)
 
 
 def test_a_worker_that_outlives_its_killed_parent_does_not_hold_the_folder(tmp_path):
@@ -412,7 +415,7 @@ def test_files_of_one_s_own_travel_with_the_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_bfloat16_trains_on_a_cpu_when_asked_for(tmp_path, precision):
     recipe = replace(tiny.recipe, precision=precision, epochs=8)
-    assert finish(recipe, tmp_path / "run")[-1]["test_accuracy"] == 1.0
+    assert finish(recipe, tmp_path / "run")[-1].test["accuracy"] == 1.0
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["precision"] == precision
 
 
@@ -448,9 +451,9 @@ def test_the_schedule_warms_up_and_follows_a_cosine():
 
 def test_saves_every_so_often_within_an_epoch(tmp_path, monkeypatch):
     saved = []
-    original = staa.training.loop.save_checkpoint
+    original = staa.training.learner.save_checkpoint
     monkeypatch.setattr(
-        staa.training.loop, "save_checkpoint", lambda f, state: saved.append(state["step"]) or original(f, state)
+        staa.training.learner, "save_checkpoint", lambda f, state: saved.append(state["step"]) or original(f, state)
     )
     finish(tiny.recipe, tmp_path / "a")
     assert saved == [0, 5, 10]
@@ -461,7 +464,7 @@ def test_saves_every_so_often_within_an_epoch(tmp_path, monkeypatch):
         (tmp_path / "b" / name).unlink()
     (tmp_path / "b" / "previous.pt").rename(tmp_path / "b" / "last.pt")
     again = finish(tiny.recipe, tmp_path / "b", resume=tmp_path / "b", save_minutes=1e-9)
-    assert again[0]["step"] == 9
+    assert again[0].step == 9
     assert again[-1] == whole[-1]
     with pytest.raises(ValueError, match="`save_minutes` must be positive"):
         finish(tiny.recipe, tmp_path / "c", save_minutes=0)
@@ -470,15 +473,15 @@ def test_saves_every_so_often_within_an_epoch(tmp_path, monkeypatch):
 def test_the_papers_protocol_says_what_it_did(tmp_path):
     recipe = replace(tiny.recipe, protocol="paper", data=replace(tiny.recipe.data, validation=0.0))
     events = finish(recipe, tmp_path / "run")
-    epochs = [e for e in events if e["event"] == "epoch"]
-    assert all("validation_accuracy" not in e for e in epochs)
-    accuracies = [e["test_accuracy"] for e in epochs]
+    epochs = [e for e in events if isinstance(e, Epoch)]
+    assert {e.measured_on for e in epochs} == {"test"}
+    accuracies = [e.measured["accuracy"] for e in epochs]
     result = events[-1]
-    assert result["protocol"] == "paper"
-    assert result["test_accuracy"] == accuracies[-1]
-    assert result["best_test_accuracy"] == max(accuracies)
-    assert result["best_test_epoch"] == 1 + accuracies.index(max(accuracies))
-    assert "best_test_accuracy" not in finish(tiny.recipe, tmp_path / "other")[-1]
+    assert result.protocol == "paper"
+    assert result.test["accuracy"] == accuracies[-1]
+    assert result.best_test_accuracy == max(accuracies)
+    assert result.best_test_epoch == 1 + accuracies.index(max(accuracies))
+    assert "best_test_accuracy" not in for_log(finish(tiny.recipe, tmp_path / "other")[-1])
     with pytest.raises(ValueError, match="holds out no validation: data.validation must be 0, got 0.1"):
         replace(tiny.recipe, protocol="paper")
 
@@ -511,17 +514,18 @@ def batches_of(count, size=6):
     return Fixed(), made
 
 
-def train_frames(folder, count=2, **options):
+def train_frames(folder, count=2, average=lambda model: None, validation=None, **options):
     torch.manual_seed(0)
     model = Frames().double()
     batches, made = batches_of(count)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    average = options.pop("average", lambda model: None)(model)
+    schedule = cosine_schedule(optimizer, steps=10**9, warmup=0, lr=0.1, min_lr=0.1)
+    average = average(model)
     folder.mkdir()
     events = list(
         staa.training.loop.train(
-            model, batches, folder=folder, steps=count, optimizer=optimizer, average=average,
-            schedule=cosine_schedule(optimizer, steps=10**9, warmup=0, lr=0.1, min_lr=0.1), **options,
+            Learner(model, optimizer, schedule, folder, average), batches, settings=Settings(steps=count, **options),
+            validation=validation,
         )
     )  # fmt: skip
     return model, average, made, events
@@ -535,8 +539,9 @@ def test_accumulated_gradients_are_the_whole_batchs(tmp_path, pieces):
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
     for a, b in zip(events, others, strict=True):
-        if "loss" in a:
-            assert (a["loss"], a["accuracy"]) == (pytest.approx(b["loss"], rel=1e-12), b["accuracy"])
+        if isinstance(a, Step):
+            assert a.read.loss == pytest.approx(b.read.loss, rel=1e-12)
+            assert a.read.figures["accuracy"] == b.read.figures["accuracy"]
     # by hand: the first step's gradient is the mean over pieces of each piece's, weighted by its samples
     torch.manual_seed(0)
     model = Frames().double()
@@ -578,9 +583,9 @@ def test_a_run_with_a_moving_average_measures_it(tmp_path):
     model = staa.load(tmp_path / "run")
     assert torch.equal(model.state_dict()["readout.bias"], state["average"]["module.readout.bias"])
     assert not torch.equal(state["model"]["readout.bias"], state["average"]["module.readout.bias"])
-    assert evaluate_run(tmp_path / "run")["loss"] == events[-1]["test_loss"]
-    last = next(e for e in reversed(events) if e["event"] == "epoch")
-    assert evaluate_run(tmp_path / "run", split="validation")["loss"] == last["validation_loss"]
+    assert evaluate_run(tmp_path / "run")["loss"] == events[-1].test["loss"]
+    last = next(e for e in reversed(events) if isinstance(e, Epoch))
+    assert evaluate_run(tmp_path / "run", split="validation")["loss"] == last.measured["loss"]
 
 
 def test_the_rate_penalty_by_hand(tmp_path):
@@ -650,8 +655,8 @@ def test_soft_targets_by_hand():
 
 def test_a_loss_of_ones_own(tmp_path):
     recipe = replace(tiny.recipe, epochs=1, loss=Loss(name=f"{tiny.__file__}:squared"))
-    first = next(e for e in finish(recipe, tmp_path / "run") if e["event"] == "step")
-    assert first["loss"] == pytest.approx(0.5, abs=0.3)
+    first = next(e for e in finish(recipe, tmp_path / "run") if isinstance(e, Step))
+    assert first.read.loss == pytest.approx(0.5, abs=0.3)
 
 
 def test_fine_tuning_to_other_classes(tmp_path):
@@ -662,19 +667,24 @@ def test_fine_tuning_to_other_classes(tmp_path):
     )
     events = finish(recipe, tmp_path / "tuned", stop=lambda: True)
     told = events[1]
-    assert told["event"] == "transfer"
-    assert len(told["loaded"]) == len(base) - 2
-    assert told["left_out"] == ["readout.weight (2 × 26 there, 3 × 26 here)", "readout.bias (2 there, 3 here)"]
-    assert told["changed"] == told["fresh"] == []
-    assert (told["from_recipe"], told["from_step"], told["same_split"]) == ("tiny", 10, True)
+    assert isinstance(told, Transfer)
+    assert len(told.loaded) == len(base) - 2
+    assert told.left_out == ["readout.weight (2 × 26 there, 3 × 26 here)", "readout.bias (2 there, 3 here)"]
+    assert told.changed == told.fresh == []
+    assert (told.recipe, told.step, told.same_split) == ("tiny", 10, True)
     start = load_checkpoint(tmp_path / "tuned" / "previous.pt")
     assert start["step"] == 0
-    assert all(torch.equal(start["model"][key], base[key]) for key in told["loaded"])
-    log = (tmp_path / "tuned" / "log.jsonl").read_text()
-    assert '"event": "transfer"' in log
+    assert all(torch.equal(start["model"][key], base[key]) for key in told.loaded)
+    log = map(json.loads, (tmp_path / "tuned" / "log.jsonl").read_text().splitlines())
+    line = next(event for event in log if event["event"] == "transfer")
+    assert list(line) == [
+        "time", "event", "step", "epoch", "from", "from_recipe", "from_step", "from_split", "same_split", "loaded", "changed",
+        "left_out", "fresh",
+    ]  # fmt: skip
+    assert (line["step"], line["from"], line["from_step"]) == (0, str(tmp_path / "base"), 10)
     # the checkpoint has all: going on does not need the other run
     (tmp_path / "base").rename(tmp_path / "gone")
-    assert finish(recipe, tmp_path / "tuned", resume=tmp_path / "tuned")[-1]["event"] == "result"
+    assert isinstance(finish(recipe, tmp_path / "tuned", resume=tmp_path / "tuned")[-1], Result)
 
 
 def test_fine_tuning_to_other_steps_interpolates_the_position_encoding(tmp_path):
@@ -684,24 +694,24 @@ def test_fine_tuning_to_other_steps_interpolates_the_position_encoding(tmp_path)
     recipe = replace(attention, init_from=str(tmp_path / "base"), model=replace(attention.model, steps=5))
     told = finish(recipe, tmp_path / "tuned", stop=lambda: True)[1]
     key = "stages.0.1.attention.position.encoding"
-    assert f"{key} (T = 3 to 5)" in told["changed"]
+    assert f"{key} (T = 3 to 5)" in told.changed
     tuned = load_checkpoint(tmp_path / "tuned" / "previous.pt")["model"]
     a, b, c = base[key]
     torch.testing.assert_close(tuned[key], torch.stack([a, (a + b) / 2, b, (b + c) / 2, c]))
     assert torch.equal(tuned["readout.weight"], base["readout.weight"])  # the same data: the same classes
-    assert not told["left_out"]
+    assert not told.left_out
     plain = replace(recipe, model=replace(recipe.model, attention="staa", steps=2))
     told = finish(plain, tmp_path / "more", stop=lambda: True)[1]
-    assert "stages.0.1.attention.step.squeeze.weight" in told["fresh"]
+    assert "stages.0.1.attention.step.squeeze.weight" in told.fresh
 
 
 def test_the_same_number_of_other_classes_gets_a_fresh_readout(tmp_path):
     finish(tiny.pictures, tmp_path / "base", stop=lambda: True)
     same = replace(tiny.pictures, init_from=str(tmp_path / "base"))
-    assert not finish(same, tmp_path / "same", stop=lambda: True)[1]["left_out"]
+    assert not finish(same, tmp_path / "same", stop=lambda: True)[1].left_out
     other = replace(same, data=replace(same.data, name=f"{tiny.__file__}:other_images"))
     told = finish(other, tmp_path / "other", stop=lambda: True)[1]
-    assert told["left_out"] == ["readout.linear.weight (of other classes)", "readout.linear.bias (of other classes)"]
+    assert told.left_out == ["readout.linear.weight (of other classes)", "readout.linear.bias (of other classes)"]
 
 
 def test_another_split_of_the_same_data_is_told(tmp_path):
@@ -710,7 +720,7 @@ def test_another_split_of_the_same_data_is_told(tmp_path):
     base = measured_weights(load_checkpoint(tmp_path / "base"))
     other = replace(recipe, init_from=str(tmp_path / "base"), data=replace(recipe.data, name=f"{tiny.__file__}:another_split"))
     told = finish(other, tmp_path / "tuned", stop=lambda: True)[1]
-    assert not told["same_split"]
+    assert not told.same_split
     start = load_checkpoint(tmp_path / "tuned" / "previous.pt")["model"]
     assert all(torch.equal(start[key], base[key]) for key in base)  # the moving average is what is taken over
 
@@ -815,7 +825,7 @@ def test_every_recipe_round_trips_and_takes_a_shrunk_step(name, tmp_path):
         forecast = recipe.forecast if recipe.forecast == Forecast() else replace(recipe.forecast, width=8)
         small = replace(recipe, epochs=1, max_steps=1, batch_size=4, data=data, forecast=forecast)
         small = replace(small, model=replace(recipe.model, steps=2))
-        assert finish(small, tmp_path / "run")[-1]["test_mae"] > 0
+        assert finish(small, tmp_path / "run")[-1].test["mae"] > 0
         return
     data = f"{tiny.__file__}:{'events' if of_events else 'images'}"
     small = replace(
@@ -824,7 +834,7 @@ def test_every_recipe_round_trips_and_takes_a_shrunk_step(name, tmp_path):
         model=replace(recipe.model, steps=2, width=0.05), augment=replace(recipe.augment, cutout=min(4, recipe.augment.cutout)),
         early=replace(recipe.early, steps=recipe.early.steps and 1, size=recipe.early.size and 8),
     )  # fmt: skip
-    assert finish(small, tmp_path / "run")[-1]["event"] == "result"
+    assert isinstance(finish(small, tmp_path / "run")[-1], Result)
 
 
 def test_recipe_errors():

@@ -32,6 +32,7 @@ from staa.recipes.find import find_recipe
 from staa.runs import Run, run
 from staa.runs.folder import read_environment, read_recipe, read_result
 from staa.training.checkpoint import LAST
+from staa.training.progress import Result
 
 FIELDS = [("data", "name"), ("model", "name"), ("model", "neuron"), ("model", "attention"), ("loss", "name")]
 TINY = f"{tiny.__file__}:recipe"
@@ -406,7 +407,7 @@ def test_a_recipe_from_a_folder_stays_one(own, monkeypatch):
     with pytest.raises(UntrustedCodeError):
         task_of(recipe).network({"classes": 2, "channels": 2, "size": 16})
     assert not (own / "new").exists()
-    assert list(run(recipe, own / "new", trust=True))[-1]["event"] == "result"
+    assert isinstance(list(run(recipe, own / "new", trust=True))[-1], Result)
     assert {p.name for p in (own / "new" / "code").iterdir()} == {p.name for p in (own / "run" / "code").iterdir()}
 
 

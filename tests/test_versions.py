@@ -17,6 +17,7 @@ from staa.export.share import share
 from staa.files import FORMAT, check_format
 from staa.runs import evaluate_run, run
 from staa.runs.folder import read_recipe
+from staa.training.progress import Epoch, Result
 
 HERE = Path(__file__).parent / "versions"
 FINISHED = sorted(path.parent for path in HERE.glob("*/*/answers.npz"))
@@ -62,14 +63,24 @@ def test_a_finished_run_is_measured_and_shared(folder, tmp_path):
     assert figures["loss"] == pytest.approx(result["test_loss"], rel=0.1)  # rounding may move a spike
     staa.load(share(folder, tmp_path / "shared"))
     *_, event = run(read_recipe(folder), folder, resume=folder, data_root=data_of(folder), device="cpu", workers=0)
-    assert {**event, "event": None} == {**result, "event": None}
+    assert event.values() == result
+
+
+def forms_of(folder):
+    """By kind of event, what a line of the log tells, in its order."""
+    events = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {event["event"]: list(event) for event in events if event["event"] != "environment"}
 
 
 @named(INTERRUPTED)
-def test_an_interrupted_run_goes_on(folder):
+def test_an_interrupted_run_goes_on(folder, kept):
+    """And its log goes on in the form it had."""
     events = list(run(read_recipe(folder), folder, resume=folder, data_root=data_of(folder), device="cpu", workers=0))
-    assert events[-1]["event"] == "result"
-    assert next(event["step"] for event in events if event["event"] == "epoch") > 9
+    assert isinstance(events[-1], Result)
+    assert next(event.step for event in events if isinstance(event, Epoch)) > 9
+    told, once = forms_of(folder), forms_of(kept.with_name(kept.name.removesuffix("-interrupted")))
+    assert {"start", "epoch", "end", "result"} <= told.keys() & once.keys()
+    assert all(told[kind] == form for kind, form in once.items() if kind in told)
 
 
 def newer_json(path):

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from staa.cli.parse import in_flags
 from staa.cli.signals import Signals
 from staa.runs.execute import LOG_EVERY
 from staa.text import for_terminal
+from staa.training.progress import Epoch, Event, Interrupted, Reading, Result, Start, Step, Transfer, Warned
 
 
 def new_console(**options: Any) -> Console:
@@ -71,7 +72,7 @@ def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
     return table, cells
 
 
-def render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals: Signals) -> dict[str, Any] | None:
+def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) -> Result | None:
     """Show a run's events; returns its result."""
     steps = 0
     texts = (TextColumn(text, markup=False) for text in ("{task.fields[at]} ETA", "{task.fields[figures]}"))
@@ -81,67 +82,58 @@ def render(events: Iterator[dict[str, Any]], title: str, folder: Path, signals: 
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bar = progress.add_task("", total=None, at="preparing …", figures="")
         for event in events:
-            kind = event["event"]
-            if kind == "start":
-                signals.training = True
-                say(f"{title} → {folder}" + (f", from step {event['step']}" if event["step"] else ""))
-                steps = event["steps"]
-                what = f"{event['classes']} classes; samples" if "classes" in event else f"{event['nodes']} nodes; windows"
-                say(
-                    f"{what}: {event['train']} to train, {event['validation']} to validate, {event['test']} to test; "
-                    f"{event['parameters']:,} parameters"
-                )
-                progress.update(bar, total=steps, completed=event["step"], at=f"{event['step']}/{steps}")
-            elif kind == "step" and "loss" not in event:  # not read from the device
-                progress.update(bar, completed=event["step"], at=f"{event['step']}/{steps}")
-            elif kind == "step":
-                now = event["samples"] / event["seconds"]
-                speed = now if speed is None else 0.9 * speed + 0.1 * now
-                rates = event["rates"]
-                main = f"acc {event['accuracy']:.1%}" if "accuracy" in event else f"MAE {event['mae']:.4g}"
-                figures = f"loss {event['loss']:.3f} {main} {speed:.0f}/s"
-                firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
-                progress.update(
-                    bar,
-                    completed=event["step"],
-                    at=f"{event['step']}/{steps}",
-                    figures=figures + (firing if out.width >= 100 else ""),
-                )
-                if event["step"] % LOG_EVERY == 0:
-                    say(f"  step {event['step']:>5}  {figures}{firing}")
-            elif kind == "transfer":
-                say(*_transfer_lines(event))
-            elif kind == "warning":
-                warn(event["text"], TrainOptions)
-            elif kind == "epoch":
-                say(_epoch_line(event))
-            elif kind == "interrupted":
-                say(f"interrupted at step {event['step']}: saved. Go on with: staa train --resume {folder}")
-            elif kind == "result":
-                which = f"best weights, epoch {event['best_epoch']}" if event["weights"] == "best" else "last weights"
-                took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
-                say(
-                    ("" if signals.training else f"{title} was already finished, nothing was trained: ")
-                    + f"test {reached(event, 'test_')} on {event['test_samples']} samples, {which}{took} → {folder}",
-                    style="bold",
-                )
-                if event.get("protocol") == "paper":
+            match event:
+                case Start(step=step, steps=steps, data=data):
+                    signals.training = True
+                    say(f"{title} → {folder}" + (f", from step {step}" if step else ""))
+                    what = f"{data['classes']} classes; samples" if "classes" in data else f"{data['nodes']} nodes; windows"
                     say(
-                        f"best test epoch {event['best_test_accuracy']:.2%} (epoch {event['best_test_epoch']}), chosen by "
-                        f"looking at the test set, as the papers do"
+                        f"{what}: {data['train']} to train, {data['validation']} to validate, {data['test']} to test; "
+                        f"{event.parameters:,} parameters"
                     )
-                return event
+                    progress.update(bar, total=steps, completed=step, at=f"{step}/{steps}")
+                case Step(step=step, read=None):
+                    progress.update(bar, completed=step, at=f"{step}/{steps}")
+                case Step(step=step, read=Reading() as read):
+                    now = read.samples / read.seconds
+                    speed = now if speed is None else 0.9 * speed + 0.1 * now
+                    own, rates = read.figures, read.rates
+                    main = f"acc {own['accuracy']:.1%}" if "accuracy" in own else f"MAE {own['mae']:.4g}"
+                    figures = f"loss {read.loss:.3f} {main} {speed:.0f}/s"
+                    firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
+                    shown = figures + (firing if out.width >= 100 else "")
+                    progress.update(bar, completed=step, at=f"{step}/{steps}", figures=shown)
+                    if step % LOG_EVERY == 0:
+                        say(f"  step {step:>5}  {figures}{firing}")
+                case Transfer():
+                    say(*_transfer_lines(event))
+                case Warned(text=text):
+                    warn(text, TrainOptions)
+                case Epoch():
+                    say(_epoch_line(event))
+                case Interrupted(step=step):
+                    say(f"interrupted at step {step}: saved. Go on with: staa train --resume {folder}")
+                case Result():
+                    took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
+                    done = "" if signals.training else f"{title} was already finished, nothing was trained: "
+                    say(f"{done}{_result_line(event)}{took} → {folder}", style="bold")
+                    if event.protocol == "paper":
+                        say(
+                            f"best test epoch {event.best_test_accuracy:.2%} (epoch {event.best_test_epoch}), chosen by "
+                            f"looking at the test set, as the papers do"
+                        )
+                    return event
     return None
 
 
-def over_seeds(results: list[dict[str, Any]]) -> str:
+def over_seeds(results: list[Result]) -> str:
     """Mean ± standard deviation, and the worst."""
 
     def spread(name: str) -> tuple[float, float, list[float]]:
-        values = [result[f"test_{name}"] for result in results]
+        values = [result.test[name] for result in results]
         return statistics.mean(values), float(np.std(values, ddof=1)), values  # statistics.stdev takes no NaN
 
-    if "test_accuracy" in results[0]:
+    if "accuracy" in results[0].test:
         mean, deviation, values = spread("accuracy")
         return f"accuracy {mean:.2%} ± {deviation:.2%}, lowest {min(values):.2%}"
     parts = []
@@ -152,39 +144,38 @@ def over_seeds(results: list[dict[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def reached(values: dict[str, Any], prefix: str = "") -> str:
+def reached(v: Mapping[str, Any]) -> str:
     """What a part of the data gives: accuracy and loss, or the errors of a forecast, in the series' units and without."""
-    v = {name: values.get(prefix + name) for name in ("accuracy", "loss", "mae", "rmse", "mape", "r2", "rse")}
-    if v["accuracy"] is not None:
+    if "accuracy" in v:
         return f"accuracy {v['accuracy']:.2%}, loss {v['loss']:.4f}"
     return f"MAE {v['mae']:.4g}, RMSE {v['rmse']:.4g}, MAPE {v['mape']:.1%}, R² {v['r2']:.3f}, RSE {v['rse']:.3f}"
 
 
-def _transfer_lines(event: dict[str, Any]) -> list[str]:
-    lines = [
-        f"weights from {event['from']} ({event['from_recipe']}, step {event['from_step']}): "
-        f"{len(event['loaded'])} entries loaded"
-    ]
-    for what, text in (("changed", "changed"), ("left_out", "left out"), ("fresh", "new here, starting fresh")):
-        if event[what]:
-            lines.append(f"  {text}: {', '.join(event[what][:6])}" + (" …" if len(event[what]) > 6 else ""))
-    if not event["same_split"]:
+def _transfer_lines(event: Transfer) -> list[str]:
+    lines = [f"weights from {event.folder} ({event.recipe}, step {event.step}): {len(event.loaded)} entries loaded"]
+    for entries, text in ((event.changed, "changed"), (event.left_out, "left out"), (event.fresh, "new here, starting fresh")):
+        if entries:
+            lines.append(f"  {text}: {', '.join(entries[:6])}" + (" …" if len(entries) > 6 else ""))
+    if not event.same_split:
         lines.append("  it was trained on another split of these data: it may have seen what is validation or test here")
     return lines
 
 
-def _epoch_line(event: dict[str, Any]) -> str:
-    def brief(prefix: str) -> str:
-        loss = f"loss {event[f'{prefix}loss']:.4f}  "
-        accuracy = event.get(f"{prefix}accuracy")
-        return loss + (f"MAE {event[f'{prefix}mae']:.4g}" if accuracy is None else f"accuracy {accuracy:.1%}")
+def _epoch_line(event: Epoch) -> str:
+    def brief(figures: Mapping[str, float]) -> str:
+        main = f"accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else f"MAE {figures['mae']:.4g}"
+        return f"loss {figures['loss']:.4f}  {main}"
 
-    line = f"epoch {event['epoch']:>3}  {brief('')}"
-    for part in ("validation", "test"):
-        if f"{part}_loss" in event:
-            line += f"  {part} {brief(f'{part}_')}" + (" (best)" if event["best"] else "")
-    rates = event["rates"].values()
+    line = f"epoch {event.epoch:>3}  {brief(event.figures)}"
+    if event.measured_on is not None:
+        line += f"  {event.measured_on} {brief(event.measured)}" + (" (best)" if event.best else "")
+    rates = event.rates.values()
     if rates:
         line += f"  firing {statistics.mean(rates):.1%} ({min(rates):.1%}–{max(rates):.1%})"
-    waited = event["waited"] / event["seconds"]
-    return f"{line}  {event['seconds']:.1f} s" + (f", {waited:.0%} waiting for data" if waited >= 0.01 else "")
+    waited = event.waited / event.seconds
+    return f"{line}  {event.seconds:.1f} s" + (f", {waited:.0%} waiting for data" if waited >= 0.01 else "")
+
+
+def _result_line(event: Result) -> str:
+    which = f"best weights, epoch {event.best_epoch}" if event.weights == "best" else "last weights"
+    return f"test {reached(event.test)} on {event.samples} samples, {which}"

@@ -3,7 +3,6 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from staa.analysis.compare import check_finished, draw, one_kind, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
@@ -20,6 +19,7 @@ from staa.recipes.recipe import Recipe
 from staa.runs import Run, run
 from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, read_environment, read_recipe
 from staa.runs.seeds import first_run, is_run
+from staa.training.progress import Result
 
 
 def train(args: list[str]) -> int:
@@ -151,9 +151,9 @@ def _folders(recipe: Recipe, target: Path, seeds: int) -> list[Path]:
     return [target] if seeds == 1 else [inside(target, f"seed{k}") for k in range(recipe.seed, recipe.seed + seeds)]
 
 
-def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "Signals") -> list[dict[str, Any]] | None:
+def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "Signals") -> list[Result] | None:
     """Train each seed in its folder; their results, or None when interrupted."""
-    results: list[dict[str, Any]] = []
+    results: list[Result] = []
     for k, folder in enumerate(_folders(recipe, target, options.seeds)):
         seeded = replace(recipe, seed=recipe.seed + k)
         result = None if signals.asked else _train_one(seeded, folder, options, signals)
@@ -167,7 +167,7 @@ def _now() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: Signals) -> dict[str, Any] | None:
+def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: Signals) -> Result | None:
     """Train one seed with progress on the screen; the result, or None when interrupted."""
     resume = target if options.resume is not None and is_run(target) else None
     if target.is_file() and resume is None:

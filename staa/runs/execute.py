@@ -1,6 +1,7 @@
 """A run, from recipe to result, in its folder."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,13 @@ from staa.runs.log import check_log, log, log_once
 from staa.runs.transfer import start_from
 from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
 from staa.training.evaluate import Inputs, call, evaluate_in_detail
+from staa.training.learner import Learner
 from staa.training.loop import train
 from staa.training.losses import rate_penalty
 from staa.training.optim import cosine_schedule, make_optimizer
-from staa.training.step import Compile, check_compile
+from staa.training.progress import End, Event, Result, Start, Step, Warned, for_log
+from staa.training.settings import Compile, Settings
+from staa.training.step import check_compile
 from staa.training.weights import load_weights, read_weights
 from staa.version import __version__
 
@@ -58,8 +62,8 @@ def run(
     resume: Path | None = None,
     trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[dict[str, Any]]:
-    """Train a recipe in a run folder, yielding events as it goes, the last of them the result with the test figures.
+) -> Iterator[Event]:
+    """Train a recipe in a run folder, yielding `staa.training.loop.train`'s events, then a `Result` with the test figures.
 
     The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
     previous.pt, best.safetensors and, at the end, result.json, and in code/ a copy of each Python file that the recipe names;
@@ -67,8 +71,8 @@ def run(
     "paper" it takes the place of validation in each epoch, and the result tells the best epoch's accuracy too, as
     best_test_accuracy.
 
-    The events are those of `staa.training.loop.train`; after the start come the transfer (what `transfer_weights` says), if the
-    recipe starts from another run, and a warning for each of the data set's notes, for the slow path of the neurons, and for a
+    The events are those of `staa.training.loop.train`; after `Start` comes `Transfer` (what `transfer_weights` says) if the
+    recipe starts from another run, and `Warned` for each of the data set's notes, for the slow path of the neurons, and for a
     machine that differs from the one the run was begun on.
 
     Args:
@@ -110,7 +114,7 @@ def run(
             check_same_recipe(folder, recipe, old.recipe)
             check_log(folder)
             if resume.is_dir() and old.finished:
-                yield {**old.result, "event": "result"}
+                yield Result.of({"seed": recipe.seed, **old.result})
                 return
         state = None
         if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
@@ -173,59 +177,57 @@ def run(
         if state is not None and state.get("report"):
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
         log(folder, {"event": "environment", "format": FORMAT, **environment})
-        told = [] if transfer is None else [transfer]
+        told: list[Event] = [] if transfer is None else [transfer]
         notes += tuple(warnings_of(environment, begun))
-        told += [{"event": "warning", "step": 0, "epoch": 1, "text": note} for note in notes]
+        told += [Warned(step=0, epoch=1, text=note) for note in notes]
         for event in told:
-            log(folder, event)
+            log(folder, for_log(event))
 
-        event: dict[str, Any] = {}
-        for event in train(
-            model,
-            training,
-            folder=folder,
+        settings = Settings(
             steps=steps,
-            optimizer=optimizer,
-            schedule=schedule,
-            validation=validation,
-            measured_on="test" if paper else "validation",
             loss=loss,
             penalty=_penalty(recipe),
             measure=measure,
+            measured_on="test" if paper else "validation",
             patience=optim.patience,
             clip=optim.clip,
             accumulate=optim.accumulate,
-            average=average,
             precision=precision,
             seed=recipe.seed,
             save_every=60 * save_minutes,
             bits=bits,
             compile=compile,
-            state=state,
-            about={"recipe": to_json(kept)},
-            stop=stop,
-        ):
-            if event["event"] != "step" or event["step"] % LOG_EVERY == 0 or event["step"] == steps:
-                log(folder, event)
-            if event["event"] == "start":
-                event |= {**environment["data"], "parameters": environment["parameters"]}
-            yield event
-            if event["event"] == "start":
+        )
+        learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)})
+        event = None
+        for event in train(learner, training, settings=settings, validation=validation, state=state, stop=stop):
+            if not isinstance(event, Step) or event.step % LOG_EVERY == 0 or event.step == steps:
+                log(folder, for_log(event))
+            if isinstance(event, Start):
+                yield replace(event, data=environment["data"], parameters=environment["parameters"])
                 yield from told
-        if event["event"] == "end":
-            measured = model if average is None else average.module
-            weights = recipe.weights if event["best"] is not None else "last"
+            else:
+                yield event
+        if isinstance(event, End):
+            weights = recipe.weights if event.best is not None else "last"
             if weights == "best":
-                load_weights(measured, read_weights(folder / BEST), folder / BEST)
-            figures, details = evaluate_in_detail(measured, test, measure=measure, precision=precision)
-            result = {f"test_{k}": v for k, v in figures.items()}
-            result |= {"test_samples": len(source.test), "weights": weights, "recipe": recipe.name, "seed": recipe.seed}
-            result |= {"protocol": recipe.protocol, "best_epoch": event["best_epoch"], **details}
-            if paper:
-                result |= {"best_test_accuracy": event["best"], "best_test_epoch": event["best_epoch"]}
-            save_json(folder / RESULT, result)
-            log(folder, {"event": "result", **result})
-            yield {"event": "result", **result}
+                load_weights(learner.measured, read_weights(folder / BEST), folder / BEST)
+            figures, details = evaluate_in_detail(learner.measured, test, measure=measure, precision=precision)
+            result = Result(
+                test=figures,
+                samples=len(source.test),
+                weights=weights,
+                recipe=recipe.name,
+                seed=recipe.seed,
+                protocol=recipe.protocol,
+                best_epoch=event.best_epoch,
+                details=details,
+                best_test_accuracy=event.best if paper else None,
+                best_test_epoch=event.best_epoch if paper else None,
+            )
+            save_json(folder / RESULT, result.values())
+            log(folder, for_log(result))
+            yield result
 
 
 def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:

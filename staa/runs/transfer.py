@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,10 +14,11 @@ from staa.recipes.code import comparable
 from staa.recipes.recipe import Recipe
 from staa.runs.folder import check_origin, read_environment, read_recipe
 from staa.training.checkpoint import LAST, load_checkpoint, shape_of
+from staa.training.progress import Transfer
 from staa.training.weights import measured_weights
 
 
-def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> dict[str, Any]:
+def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> Transfer:
     """Take over what fits of the run that the recipe starts from, and tell; what is of a class or a node alone only where they
     are the same, and never a graph, which is data."""
     folder = Path(recipe.init_from or "")
@@ -32,14 +32,18 @@ def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> dict[str,
     check_origin(state, other, folder / LAST)
     leave = task_of(recipe).own_weights(same=same)
     found = transfer_weights(model, measured_weights(state), folder, leave=leave)
-    return {
-        "event": "transfer", "step": 0, "epoch": 1, "from": str(folder), "from_recipe": other.name, "from_step": state["step"],
-        "from_split": about["split"], "same_split": not related or about["split"] == source.split, **asdict(found),
-    }  # fmt: skip
+    return Transfer(
+        folder=str(folder),
+        recipe=other.name,
+        step=state["step"],
+        split=about["split"],
+        same_split=not related or about["split"] == source.split,
+        **asdict(found),
+    )
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Taken:
     """What of another network's weights came into a network, as texts that name each entry."""
 
     loaded: list[str]
@@ -50,7 +54,7 @@ class Transfer:
 
 def transfer_weights(
     model: nn.Module, state: dict[str, Tensor], origin: Path, *, leave: Mapping[str, str] | None = None
-) -> Transfer:
+) -> Taken:
     """Load the entries of another run's state dict that fit a model; the others keep the model's own fresh values.
 
     An entry fits by name and shape, and a bias where its weight does. A position encoding learned for another number of
@@ -59,7 +63,7 @@ def transfer_weights(
     weight fits, or if one that fits is not finite or of another type.
     """
     own = model.state_dict()
-    found = Transfer([], [], [], [])
+    found = Taken([], [], [], [])
     new: dict[str, Tensor] = {}
     encodings = {f"{name}.encoding" for name, module in model.named_modules() if isinstance(module, PositionEncoding)}
     for key, value in own.items():

@@ -1,17 +1,19 @@
 """How a training step is taken: as it is written, compiled, or recorded as a CUDA graph; and the arithmetic of a GPU."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, cast
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._pytree import tree_map_only
 
-from staa.training.evaluate import Inputs
-
-Compile = bool | Literal["graph"]
+from staa.ops.bits import spikes_as_bits
+from staa.rates import firing_rates
+from staa.training.evaluate import Inputs, autocast, call
+from staa.training.settings import Compile, Settings
 
 WARM_UP = 3  # steps before one is recorded, in which kernels are compiled and chosen
 
@@ -27,6 +29,37 @@ class Descent(NamedTuple):
 
 Descend = Callable[[Inputs, Tensor, bool], Descent]
 """Of inputs, targets and whether firing rates are measured; it leaves gradients in the model."""
+
+
+def descent(model: nn.Module, settings: Settings) -> Descend:
+    """How a batch goes through the network and back: as it is written, compiled or recorded."""
+    plainly = partial(descend, model, settings, model)
+    if settings.compile == "graph":
+        return recorded(plainly, model)
+    if settings.compile is False:
+        return plainly
+    quickly = partial(descend, model, settings, compiled(model))  # which knows no hooks
+    return lambda x, y, measuring: (plainly if measuring else quickly)(x, y, measuring)
+
+
+def descend(model: nn.Module, settings: Settings, forward: nn.Module, x: Inputs, y: Tensor, measuring: bool) -> Descent:
+    """Forward and backward pass of a batch in its pieces; forward: the model itself, or what stands for it."""
+    s, device = settings, y.device
+    result = Descent(torch.zeros((), device=device), [], [])
+    for some_x, some_y in pieces_of(x, y, s.accumulate):
+        share = len(some_y) / len(y)
+        rates_of = firing_rates(model, detach=s.penalty is None) if measuring or s.penalty is not None else nullcontext({})
+        with autocast(device, s.precision), spikes_as_bits() if s.bits else nullcontext(), rates_of as layers:
+            outputs = call(forward, some_x)
+        value = s.loss(outputs, some_y)
+        if s.penalty is not None:
+            value = value + s.penalty(layers.values())
+        (value * share).backward()
+        result = result._replace(loss=result.loss + value.detach() * share)
+        result.sums.append(s.measure.sums(outputs.detach(), some_y))
+        if measuring:
+            result.rates.append({name: rate.detach() for name, rate in layers.items()})
+    return result
 
 
 def check_compile(compile: Compile, device: torch.device, *, penalty: bool) -> None:
