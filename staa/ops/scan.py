@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from staa.ops.lif_op import fused
-from staa.ops.spike import Surrogate, arctan, fire
+from staa.ops.spike import SURROGATES, Surrogate, arctan, fire
 from staa.ops.switch import reference_chosen
 
 Reset = Literal["zero", "subtract"]
@@ -55,13 +55,7 @@ def lif(
     on a fast path's second derivatives and under torch.func.
     """
     _check(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
-    if reset not in ("zero", "subtract"):
-        raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
-    for name, flag in (("strict", strict), ("detach_reset", detach_reset)):
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name} must be True or False, got {flag!r}")
-    if not callable(surrogate):
-        raise ValueError(f"surrogate must be a function such as staa.ops.arctan, got {surrogate!r}")
+    check_options(strict, detach_reset, reset, surrogate)
     options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
     options |= {"strict": strict, "reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
     result = None if reference_chosen() else fused(x, v, **options)
@@ -149,6 +143,18 @@ def check_numbers(**numbers: float) -> None:
             raise ValueError(f"{name} must be a finite number, got {_short(value)}{end}")
     if numbers.get("threshold", 1.0) <= 0:
         raise ValueError(f"threshold must be positive, got {numbers['threshold']}")
+
+
+def check_options(strict: bool, detach_reset: bool, reset: str, surrogate: Surrogate) -> None:
+    """Raise ValueError for an option that is none."""
+    for name, flag in (("strict", strict), ("detach_reset", detach_reset)):
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name} must be True or False, got {flag!r}")
+    if reset not in ("zero", "subtract"):
+        raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
+    if not callable(surrogate):
+        known = ", ".join(SURROGATES)
+        raise ValueError(f"surrogate must be a function such as staa.ops.arctan, got {surrogate!r}; staa.ops has {known}")
 
 
 def _short(value: object) -> str:
