@@ -109,17 +109,17 @@ class Site(nn.Module):
         folded = current if isinstance(current, Folded) else Folded(current)
         attention = self.attention
         if attention is None:
-            return self._fire(folded)
+            return self._spikes(folded)
         if getattr(attention, "acts_on", self.acts_on) == "spikes":
             current = folded.written_out()
             return attention(current, self.neuron(current))
         how = fold_of(attention)
         if how == "fold":
-            return self._fire(attention.fold(folded))
+            return self._spikes(attention.fold(folded))
         current = folded.written_out()
-        return self._fire(Folded(current, *attention.affine(current)) if how == "affine" else Folded(attention(current)))
+        return self._spikes(Folded(current, *attention.affine(current)) if how == "affine" else Folded(attention(current)))
 
-    def _fire(self, current: Folded) -> Tensor:
+    def _spikes(self, current: Folded) -> Tensor:
         neuron = self.neuron
         forward = neuron.__dict__.get("forward")  # a stream's, or somebody else's
         folds = type(neuron) is self.folding and not hooked(neuron) and (forward is None or type(forward) is Resumed)

@@ -316,10 +316,10 @@ def test_a_neuron_that_is_looked_into_sees_its_current():
     layer, site = ConvNorm(3, 8, 3), Site(LIF(), STAA(2, 8, dropout=0.0))
     seen = []
     site.neuron.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    from staa.models.parts import fire
+    from staa.models.parts import run_folded
 
     x = torch.randn(2, 2, 3, 6, 6)
-    fire((layer, site), x)
+    run_folded((layer, site), x)
     ((current,),) = seen
     torch.testing.assert_close(current, site.attention(layer(x)))
 

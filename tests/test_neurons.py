@@ -163,7 +163,10 @@ def test_a_site_asks_attention_what_it_acts_on():
         (dict(detach_reset="no"), "detach_reset must be True or False"),
         (dict(reset="none"), 'reset must be "zero" or "subtract", got \'none\''),
         (dict(reset=None), "reset must be"),
-        (dict(surrogate="arctan"), "surrogate must be a function such as staa.ops.arctan, got 'arctan'; staa.ops has rectangle, tri"),
+        (
+            dict(surrogate="arctan"),
+            "surrogate must be a function such as staa.ops.arctan, got 'arctan'; staa.ops has rectangle, tri",
+        ),
     ],
 )
 def test_bad_arguments_are_named_at_construction(neuron, options, message):

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from staa.forecasters.parts import ENCODERS, Fire, Neuron, Shape, SpikingAttention, normalised
+from staa.forecasters.parts import ENCODERS, LinearNeuron, NeuronFactory, Shape, SpikingAttention, normalised
 from staa.neurons import NEURONS
 
 
@@ -34,7 +34,7 @@ class ISpikformer(nn.Module):
         time_features: int = 0,
         width: int = 64,
         steps: int = 4,
-        neuron: Neuron = NEURONS["seqsnn"],
+        neuron: NeuronFactory = NEURONS["seqsnn"],
         heads: int = 8,
         blocks: int = 2,
         encoder: Literal["conv", "delta"] = "conv",
@@ -46,7 +46,7 @@ class ISpikformer(nn.Module):
             raise ValueError(f"encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
         self.instance_norm = instance_norm
         self.encoder, self.neuron = ENCODERS[encoder](steps), neuron(window)
-        self.embed = Fire(window, width, neuron)
+        self.embed = LinearNeuron(window, width, neuron)
         self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron) for _ in range(blocks))
         for part in self.modules():
             if isinstance(part, nn.Linear):

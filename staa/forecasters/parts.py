@@ -5,17 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-Neuron = Callable[..., nn.Module]
+NeuronFactory = Callable[..., nn.Module]
 EPS = 1e-5
 
 
-class Fire(nn.Module):
+class LinearNeuron(nn.Module):
     """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out]; BatchNorm over T and M.
 
     steps: x has one step, and its current is the same at each of so many.
     """
 
-    def __init__(self, inputs: int, outputs: int, neuron: Neuron):
+    def __init__(self, inputs: int, outputs: int, neuron: NeuronFactory):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
         self.norm = nn.BatchNorm1d(outputs)
@@ -70,15 +70,15 @@ class SpikingAttention(nn.Module):
     whole number, not a spike. Q Kᵀ V is taken from the side that costs less.
     """
 
-    def __init__(self, width: int, heads: int, neuron: Neuron):
+    def __init__(self, width: int, heads: int, neuron: NeuronFactory):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads need a width that they divide, got {width}: take fewer heads or another width")
         self.heads = heads
-        self.query, self.key, self.value = (Fire(width, width, neuron) for _ in range(3))
+        self.query, self.key, self.value = (LinearNeuron(width, width, neuron) for _ in range(3))
         self.neuron = neuron(width, threshold=0.5)
-        self.out = Fire(width, width, neuron)
-        self.up, self.down = Fire(width, 4 * width, neuron), Fire(4 * width, width, neuron)
+        self.out = LinearNeuron(width, width, neuron)
+        self.up, self.down = LinearNeuron(width, 4 * width, neuron), LinearNeuron(4 * width, width, neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         steps, groups, tokens, width = x.shape
@@ -97,7 +97,7 @@ class SpikingAttention(nn.Module):
 class NormedNeuron(nn.Module):
     """spikes = neuron(BatchNorm(x)) of x [T, M, d]."""
 
-    def __init__(self, width: int, neuron: Neuron):
+    def __init__(self, width: int, neuron: NeuronFactory):
         super().__init__()
         self.norm, self.neuron = nn.BatchNorm1d(width), neuron(width)
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from staa.forecasters.parts import Fire, Neuron, NormedNeuron, Shape, SpikeEncoder, SpikingAttention, normalised
+from staa.forecasters.parts import LinearNeuron, NeuronFactory, NormedNeuron, Shape, SpikeEncoder, SpikingAttention, normalised
 from staa.neurons import NEURONS
 
 Graph = Literal["adaptive", "identity"] | Tensor
@@ -54,7 +54,7 @@ class SpikeSTAG(nn.Module):
         time_features: int = 0,
         width: int = 64,
         steps: int = 4,
-        neuron: Neuron = NEURONS["seqsnn"],
+        neuron: NeuronFactory = NEURONS["seqsnn"],
         patch: int | None = None,
         hops: int = 2,
         graph: Graph = "adaptive",
@@ -95,17 +95,17 @@ class SpikeSTAG(nn.Module):
         self.encoder = SpikeEncoder(steps)
         self.of_patch, self.of_node = nn.Linear(patch, width), nn.Linear(EMBEDDING, width)
         self.of_time = nn.Linear(time_features, width) if time_features else None
-        self.observe = Fire(width, width, neuron) if observe else NormedNeuron(width, neuron)
+        self.observe = LinearNeuron(width, width, neuron) if observe else NormedNeuron(width, neuron)
         self.messages = nn.ModuleList(neuron(width, threshold=0.25) if spike_messages else nn.Identity() for _ in range(hops))
-        self.hops = nn.ModuleList(Fire(2 * width, width, neuron) for _ in range(hops))
-        self.scales = Fire((hops + 1) * width, width, neuron)
+        self.hops = nn.ModuleList(LinearNeuron(2 * width, width, neuron) for _ in range(hops))
+        self.scales = LinearNeuron((hops + 1) * width, width, neuron)
         if fusion != "attention":
             self.lstm = nn.LSTM(width, width, batch_first=True)
-            self.recall = Fire(width, width, neuron)
+            self.recall = LinearNeuron(width, width, neuron)
         if fusion != "lstm":
             self.attention = SpikingAttention(width, heads, neuron)
         if fusion == "both":
-            self.gate = Fire(2 * width, width, neuron)
+            self.gate = LinearNeuron(2 * width, width, neuron)
         self.head = nn.Linear(window // patch * width, horizon)
 
     def adjacency(self) -> Tensor:

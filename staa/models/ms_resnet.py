@@ -14,7 +14,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
-    fire,
+    run_folded,
     scaled,
     site_factory,
     weigh_branches,
@@ -41,7 +41,7 @@ class MembraneBlock(nn.Module):
         self.shortcut = conv_norm(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer2(fire((self.layer1, self.fire2), self.fire1(x))) + self.shortcut(x)
+        return self.layer2(run_folded((self.layer1, self.fire2), self.fire1(x))) + self.shortcut(x)
 
 
 class MSResNet(nn.Module):
@@ -97,7 +97,7 @@ class MSResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_window(x, self, self.window, self.in_channels)
-        x = self.stem(x) if self.fire is None else fire((self.stem, self.fire), x)
+        x = self.stem(x) if self.fire is None else run_folded((self.stem, self.fire), x)
         return self.readout(self.last(self.stages(x)))
 
 

@@ -95,7 +95,7 @@ def weigh_branches(blocks: nn.Module, weight: float) -> None:
             nn.init.constant_(layer.norm.weight, weight)
 
 
-def fire(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:
+def run_folded(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:
     """Run layers one after the other, the BatchNorm of each ConvNorm folded into the Site behind it.
 
     A layer that is not plainly one of the two, or has a hook, is called, and so is a Sequential that has one.

@@ -15,7 +15,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
-    fire,
+    run_folded,
     scaled,
     site_factory,
     weigh_branches,
@@ -66,7 +66,7 @@ class BasicBlock(nn.Module):
         self.fire2 = fire2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fire2(self.layer2(fire((self.layer1, self.fire1), x)) + self.shortcut(x))
+        return self.fire2(self.layer2(run_folded((self.layer1, self.fire1), x)) + self.shortcut(x))
 
 
 def pool2(x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
         self.readout = Readout(channels, num_classes, linear=small_linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fire(self.stem, as_window(x, self, self.window, self.in_channels))
+        x = run_folded(self.stem, as_window(x, self, self.window, self.in_channels))
         x = x if self.pool is None else per_step(self.pool, x)
         return self.readout(self.stages(x))
 

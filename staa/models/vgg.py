@@ -11,7 +11,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
-    fire,
+    run_folded,
     scaled,
     site_factory,
 )
@@ -69,7 +69,7 @@ class VGGSNN(nn.Module):
         if x.shape[3:] != (self.size, self.size):
             raise ValueError(f"this vggsnn was built for size {self.size}, got {list(x.shape[3:])}; build it with size=")
         for stage in self.stages:
-            x = per_step(lambda frames: F.avg_pool2d(frames, 2), fire(stage, x))  # type: ignore[arg-type]
+            x = per_step(lambda frames: F.avg_pool2d(frames, 2), run_folded(stage, x))  # type: ignore[arg-type]
         return self.readout(x.flatten(2))
 
 
