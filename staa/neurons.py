@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.ops import Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.scan import Reset, check_numbers, check_options
+from staa.ops.checks import Reset, check_numbers, check_options
 
 Term = Tensor | None
 

@@ -42,7 +42,6 @@ NOT_YET = {
     "staa.forecasters",
     "staa.layers",
     "staa.models",
-    "staa.ops",
     "staa.recipes",
     "staa.runs",
     "staa.streaming",
