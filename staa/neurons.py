@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.ops import Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.checks import Reset, check_numbers, check_options
+from staa.ops.checks import Reset, check_numbers, check_options, check_tensor
 
 Term = Tensor | None
 
@@ -156,11 +156,10 @@ class ParametricLIF(Neuron):
         detach_reset: bool = False,
     ):
         super().__init__()
-        numbers = {"decay": decay, "threshold": threshold} | ({} if gain is None else {"gain": gain})
-        _check(channels, **numbers)
+        _check(channels, decay=decay, threshold=threshold, gain=1.0 if gain is None else gain)
         check_options(strict, detach_reset, reset, surrogate)
         if not 0 < decay < 1:
-            raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
+            raise ValueError(f"decay must be within (0, 1) for a ParametricLIF to begin with, got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
         self.gain, self.threshold, self.strict, self.detach_reset = gain, threshold, strict, detach_reset
         self.surrogate: Surrogate = surrogate
@@ -225,7 +224,7 @@ class AdaptiveLIF(Neuron):
         if per not in ("channel", "layer"):
             raise ValueError(f'per must be "channel" or "layer", got {per!r}')
         if per == "channel" and channels is None:
-            raise ValueError('AdaptiveLIF learns one decay per channel: give channels, or per="layer"')
+            raise ValueError('channels must be given for an AdaptiveLIF with per="channel"; or take per="layer"')
         shape = (channels,) if per == "channel" and channels is not None else ()
         self.decay = nn.Parameter(torch.full(shape, float(decay)))
         self.gain = nn.Parameter(torch.full(shape, float(gain)))
@@ -242,10 +241,11 @@ class AdaptiveLIF(Neuron):
 
     @staticmethod
     def _over_space(p: Tensor, x: Tensor) -> Tensor:
+        check_tensor(x, "the current")
         if p.ndim == 0:
             return p
         if x.ndim < 3 or x.shape[2] != len(p):
-            raise ValueError(f"this AdaptiveLIF has {len(p)} channels (dimension 2), got a current {list(x.shape)}")
+            raise ValueError(f"the current must have this AdaptiveLIF's {len(p)} channels (dimension 2), got {list(x.shape)}")
         return p.view(-1, *[1] * (x.ndim - 3))
 
 

@@ -11,7 +11,8 @@ from torch import nn
 import staa
 from benchmarks.traffic import rows
 from staa.attention import STAA, GlobalContext
-from staa.layers import Site, fold_batch_norm, fold_of, per_step
+from staa.folding import fold_of
+from staa.layers import Site, fold_batch_norm, per_step
 from staa.models import resnet20
 from staa.models.parts import ConvNorm, run_folded
 from staa.neurons import LIF, AdaptiveLIF

@@ -20,7 +20,7 @@ def make(request):
 
 
 def test_contracts(make):
-    x = contracts.window(*SHAPE)
+    x = contracts.random_input(*SHAPE)
     neuron = contracts.randomised(make(3).double(), 0.02)
     contracts.shape_and_finite(neuron, x, SHAPE)
     contracts.every_parameter_learns(neuron, x)
@@ -94,7 +94,7 @@ def test_parametric_gain_can_be_tied_to_the_decay():
     neuron = ParametricLIF(decay=0.8, gain=None, threshold=0.5)
     _, v = neuron.scan(torch.ones(1, 1))
     assert v.item() == pytest.approx(0.2, abs=1e-6)
-    with pytest.raises(ValueError, match="decay in"):
+    with pytest.raises(ValueError, match="decay must be within"):
         ParametricLIF(decay=1.0)
 
 
@@ -104,11 +104,11 @@ def test_integrator_adds_up():
 
 
 def test_adaptive_errors():
-    with pytest.raises(ValueError, match="give channels"):
+    with pytest.raises(ValueError, match="channels must be given"):
         AdaptiveLIF()
     with pytest.raises(ValueError, match='"channel" or "layer"'):
         AdaptiveLIF(3, per="pixel")
-    with pytest.raises(ValueError, match="has 3 channels"):
+    with pytest.raises(ValueError, match="AdaptiveLIF.s 3 channels"):
         AdaptiveLIF(3)(torch.randn(2, 2, 4, 1, 1))
 
 

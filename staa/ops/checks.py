@@ -42,13 +42,20 @@ def check_input(x: Tensor, module: nn.Module, what: str = "the input") -> None:
     check_floats(x, what)
     weight = next((p for p in module.parameters() if p.is_floating_point()), x)
     if x.device != weight.device:
-        name = type(module).__name__
+        name, device = type(module).__name__, weight.device
         raise ValueError(
-            f"{what} is on {x.device}, the weights of this {name} on {weight.device}: call .to({str(weight.device)!r})"
+            f"the weights of this {name} are on {device}, {what} is on {x.device}: call .to({str(device)!r}) on it"
         )
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         name = type(module).__name__
-        raise ValueError(f"{what} is {x.dtype}, the weights of this {name} are {weight.dtype}: call .to({weight.dtype}) on it")
+        raise ValueError(f"the weights of this {name} are {weight.dtype}, {what} is {x.dtype}: call .to({weight.dtype}) on it")
+
+
+def check_counts(*, least: int = 1, **counts: int) -> None:
+    """Raise ValueError for what is no whole number of at least `least`."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer | torch.SymInt) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {_short(value)}")
 
 
 def check_numbers(**numbers: float) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from staa.ops.checks import check_floats, check_tensor
+from staa.ops.checks import check_counts, check_floats, check_tensor
 
 
 def direct(x: Tensor, steps: int) -> Tensor:
@@ -20,7 +20,7 @@ def direct(x: Tensor, steps: int) -> Tensor:
         ValueError: If steps is no whole number of at least 1.
     """
     check_tensor(x, "what is coded")
-    _check_steps(steps)
+    check_counts(steps=steps)
     return x.expand(steps, *x.shape)
 
 
@@ -56,15 +56,10 @@ def latency(x: Tensor, steps: int) -> Tensor:
         ValueError: If x leaves [0, 1] or steps is no whole number of at least 1.
     """
     _check_unit(x, "latency")
-    _check_steps(steps)
+    check_counts(steps=steps)
     when = ((steps - 1) * (1 - x)).round()
     clock = torch.arange(steps, device=x.device, dtype=x.dtype).view(-1, *[1] * x.ndim)
     return ((clock == when) & (x > 0)).to(x.dtype)
-
-
-def _check_steps(steps: int) -> None:
-    if not isinstance(steps, int | torch.SymInt) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
 
 
 def _check_unit(x: Tensor, name: str) -> None:
