@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.layers import Site, per_step
-from staa.models.parts import ConvNorm, fire
+from staa.models.parts import ConvNorm, run_folded
 from staa.neurons import LIF
 from staa.ops import lif, lif_reference
 
@@ -132,7 +132,7 @@ class Folded(nn.Module):
         for i, stage in enumerate(self.stages):
             x = per_step(lambda frames: F.avg_pool2d(frames, 2), x) if i else x
             if self.kind == "staa":
-                x = fire(stage, x)
+                x = run_folded(stage, x)
                 continue
             for layer in stage[::2]:
                 x = per_step(layer.conv, x) if self.kind == "conv only" else reference_neuron(layer(x))

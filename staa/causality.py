@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from staa.layers import Passive, PerStep
+from staa.folding import Passive
+from staa.layers import PerStep
 
 COMPUTES = {"forward", "fold", "affine", "gate"}
 
@@ -41,7 +42,7 @@ BY_DIMENSION = {nn.Softmax: "dim", nn.LogSoftmax: "dim", nn.Softmin: "dim", nn.G
 
 
 def check_causal(model: nn.Module) -> None:
-    """Raises ValueError where a model can't run piece by piece, or isn't known to, naming the part and what to do.
+    """Refuse a model that can't run piece by piece, or isn't known to, naming the part and what to do.
 
     A class says how its forward treats the steps of x [T, N, ...], or is refused:
 
@@ -49,22 +50,28 @@ def check_causal(model: nn.Module) -> None:
         per_step = True                 y[t] depends on x[t] alone, but for what the modules in it remember
         causal = False                  it sees the whole window
 
-    causal = True alone is not enough: what looks back without a scan has no past in a piece. A class speaks of its own forward
-    and for those that inherit it; one that changes it says so anew. For a single module of somebody else's, with all in it, one
-    may vouch: module.per_step = True.
+    causal = True alone is not enough: what looks back without a scan has no past in a piece. A class speaks for its own
+    forward and for classes that inherit it; one that changes it says so anew. You may vouch for a single module of somebody
+    else's, with all in it: module.per_step = True.
 
-    Known of PyTorch are, exactly, its layers that treat samples alike: linear, 2-D convolutions, norms with running
+    Of PyTorch, exactly the layers that treat samples alike are known: linear, 2-D convolutions, norms with running
     statistics, pooling, activations (not nn.Softmax2d, whose axis is time in [T, N, C]); 1-D and 3-D convolutions inside
-    `PerStep`, where time is no axis of theirs. That their input has the rank of a batch, so that dimension 0 is not taken for
-    channels or normalised, shows when the first piece runs. Recurrent layers, nn.MultiheadAttention and whatever is in neither
-    list are refused, unless they stand in a module with a scan. So is a hook on a forward, unless it is `staa.layers.Passive`
-    or PyTorch's own, which makes weights. A module whose scan is called past its forward raises in the stream, since its state
-    would be lost.
+    `staa.layers.PerStep`, since time is no axis of theirs there. That their input has the rank of a batch, so that dimension
+    0 is not taken for channels or normalised, shows when the first piece runs. Recurrent layers, nn.MultiheadAttention and
+    all other layers are refused, unless they stand in a module with a scan. So is a hook on a forward, unless it is
+    `staa.layers.Passive` or PyTorch's own, which makes weights. A module whose scan is called past its forward raises in the
+    stream, since its state would be lost.
+
+    Args:
+        model: Any module.
+
+    Raises:
+        ValueError: If a part sees the whole window, or is not known to run in pieces.
     """
-    _check(model, "", vouched=False, in_frames=False)
+    _check(model, "", vouched=False, in_per_step=False)
 
 
-def _check(module: nn.Module, name: str, *, vouched: bool, in_frames: bool) -> None:
+def _check(module: nn.Module, name: str, *, vouched: bool, in_per_step: bool) -> None:
     kind = type_before_parametrizations(module)
     who = f"{name or 'the model'} ({kind.__name__})"
     if not getattr(module, "causal", True):
@@ -81,16 +88,16 @@ def _check(module: nn.Module, name: str, *, vouched: bool, in_frames: bool) -> N
             f"{who} has a hook on its forward, {hook}, which may mix time: remove it, make it a staa.layers.Passive if it only "
             f"takes notes, or vouch for this module with all in it by module.per_step = True"
         )
-    if in_frames and has_scan(module):
+    if in_per_step and has_scan(module):
         raise ValueError(f"{who} scans over time, so it can't stand inside PerStep")
     vouched = vouched or has_scan(module) or vars(module).get("per_step", False)
-    if not vouched and not _treats_steps_alike(module, kind, in_frames):
+    if not vouched and not _treats_steps_alike(module, kind, in_per_step):
         raise ValueError(f"{who} is not known to run in pieces: {_advice(module, kind)}")
     for child_name, child in module.named_children():
         if is_parametrized(module) and child_name == "parametrizations":  # they see weights
             continue
         inside = f"{name}.{child_name}" if name else child_name
-        _check(child, inside, vouched=vouched, in_frames=in_frames or kind is PerStep)
+        _check(child, inside, vouched=vouched, in_per_step=in_per_step or kind is PerStep)
 
 
 def _looks_on(module: nn.Module) -> Any:
@@ -102,12 +109,12 @@ def _looks_on(module: nn.Module) -> Any:
     return None
 
 
-def _treats_steps_alike(module: nn.Module, kind: type[nn.Module], in_frames: bool) -> bool:
+def _treats_steps_alike(module: nn.Module, kind: type[nn.Module], in_per_step: bool) -> bool:
     declared = vars(module).get("per_step", _declared(kind))
     if declared is not None:
         return bool(declared)
     if kind in ALONG_AN_AXIS:
-        return in_frames
+        return in_per_step
     if kind in NORMS:  # without running statistics, a norm goes by the piece
         return module.running_mean is not None
     if kind in BY_DIMENSION:

@@ -1,49 +1,89 @@
-"""Neurons: Neuron(channels=None, *, options); neuron(x) -> spikes starts from rest and nothing survives the call.
+"""Neurons: make(channels=None, *, options); neuron(x) -> spikes starts from rest and nothing survives the call.
 
-Every neuron takes a current x [T, N, ...] and, optionally, an affine map of it (scale, shift; see `staa.ops.lif`) that
-it applies while charging. neuron.scan(x, state) -> (spikes, state) is the explicit form for windows in pieces: state is
-the membrane [N, ...], or None for rest. Channels are dimension 2.
+neuron.scan(x, state) -> (spikes, state) is the explicit form for windows in pieces. Dimension 0 is time, 1 the samples, 2 the
+channels. Currents and membranes have no unit; a decay is per time step.
 """
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.scan import Reset, check_numbers
+from staa.ops import Surrogate, arctan, integrate, lif, rectangle, triangle
+from staa.ops.checks import Reset, check_numbers, check_options, check_tensor
+
+Term = Tensor | None
 
 
-def _check(
-    channels: int | None,
-    surrogate: Surrogate = arctan,
-    reset: str = "zero",
-    strict: bool = False,
-    detach_reset: bool = False,
-    **numbers: float,
-) -> None:
-    """Raise ValueError for an argument of another type or range than a neuron takes."""
+def _check(channels: int | None, **numbers: float) -> None:
     if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
-        raise ValueError(
-            f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword, as decay=0.9"
-        )
+        raise ValueError(f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword")
     check_numbers(**numbers)
-    for name, value in (("strict", strict), ("detach_reset", detach_reset)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False, got {value!r}")
-    if reset not in ("zero", "subtract"):
-        raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
-    if not callable(surrogate):
-        raise ValueError(f"surrogate must be a function, as staa.ops.{' or staa.ops.'.join(SURROGATES)}, got {surrogate!r}")
 
 
-class LIF(nn.Module):
-    """Leaky integrate-and-fire with fixed constants: v[t] = decay · h[t−1] + gain · x[t], a spike where v ≥ threshold,
-    or v > threshold if strict.
+class Neuron(nn.Module):
+    """Abstract: what all neurons share, a call that starts from rest. A subclass gives scan(x, state, scale, shift)."""
 
-    `channels` is accepted and not needed, so that all neurons are built alike. Equations: `staa.ops.lif`.
+    def forward(self, x: Tensor, scale: Term = None, shift: Term = None) -> Tensor:
+        """The neuron's output at each step of a window that starts from rest (membrane 0).
+
+        Args:
+            x: Current, of floats. Half precision is charged in float32.
+            scale: Factor of the current, applied while charging, such as an attention gate; None: 1.
+            shift: Added to scale · x; None: 0.
+
+        Shapes:
+            x [T, N, C, ...]; scale and shift broadcast with it -> the shape and dtype of x
+
+        Raises:
+            ValueError: If x is not of floats, has no time step or other channels, or scale or shift do not fit it.
+            TypeError: If x, scale or shift is no tensor.
+        """
+        return self.scan(x, None, scale, shift)[0]
+
+    def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
+        """The neuron's output for a piece of a window, from the membrane before it. Pieces of any length give the same bits.
+
+        Args:
+            x: Current, of floats. Half precision is charged in float32.
+            state: Membrane after the step before x, as the last scan returned it; None: rest.
+            scale: Factor of the current, applied while charging; None: 1.
+            shift: Added to scale · x; None: 0.
+
+        Shapes:
+            x [t, N, C, ...], state [N, C, ...] -> (output like x, membrane [N, C, ...], at least float32)
+
+        Raises:
+            ValueError: If x is not of floats, has no time step or other channels, or state, scale or shift do not fit it.
+            TypeError: If one of them is no tensor.
+        """
+        raise NotImplementedError
+
+
+class LIF(Neuron):
+    """Leaky integrate-and-fire with fixed constants, from rest, h = 0:
+
+        v[t] = decay · h[t−1] + gain · x[t]
+        s[t] = 1 if v[t] ≥ threshold, else 0
+        h[t] = (1 − s[t]) · v[t]                reset="subtract": v[t] − threshold · s[t]
+
+    Args:
+        channels: Not needed; taken so that all neurons are built alike.
+        decay: Share of the membrane that a step keeps, in [0, 1]; 1 never leaks.
+        gain: Factor of the current.
+        threshold: Membrane at which it fires, above 0.
+        strict: Fire only above the threshold, not at it.
+        surrogate: Smooth step whose slope at v − threshold is the spike's gradient, such as `staa.ops.triangle`.
+        reset: Membrane after a spike: "zero", or "subtract" to keep what exceeds the threshold.
+        detach_reset: Keep the reset out of the backward pass.
+
+    Shapes:
+        x [T, N, ...] -> spikes of the same shape and dtype, 0 or 1
+
+    Raises:
+        ValueError: If an argument has another type or range.
     """
 
     def __init__(
@@ -59,42 +99,48 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
-        _check(channels, surrogate, reset, strict, detach_reset, decay=decay, gain=gain, threshold=threshold)
+        _check(channels, decay=decay, gain=gain, threshold=threshold)
+        check_options(strict, detach_reset, reset, surrogate)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
-        self.decay, self.gain, self.threshold, self.strict = decay, gain, threshold, strict
+        self.decay, self.gain = decay, gain
+        self.threshold, self.strict, self.detach_reset = threshold, strict, detach_reset
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
-        self.detach_reset = detach_reset
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        return self.scan(x, None, scale, shift)[0]
-
-    def scan(
-        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        return lif(
-            x,
-            state,
-            decay=self.decay,
-            gain=self.gain,
-            threshold=self.threshold,
-            strict=self.strict,
-            surrogate=self.surrogate,
-            reset=self.reset,
-            detach_reset=self.detach_reset,
-            scale=scale,
-            shift=shift,
-        )
+    def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
+        return _scan(self, x, state, scale, shift, self.decay, self.gain)
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, gain={self.gain}, threshold={self.threshold}, {_name(self.surrogate)}"
 
 
-class ParametricLIF(nn.Module):
-    """LIF with one learned decay for the layer, decay = σ(decay_logit) in (0, 1) (PLIF, Fang et al., ICCV 2021).
+class ParametricLIF(Neuron):
+    """Leaky integrate-and-fire with one learned decay for the layer, from rest, h = 0:
 
-    decay: its initial value. gain=None ties the gain to the decay as the paper does, gain = 1 − decay (its k = 1/τ).
+        decay = σ(decay_logit)
+        v[t] = decay · h[t−1] + gain · x[t]
+        s[t] = 1 if v[t] ≥ threshold, else 0
+        h[t] = (1 − s[t]) · v[t]                reset="subtract": v[t] − threshold · s[t]
+
+    Args:
+        channels: Not needed; taken so that all neurons are built alike.
+        decay: Initial share of the membrane that a step keeps, within (0, 1).
+        gain: Factor of the current; None ties it to the decay as in the paper, gain = 1 − decay (its k = 1/τ).
+        threshold: Membrane at which it fires, above 0.
+        strict: Fire only above the threshold, not at it.
+        surrogate: Smooth step whose slope at v − threshold is the spike's gradient, such as `staa.ops.triangle`.
+        reset: Membrane after a spike: "zero", or "subtract" to keep what exceeds the threshold.
+        detach_reset: Keep the reset out of the backward pass.
+
+    Shapes:
+        x [T, N, ...] -> spikes of the same shape and dtype, 0 or 1
+
+    Raises:
+        ValueError: If an argument has another type or range.
+
+    Source:
+        PLIF, Fang et al., ICCV 2021.
     """
 
     def __init__(
@@ -110,52 +156,53 @@ class ParametricLIF(nn.Module):
         detach_reset: bool = False,
     ):
         super().__init__()
-        numbers = {"decay": decay, "threshold": threshold} | ({} if gain is None else {"gain": gain})
-        _check(channels, surrogate, reset, strict, detach_reset, **numbers)
+        _check(channels, decay=decay, threshold=threshold, gain=1.0 if gain is None else gain)
+        check_options(strict, detach_reset, reset, surrogate)
         if not 0 < decay < 1:
-            raise ValueError(f"ParametricLIF needs an initial decay in (0, 1), got {decay}")
+            raise ValueError(f"decay must be within (0, 1) for a ParametricLIF to begin with, got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
-        self.gain, self.threshold, self.strict = gain, threshold, strict
+        self.gain, self.threshold, self.strict, self.detach_reset = gain, threshold, strict, detach_reset
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
-        self.detach_reset = detach_reset
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        return self.scan(x, None, scale, shift)[0]
-
-    def scan(
-        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
         decay = self.decay_logit.sigmoid()
         gain = 1 - decay if self.gain is None else self.gain
-        return lif(
-            x,
-            state,
-            decay=decay,
-            gain=gain,
-            threshold=self.threshold,
-            strict=self.strict,
-            surrogate=self.surrogate,
-            reset=self.reset,
-            detach_reset=self.detach_reset,
-            scale=scale,
-            shift=shift,
-        )
+        return _scan(self, x, state, scale, shift, decay, gain)
 
     def extra_repr(self) -> str:
-        gain = "1 - decay" if self.gain is None else self.gain
-        return f"decay={self.decay_logit.sigmoid().item():.3f}, gain={gain}, threshold={self.threshold}"
+        gain, decay = "1 - decay" if self.gain is None else self.gain, self.decay_logit.sigmoid().item()
+        return f"decay={decay:.3f}, gain={gain}, threshold={self.threshold}"
 
 
-class AdaptiveLIF(nn.Module):
-    """STAA-SNN's neuron: v[t] = M ⊙ h[t−1] + G ⊙ x[t] with learned leak M (`decay`) and input gain G (`gain`).
+class AdaptiveLIF(Neuron):
+    """STAA-SNN's neuron, with a learned leak M (`decay`) and input gain G (`gain`), from rest, h = 0:
 
-    One M and G per channel (`per="channel"`, shape (C,)) or one pair for the layer (`per="layer"`, shape ()); neither
-    is constrained. decay, gain: initial values. A fresh layer is exactly LIF(decay=0.25, threshold=0.5,
-    surrogate=rectangle), the plain twin. The paper resets to zero. The shapes are our choice: the paper's text was not
-    available.
+        v[t] = M ⊙ h[t−1] + G ⊙ x[t]
+        s[t] = 1 if v[t] ≥ threshold, else 0
+        h[t] = (1 − s[t]) · v[t]                reset="subtract": v[t] − threshold · s[t]
 
-    Raises ValueError when per="channel" comes without `channels`, or x has another number of channels.
+    M and G are not constrained. A fresh layer equals its plain twin, LIF(decay=0.25, threshold=0.5, surrogate=rectangle).
+
+    Args:
+        channels: C, dimension 2 of x; needed for per="channel".
+        decay: Initial M.
+        gain: Initial G.
+        threshold: Membrane at which it fires, above 0.
+        strict: Fire only above the threshold, not at it.
+        surrogate: Smooth step whose slope at v − threshold is the spike's gradient, such as `staa.ops.triangle`.
+        reset: Membrane after a spike: "zero", or "subtract" to keep what exceeds the threshold.
+        detach_reset: Keep the reset out of the backward pass.
+        per: One M and G for each "channel", of shape [C], or one pair for the "layer".
+
+    Shapes:
+        x [T, N, C, ...] -> spikes of the same shape and dtype, 0 or 1
+
+    Raises:
+        ValueError: If an argument has another type or range, per="channel" comes without channels, or x has others.
+
+    Source:
+        STAA-SNN, Zhang et al., CVPR 2025, which resets to zero. The shapes of M and G are ours: its text was not available.
     """
 
     def __init__(
@@ -172,56 +219,51 @@ class AdaptiveLIF(nn.Module):
         per: Literal["channel", "layer"] = "channel",
     ):
         super().__init__()
-        _check(channels, surrogate, reset, strict, detach_reset, decay=decay, gain=gain, threshold=threshold)
+        _check(channels, decay=decay, gain=gain, threshold=threshold)
+        check_options(strict, detach_reset, reset, surrogate)
         if per not in ("channel", "layer"):
             raise ValueError(f'per must be "channel" or "layer", got {per!r}')
         if per == "channel" and channels is None:
-            raise ValueError('AdaptiveLIF learns one decay per channel: give channels, or per="layer"')
+            raise ValueError('channels must be given for an AdaptiveLIF with per="channel"; or take per="layer"')
         shape = (channels,) if per == "channel" and channels is not None else ()
         self.decay = nn.Parameter(torch.full(shape, float(decay)))
         self.gain = nn.Parameter(torch.full(shape, float(gain)))
-        self.threshold, self.strict = threshold, strict
+        self.threshold, self.strict, self.detach_reset = threshold, strict, detach_reset
         self.surrogate: Surrogate = surrogate
         self.reset: Reset = reset
-        self.detach_reset = detach_reset
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        return self.scan(x, None, scale, shift)[0]
-
-    def scan(
-        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
         decay, gain = (self._over_space(p, x) for p in (self.decay, self.gain))
-        return lif(
-            x,
-            state,
-            decay=decay,
-            gain=gain,
-            threshold=self.threshold,
-            strict=self.strict,
-            surrogate=self.surrogate,
-            reset=self.reset,
-            detach_reset=self.detach_reset,
-            scale=scale,
-            shift=shift,
-        )
+        return _scan(self, x, state, scale, shift, decay, gain)
 
     def extra_repr(self) -> str:
         return f"shape={tuple(self.decay.shape)}, threshold={self.threshold}, {_name(self.surrogate)}"
 
     @staticmethod
     def _over_space(p: Tensor, x: Tensor) -> Tensor:
+        check_tensor(x, "the current")
         if p.ndim == 0:
             return p
         if x.ndim < 3 or x.shape[2] != len(p):
-            raise ValueError(f"this AdaptiveLIF has {len(p)} channels (dimension 2), got a current {list(x.shape)}")
+            raise ValueError(f"the current must have this AdaptiveLIF's {len(p)} channels (dimension 2), got {list(x.shape)}")
         return p.view(-1, *[1] * (x.ndim - 3))
 
 
-class Integrator(nn.Module):
-    """A readout that never fires: v[t] = decay · v[t−1] + gain · x[t], returned at each step [T, N, ...].
+class Integrator(Neuron):
+    """A readout that never fires: v[t] = decay · v[t−1] + gain · x[t] from rest, v = 0, given out at each step.
 
-    decay=1 adds the currents up; decay < 1 forgets. Its last step, or its mean over time, serves as logits.
+    Its last step, or its mean over time, serves as logits.
+
+    Args:
+        channels: Not needed; taken so that all neurons are built alike.
+        decay: Share of the membrane that a step keeps, in [0, 1]; 1 adds the currents up.
+        gain: Factor of the current.
+
+    Shapes:
+        x [T, N, ...] -> membranes of the same shape, at least float32
+
+    Raises:
+        ValueError: If an argument has another type or range.
     """
 
     def __init__(self, channels: int | None = None, *, decay: float = 1.0, gain: float = 1.0):
@@ -231,16 +273,16 @@ class Integrator(nn.Module):
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         self.decay, self.gain = decay, gain
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        return self.scan(x, None, scale, shift)[0]
-
-    def scan(
-        self, x: Tensor, state: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
         return integrate(x, state, decay=self.decay, gain=self.gain, scale=scale, shift=shift)
 
     def extra_repr(self) -> str:
         return f"decay={self.decay}, gain={self.gain}"
+
+
+def _scan(neuron: Any, x: Tensor, v: Term, scale: Term, shift: Term, decay: Any, gain: Any) -> tuple[Tensor, Tensor]:
+    same = {name: getattr(neuron, name) for name in ("threshold", "strict", "surrogate", "reset", "detach_reset")}
+    return lif(x, v, decay=decay, gain=gain, scale=scale, shift=shift, **same)
 
 
 def _name(f: Surrogate) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from staa.layers import Passive
+from staa.folding import Passive
 
 SILENT, SATURATED = 0.001, 0.95
 TO_DO = (
@@ -17,20 +17,32 @@ TO_DO = (
 
 
 def fires(module: nn.Module) -> bool:
-    """Whether a module is a spiking neuron: it says so, fires = True or False, or scans over time and has a threshold."""
+    """Whether a module is a spiking neuron: it says so, fires = True or False, or else scans over time and has a threshold.
+
+    Args:
+        module: Any module.
+    """
     return bool(getattr(module, "fires", hasattr(module, "scan") and hasattr(module, "threshold")))
 
 
 @contextmanager
 def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str, Tensor]]:
-    """Within the block, each call of the model fills the dict: neuron's name -> mean of its last spikes (a scalar tensor).
-
-    detach=False keeps the rates differentiable, for a penalty on them.
+    """Within the block, each call of the model fills the dict: neuron's name -> mean of its last spikes.
 
         with firing_rates(model) as rates:
             model(x)
 
-    Which modules are spiking neurons, `fires` says. Raises ValueError where none is and a penalty is wanted.
+    A neuron of your own that does not scan or has no threshold says fires = True.
+
+    Args:
+        model: Any module; its hooks are gone afterwards.
+        detach: False keeps the rates differentiable, for a penalty on them.
+
+    Shapes:
+        -> {name: scalar tensor}, at least float32
+
+    Raises:
+        ValueError: If detach is False and no spiking neuron is known.
     """
     rates: dict[str, Tensor] = {}
     handles = []
@@ -44,7 +56,7 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
             name = name.removesuffix(".neuron")
             handles.append(module.register_forward_hook(Passive(partial(measure, name))))
     if not handles and not detach:
-        raise ValueError(f"no spiking neuron is known in this {type(model).__name__}: one of your own says fires = True")
+        raise ValueError(f"no spiking neuron is known in this {type(model).__name__}: one of your own must say fires = True")
     try:
         yield rates
     finally:
@@ -53,12 +65,21 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
 
 
 def summary(rates: dict[str, list[float]]) -> dict[str, float]:
-    """Mean, lowest and highest firing rate over the layers."""
+    """Mean, lowest and highest firing rate over the layers; nothing without layers.
+
+    Args:
+        rates: {layer: (sum of its rates, how many were added)}.
+    """
     means = [total / count for total, count in rates.values()]
     return {"mean": sum(means) / len(means), "lowest": min(means), "highest": max(means)} if means else {}
 
 
 def rate_warnings(rates: dict[str, list[float]]) -> list[str]:
+    """A line for each layer that is silent (below 0.1 %) or saturated (above 95 %); the last one says what to do.
+
+    Args:
+        rates: {layer: (sum of its rates, how many were added)}.
+    """
     texts = []
     for name, (total, count) in rates.items():
         rate = total / count

@@ -6,6 +6,7 @@ is replaced by the scan, which finds its state by the order of the calls.
 """
 
 from contextlib import nullcontext
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +15,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from staa.causality import check_causal, has_scan, ranks_checked
-from staa.layers import Resumed, Window
+from staa.folding import Resumed
+from staa.layers import Window
+from staa.ops.checks import check_tensor
 
 
 class StreamState(NamedTuple):
-    """Where a stream stands: steps seen, what a frame is like, who scans in this network, and what each scan left behind."""
+    """Where a stream stands: what `staa.stream` returns and takes again.
+
+    Args:
+        steps: Steps seen so far.
+        frame: Shape, dtype and device of one step, [N, ...].
+        scanning: Names of the modules that scan in this network.
+        scans: What each of them left behind, such as a membrane.
+    """
 
     steps: int
     frame: tuple[torch.Size, torch.dtype, torch.device]
@@ -31,20 +41,33 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
 
         state = None
         for chunk in chunks:  # [t, N, ...], any t ≥ 1; one frame is frame[None]
-            logits, state = stream(model, chunk, state)  # [t, N, classes]
+            logits, state = stream(model, chunk, state)
 
-    state: None at the beginning, then what the call before returned; it is all that is kept, so one model serves many
-    streams in turns (not in threads: one call at a time). Its size does not grow, but for causal step attention: up to T × N
-    numbers. A neuron's scan is bit-equal under any chunking, the network up to the rounding of its convolutions.
+    A neuron gives the same bits under any chunking, the network the same up to the rounding of its convolutions. One model
+    serves many streams in turns, not in threads: all that is kept is the state, whose size does not grow, but for causal step
+    attention, which keeps up to T × N numbers.
 
-    A model built for T steps streams until step T, one built with steps=None for ever. Every module of one's own has to say
-    how it stands to time, since nothing else can tell (see `check_causal`).
+    A model built for T steps streams until step T, one built with steps=None for ever. A module of your own has to say how it
+    treats time, since nothing else can tell: scan(x, state) -> (y, state) if it looks back, per_step = True if its output at a
+    step depends on its input at that step alone, causal = False if it sees the whole window.
 
-    Raises ValueError in training mode, for a module that sees the whole window, that is unknown or has no scan for its T steps,
-    past step T, without a step, where frames or the network differ from those before, and where the output is not [t, N, ...].
+    Args:
+        model: In evaluation mode.
+        chunk: The next steps, on the model's device.
+        state: What the call before returned; None begins a new stream.
+
+    Shapes:
+        chunk [t, N, ...] -> (output [t, N, ...], such as logits [t, N, classes], state)
+
+    Raises:
+        ValueError: If the model is in training mode, sees the whole window, or has a module that is not known to run in pieces;
+            past step T; if the chunk has no step, or it or the network differ from those before; if the output is not
+            [t, N, ...].
+        TypeError: If the chunk is no tensor.
     """
+    check_tensor(chunk, "the chunk")
     if chunk.ndim < 2 or chunk.shape[0] == 0:
-        raise ValueError(f"a chunk is [t, N, ...] with at least one time step, got shape {list(chunk.shape)}")
+        raise ValueError(f"a chunk must be [t, N, ...] with at least one time step, got shape {list(chunk.shape)}")
     scanning = {}
     for name, module in model.named_modules():
         if module.training:
@@ -71,18 +94,29 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
 
 
 def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
-    """model(x) for a long window x [T, N, ...], computed again chunk by chunk in the backward pass.
+    """model(x) for a long window x, computed again chunk by chunk in the backward pass.
 
-    What is kept for that pass is x, the membranes at the borders of the chunks, and one chunk's activations at a time: for
-    T steps about chunk / T of what model(x) keeps, at the price of a second forward pass. Outputs and gradients are those of
-    model(x) but for rounding. Within a neuron nothing needs this: `staa.ops.lif` keeps x alone for any T.
+    For that pass it keeps x, the membranes at the borders of the chunks, and one chunk's activations at a time: for T steps
+    about chunk / T of what model(x) keeps, at the price of a second forward pass. Outputs and gradients are those of model(x)
+    but for rounding. A neuron alone needs no such thing: `staa.ops.lif` keeps only x, for any T.
 
-    The network must see each step and those before it alone. Raises ValueError for attention that sees the future, a
-    model built for a fixed number of steps (build it with steps=None), BatchNorm in training mode (its statistics are
-    the whole window's: put it in evaluation mode, as `freeze_norms` does), and a chunk below 1.
+    Args:
+        model: Built with steps=None, each step seeing only itself and those before; each BatchNorm in evaluation mode.
+        x: The window.
+        chunk: Steps of a chunk, at least 1.
+
+    Shapes:
+        x [T, N, ...] -> output [T, N, ...]
+
+    Raises:
+        ValueError: If attention sees later steps, the model was built for a fixed number of steps, a module is not known to run
+            in pieces, a BatchNorm is in training mode (its statistics would be the whole window's: see
+            `staa.streaming.freeze_norms`), or chunk is below 1.
+        TypeError: If x is no tensor.
     """
-    if chunk < 1:
-        raise ValueError(f"a chunk has at least one time step, got {chunk}")
+    check_tensor(x, "the window")
+    if not isinstance(chunk, Integral) or chunk < 1:
+        raise ValueError(f"chunk must be a whole number of at least 1, got {chunk!r}")
     check_causal(model)
     for name, module in model.named_modules():
         if getattr(module, "steps", None) is not None:
@@ -106,10 +140,15 @@ def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
 
 
 def allow_fewer_steps(model: nn.Module) -> nn.Module:
-    """The model, built for T steps, from now on called with its first steps alone, too: model(x[:t]) is model(x)[:t], but for
-    BatchNorm, which in training goes by what it is given.
+    """The model, built for T steps, from now on called with its first steps alone, too.
 
-    That holds if no step sees a later one. Raises ValueError where it does not, or is not known to, as `check_causal` does.
+    model(x[:t]) is model(x)[:t], but for BatchNorm, which in training goes by what it is given.
+
+    Args:
+        model: Changed in place; no step of it may see a later one.
+
+    Raises:
+        ValueError: If a step sees later ones, or a module is not known not to.
     """
     check_causal(model)
     for module in model.modules():
@@ -119,7 +158,11 @@ def allow_fewer_steps(model: nn.Module) -> nn.Module:
 
 
 def freeze_norms(model: nn.Module) -> nn.Module:
-    """The model with every BatchNorm in evaluation mode, until model.train() is called again."""
+    """The model with each BatchNorm in evaluation mode, until model.train() is called again.
+
+    Args:
+        model: Changed in place.
+    """
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()

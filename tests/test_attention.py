@@ -30,7 +30,7 @@ def make(request):
 
 
 def test_contracts(make):
-    x = contracts.window(*SHAPE)
+    x = contracts.random_input(*SHAPE)
     module = contracts.randomised(make(STEPS, CHANNELS).double())
     module.dropout = 0.0
     contracts.shape_and_finite(module, x, SHAPE)
@@ -52,7 +52,7 @@ def test_only_full_step_attention_sees_the_future():
 @pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("dta")])
 def test_affine_equals_forward(name, training):
     """The folded form and the plain form, values and every gradient, with the same draws of dropout."""
-    x = contracts.window(*SHAPE).requires_grad_()
+    x = contracts.random_input(*SHAPE).requires_grad_()
     module = contracts.randomised(ALL[name](STEPS, CHANNELS).double()).train(training)
     torch.manual_seed(1)
     plain = module(x)
@@ -72,7 +72,7 @@ def test_affine_equals_forward(name, training):
 @pytest.mark.parametrize("name", PARTS)
 def test_affine_of_an_affine_current(name):
     """A part sees through a scale and shift before it: what lets parts be chained in any order."""
-    x = contracts.window(*SHAPE)
+    x = contracts.random_input(*SHAPE)
     part = contracts.randomised(PARTS[name](STEPS, CHANNELS).double())
     scale, shift = torch.rand(STEPS, 4, CHANNELS, 1, 1).double(), torch.randn(STEPS, 1, CHANNELS, 1, 1).double()
     a, b = part.affine(x, scale, shift)
@@ -89,7 +89,7 @@ def test_any_window_it_is_built_for(steps, causal):
 
 def test_a_numpy_reference_of_the_whole_aggregator():
     """The equations of the reconstruction, written out with loops."""
-    x = contracts.window(*SHAPE)
+    x = contracts.random_input(*SHAPE)
     module = contracts.randomised(STAA(STEPS, CHANNELS).double()).eval()
     w = {k: v.detach().numpy() for k, v in module.state_dict().items()}
 
@@ -162,7 +162,7 @@ def test_parts_can_be_left_out_and_replaced():
     swapped = STAA(STEPS, CHANNELS, context=ChannelGate, step=partial(StepAttention, causal=True))
     assert isinstance(swapped.context, ChannelGate)
     assert swapped.causal
-    with pytest.raises(ValueError, match="does not say causal"):
+    with pytest.raises(ValueError, match="must say causal"):
         STAA(STEPS, CHANNELS, causal=True, step=lambda steps: StepAttention(steps))
     with pytest.raises(ValueError, match="would need a number of steps"):
         STAA(None, CHANNELS, step=lambda steps: StepAttention(steps))

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations, prune
 
 import staa.testing as contracts
 from staa.attention import ATTENTIONS, STAA, GlobalContext, StepAttention
-from staa.layers import Passive, Site, fold_batch_norm, per_step, plain
+from staa.folding import Passive, plain
+from staa.layers import Site, fold_batch_norm, per_step
 from staa.models import FORECASTERS, MODELS, ms_resnet18, resnet19, resnet20
 from staa.models.parts import ConvNorm, fuse_norms
 from staa.neurons import LIF, AdaptiveLIF
@@ -60,7 +61,8 @@ def every_hook_fires(model, x, monkeypatch, kind="forward"):
     """Hooks on one role fire while all else is folded, just when they fire in a network of which every module is called."""
     roles = by_role(model)
     with monkeypatch.context() as patch:
-        patch.setattr("staa.layers.hooked", lambda module: True)
+        for room in ("layers", "folding"):
+            patch.setattr(f"staa.{room}.hooked", lambda module: True)
         called = heard(model, dict(model.named_modules()), x, kind)
     folded = set().union(*(heard(model, role, x, kind) for role in roles))
     assert folded == called
@@ -275,7 +277,8 @@ def test_values_and_gradients_are_those_of_a_network_that_is_called(tamper, atte
     x = torch.randn(3, 2, 2, 8, 8, dtype=torch.float64)
     folded, silent = trained(make, x)
     with monkeypatch.context() as patch:
-        patch.setattr("staa.layers.hooked", lambda module: True)
+        for room in ("layers", "folding"):
+            patch.setattr(f"staa.{room}.hooked", lambda module: True)
         called, _ = trained(make, x)
     assert len(folded) == len(called)
     for a, b in zip(folded, called, strict=True):
@@ -307,8 +310,8 @@ def test_a_pruned_causal_gate_streams():
     model = Site(LIF(), STAA(5, 3, causal=True, dropout=0.0)).double()
     for layer in layers_of(contracts.randomised(model), nn.Linear):
         prune.random_unstructured(layer, "weight", 0.3)
-    contracts.causality(model.attention, contracts.window(5, 2, 3, 4, 4), causal=True)
-    contracts.chunks_equal_the_whole(model, contracts.window(5, 2, 3, 4, 4))
+    contracts.causality(model.attention, contracts.random_input(5, 2, 3, 4, 4), causal=True)
+    contracts.chunks_equal_the_whole(model, contracts.random_input(5, 2, 3, 4, 4))
 
 
 def test_a_neuron_that_is_looked_into_sees_its_current():
@@ -316,10 +319,10 @@ def test_a_neuron_that_is_looked_into_sees_its_current():
     layer, site = ConvNorm(3, 8, 3), Site(LIF(), STAA(2, 8, dropout=0.0))
     seen = []
     site.neuron.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    from staa.models.parts import fire
+    from staa.models.parts import run_folded
 
     x = torch.randn(2, 2, 3, 6, 6)
-    fire((layer, site), x)
+    run_folded((layer, site), x)
     ((current,),) = seen
     torch.testing.assert_close(current, site.attention(layer(x)))
 

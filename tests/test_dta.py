@@ -94,17 +94,17 @@ def test_another_window_is_refused(make):
     if make is not TemporalAttention:
         with pytest.raises(ValueError, match="was built for 8 channels, got 6"):
             module(*args(4, 2, 6, 5, 5))
-    for steps in (None, 0):
-        with pytest.raises(ValueError, match="needs a fixed number of steps"):
+    for steps, told in ((None, "needs a fixed number of steps"), (0, "whole number of at least 1"), (4.0, "whole number")):
+        with pytest.raises(ValueError, match=told):
             make(steps, 8)
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="without both of its parts"):
+    with pytest.raises(ValueError, match="must not both be None"):
         DTA(4, 8, crossed=None, merged=None)
-    with pytest.raises(ValueError, match="the dilation is from 1 to the kernel"):
+    with pytest.raises(ValueError, match="dilation must be"):
         DTA(4, 8, kernel=2, dilation=3)
-    with pytest.raises(ValueError, match="a stride for each of 3 stages"):
+    with pytest.raises(ValueError, match="stage_strides must be one for each of 3 stages"):
         ms_resnet18(10, stage_strides=(1, 2))
 
 

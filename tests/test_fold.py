@@ -11,9 +11,10 @@ from torch import nn
 import staa
 from benchmarks.traffic import rows
 from staa.attention import STAA, GlobalContext
-from staa.layers import Site, fold_batch_norm, fold_of, per_step
+from staa.folding import fold_of
+from staa.layers import Site, fold_batch_norm, per_step
 from staa.models import resnet20
-from staa.models.parts import ConvNorm, fire
+from staa.models.parts import ConvNorm, run_folded
 from staa.neurons import LIF, AdaptiveLIF
 from staa.ops import cpu
 from staa.ops.averages import Folded, batch_norm, context
@@ -134,7 +135,7 @@ def test_a_network_folded_and_plain(dtype, monkeypatch):
             p.data += 0.1 * torch.randn(p.shape, dtype=dtype)
         x = torch.randn(4, 5, 3, 9, 9, dtype=dtype)
         torch.manual_seed(2)  # the same steps are skipped
-        y = fire(network, x) if folded else network(x)
+        y = run_folded(network, x) if folded else network(x)
         (y * torch.randn(y.shape, dtype=dtype)).sum().backward()
         found.append([y, *(p.grad for p in network.parameters())])
     assert torch.equal(found[0][0], found[1][0])
@@ -164,7 +165,7 @@ def test_compiled_equals_eager():
     torch.manual_seed(0)
     network = nn.Sequential(ConvNorm(3, 8, 3), Site(AdaptiveLIF(8), STAA(4, 8, dropout=0.0)))
     x = torch.randn(4, 2, 3, 6, 6)
-    run = lambda: fire(network, x)  # noqa: E731
+    run = lambda: run_folded(network, x)  # noqa: E731
     assert fold_of(network[1].attention) == torch.compile(lambda: fold_of(network[1].attention), fullgraph=True)() == "fold"
     eager, compiled = run(), torch.compile(run, fullgraph=True)()
     assert torch.equal(eager, compiled)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import staa
 from staa.attention import STAA, ChannelGate, GlobalContext, PositionEncoding, StepAttention
 from staa.layers import Site, fold_batch_norm
-from staa.models.parts import ConvNorm, fire
+from staa.models.parts import ConvNorm, run_folded
 from staa.neurons import LIF, AdaptiveLIF
 from staa.ops import lif, memory
 from staa.ops.averages import batch_norm, context, served
@@ -135,7 +135,7 @@ def sites(network, x, choose):
     torch.manual_seed(2)  # the same steps are skipped
     network, x = copy.deepcopy(network), x.clone().requires_grad_()
     with choose:
-        y = fire(network, x)
+        y = run_folded(network, x)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), device="cpu")
     (y * weight.to(y.device)).sum().backward()
     return [y, x.grad, *(p.grad for p in network.parameters()), *network.buffers()]
@@ -146,7 +146,7 @@ def sites(network, x, choose):
 def test_a_site_folded_and_by_the_reference(triton_kernels, monkeypatch, layout, attention):
     """Convolution, BatchNorm, attention, neuron: spikes, running statistics and the gradients of x and of every parameter."""
     launched = []
-    monkeypatch.setattr(memory.KERNELS["cpu"], "frames", watched(memory.KERNELS["cpu"].frames, launched))
+    monkeypatch.setattr(memory.KERNELS["cpu"], "of_frames", watched(memory.KERNELS["cpu"].of_frames, launched))
     make = ATTENTION[attention]
     network = nn.Sequential(ConvNorm(2, 5, 3), Site(AdaptiveLIF(5), make and make()))
     for p in network.parameters():

@@ -478,17 +478,17 @@ SMALL = (5, 12, 3)
 @pytest.mark.parametrize(
     ("name", "sizes", "options", "message"),
     [
-        *[(name, (0, 12, 3), {}, "nodes must be at least 1, got 0") for name in FORECASTERS],
-        *[(name, (5, 0, 3), {}, "window must be at least 1, got 0") for name in FORECASTERS],
-        *[(name, (5, 12, 0), {}, "horizon must be at least 1, got 0") for name in FORECASTERS],
-        *[(name, SMALL, {"time_features": -1}, "time_features must be at least 0, got -1") for name in FORECASTERS],
-        ("spikestag", SMALL, {"width": 0}, "width must be at least 1, got 0"),
-        ("spikestag", SMALL, {"steps": 0}, "steps must be at least 1, got 0"),
-        ("spikestag", SMALL, {"heads": 7}, "7 heads need a width that they divide, got 64"),
-        ("spikestag", SMALL, {"patch": 5}, "patches of 5 steps don't fill a window of 12"),
-        ("spikestag", SMALL, {"patch": -1}, "patch must be at least 1, got -1"),
-        ("spikestag", SMALL, {"hops": -1}, "hops is 0 or more, got -1"),
-        ("spikestag", SMALL, {"graph": torch.eye(4)}, "graph of 5 nodes is 5 × 5, got 4 × 4"),
+        *[(name, (0, 12, 3), {}, "nodes must be a whole number of at least 1, got 0") for name in FORECASTERS],
+        *[(name, (5, 0, 3), {}, "window must be a whole number of at least 1, got 0") for name in FORECASTERS],
+        *[(name, (5, 12, 0), {}, "horizon must be a whole number of at least 1, got 0") for name in FORECASTERS],
+        *[(name, SMALL, {"time_features": -1}, "time_features must be a whole number of at least 0") for name in FORECASTERS],
+        ("spikestag", SMALL, {"width": 0}, "width must be a whole number of at least 1, got 0"),
+        ("spikestag", SMALL, {"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ("spikestag", SMALL, {"heads": 7}, "heads must divide the width, got 7 heads and a width of 64"),
+        ("spikestag", SMALL, {"patch": 5}, "patch must divide the window of 12 steps, got 5"),
+        ("spikestag", SMALL, {"patch": -1}, "patch must be a whole number of at least 1, got -1"),
+        ("spikestag", SMALL, {"hops": -1}, "hops must be a whole number of at least 0, got -1"),
+        ("spikestag", SMALL, {"graph": torch.eye(4)}, "graph must be 5 × 5, a row a node, got 4 × 4"),
         ("ispikformer", SMALL, {"encoder": "repeat"}, "encoder must be conv or delta, got 'repeat'"),
         ("spikestag", SMALL, {"graph": -torch.eye(5)}, "finite and not negative"),
         ("spikestag", SMALL, {"graph": torch.full((5, 5), math.inf)}, "finite and not negative"),
@@ -496,13 +496,13 @@ SMALL = (5, 12, 3)
         ("spikestag", SMALL, {"graph": "learned"}, r"graph must be adaptive, identity or weights \[K, K\], got 'learned'"),
         ("spikestag", SMALL, {"fusion": "gate"}, "fusion must be both, lstm, attention, sum, got 'gate'"),
         ("spikestag", SMALL, {"tokens": "batch"}, "tokens must be patch, node, got 'batch'"),
-        ("spikestag", SMALL, {"top_k": 0}, "top_k is from 1 to the 5 nodes.*got 0"),
-        ("spikestag", SMALL, {"top_k": 6}, "top_k is from 1 to the 5 nodes.*got 6"),
-        ("spikestag", SMALL, {"top_k": 2, "graph": "identity"}, "top_k .* of the adaptive matrix alone"),
-        ("spikestag", SMALL, {"top_k": 2, "graph": torch.eye(5)}, "top_k .* of the adaptive matrix alone"),
-        ("ispikformer", SMALL, {"heads": 7}, "7 heads need a width that they divide, got 64"),
-        ("ispikformer", SMALL, {"blocks": 0}, "blocks must be at least 1, got 0"),
-        ("linear", (300, 100, 3), {"across": True}, "across 300 nodes and 100 steps has 30001 inputs, 20,000 at most"),
+        ("spikestag", SMALL, {"top_k": 0}, "top_k must be from 1 to the 5 nodes.*got top_k=0"),
+        ("spikestag", SMALL, {"top_k": 6}, "top_k must be from 1 to the 5 nodes.*got top_k=6"),
+        ("spikestag", SMALL, {"top_k": 2, "graph": "identity"}, "top_k must be .* and graph adaptive"),
+        ("spikestag", SMALL, {"top_k": 2, "graph": torch.eye(5)}, "top_k must be .* and graph adaptive"),
+        ("ispikformer", SMALL, {"heads": 7}, "heads must divide the width, got 7 heads and a width of 64"),
+        ("ispikformer", SMALL, {"blocks": 0}, "blocks must be a whole number of at least 1, got 0"),
+        ("linear", (300, 100, 3), {"across": True}, "20,000 inputs at most, got 30001, of 300 nodes and 100 steps"),
     ],
 )
 def test_sizes_and_options_are_checked(name, sizes, options, message):
@@ -515,15 +515,24 @@ def test_inputs_are_checked(name):
     x, time = inputs(dtype=torch.float32)
     timed, plain = make(name), make(name, features=0)
     for wrong in (x[:, :-1], x[:, :, :-1], x[0], x.mT):
-        with pytest.raises(ValueError, match=r"takes windows \[B, 12, 5\], got \["):
+        with pytest.raises(ValueError, match=r"x must be \[B, 12, 5\], windows by nodes, got shape \["):
             timed(wrong, time)
     for wrong in (time[:, :-1], time[:, :, :1], time[:2], time[0]):
-        with pytest.raises(ValueError, match=r"takes time features \[4, 12, 2\], got \["):
+        with pytest.raises(ValueError, match=r"time must be \[4, 12, 2\], the time features of each step, got \["):
             timed(x, wrong)
-    with pytest.raises(ValueError, match=r"takes time features \[4, 12, 2\], got None"):
+    with pytest.raises(ValueError, match=r"time must be \[4, 12, 2\], .* got None"):
         timed(x)
-    with pytest.raises(ValueError, match=r"takes time features None, got \[4, 12, 2\]"):
+    with pytest.raises(ValueError, match=r"time must be None, .* got \[4, 12, 2\]"):
         plain(x, time)
+    for wrong, error in ((x.long(), ValueError), (x.numpy(), TypeError)):
+        with pytest.raises(error, match="x must be a "):
+            timed(wrong, time)
+    if [*timed.parameters()]:
+        for wrong in (x.double(), x.to("meta")):
+            with pytest.raises(ValueError, match=r"the weights of this \w+ are .*, x is .*: call .to\("):
+                timed(wrong, time)
+    with pytest.raises(ValueError, match="time must be torch.float32 on cpu, as x is, got torch.float64 on cpu"):
+        timed(x, time.double())
 
 
 def test_a_given_graph_is_kept_with_rows_that_add_up():
@@ -555,7 +564,7 @@ def test_a_graph_of_another_kind_is_refused(graph):
 
 
 def test_a_patch_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="patch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="patch must be a whole number of at least 1, got 0"):
         make("spikestag", patch=0)
 
 

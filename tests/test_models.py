@@ -67,7 +67,7 @@ def test_contracts(name, attention):
     for module in model.modules():
         if isinstance(module, STAA):
             module.dropout = 0.0
-    x = contracts.window(3, 3, 2, 16, 16)
+    x = contracts.random_input(3, 3, 2, 16, 16)
     model.train()(x)  # running statistics that are not those of a fresh norm
     contracts.shape_and_finite(model, x, (3, 3, 5))
     contracts.evaluation_is_deterministic(model, x)
@@ -88,7 +88,7 @@ def test_causality_by_gradient(attention, causal):
     """A wide surrogate, so that gradients reach through every layer; every parameter random, so that no gate is constant."""
     neuron = partial(LIF, decay=0.5, threshold=0.5)
     model = build("resnet20", attention=ATTENTIONS[attention] if attention else None, neuron=neuron)
-    contracts.causality(contracts.randomised(model, 0.1), contracts.window(3, 2, 2, 8, 8), causal)
+    contracts.causality(contracts.randomised(model, 0.1), contracts.random_input(3, 2, 2, 8, 8), causal)
 
 
 @pytest.mark.parametrize("neuron", NEURONS)
@@ -196,9 +196,9 @@ def test_spikes_are_binary_everywhere_and_rates_are_their_means():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 2), r"expected \[T, N, C, H, W\] or \[N, C, H, W\]"),
+        ((2, 2), r"must be \[T, N, C, H, W\] or \[N, C, H, W\]"),
         ((4, 2, 2, 8, 8), "built for T = 3 steps, got 4"),
-        ((3, 2, 3, 8, 8), "takes 2 input channels, got 3"),
+        ((3, 2, 3, 8, 8), "must have the model's 2 channels, got 3"),
     ],
 )
 @pytest.mark.parametrize("name", ["resnet20", "vggsnn"])
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_named(name, shape, message):
 
 
 def test_vggsnn_names_the_size_it_needs():
-    with pytest.raises(ValueError, match="built for size 16"):
+    with pytest.raises(ValueError, match="built for size=16"):
         build("vggsnn")(torch.randn(2, 2, 20, 20))
     with pytest.raises(ValueError, match="at least 16"):
         vggsnn(10, size=8)
@@ -218,14 +218,14 @@ def test_vggsnn_names_the_size_it_needs():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(width=0), "width is a positive"),
-        (dict(width=float("nan")), "width is a positive"),
+        (dict(width=0), "width must be a number above 0"),
+        (dict(width=float("nan")), "width must be a number above 0"),
         (dict(steps=0), "steps must be a whole number"),
         (dict(in_channels=2.5), "in_channels must be a whole number"),
         (dict(num_classes=0), "num_classes must be a whole number"),
-        (dict(neuron="lif"), "neuron is a factory"),
-        (dict(neuron=LIF()), "neuron is a factory"),
-        (dict(attention=STAA(4, 8)), "attention is a factory"),
+        (dict(neuron="lif"), "neuron must be a factory"),
+        (dict(neuron=LIF()), "neuron must be a factory"),
+        (dict(attention=STAA(4, 8)), "attention must be a factory"),
     ],
 )
 def test_arguments_that_make_no_network(make, options, message):
@@ -308,11 +308,17 @@ def test_odd_residual_init_is_refused():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_input_of_another_dtype_is_refused(name):
+def test_an_input_of_another_kind_is_refused(name):
     model, x = build(name), torch.rand(2, 2, 16, 16)
-    with pytest.raises(ValueError, match=r"weights are torch.float32, its input is torch.float64: call .to\(torch.float32\)"):
+    with pytest.raises(ValueError, match=r"are torch.float32, the input is torch.float64: call .to\(torch.float32\)"):
         model(x.double())
-    with pytest.raises(ValueError, match="weights are torch.bfloat16, its input is torch.float32"):
+    with pytest.raises(ValueError, match="are torch.bfloat16, the input is torch.float32"):
         build(name).bfloat16()(x)
+    with pytest.raises(ValueError, match=r"are on cpu, the input is on meta: call .to\('cpu'\)"):
+        model(x.to("meta"))
+    with pytest.raises(ValueError, match="must be a float tensor, got torch.uint8; call .float"):
+        model(x.byte())
+    with pytest.raises(TypeError, match=r"must be a tensor, got a NumPy array \[2, 2, 16, 16\]: call torch.from_numpy"):
+        model(x.numpy())
     with torch.autocast("cpu", torch.bfloat16):
         assert model(x.bfloat16()).isfinite().all()

@@ -231,8 +231,11 @@ def test_compiled_equals_eager():
         (dict(x=torch.randn(3)), r"\[T, N, ...\]"),
         (dict(x=torch.randn(0, 2)), "at least one time step"),
         (dict(x=torch.ones(3, 2, dtype=torch.int64)), "float tensor"),
-        (dict(x=torch.randn(3, 2), v=torch.zeros(3)), "the shape of one step"),
-        (dict(x=torch.randn(3, 2), v=torch.zeros(2).double()), "must be torch.float32"),
+        (
+            dict(x=torch.randn(3, 2), v=torch.zeros(3)),
+            "like one step of the current, torch.float32 .2. on cpu; got torch.float32 .3. on cpu",
+        ),
+        (dict(x=torch.randn(3, 2), v=torch.zeros(2).double()), "current, torch.float32 .2. on cpu; got torch.float64"),
         (dict(x=torch.randn(3, 2), decay=torch.ones(2).double()), "decay is torch.float64 but the current torch.float32"),
         (dict(x=torch.randn(3, 2), scale=torch.ones(3, 2).double()), "scale is torch.float64"),
         (dict(x=torch.randn(3, 2, 1), decay=torch.ones(4)), "decay must broadcast with one step"),
@@ -241,6 +244,8 @@ def test_compiled_equals_eager():
         (dict(x=torch.randn(3, 2), scale=torch.ones(2, 2)), "scale must broadcast"),
         (dict(x=torch.randn(3, 2), shift=torch.ones(2)), "shift must broadcast"),
         (dict(x=torch.randn(3, 2), reset="soft"), 'reset must be "zero" or "subtract"'),
+        (dict(x=torch.randn(3, 2), shift=torch.ones(3, 2, device="meta")), "shift is on meta but the current on cpu"),
+        (dict(x=torch.randn(3, 2), v=torch.zeros(2, device="meta")), "on cpu; got torch.float32 .2. on meta"),
     ],
 )
 def test_bad_input_is_named(arguments, message):
@@ -278,7 +283,7 @@ def test_constants_that_are_none_are_named(f, name, value):
         (dict(shift=[0.0]), "shift must be a tensor or None"),
         (dict(scale=torch.ones(3, 2, dtype=torch.complex64)), "scale must be a float tensor, got torch.complex64"),
         (dict(v=0.0), "the membrane must be a tensor or None, got 0.0"),
-        (dict(x=np.ones((3, 2), np.float32)), "the current must be a tensor, got array"),
+        (dict(x=np.ones((3, 2), np.float32)), "the current must be a tensor, got a NumPy array .3, 2.: call torch.from_numpy"),
         (dict(x=None), "the current must be a tensor, got None"),
         (dict(strict="no"), "strict must be True or False, got 'no'"),
         (dict(detach_reset=1), "detach_reset must be True or False, got 1"),
@@ -315,5 +320,9 @@ def test_encoders():
     for encode in (rate, latency):
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             encode(x * 2, 3)
-    with pytest.raises(ValueError, match="at least 1"):
-        ops.direct(x, 0)
+    for steps in (0, 2.5, None):
+        with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
+            ops.direct(x, steps)
+    for encode in (direct, rate, latency):
+        with pytest.raises(TypeError, match="must be a tensor, got a NumPy array"):
+            encode(x.numpy(), 3)

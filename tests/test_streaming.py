@@ -125,7 +125,7 @@ def test_what_can_not_run_in_pieces_is_refused_with_the_reason():
         recompute(nn.Sequential(STAA(4, 2), LIF()), x, 2)
     with pytest.raises(ValueError, match=r"built for a window of T = 4 steps.*steps=None"):
         recompute(freeze_norms(network(steps=4, causal=True)), x, 2)
-    with pytest.raises(ValueError, match="at least one time step"):
+    with pytest.raises(ValueError, match="chunk must be a whole number of at least 1, got 0"):
         recompute(network(), x, 0)
 
 
@@ -158,10 +158,10 @@ def test_attention_streams_alone_and_before_a_neuron(name):
     attention = contracts.randomised({**ATTENTIONS, **PARTS}[name](T, 3).double().eval())
     for module in (attention, Site(LIF(), attention)):
         if attention.causal:
-            contracts.chunks_equal_the_whole(module, contracts.window(T, 2, 3, 4, 4))
+            contracts.chunks_equal_the_whole(module, contracts.random_input(T, 2, 3, 4, 4))
         else:
             with pytest.raises(ValueError, match=r"sees the whole window.*causal=True or steps=None"):
-                stream(module.eval(), contracts.window(1, 2, 3, 4, 4))
+                stream(module.eval(), contracts.random_input(1, 2, 3, 4, 4))
 
 
 def test_two_streams_in_turns_on_one_model():
@@ -222,7 +222,7 @@ def test_a_stream_without_end_keeps_as_much():
 
 
 def test_of_one_step_there_is_no_future():
-    contracts.chunks_equal_the_whole(contracts.randomised(STAA(1, 3).double()), contracts.window(1, 2, 3, 4, 4))
+    contracts.chunks_equal_the_whole(contracts.randomised(STAA(1, 3).double()), contracts.random_input(1, 2, 3, 4, 4))
 
 
 def test_past_the_last_step():
@@ -305,7 +305,7 @@ def test_a_neuron_that_serves_twice_has_a_membrane_at_each_place():
 
 def test_a_readout_that_integrates_streams_on():
     model = nn.Sequential(PerStep(nn.Linear(3, 4)), LIF(), PerStep(nn.Linear(4, 2)), Integrator())
-    contracts.chunks_equal_the_whole(model.double(), direct(contracts.window(5, 3), T))
+    contracts.chunks_equal_the_whole(model.double(), direct(contracts.random_input(5, 3), T))
 
 
 # Unknown means refused.
@@ -520,7 +520,7 @@ def test_one_may_vouch_for_a_layer_without_a_batch():
         def forward(self, x):
             return torch.stack([torch.stack([self.conv(input=frame) for frame in step]) for step in x])
 
-    model, x = Alone().double().eval(), contracts.window(T, 2, 2, 5, 5)
+    model, x = Alone().double().eval(), contracts.random_input(T, 2, 2, 5, 5)
     with pytest.raises(ValueError, match=r"conv \(Conv2d\) is given \[2, 5, 5\].*vouch for it by module.per_step = True"):
         stream(model, x)
     vouched(model.conv)
@@ -579,7 +579,7 @@ def parametrized(layer):
 )
 def test_what_says_how_it_stands_to_time_streams(make, shape):
     module = make().double().eval()
-    contracts.chunks_equal_the_whole(module, 2 * contracts.window(T, 2, *shape))
+    contracts.chunks_equal_the_whole(module, 2 * contracts.random_input(T, 2, *shape))
 
 
 def test_a_declaration_that_is_taken_back():

@@ -4,13 +4,20 @@ from functools import partial
 
 from staa.attention.dta import DTA, TNA, TXA
 from staa.attention.gates import ChannelGate
-from staa.attention.staa import STAA, GlobalContext, PositionEncoding, StepAttention
+from staa.attention.parts import GlobalContext, PositionEncoding, StepAttention
+from staa.attention.staa import STAA
 from staa.attention.ta import TemporalAttention
 
 
-def squeeze_excite(steps: int | None, channels: int) -> ChannelGate:
-    """Squeeze-and-excite over channels at each step, for any number of them."""
-    return ChannelGate(channels)
+def squeeze_excite(steps: int | None, channels: int, *, reduction: int = 4) -> ChannelGate:
+    """Squeeze-and-excite over channels at each step: `staa.attention.ChannelGate`, built like the other attentions.
+
+    Args:
+        steps: Not needed; taken so that all attentions are built alike.
+        channels: C.
+        reduction: The hidden layer has max(8, C // reduction) units.
+    """
+    return ChannelGate(channels, reduction)
 
 
 ATTENTIONS = {

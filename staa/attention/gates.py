@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from staa.ops.averages import Folded
+from staa.ops.checks import check_counts, check_input, check_tensor
 
 Affine = tuple[Tensor | None, Tensor | None]
 
@@ -17,13 +18,25 @@ class Gate(nn.Module):
     acts_on = "current"
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self)
         return self.fold(Folded(x)).written_out()
 
     def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
+        """(scale', shift') such that self(scale · x + shift) = scale' · x + shift'.
+
+        Args:
+            x: Current.
+            scale: Factor it comes with, constant over H × W; None: 1.
+            shift: Shift it comes with, constant over H × W; None: 0.
+
+        Shapes:
+            x [T, N, C, H, W]; scale, shift broadcast with it -> two tensors that do, or None
+        """
         folded = self.fold(Folded(x, scale, shift))
         return folded.scale, folded.shift
 
     def fold(self, current: Folded) -> Folded:
+        """The `staa.ops.averages.Folded` current with the gate on its scale and shift, and x left as it is."""
         current, gate = self.gate(current)
         scale = gate if current.scale is None else gate * current.scale
         return current._replace(scale=scale, shift=None if current.shift is None else gate * current.shift)
@@ -34,11 +47,24 @@ class Gate(nn.Module):
 
 
 class ChannelGate(Gate):
-    """Squeeze-and-excite over channels at each step (Hu et al. 2018): causal, for any number of steps.
+    """Squeeze-and-excite over channels at each step: causal, for any number of steps.
 
-        y = x ⊙ σ(W2 ReLU(W1 mean over H, W of x))      W1: C → d, W2: d → C, d = max(8, C // reduction)
+        y = x ⊙ σ(W₂ ReLU(W₁ mean over H, W of x))      W₁: C → d, W₂: d → C, d = max(8, C // reduction)
 
-    STAA(steps=None) takes it in the place of StepAttention (our choice). Raises ValueError on other channels or ranks.
+    It takes the place of step attention in `staa.attention.STAA` with steps=None. At first the gate is σ(2) ≈ 0.88.
+
+    Args:
+        channels: C.
+        reduction: Sets d.
+
+    Shapes:
+        x [T, N, C, H, W] -> y of the same shape
+
+    Raises:
+        ValueError: If x has another rank, dtype or number of channels, or an argument is below 1.
+
+    Source:
+        Hu et al. 2018; its place in STAA is ours.
     """
 
     causal = per_step = True
@@ -59,8 +85,7 @@ class ChannelGate(Gate):
 
 
 def hidden_width(channels: int, reduction: int) -> int:
-    if channels < 1 or reduction < 1:
-        raise ValueError(f"channels and reduction must be at least 1, got {channels} and {reduction}")
+    check_counts(channels=channels, reduction=reduction)
     return max(8, channels // reduction)
 
 
@@ -88,9 +113,17 @@ def mean_of(current: Folded) -> Tensor:
     return applied(mean, current).to(current.x.dtype)
 
 
+def check_fixed(module: nn.Module, steps: int | None, **counts: int) -> None:
+    """Raises ValueError if steps, or another size, is no whole number of at least 1."""
+    if steps is None:
+        raise ValueError(f"{type(module).__name__} needs a fixed number of steps, got None: give the network steps, such as 4")
+    check_counts(steps=steps, **counts)
+
+
 def check_shape(module: nn.Module, x: Tensor, channels: int | None = None) -> None:
-    """Raises ValueError where x is not [T, N, C, H, W], or not of the channels the module was built for."""
+    """Raises ValueError if x is not [T, N, C, H, W], or has other channels than the module; TypeError if it is no tensor."""
     name = type(module).__name__
+    check_tensor(x, f"the current of {name}")
     if x.ndim != 5:
         raise ValueError(f"{name} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
     if channels is not None and x.shape[2] != channels:

@@ -4,35 +4,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from staa.attention.gates import Affine, check_shape
+from staa.attention.gates import Affine, check_fixed, check_shape
 from staa.layers import Window
+from staa.ops.checks import check_input
 
 
 class TemporalAttention(nn.Module):
-    """A gate per sample and step from the mean of each frame: TemporalAttention(steps, channels).
+    """A gate for each sample and step from the mean of each frame: which frames matter.
 
         m = mean of x over C, H, W                                          [N, T]
         g = σ(W₂ ReLU(W₁ m + b₁) + b₂)                                      W₁: T → d, W₂: d → T
-        y[t] = x[t] ⊙ g[t]
+        y[t] = x[t] ⊙ g[t]                                                  d = max(1, T // reduction)
 
-    This is the form of the authors' code. It begins as PyTorch begins linear layers, but with b₁ = 1 if d = 1: a lone ReLU that
-    begins shut never learns. maximum=True is the form of SpikingJelly's TemporalWiseAttention, without biases:
+        g = σ(W₂ ReLU(W₁ m) + W₂ ReLU(W₁ maximum of x over C, H, W))        maximum=True
 
-        g = σ(W₂ ReLU(W₁ m) + W₂ ReLU(W₁ maximum of x over C, H, W))
+    It sees the whole window, so it is not causal. Weights begin as PyTorch makes them, but b₁ = 1 if d = 1, since a lone ReLU
+    that begins shut never learns, and with the maximum W₂ = 0, since a maximum of 4 or 5 can shut a random gate (our choices).
 
-    There W₂ begins at 0, our choice: at random, a maximum of 4 or 5 can shut a gate from the first step on, and a silent layer
-    learns nothing.
+    Args:
+        steps: T.
+        channels: Not needed; taken so that all attentions are built alike.
+        reduction: Sets d. 4 is our choice; the authors take 16 at T = 30 and 5 at T = 10.
+        maximum: Add the frame's maximum, without biases.
 
-    d = max(1, T // reduction). The default of 4 is our choice; the authors take 16 at T = 30 and 5 at T = 10. It acts on the
-    current and sees the whole window, so it is not causal. channels is not needed. Raises ValueError on another T or rank.
+    Shapes:
+        x [T, N, C, H, W] -> y of the same shape
+
+    Raises:
+        ValueError: If x has another rank, dtype or T, or steps or reduction is no whole number of at least 1.
+
+    Source:
+        TA-SNN, Yao et al., ICCV 2021, as in the authors' code; with the maximum as in SpikingJelly's TemporalWiseAttention.
     """
 
     acts_on = "current"
 
     def __init__(self, steps: int, channels: int | None = None, *, reduction: int = 4, maximum: bool = False):
         super().__init__()
-        if steps is None or steps < 1 or reduction < 1:
-            raise ValueError(f"temporal attention needs a fixed number of steps, got {steps} (reduction {reduction})")
+        check_fixed(self, steps, reduction=reduction)
         hidden = max(1, steps // reduction)
         self.squeeze = nn.Linear(steps, hidden, bias=not maximum)
         self.excite = nn.Linear(hidden, steps, bias=not maximum)
@@ -45,10 +54,20 @@ class TemporalAttention(nn.Module):
         self.causal = self.per_step = steps == 1
 
     def forward(self, x: Tensor) -> Tensor:
+        check_input(x, self)
         return x * self._gate(x)
 
     def affine(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Affine:
-        """As a part of STAA: (scale, shift) of the gated current, given those it comes with."""
+        """(scale', shift') such that self(scale · x + shift) = scale' · x + shift'.
+
+        Args:
+            x: Current.
+            scale: Factor it comes with, constant over H × W; None: 1.
+            shift: Shift it comes with, constant over H × W; None: 0.
+
+        Shapes:
+            x [T, N, C, H, W]; scale, shift broadcast with it -> two tensors that do, or None
+        """
         current = x if scale is None else x * scale
         gate = self._gate(current if shift is None else current + shift)
         return gate if scale is None else gate * scale, None if shift is None else gate * shift

@@ -5,17 +5,27 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from staa.forecasters.parts import Shape, normalised
+from staa.forecasters.parts import Forecaster, Shape, normalised
 
 
-class GRU(nn.Module):
-    """forecast = Linear(last hidden state of a GRU over the window), shared by the nodes; to compare with.
+class GRU(Forecaster):
+    """forecast = Linear(last hidden state of a GRU over the window), shared by the nodes, to compare others with.
 
-    gru(nodes, window, horizon, *, time_features=0, width=64, instance_norm=True). x [B, L, K], time [B, L, F] -> [B, P, K].
-    Initialisation: PyTorch's own.
+    Args:
+        nodes: K, the series that are forecast together.
+        window: L, steps of the series that are seen.
+        horizon: P, steps that are forecast.
+        time_features: F, such as minute and weekday; 0: none.
+        width: Hidden units.
+        instance_norm: Normalise each window of a node by its own mean and deviation, √(variance + 1e-5), and undo it on the
+            forecast.
+
+    Shapes:
+        x [B, L, K], time [B, L, F] or None -> forecast [B, P, K]
+
+    Raises:
+        ValueError: If a size is no whole number of at least 1.
     """
-
-    batch_first = True
 
     def __init__(
         self, nodes: int, window: int, horizon: int, *, time_features: int = 0, width: int = 64, instance_norm: bool = True
@@ -27,7 +37,7 @@ class GRU(nn.Module):
         self.head = nn.Linear(width, horizon)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        self.shape.check(x, time)
+        self.shape.check(self, x, time)
         batch, window, nodes = x.shape
         z, mean, deviation = normalised(x) if self.instance_norm else (x, 0.0, 1.0)
         sequence = z.transpose(1, 2).reshape(batch * nodes, window, 1)
@@ -37,10 +47,21 @@ class GRU(nn.Module):
         return self.head(last[0]).view(batch, nodes, -1).transpose(1, 2) * deviation + mean
 
 
-class LastValue(nn.Module):
-    """forecast[p] = x[L − 1] for every p: what any forecaster has to beat."""
+class LastValue(Forecaster):
+    """forecast[p] = x[L − 1] for every p: what any forecaster has to beat.
 
-    batch_first = True
+    Args:
+        nodes: K, the series that are forecast together.
+        window: L, steps of the series that are seen.
+        horizon: P, steps that are forecast.
+        time_features: F, such as minute and weekday; 0: none.
+
+    Shapes:
+        x [B, L, K], time [B, L, F] or None -> forecast [B, P, K]
+
+    Raises:
+        ValueError: If a size is no whole number of at least 1.
+    """
 
     def __init__(self, nodes: int, window: int, horizon: int, *, time_features: int = 0):
         super().__init__()
@@ -48,20 +69,32 @@ class LastValue(nn.Module):
         self.register_buffer("horizon", torch.tensor(horizon))  # a module without a tensor has no device
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        self.shape.check(x, time)
+        self.shape.check(self, x, time)
         return x[:, -1:].expand(-1, self.shape.horizon, -1)
 
 
-class Linear(nn.Module):
+class Linear(Forecaster):
     """Ridge regression in closed form: forecast = last value + Wᵀ a, a = [window − last value, time at its end, 1].
 
         W = argmin Σ |y − last value − Wᵀ a|² + ridge · rows · |W|²
 
-    One W for all nodes, of a node's own window; across=True: of all nodes' windows as they are, a W for each node. `fit` sets
-    W, which is 0 before. x [B, L, K], time [B, L, F] -> [B, P, K]. Raises ValueError where `a` has more than 20,000 numbers.
-    """
+    `fit` sets W, which is 0 before.
 
-    batch_first = True
+    Args:
+        nodes: K, the series that are forecast together.
+        window: L, steps of the series that are seen.
+        horizon: P, steps that are forecast.
+        time_features: F, such as minute and weekday; 0: none.
+        across: False: one W for all nodes, of a node's own window. True: a W for each node, of all nodes' windows as they are.
+        ridge: Weight of the squared coefficients, at least 0.
+
+    Shapes:
+        x [B, L, K], time [B, L, F] or None -> forecast [B, P, K]
+
+    Raises:
+        ValueError: If a size is no whole number of at least 1, ridge is negative or infinite, or `a` has more than 20,000
+            numbers.
+    """
 
     def __init__(
         self,
@@ -76,26 +109,34 @@ class Linear(nn.Module):
         super().__init__()
         self.shape = Shape(nodes, window, horizon, time_features)
         if not 0 <= ridge < float("inf"):
-            raise ValueError(f"ridge must be at least 0, got {ridge}")
+            raise ValueError(f"ridge must be a finite number of at least 0, got {ridge}")
         self.across, self.ridge = across, ridge
         inputs = window * (nodes if across else 1) + time_features + 1
         if inputs > 20_000:
             raise ValueError(
-                f"least squares across {nodes} nodes and {window} steps has {inputs} inputs, 20,000 at most: set `across=False`"
+                f"least squares must have 20,000 inputs at most, got {inputs}, of {nodes} nodes and {window} steps: "
+                f"set `across=False`"
             )
         self.register_buffer("weight", torch.zeros(inputs, horizon * (nodes if across else 1)))
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        self.shape.check(x, time)
+        self.shape.check(self, x, time)
         weight: Tensor = self.weight  # type: ignore[assignment]
         change = self._inputs(x, time) @ weight.to(x.dtype)  # [B, K, P], or [B, K P] across
         return x[:, -1:] + change.view(len(x), x.shape[2], -1).transpose(1, 2)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[tuple[Tensor, ...], Tensor]]) -> None:
-        """Least squares over batches of (inputs, y [B, P, K]); a row with a NaN in y counts for nothing.
+        """Set W by least squares; a row with a NaN in y counts for nothing.
 
-        Raises ValueError where no row is left.
+        Args:
+            batches: (inputs, y), inputs as `forward` takes them, (x,) or (x, time), and y what follows.
+
+        Shapes:
+            x [B, L, K], time [B, L, F], y [B, P, K]
+
+        Raises:
+            ValueError: If no row is left.
         """
         weight: Tensor = self.weight  # type: ignore[assignment]
         squares = weight.new_zeros(len(weight), len(weight), dtype=torch.float64)

@@ -5,25 +5,42 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from staa.forecasters.parts import ENCODERS, Fire, Neuron, Shape, SpikingAttention, normalised
+from staa.forecasters.parts import ENCODERS, Forecaster, LinearNeuron, NeuronFactory, Shape, SpikingAttention, normalised
 from staa.neurons import NEURONS
 
 
-class ISpikformer(nn.Module):
-    """iSpikformer of SeqSNN (Lv et al., ICML 2024): every variate's whole window is a token.
+class ISpikformer(Forecaster):
+    """iSpikformer, a spiking iTransformer: each node's whole window is a token.
 
-        S = LIF(encoder(z));  h = LIF(BN(Linear(S)));  blocks of spiking self-attention among the variates
+        S = LIF(encoder(z));  h = LIF(BN(Linear(S)));  blocks of spiking self-attention among the nodes
         forecast = Linear(h at the last of the T steps)                         shared by the nodes
 
-    z is instance-normalised, as in `SpikeSTAG`. Time features are F variates more, normalised alike, which the head leaves
-    out. encoder: "conv" (`SpikeEncoder`) or "delta" (`DeltaEncoder`). x [B, L, K], time [B, L, F] -> [B, P, K]. Raises
-    ValueError for sizes below 1, heads that do not divide the width, and another encoder.
+    z is x, normalised. Time features are F nodes more, normalised alike, which the head leaves out.
 
-    Initialisation as in SeqSNN's code: weights of linear layers N(0, 0.02²), their biases 0; a convolution and the head, which
-    is made outside of the network there, as PyTorch makes them.
+    Args:
+        nodes: K, the series that are forecast together.
+        window: L, steps of the series that are seen.
+        horizon: P, steps that are forecast.
+        time_features: F, such as minute and weekday; 0: none.
+        width: Features of a node, a multiple of heads.
+        steps: T of the spiking network, which are not the series'.
+        neuron: Makes each neuron, neuron(channels) and, for attention, neuron(channels, threshold=0.5).
+        heads: Attention heads.
+        blocks: Attention blocks.
+        encoder: Currents of the first neuron: "conv", a convolution over three steps, or "delta", a step's change.
+        instance_norm: Normalise each window of a node by its own mean and deviation, √(variance + 1e-5), and undo it on the
+            forecast.
+
+    Shapes:
+        x [B, L, K], time [B, L, F] or None -> forecast [B, P, K]
+
+    Raises:
+        ValueError: If a size is no whole number of at least 1, heads do not divide the width, or the encoder is unknown.
+
+    Source:
+        SeqSNN, Lv et al., ICML 2024. Initialised as in its code: linear layers N(0, 0.02²) with a bias of 0; convolution and
+        head as PyTorch makes them.
     """
-
-    batch_first = True
 
     def __init__(
         self,
@@ -34,7 +51,7 @@ class ISpikformer(nn.Module):
         time_features: int = 0,
         width: int = 64,
         steps: int = 4,
-        neuron: Neuron = NEURONS["seqsnn"],
+        neuron: NeuronFactory = NEURONS["seqsnn"],
         heads: int = 8,
         blocks: int = 2,
         encoder: Literal["conv", "delta"] = "conv",
@@ -46,7 +63,7 @@ class ISpikformer(nn.Module):
             raise ValueError(f"encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
         self.instance_norm = instance_norm
         self.encoder, self.neuron = ENCODERS[encoder](steps), neuron(window)
-        self.embed = Fire(window, width, neuron)
+        self.embed = LinearNeuron(window, width, neuron)
         self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron) for _ in range(blocks))
         for part in self.modules():
             if isinstance(part, nn.Linear):
@@ -55,7 +72,7 @@ class ISpikformer(nn.Module):
         self.head = nn.Linear(width, horizon)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        self.shape.check(x, time)
+        self.shape.check(self, x, time)
         z = x if time is None else torch.cat([x, time], 2)
         z, mean, deviation = normalised(z) if self.instance_norm else (z, 0.0, 1.0)
         c = self.encoder(z).flatten(1, 2)  # [T, B·(K + F), L]

@@ -6,7 +6,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-Neuron = Callable[..., nn.Module]
+from staa.ops.checks import check_counts, check_floats, check_input
+
+NeuronFactory = Callable[..., nn.Module]
 EPS = 1e-5
 
 
@@ -26,13 +28,36 @@ class LearnsGraph(Protocol):
         ...
 
 
-class Fire(nn.Module):
-    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out]; BatchNorm over T and M.
+class Forecaster(nn.Module):
+    """Abstract: a window of a series in, the steps that follow out."""
 
-    steps: x has one step, and its current is the same at each of so many.
+    batch_first = True
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """The forecast of each window.
+
+        Args:
+            x: Windows of the series, floats of the network's dtype, without gaps.
+            time: Time features of their steps; None if the forecaster was built without any.
+
+        Shapes:
+            x [B, L, K], time [B, L, F] -> forecast [B, P, K]
+
+        Raises:
+            ValueError: If x or time has another shape than the forecaster was built for, or another dtype or device than its
+                weights.
+            TypeError: If one of them is no tensor.
+        """
+        raise NotImplementedError
+
+
+class LinearNeuron(nn.Module):
+    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out], BatchNorm over T and M.
+
+    Called with steps=T, x has one step, and its current is the same at each of the T.
     """
 
-    def __init__(self, inputs: int, outputs: int, neuron: Neuron):
+    def __init__(self, inputs: int, outputs: int, neuron: NeuronFactory):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
         self.norm = nn.BatchNorm1d(outputs)
@@ -87,15 +112,15 @@ class SpikingAttention(nn.Module):
     whole number, not a spike. Q Kᵀ V is taken from the side that costs less.
     """
 
-    def __init__(self, width: int, heads: int, neuron: Neuron):
+    def __init__(self, width: int, heads: int, neuron: NeuronFactory):
         super().__init__()
         if width % heads:
-            raise ValueError(f"{heads} heads need a width that they divide, got {width}: take fewer heads or another width")
+            raise ValueError(f"heads must divide the width, got {heads} heads and a width of {width}")
         self.heads = heads
-        self.query, self.key, self.value = (Fire(width, width, neuron) for _ in range(3))
+        self.query, self.key, self.value = (LinearNeuron(width, width, neuron) for _ in range(3))
         self.neuron = neuron(width, threshold=0.5)
-        self.out = Fire(width, width, neuron)
-        self.up, self.down = Fire(width, 4 * width, neuron), Fire(4 * width, width, neuron)
+        self.out = LinearNeuron(width, width, neuron)
+        self.up, self.down = LinearNeuron(width, 4 * width, neuron), LinearNeuron(4 * width, width, neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         steps, groups, tokens, width = x.shape
@@ -114,7 +139,7 @@ class SpikingAttention(nn.Module):
 class NormedNeuron(nn.Module):
     """spikes = neuron(BatchNorm(x)) of x [T, M, d]."""
 
-    def __init__(self, width: int, neuron: Neuron):
+    def __init__(self, width: int, neuron: NeuronFactory):
         super().__init__()
         self.norm, self.neuron = nn.BatchNorm1d(width), neuron(width)
 
@@ -126,23 +151,23 @@ class Shape:
     """Sizes of a forecaster, checked; and a check of what it is called with."""
 
     def __init__(self, nodes: int, window: int, horizon: int, time_features: int, **more: int):
-        for name, value in {"nodes": nodes, "window": window, "horizon": horizon, **more}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if time_features < 0:
-            raise ValueError(f"time_features must be at least 0, got {time_features}")
+        check_counts(nodes=nodes, window=window, horizon=horizon, **more)
+        check_counts(least=0, time_features=time_features)
         self.nodes, self.window, self.horizon, self.time_features = nodes, window, horizon, time_features
 
-    def check(self, x: Tensor, time: Tensor | None) -> None:
-        """Raises ValueError for a window or time features of another shape, and windows of whole numbers."""
-        if not x.is_floating_point():
-            raise ValueError(f"this forecaster takes floating-point windows, got {x.dtype}")
-        if x.ndim != 3 or x.shape[1:] != (self.window, self.nodes):
-            raise ValueError(f"this forecaster takes windows [B, {self.window}, {self.nodes}], got {list(x.shape)}")
+    def check(self, module: nn.Module, x: Tensor, time: Tensor | None) -> None:
+        """Raises ValueError for windows or time features of another shape, dtype or device, TypeError for what is no tensor."""
+        check_input(x, module, "x")
+        if x.ndim != 3 or len(x) == 0 or x.shape[1:] != (self.window, self.nodes):
+            raise ValueError(f"x must be [B, {self.window}, {self.nodes}], windows by nodes, got shape {list(x.shape)}")
+        if time is not None:
+            check_floats(time, "time")
+            if time.device != x.device or (time.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type)):
+                raise ValueError(f"time must be {x.dtype} on {x.device}, as x is, got {time.dtype} on {time.device}")
         expected = [len(x), self.window, self.time_features] if self.time_features else None
         given = None if time is None else list(time.shape)
         if given != expected:
-            raise ValueError(f"this forecaster takes time features {expected}, got {given}")
+            raise ValueError(f"time must be {expected}, the time features of each step, got {given}")
 
 
 def normalised(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,17 +6,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from staa.forecasters.parts import Fire, Neuron, NormedNeuron, Shape, SpikeEncoder, SpikingAttention, normalised
+from staa.forecasters.parts import (
+    Forecaster,
+    LinearNeuron,
+    NeuronFactory,
+    NormedNeuron,
+    Shape,
+    SpikeEncoder,
+    SpikingAttention,
+    normalised,
+)
 from staa.neurons import NEURONS
+from staa.ops.checks import check_counts
 
 Graph = Literal["adaptive", "identity"] | Tensor
 
 EMBEDDING = 10  # numbers that describe a node
 
 
-class SpikeSTAG(nn.Module):
-    """A reimplementation of SpikeSTAG from its abstract (Hu et al., arXiv 2508.02069), whose equations and code are not public:
-    which parts there are is the paper's, how they are put together is ours.
+class SpikeSTAG(Forecaster):
+    """SpikeSTAG: spikes on a learned graph of nodes, in space and in time.
 
         z = (x − μ) / √(var + 1e-5)                         of each window and node; undone on the forecast
         A = softmax over rows of ReLU(E₁ E₂ᵀ)               adaptive matrix, E₁, E₂ [K, 10] learned
@@ -28,22 +37,39 @@ class SpikeSTAG(nn.Module):
         g = LIF(BN(Linear([R; Q])));  Y = g ⊙ Q + (1 − g) ⊙ R                   DSF, fusion
         forecast = Linear(mean over T of Y, patches side by side)               shared by the nodes
 
-    x [B, L, K], time [B, L, F] -> [B, P, K].
+    Args:
+        nodes: K, the series that are forecast together.
+        window: L, steps of the series that are seen.
+        horizon: P, steps that are forecast.
+        time_features: F, such as minute and weekday; 0: none.
+        width: Features d of a node, a patch and a step; a multiple of heads.
+        steps: T of the spiking network, which are not the series'.
+        neuron: Makes each neuron, neuron(channels) and neuron(channels, threshold=…).
+        patch: Steps of the series that make one token, a divisor of the window; None: 1 for a window of up to 24, else its
+            largest divisor up to 12.
+        hops: Neighbourhoods aggregated one after the other, at least 0.
+        graph: "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without
+            neighbours is its own.
+        top_k: Neighbours kept of each row of the adaptive matrix; None: all.
+        observe: False leaves out OBS's Linear.
+        fusion: "both" by the gate, "lstm" or "attention" alone, or their "sum".
+        spike_messages: A h, 1 at most, fires at ¼ before it is multiplied, so that every product has a binary side.
+        tokens: Attention over a node's patches ("patch"), or over the nodes of a patch ("node").
+        heads: Attention heads.
+        instance_norm: Normalise each window of a node by its own mean and deviation, √(variance + 1e-5), and undo it on the
+            forecast.
 
-    width: features d. steps: T of the spiking network. patch: steps of the series that make one token; None: 1 up to a window
-    of 24, else the largest divisor of the window up to 12. hops: neighbourhoods aggregated one after the other. graph:
-    "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without neighbours
-    is its own. top_k: neighbours kept of each row of the adaptive matrix. observe: False leaves out OBS's Linear. fusion:
-    "both" by the gate, one of the two alone, or their sum. spike_messages: A h, 1 at most, fires at ¼ before it is
-    multiplied, so that every product has a binary side. tokens: attention over a node's patches, or over the nodes of a patch.
+    Shapes:
+        x [B, L, K], time [B, L, F] or None -> forecast [B, P, K]
 
-    Initialisation: PyTorch's own; E₁ and E₂ from N(0, 1).
+    Raises:
+        ValueError: If a size is no whole number of at least 1, patch or heads do not divide window or width, a word is unknown,
+            a graph has another size or negative or infinite weights, or top_k comes without the adaptive matrix.
 
-    Raises ValueError for sizes below 1, a patch or heads that do not divide window or width, a graph of another size or with
-    negative or infinite weights, and top_k without the adaptive matrix.
+    Source:
+        Hu et al., arXiv 2508.02069, from its abstract: equations and code are not public. The parts are the paper's; how they
+        are put together is ours. Initialised as PyTorch does, E₁ and E₂ from N(0, 1).
     """
-
-    batch_first = True
 
     def __init__(
         self,
@@ -54,7 +80,7 @@ class SpikeSTAG(nn.Module):
         time_features: int = 0,
         width: int = 64,
         steps: int = 4,
-        neuron: Neuron = NEURONS["seqsnn"],
+        neuron: NeuronFactory = NEURONS["seqsnn"],
         patch: int | None = None,
         hops: int = 2,
         graph: Graph = "adaptive",
@@ -71,9 +97,8 @@ class SpikeSTAG(nn.Module):
             patch = 1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0)
         self.shape = Shape(nodes, window, horizon, time_features, width=width, steps=steps, patch=patch, heads=heads)
         if window % patch:
-            raise ValueError(f"patches of {patch} steps don't fill a window of {window}: take a divisor of it")
-        if hops < 0:
-            raise ValueError(f"hops is 0 or more, got {hops}")
+            raise ValueError(f"patch must divide the window of {window} steps, got {patch}")
+        check_counts(least=0, hops=hops)
         for name, value, known in (
             ("fusion", fusion, ("both", "lstm", "attention", "sum")),
             ("tokens", tokens, ("patch", "node")),
@@ -84,7 +109,7 @@ class SpikeSTAG(nn.Module):
                     f"{name} must be {', '.join(known)}{' or weights [K, K]' if name == 'graph' else ''}, got {value!r}"
                 )
         if top_k is not None and not (isinstance(graph, str) and graph == "adaptive" and 1 <= top_k <= nodes):
-            raise ValueError(f"top_k is from 1 to the {nodes} nodes, of the adaptive matrix alone; got {top_k}")
+            raise ValueError(f"top_k must be from 1 to the {nodes} nodes, and graph adaptive, got top_k={top_k}")
         graph = _rows_of(graph, nodes) if isinstance(graph, Tensor) else graph
         self.patch, self.top_k, self.fusion, self.tokens = patch, top_k, fusion, tokens
         self.instance_norm = instance_norm
@@ -95,17 +120,17 @@ class SpikeSTAG(nn.Module):
         self.encoder = SpikeEncoder(steps)
         self.of_patch, self.of_node = nn.Linear(patch, width), nn.Linear(EMBEDDING, width)
         self.of_time = nn.Linear(time_features, width) if time_features else None
-        self.observe = Fire(width, width, neuron) if observe else NormedNeuron(width, neuron)
+        self.observe = LinearNeuron(width, width, neuron) if observe else NormedNeuron(width, neuron)
         self.messages = nn.ModuleList(neuron(width, threshold=0.25) if spike_messages else nn.Identity() for _ in range(hops))
-        self.hops = nn.ModuleList(Fire(2 * width, width, neuron) for _ in range(hops))
-        self.scales = Fire((hops + 1) * width, width, neuron)
+        self.hops = nn.ModuleList(LinearNeuron(2 * width, width, neuron) for _ in range(hops))
+        self.scales = LinearNeuron((hops + 1) * width, width, neuron)
         if fusion != "attention":
             self.lstm = nn.LSTM(width, width, batch_first=True)
-            self.recall = Fire(width, width, neuron)
+            self.recall = LinearNeuron(width, width, neuron)
         if fusion != "lstm":
             self.attention = SpikingAttention(width, heads, neuron)
         if fusion == "both":
-            self.gate = Fire(2 * width, width, neuron)
+            self.gate = LinearNeuron(2 * width, width, neuron)
         self.head = nn.Linear(window // patch * width, horizon)
 
     def adjacency(self) -> Tensor:
@@ -122,7 +147,7 @@ class SpikeSTAG(nn.Module):
         return a
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        self.shape.check(x, time)
+        self.shape.check(self, x, time)
         batch, nodes, patches = len(x), x.shape[2], x.shape[1] // self.patch
         z, mean, deviation = normalised(x) if self.instance_norm else (x, 0.0, 1.0)
         c = self.encoder(z)  # [T, B, K, L]
@@ -181,9 +206,9 @@ def _word_of(graph: Graph) -> str:
 def _rows_of(graph: Tensor, nodes: int) -> Tensor:
     """Weights [K, K] with rows that add up to 1."""
     if graph.shape != (nodes, nodes):
-        raise ValueError(f"the graph of {nodes} nodes is {nodes} × {nodes}, got {' × '.join(map(str, graph.shape))}")
+        raise ValueError(f"graph must be {nodes} × {nodes}, a row a node, got {' × '.join(map(str, graph.shape))}")
     if not bool((graph >= 0).all()) or not bool(graph.isfinite().all()):
-        raise ValueError("a graph's weights are finite and not negative")
+        raise ValueError("graph must have weights that are finite and not negative")
     graph = graph.float()
     total = graph.sum(1, keepdim=True)
     return torch.where(total > 0, graph / total.clamp(min=torch.finfo(graph.dtype).tiny), torch.eye(nodes, device=graph.device))

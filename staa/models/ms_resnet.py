@@ -14,7 +14,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
-    fire,
+    run_folded,
     scaled,
     site_factory,
     weigh_branches,
@@ -41,18 +41,42 @@ class MembraneBlock(nn.Module):
         self.shortcut = conv_norm(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer2(fire((self.layer1, self.fire2), self.fire1(x))) + self.shortcut(x)
+        return self.layer2(run_folded((self.layer1, self.fire2), self.fire1(x))) + self.shortcut(x)
 
 
 class MSResNet(nn.Module):
-    """conv – BN, stages of membrane blocks, a last neuron, a readout at each step.
+    """MS-ResNet: conv – BN, stages of membrane blocks, a last neuron, a readout at each step. Shortcuts carry currents:
 
-    Arguments, input and output as for `staa.models.ResNet`; stages: (channels, blocks); stage_strides: one for each. The stem
-    has a neuron only where attention stands there (sites "stem" or "all"), since its spikes are what such attention acts on.
+        block(x) = BN(conv(neuron(BN(conv(neuron(x)))))) + shortcut(x)
+        logits[t] = Linear(mean over H, W of the last neuron's spikes[t])
 
-    Initialisation as in DTA-SNN's code, PyTorch's own: convolutions U(±1 / √(k² C_in)), BatchNorm 1 and 0, the readout's weight
-    and bias U(±1 / √inputs). So begin the convolutions and the readout of Hu et al. too; their BatchNorm begins at the
-    threshold, and at 0 in the last one of a block (residual_init=0).
+    The stem has a neuron only if attention stands there (sites "stem" or "all"), since such attention acts on its spikes.
+
+    Args:
+        num_classes: Logits of a step.
+        in_channels: C of the input: 2 for events, 3 for photographs.
+        steps: T; None: any T, if neuron and attention allow it.
+        neuron: Makes each neuron, neuron(channels).
+        attention: Makes each attention, attention(steps, channels), such as `staa.attention.STAA`; None: none.
+        sites: Neurons with attention: "all", "last-of-stage", the "stem"'s, or None for the attention's own default.
+        width: Multiplier of every layer's channels, above 0.
+        residual_init: Initial weight of the last BatchNorm of each block, at least 0.
+        stem: Channels, kernel and stride of the stem.
+        stages: (channels, blocks) of each stage.
+        stage_strides: Stride of each stage's first block.
+
+    Shapes:
+        x [T, N, C, H, W], or [N, C, H, W], which is repeated T times -> logits of each step [T, N, num_classes]
+
+    Raises:
+        ValueError: If x has another T, rank, number of channels, dtype or device than the network, or an argument is of another
+            type or range.
+        TypeError: If x is no tensor.
+
+    Source:
+        Hu et al. 2021, as DTA-SNN (Kim et al., WACV 2025) has it, and initialised as in DTA-SNN's code, PyTorch's own:
+        convolutions U(±1 / √(k² C_in)), BatchNorm 1 and 0, the readout U(±1 / √inputs). Hu et al. begin BatchNorm at the
+        threshold, and at 0 in the last one of a block (residual_init=0).
     """
 
     per_step = True
@@ -76,7 +100,7 @@ class MSResNet(nn.Module):
         super().__init__()
         check_sizes(num_classes, in_channels, steps, width)
         if len(stage_strides) != len(stages):
-            raise ValueError(f"expected a stride for each of {len(stages)} stages, got {list(stage_strides)}")
+            raise ValueError(f"stage_strides must be one for each of {len(stages)} stages, got {list(stage_strides)}")
         self.steps, self.in_channels, self.window = steps, in_channels, Window(steps, "model")
         channels, kernel, stride = scaled(stem[0], width), *stem[1:]
         site = site_factory(neuron, attention, steps, sites, channels)
@@ -97,12 +121,15 @@ class MSResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_window(x, self, self.window, self.in_channels)
-        x = self.stem(x) if self.fire is None else fire((self.stem, self.fire), x)
+        x = self.stem(x) if self.fire is None else run_folded((self.stem, self.fire), x)
         return self.readout(self.last(self.stages(x)))
 
 
-# MS-ResNet-18 for 32 × 32 images and event frames; 12,502,090 parameters at 10 classes.
+CALLED = "Called as `staa.models.MSResNet`, without stem, stages and stage_strides, which it sets."
+
 ms_resnet18 = partial(MSResNet, stem=(64, 3, 1), stages=[(128, 3), (256, 3), (512, 2)], stage_strides=(1, 2, 2))
-# MS-ResNet-34 for 224 × 224 images. DTA-SNN strides in the last two stages alone, which costs 49 G MACs a step; the code it
-# descends from in every stage: stage_strides=(2, 2, 2, 2).
+ms_resnet18.__doc__ = f"MS-ResNet-18 for 32 × 32 images and event frames; 12,502,090 parameters at 10 classes. {CALLED}"
+
 ms_resnet34 = partial(MSResNet, stem=(64, 7, 2), stages=[(64, 3), (128, 4), (256, 6), (512, 3)], stage_strides=(1, 1, 2, 2))
+ms_resnet34.__doc__ = f"""MS-ResNet-34 for 224 × 224 images. DTA-SNN strides in the last two stages alone, at 49 G MACs a step;
+the code it descends from in every stage: stage_strides=(2, 2, 2, 2). {CALLED}"""

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from staa.layers import Site, Window, fold_batch_norm, per_step, plain, plain_batch_norm, untouched
+from staa.folding import plain, untouched
+from staa.layers import Site, Window, fold_batch_norm, per_step, plain_batch_norm
 from staa.ops import direct
 from staa.ops.averages import Folded, served
+from staa.ops.checks import NUMBERS, check_counts, check_input
 
 NeuronFactory = Callable[[int], nn.Module]
 AttentionFactory = Callable[[int | None, int], nn.Module]
@@ -95,7 +97,7 @@ def weigh_branches(blocks: nn.Module, weight: float) -> None:
             nn.init.constant_(layer.norm.weight, weight)
 
 
-def fire(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:
+def run_folded(layers: nn.Sequential | Iterable[nn.Module], x: Tensor) -> Tensor:
     """Run layers one after the other, the BatchNorm of each ConvNorm folded into the Site behind it.
 
     A layer that is not plainly one of the two, or has a hook, is called, and so is a Sequential that has one.
@@ -138,9 +140,9 @@ def site_factory(
     default of the attention, asked of one for `channels`. Raises ValueError on another name.
     """
     if not callable(neuron) or isinstance(neuron, nn.Module):
-        raise ValueError(f"neuron is a factory (channels) -> Module, such as LIF; got {neuron!r}")
+        raise ValueError(f"neuron must be a factory (channels) -> Module, such as LIF, got {neuron!r}")
     if attention is not None and (not callable(attention) or isinstance(attention, nn.Module)):
-        raise ValueError(f"attention is a factory (steps, channels) -> Module, such as STAA; got {attention!r}")
+        raise ValueError(f"attention must be a factory (steps, channels) -> Module, such as STAA, got {attention!r}")
     if where is None and attention is not None:
         with torch.device("meta"):  # ask one instance, without touching the random state
             where = getattr(attention(steps, channels), "default_sites", "all")
@@ -155,22 +157,21 @@ def site_factory(
 
 
 def as_window(x: Tensor, model: nn.Module, window: Window, in_channels: int) -> Tensor:
-    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated T times. Raises ValueError on any other input, and on one of
-    another dtype than the model's weights, unless autocast is on."""
+    """[T, N, C, H, W] as it is (T checked); [N, C, H, W] repeated T times.
+
+    Raises ValueError for any other input, and for one of another dtype or device than the model's weights (under autocast of
+    any dtype of floats); TypeError for what is no tensor.
+    """
+    check_input(x, model)
     if x.ndim == 4:
         if window.steps is None:
             raise ValueError("a model with steps=None can't repeat an image: give a window [T, N, C, H, W]")
         x = direct(x, window.steps)
-    if not x.is_floating_point():
-        raise ValueError(f"expected a float tensor, got {x.dtype}; call .float() on it")
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype)
-    if x.dtype != own and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(f"this model's weights are {own}, its input is {x.dtype}: call .to({own}) on the input")
     if x.ndim != 5:
-        raise ValueError(f"expected [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
+        raise ValueError(f"the input must be [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
     window(x)
     if x.shape[2] != in_channels:
-        raise ValueError(f"this model takes {in_channels} input channels, got {x.shape[2]} (input {list(x.shape)})")
+        raise ValueError(f"the input must have the model's {in_channels} channels, got {x.shape[2]} (input {list(x.shape)})")
     return x
 
 
@@ -181,8 +182,6 @@ def scaled(channels: int, width: float) -> int:
 
 def check_sizes(num_classes: int, in_channels: int, steps: int | None, width: float) -> None:
     """Raises ValueError for sizes no network can have."""
-    for name, value in (("num_classes", num_classes), ("in_channels", in_channels), ("steps", 1 if steps is None else steps)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-    if not 0 < width < 1000:
-        raise ValueError(f"width is a positive multiplier of the channels, below 1000; got {width}")
+    check_counts(num_classes=num_classes, in_channels=in_channels, steps=1 if steps is None else steps)
+    if isinstance(width, bool) or not isinstance(width, NUMBERS) or not 0 < width < 1000:
+        raise ValueError(f"width must be a number above 0 and below 1000, got {width!r}")

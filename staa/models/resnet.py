@@ -15,7 +15,7 @@ from staa.models.parts import (
     Sites,
     as_window,
     check_sizes,
-    fire,
+    run_folded,
     scaled,
     site_factory,
     weigh_branches,
@@ -66,7 +66,7 @@ class BasicBlock(nn.Module):
         self.fire2 = fire2
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fire2(self.layer2(fire((self.layer1, self.fire1), x)) + self.shortcut(x))
+        return self.fire2(self.layer2(run_folded((self.layer1, self.fire1), x)) + self.shortcut(x))
 
 
 def pool2(x: Tensor) -> Tensor:
@@ -80,22 +80,38 @@ def pool3(x: Tensor) -> Tensor:
 
 
 class ResNet(nn.Module):
-    """A stem, stages of basic blocks, a readout at each step.
+    """Spiking ResNet: a stem, stages of basic blocks, a readout at each step. Currents are added, spikes come out of a block:
 
-    num_classes: outputs; in_channels: of the input; steps: T, or None for any T where the attention allows it
-    neuron: factory (channels); attention: factory (steps, channels), or None for a plain network
-    sites: where attention goes: "all", "last-of-stage", "stem", or None for the attention's own default
-    width: multiplier of every layer's channels
-    residual_init: initial weight of the last BatchNorm of each block. 0.2 and the loss falls from the first steps on
-        (docs/log.md). 0, as ANNs have it (Goyal et al. 2017), is refused: a block without a projection then gets currents of
-        exactly 0 and 1, where the surrogate's derivative is 0, and nothing but the readout would learn
-    stem: (channels, kernel, stride) of each layer; stages: (channels, blocks, stride); pool: after the stem
+        block(x) = neuron(BN(conv(neuron(BN(conv(x))))) + shortcut(x))
+        logits[t] = Linear(mean over H, W of the last stage's spikes[t])
 
-    Initialisation as in the code of FSTA-SNN (AAAI 2025), by STAA-SNN's authors: convolutions N(0, 2 / (k² C_out)), BatchNorm
-    1 and 0, the readout N(0, 1 / inputs²) with a bias of 0.
+    Args:
+        num_classes: Logits of a step.
+        in_channels: C of the input: 2 for events, 3 for photographs.
+        steps: T; None: any T, if neuron and attention allow it.
+        neuron: Makes each neuron, neuron(channels).
+        attention: Makes each attention, attention(steps, channels), such as `staa.attention.STAA`; None: none.
+        sites: Neurons with attention: "all", "last-of-stage", the "stem"'s last, or None for the attention's own default.
+        width: Multiplier of every layer's channels, above 0.
+        residual_init: Initial weight of the last BatchNorm of each block. With 0.2 the loss falls from the first steps on. 0,
+            as ANNs have it (Goyal et al. 2017), is refused: in a block without a projection, currents would be exactly 0 and
+            1, where the surrogate's slope is 0, and nothing but the readout would learn.
+        stem: (channels, kernel, stride) of each layer.
+        stages: (channels, blocks, stride) of each stage.
+        pool: Applied to the stem's spikes at each step; None: nothing.
+        shortcut: Makes the shortcut of a block that changes its shape, shortcut(inputs, outputs, stride).
 
-    Input [T, N, C, H, W], or [N, C, H, W] repeated T times; output logits per step [T, N, num_classes].
-    Raises ValueError on another T, rank or number of channels, at construction where it can tell.
+    Shapes:
+        x [T, N, C, H, W], or [N, C, H, W], which is repeated T times -> logits of each step [T, N, num_classes]
+
+    Raises:
+        ValueError: If x has another T, rank, number of channels, dtype or device than the network, or an argument is of another
+            type or range.
+        TypeError: If x is no tensor.
+
+    Source:
+        Initialised as in the code of FSTA-SNN (AAAI 2025), by STAA-SNN's authors: convolutions N(0, 2 / (k² C_out)), BatchNorm
+        1 and 0, the readout N(0, 1 / inputs²) with a bias of 0.
     """
 
     per_step = True
@@ -142,21 +158,24 @@ class ResNet(nn.Module):
         self.readout = Readout(channels, num_classes, linear=small_linear)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = fire(self.stem, as_window(x, self, self.window, self.in_channels))
+        x = run_folded(self.stem, as_window(x, self, self.window, self.in_channels))
         x = x if self.pool is None else per_step(self.pool, x)
         return self.readout(self.stages(x))
 
 
-# ResNet-19 for 32 × 32 images; 12,569,226 parameters at 10 classes.
+CALLED = "Called as `staa.models.ResNet`, without stem, stages, pool and shortcut, which it sets."
+
 resnet19 = partial(
     ResNet, stem=[(128, 3, 1)], pool=None, stages=[(128, 3, 1), (256, 3, 2), (512, 2, 2)], shortcut=conv_shortcut
 )
-# ResNet-9, ours, eight convolutions and the readout, after the ANNs that learn CIFAR-10 in a minute; 4,968,522 parameters at
-# 10 classes.
+resnet19.__doc__ = f"ResNet-19 for 32 × 32 images; 12,569,226 parameters at 10 classes. {CALLED}"
+
 resnet9 = partial(
     ResNet, stem=[(64, 3, 1), (128, 3, 1)], pool=pool2, stages=[(128, 1, 1), (256, 1, 2), (512, 1, 2)], shortcut=PoolShortcut
 )
-# ResNet-20 (modified), the authors' name: not the 16-to-64-channel net of He et al.; 11,247,946 at 10 classes.
+resnet9.__doc__ = f"""ResNet-9, ours: eight convolutions and the readout, after the ANNs that learn CIFAR-10 in a minute;
+4,968,522 parameters at 10 classes. {CALLED}"""
+
 resnet20 = partial(
     ResNet,
     stem=[(64, 3, 1)] * 3,
@@ -164,7 +183,9 @@ resnet20 = partial(
     stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
     shortcut=PoolShortcut,
 )
-# ResNet-18 and -34 for 224 × 224 images; 11,689,512 and 21,797,672 parameters at 1000 classes.
+resnet20.__doc__ = f"""ResNet-20 (modified), as STAA-SNN's authors name it: not the net of 16 to 64 channels of He et al.;
+11,247,946 parameters at 10 classes. {CALLED}"""
+
 resnet18 = partial(
     ResNet,
     stem=[(64, 7, 2)],
@@ -172,6 +193,8 @@ resnet18 = partial(
     stages=[(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)],
     shortcut=conv_shortcut,
 )
+resnet18.__doc__ = f"ResNet-18 for 224 × 224 images; 11,689,512 parameters at 1000 classes. {CALLED}"
+
 resnet34 = partial(
     ResNet,
     stem=[(64, 7, 2)],
@@ -179,3 +202,4 @@ resnet34 = partial(
     stages=[(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)],
     shortcut=conv_shortcut,
 )
+resnet34.__doc__ = f"ResNet-34 for 224 × 224 images; 21,797,672 parameters at 1000 classes. {CALLED}"

@@ -144,7 +144,7 @@ def _batch_norm(
     outputs = _batch_norm_shapes(x, weight, bias, eps)
     tensors = dict(zip(("scale", "shift", "mean", "all_mean", "variance"), outputs, strict=True))
     given = {name: None if p is None else p.float().contiguous() for name, p in (("weight", weight), ("bias", bias))}
-    kernels_of(x.device.type).frames("staa_batch_norm", x, channels_last(x), {"eps": eps}, **tensors, **given)
+    kernels_of(x.device.type).of_frames("staa_batch_norm", x, channels_last(x), {"eps": eps}, **tensors, **given)
     return outputs  # type: ignore[return-value]
 
 
@@ -185,7 +185,7 @@ def _batch_norm_backward(
     given = {"grad_scale": scale_, "grad_shift": shift_, "grad_mean": frames_}
     tensors = {name: None if p is None else p.contiguous() for name, p in given.items()}
     tensors |= {"up": up, "out": out, "scale": scale, "all_mean": mean, "variance": variance, "grad_weight": grad_weight}
-    kernels_of(x.device.type).frames("staa_batch_norm_backward", x, channels_last(x), {"eps": eps}, **tensors)
+    kernels_of(x.device.type).of_frames("staa_batch_norm_backward", x, channels_last(x), {"eps": eps}, **tensors)
     return out, grad_weight
 
 
@@ -198,7 +198,7 @@ def _context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = dense(x)
     key, stride = _key(x, key)
     pooled, mean, weights = _per_channel(x), _per_channel(x), x.new_empty(_positions(x), dtype=torch.float32)
-    kernels_of(x.device.type).frames(
+    kernels_of(x.device.type).of_frames(
         "staa_context", x, channels_last(x), {"key_f": stride}, key=key, context=pooled, mean=mean, weights=weights
     )
     return pooled, mean, weights
@@ -218,7 +218,9 @@ def _context_backward(
     tensors = {"weights": weights, "context": grad_context.contiguous(), "alpha": alpha.contiguous(), "grad_key": grad_key}
     tensors["pooled"] = pooled  # so that a GPU reads x once; the CPU finds a frame in its caches again
     numbers = {"key_f": stride, "alpha_f": x.shape[2]}
-    kernels_of(x.device.type).frames("staa_context_backward", x, channels_last(x), numbers, up=up, out=out, key=key, **tensors)
+    kernels_of(x.device.type).of_frames(
+        "staa_context_backward", x, channels_last(x), numbers, up=up, out=out, key=key, **tensors
+    )
     return out, grad_key
 
 

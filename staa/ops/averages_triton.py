@@ -1,4 +1,4 @@
-"""The averages of staa.ops.averages on CUDA, in Triton, with the interface of staa.ops.cpu.frames.
+"""The averages of staa.ops.averages on CUDA, in Triton, with the interface of staa.ops.cpu.of_frames.
 
 A frame x[t, n] lies in memory as [rows][cols]: its channels are columns if it is channels-last (VEC), else rows. A program
 takes a part of a frame's positions, P at a time. Sums over positions stay apart in P places of its registers and meet at the
@@ -21,8 +21,8 @@ MERGED = 256  # frames whose sums are merged at once
 PLAIN = ("rows", "frames", "parts", "tiles", "share", "key_f", "eps")  # numbers not compiled for
 
 
-def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
-    """Run a kernel over the frames of x; see staa.ops.cpu.frames."""
+def of_frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
+    """Run a kernel over the frames of x; see staa.ops.cpu.of_frames."""
     with torch.cuda.device_of(x):
         _LAUNCHES[function](x, channels_last, **numbers, **tensors)
 

@@ -136,8 +136,8 @@ def lif_backward(
     if sums:
         by_step, by_sample, channels = sums[0].shape
         call.sum_t, call.sum_n = by_step > 1, by_sample > 1
-        window = x.numel() // (16 * by_step * channels * call.N)  # keep the partial sums small beside the window
-        call.slabs = max(min(call.slabs, window), min(call.slabs, 2))
+        most = x.numel() // (16 * by_step * channels * call.N)  # keep the partial sums small beside the window
+        call.slabs = max(min(call.slabs, most), min(call.slabs, 2))
         for name, total in zip(("sum_gu_x", "sum_gu", "sum_gu_h", "sum_gthr"), sums, strict=False):
             setattr(call, name, total.data_ptr())
     _run("staa_lif_backward", call)
@@ -162,7 +162,7 @@ def strides(coefficients) -> tuple[int, ...]:
     return tuple(p.stride(i) if p.shape[i] > 1 else 0 for p in coefficients[3:] for i in (0, 1))
 
 
-def frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
+def of_frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, float], **tensors: Tensor | None) -> None:
     """Run a kernel over the frames x[t, n]; numbers and tensors by their names in struct Frames, if they are in it."""
     space = x.shape[3] * x.shape[4]
     call = _Frames(parallel=PARALLEL, threads=_threads(x), F=x.shape[0] * x.shape[1], vec=channels_last, **numbers)

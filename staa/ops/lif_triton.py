@@ -127,7 +127,7 @@ def _charge(h, x, decay, gain, scale, shift):
 
 
 @triton.jit
-def _fire(u, threshold, STRICT: tl.constexpr):
+def _spike(u, threshold, STRICT: tl.constexpr):
     d = u - threshold
     z = (d > 0 if STRICT else d >= 0).to(tl.float32)
     return tl.where(d == d, z, d)  # NaN is handed on
@@ -174,7 +174,7 @@ def _forward(
         current = tl.load(x + at, inside, 0.0).to(tl.float32)
         a, b = _wide(tl.load(scale, known, 0.0), VEC), _wide(tl.load(shift, known, 0.0), VEC)
         u = _charge(h, current, decay, gain, a, b)
-        z = _fire(u, threshold, STRICT)
+        z = _spike(u, threshold, STRICT)
         tl.store(spikes + at, z.to(spikes.dtype.element_ty), inside)
         h = _reset(u, z, threshold, SUBTRACT)
         x, spikes, scale, shift = x + size, spikes + size, scale + scale_t, shift + shift_t
@@ -211,7 +211,7 @@ def _backward(
                 current = tl.load(x + t * size + at, inside, 0.0).to(tl.float32)
                 a, b = tl.load(scale + t * scale_t, known, 0.0), tl.load(shift + t * shift_t, known, 0.0)
                 u = _charge(h, current, decay, gain, _wide(a, VEC), _wide(b, VEC))
-                h = _reset(u, _fire(u, threshold, STRICT), threshold, SUBTRACT)
+                h = _reset(u, _spike(u, threshold, STRICT), threshold, SUBTRACT)
         tl.debug_barrier()  # what other threads stored is read below
     g = tl.zeros([ROWS, COLS], tl.float32)  # ∂h
     if grad_last is not None:
@@ -228,13 +228,13 @@ def _backward(
             a = tl.load(scale + t * scale_t, known & exists, 0.0)
             b = tl.load(shift + t * shift_t, known & exists, 0.0)
             u = _charge(h, current, decay, gain, _wide(a, VEC), _wide(b, VEC))
-            h = _reset(u, _fire(u, threshold, STRICT), threshold, SUBTRACT)
+            h = _reset(u, _spike(u, threshold, STRICT), threshold, SUBTRACT)
             currents, membranes = currents + (current,), membranes + (u,)
         for i in tl.static_range(SEGMENT - 1, -1, -1):
             t = k * SEGMENT + i
             exists = tl.full([1], t, tl.int32) < steps if PADDED else True
             u = membranes[i]
-            z = _fire(u, threshold, STRICT)
+            z = _spike(u, threshold, STRICT)
             gs = tl.load(grad_spikes + t * size + at, inside & exists, 0.0).to(tl.float32)
             through = g * (threshold if SUBTRACT else u) if KEEP else 0.0
             slope = _slope(u - threshold, SURROGATE)
@@ -257,7 +257,7 @@ def _backward(
             if SUMS > 1:
                 h = before
                 if i > 0:
-                    h = _reset(membranes[i - 1], _fire(membranes[i - 1], threshold, STRICT), threshold, SUBTRACT)
+                    h = _reset(membranes[i - 1], _spike(membranes[i - 1], threshold, STRICT), threshold, SUBTRACT)
                 of_h += tl.where(exists, gu * h, 0.0) if PADDED else gu * h
                 of_threshold -= gd + g * z if SUBTRACT else gd
             g = tl.where(exists, decay * gu, g) if PADDED else decay * gu

@@ -1,19 +1,12 @@
 """The scan over time: the only place that knows how a neuron charges, fires and resets."""
 
-import math
-from typing import Literal
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from staa.ops.checks import Reset, charge_dtype, check_options, check_scan
 from staa.ops.lif_op import fused
 from staa.ops.spike import Surrogate, arctan, fire
 from staa.ops.switch import reference_chosen
-
-Reset = Literal["zero", "subtract"]
-NUMBERS = (float, int, np.floating, np.integer, torch.SymFloat, torch.SymInt)
-LARGEST = torch.finfo(torch.float32).max  # of a constant
 
 
 def lif(
@@ -30,38 +23,47 @@ def lif(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Leaky integrate-and-fire over the whole window: the input current in, the spikes and the last membrane out.
+    """Leaky integrate-and-fire over a whole window: the current in, the spikes and the last membrane out.
 
-        i[t] = scale[t] · x[t] + shift[t]          an affine map of the current, e.g. an attention gate
+        i[t] = scale[t] · x[t] + shift[t]          an affine map of the current
         v[t] = decay · h[t−1] + gain · i[t]        charge
-        s[t] = Θ(v[t] − threshold)                 fire, where v ≥ threshold (strict=True: v > threshold)
+        s[t] = 1 if v[t] ≥ threshold, else 0       fire; strict=True: if v[t] > threshold
         h[t] = v[t] · (1 − s[t])                   reset="zero"
         h[t] = v[t] − threshold · s[t]             reset="subtract"
 
-    x: current [T, N, ...], float32 or float64; bfloat16 and float16 are charged in float32, and the spikes come back
-    in the dtype of x. v: membrane h[−1] of shape x[0], or None for rest (0). decay, gain, threshold: numbers or tensors
-    that broadcast with x[0]. scale, shift: tensors that broadcast with x. Membranes and currents are dimensionless, in
-    units of the threshold's scale; decay is per time step.
+    Going on from the returned membrane continues the window: in chunks of any length the bits are the same. Channels-last
+    tensors stay channels-last. CUDA and the CPU have fast paths, with first derivatives alone; under `staa.reference` the
+    equations run as they stand in `staa.ops.lif_reference`.
 
-    Returns (spikes [T, N, ...], h[T−1] [N, ...]). Starting again from the returned membrane continues the window
-    exactly: the scan is bit-equal under any chunking. Channels-last tensors stay channels-last. The fast paths have first
-    derivatives alone; `staa.reference` chooses the reference path.
+    Args:
+        x: Current i without unit, float32 or float64. bfloat16 and float16 are charged in float32.
+        v: Membrane h[−1] before the first step, at least float32; None: rest, 0.
+        decay: Share of the membrane that a step keeps, in [0, 1]; a number or a tensor.
+        gain: Factor of the current; a number or a tensor.
+        threshold: Membrane at which it fires, above 0; a number or a tensor.
+        strict: Fire only above the threshold, not at it.
+        reset: Membrane after a spike: "zero", or "subtract" to keep what exceeds the threshold.
+        surrogate: Smooth step whose slope at v − threshold is the spike's gradient, strict or not, such as `staa.ops.triangle`.
+            One that is not in `staa.ops.SURROGATES` takes the reference path, with a warning.
+        detach_reset: Keep the reset out of the backward pass.
+        scale: Factor of the current, such as an attention gate; None: 1.
+        shift: Added to scale · x; None: 0.
 
-    The spike's gradient is the surrogate's slope at v − threshold, strict or not. detach_reset=True keeps the reset out of
-    the backward pass (Zenke & Vogels 2021).
+    Shapes:
+        x [T, N, ...]; v [N, ...]; decay, gain, threshold broadcast with v; scale, shift broadcast with x, and have its rank
+        -> (spikes [T, N, ...] in the dtype of x, last membrane h[T−1] [N, ...], at least float32)
 
-    Raises ValueError on a wrong rank, dtype or shape, an unknown reset, and a number that is not finite, a decay outside
-    [0, 1] or a threshold of 0 or less (the values of tensors are not looked at); TypeError on what is no tensor; RuntimeError
-    on a fast path's second derivatives and under torch.func.
+    Raises:
+        ValueError: If a tensor has another rank, dtype, device or shape than it must, a number is not finite or outside its
+            range (a tensor's values are not looked at), or an option is unknown.
+        TypeError: If x, v, scale or shift is no tensor.
+        RuntimeError: On a fast path, for second derivatives and under torch.func.
+
+    Source:
+        Resetting without a gradient (detach_reset): Zenke & Vogels 2021.
     """
-    _check(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
-    if reset not in ("zero", "subtract"):
-        raise ValueError(f'reset must be "zero" or "subtract", got {reset!r}')
-    for name, flag in (("strict", strict), ("detach_reset", detach_reset)):
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name} must be True or False, got {flag!r}")
-    if not callable(surrogate):
-        raise ValueError(f"surrogate must be a function such as staa.ops.arctan, got {surrogate!r}")
+    check_scan(x, v, scale, shift, decay=decay, gain=gain, threshold=threshold)
+    check_options(strict, detach_reset, reset, surrogate)
     options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
     options |= {"strict": strict, "reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
     result = None if reference_chosen() else fused(x, v, **options)
@@ -82,7 +84,30 @@ def lif_reference(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The equations of `lif`, one line each, with no checks: what every faster path is tested against."""
+    """Leaky integrate-and-fire over a whole window, one line an equation, unchecked: each faster path is tested against it.
+
+        i[t] = scale[t] · x[t] + shift[t]
+        v[t] = decay · h[t−1] + gain · i[t]
+        s[t] = 1 if v[t] ≥ threshold, else 0       strict=True: if v[t] > threshold
+        h[t] = v[t] · (1 − s[t])                   reset="subtract": v[t] − threshold · s[t]
+
+    Args:
+        x: Current i without unit, float32 or float64. bfloat16 and float16 are charged in float32.
+        v: Membrane h[−1] before the first step, at least float32; None: rest, 0.
+        decay: Share of the membrane that a step keeps, in [0, 1]; a number or a tensor.
+        gain: Factor of the current; a number or a tensor.
+        threshold: Membrane at which it fires, above 0; a number or a tensor.
+        strict: Fire only above the threshold, not at it.
+        reset: Membrane after a spike: "zero", or "subtract" to keep what exceeds the threshold.
+        surrogate: Smooth step whose slope at v − threshold is the spike's gradient, strict or not, such as `staa.ops.triangle`.
+        detach_reset: Keep the reset out of the backward pass.
+        scale: Factor of the current, such as an attention gate; None: 1.
+        shift: Added to scale · x; None: 0.
+
+    Shapes:
+        x [T, N, ...]; v [N, ...]; decay, gain, threshold broadcast with v; scale, shift broadcast with x, and have its rank
+        -> (spikes [T, N, ...] in the dtype of x, last membrane h[T−1] [N, ...], at least float32)
+    """
     current = _current(x, scale, shift)
     h = torch.zeros_like(current[0]) if v is None else v
     spikes = []
@@ -104,12 +129,28 @@ def integrate(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The charge of `lif` without firing: v[t] = decay · v[t−1] + gain · (scale · x[t] + shift).
+    """Leaky integration over a whole window, without firing.
 
-    Shapes, dtypes and errors as for `lif`. Returns (membranes [T, N, ...], the last one [N, ...]),
-    in float32 for half precision.
+        v[t] = decay · v[t−1] + gain · (scale[t] · x[t] + shift[t])
+
+    Args:
+        x: Current without unit, float32 or float64. bfloat16 and float16 are charged in float32.
+        v: Membrane before the first step, at least float32; None: rest, 0.
+        decay: Share of the membrane that a step keeps, in [0, 1]; a number or a tensor.
+        gain: Factor of the current; a number or a tensor.
+        scale: Factor of the current, such as an attention gate; None: 1.
+        shift: Added to scale · x; None: 0.
+
+    Shapes:
+        x [T, N, ...]; v [N, ...]; decay, gain broadcast with v; scale, shift broadcast with x, and have its rank
+        -> (membranes [T, N, ...], the last one [N, ...]), at least float32
+
+    Raises:
+        ValueError: If a tensor has another rank, dtype, device or shape than it must, or a number is not finite or outside
+            its range.
+        TypeError: If x, v, scale or shift is no tensor.
     """
-    _check(x, v, scale, shift, decay=decay, gain=gain)
+    check_scan(x, v, scale, shift, decay=decay, gain=gain)
     current = _current(x, scale, shift)
     v = torch.zeros_like(current[0]) if v is None else v
     trace = []
@@ -120,7 +161,7 @@ def integrate(
 
 
 def _current(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    x = x.to(_charge_dtype(x))
+    x = x.to(charge_dtype(x))
     if scale is not None:
         x = x * scale
     return x if shift is None else x + shift
@@ -134,60 +175,3 @@ def _steps(x: Tensor) -> tuple[Tensor, ...]:
 def _join(steps: list[Tensor], x: Tensor) -> Tensor:
     """The steps as one tensor [T, N, ...]: torch.cat over the batch keeps channels-last, torch.stack does not."""
     return torch.cat(steps).unflatten(0, x.shape[:2])
-
-
-def _charge_dtype(x: Tensor) -> torch.dtype:
-    """At least float32: the eight bits of bfloat16's mantissa would lose small charges."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def check_numbers(**numbers: float) -> None:
-    """Raise ValueError for a constant that is no finite number, and for a threshold that is not positive."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, NUMBERS) or not -LARGEST <= value <= LARGEST:
-            end = " (float32 ends at 3.4e38)" if isinstance(value, NUMBERS) and LARGEST < abs(value) < math.inf else ""
-            raise ValueError(f"{name} must be a finite number, got {_short(value)}{end}")
-    if numbers.get("threshold", 1.0) <= 0:
-        raise ValueError(f"threshold must be positive, got {numbers['threshold']}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 100 else f"{text[:80]} …"
-
-
-def _check(x: Tensor, v: Tensor | None, scale: Tensor | None, shift: Tensor | None, **constants: float | Tensor) -> None:
-    for name, value in (("the current", x), ("the membrane", v), ("scale", scale), ("shift", shift)):
-        if not isinstance(value, Tensor) and (value is not None or value is x):
-            raise TypeError(f"{name} must be a tensor{'' if value is x else ' or None'}, got {_short(value)}")
-    for name, value in {**constants, "scale": scale, "shift": shift}.items():
-        if isinstance(value, Tensor) and not value.is_floating_point():
-            raise ValueError(f"{name} must be a float tensor, got {value.dtype}; call .float() on it")
-    numbers = {name: value for name, value in constants.items() if not isinstance(value, Tensor)}
-    check_numbers(**numbers)
-    if not 0 <= numbers.get("decay", 0.0) <= 1:
-        raise ValueError(f"decay must be in [0, 1], got {numbers['decay']}")
-    if x.ndim < 2:
-        raise ValueError(f"the current must be [T, N, ...], at least 2 dimensions, got shape {list(x.shape)}")
-    if x.shape[0] == 0:
-        raise ValueError(f"the current must have at least one time step, got shape {list(x.shape)}")
-    if not x.is_floating_point():
-        raise ValueError(f"the current must be a float tensor, got {x.dtype}; call .float() on it")
-    step, charge = x.shape[1:], _charge_dtype(x)
-    if v is not None and (v.shape != step or v.dtype != charge):
-        raise ValueError(f"the membrane must be {charge} of the shape of one step {list(step)}, got {v.dtype} {list(v.shape)}")
-    for name, value in constants.items():
-        if isinstance(value, Tensor) and not _broadcasts(value.shape, step):
-            raise ValueError(f"{name} must broadcast with one step {list(step)}, got {list(value.shape)}")
-    for name, value in {**constants, "scale": scale, "shift": shift}.items():
-        if isinstance(value, Tensor) and value.ndim and torch.promote_types(value.dtype, charge) != charge:
-            raise ValueError(f"{name} is {value.dtype} but the current {x.dtype}: give both the same dtype")
-    for name, term in (("scale", scale), ("shift", shift)):
-        if term is not None and not (term.ndim == x.ndim and _broadcasts(term.shape, x.shape)):
-            raise ValueError(f"{name} must broadcast with the current {list(x.shape)}, got {list(term.shape)}")
-
-
-def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:
-    """Whether a tensor of `shape` expands to exactly `onto`."""
-    lead = len(onto) - len(shape)
-    return lead >= 0 and all(a in (1, b) for a, b in zip(shape, onto[lead:], strict=True))

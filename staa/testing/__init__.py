@@ -22,25 +22,27 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from staa.attention import PositionEncoding
 from staa.layers import Site
 from staa.neurons import LIF
+from staa.testing.calls import (
+    causality,
+    chunks_equal_the_whole,
+    evaluation_is_deterministic,
+    nothing_survives_a_call,
+    samples_are_independent,
+    sees_later_steps,
+)
 from staa.testing.contracts import (
     FLIPPED,
     ROUNDING,
     an_affine_current_is_one,
-    causality,
-    chunks_equal_the_whole,
-    evaluation_is_deterministic,
     every_parameter_learns,
     folding_changes_nothing,
     it_fires,
-    nothing_survives_a_call,
     on_one_input,
+    random_input,
     randomised,
-    samples_are_independent,
-    sees_later_steps,
     shape_and_finite,
     silence_and_noise_are_finite,
     state_dict_round_trip,
-    window,
 )
 
 Kind = Literal["neuron", "attention", "model"]
@@ -56,7 +58,13 @@ SPREAD = {"neuron": 0.02, "attention": 0.2, "model": 0.05}
 
 @dataclass(frozen=True)
 class Finding:
-    """What a contract found: it holds (True), is broken (False), or does not apply (None), and why."""
+    """What a contract found.
+
+    Args:
+        contract: Its name, such as "gradient".
+        holds: True if it holds, False if it is broken, None if it does not apply.
+        text: Why.
+    """
 
     contract: str
     holds: bool | None
@@ -67,7 +75,14 @@ class Finding:
 
 
 def kind_of(make: Callable[..., Any]) -> Kind:
-    """What a function or class makes, by the names of its parameters. Raises ValueError if they don't tell."""
+    """What a function or class makes, by the names of its parameters.
+
+    Args:
+        make: Builds a neuron, an attention or a model.
+
+    Raises:
+        ValueError: If its parameters don't tell.
+    """
     try:
         names = list(inspect.signature(make).parameters)
     except (TypeError, ValueError):
@@ -83,9 +98,17 @@ def kind_of(make: Callable[..., Any]) -> Kind:
 
 
 def check(make: Callable[..., Any], kind: Kind | None = None) -> Iterator[Finding]:
-    """Hold what a function or class makes against the contracts of its kind; None: by the names of its parameters.
+    """Hold what a function or class makes against the contracts of its kind; one `Finding` each, in a minute or less.
 
-    Draws from a fixed seed and leaves the global random state alone. Raises ValueError for an unknown kind.
+    Draws from a fixed seed and leaves the global random state alone.
+
+    Args:
+        make: Builds a neuron, make(channels), an attention, make(steps, channels), or a model, make(num_classes, *,
+            in_channels, steps, neuron, attention, sites, width).
+        kind: Which of the three; None: by the names of its parameters.
+
+    Raises:
+        ValueError: If the kind is unknown, or not told by the parameters.
     """
     kind = kind or kind_of(make)
     if kind not in CALLS:
@@ -98,7 +121,7 @@ def check(make: Callable[..., Any], kind: Kind | None = None) -> Iterator[Findin
 def _findings(make: Callable[..., Any], kind: Kind) -> Iterator[Finding]:
     size = 16 if kind == "model" else SIZE
     channels = 2 if kind == "model" else CHANNELS
-    x = window(STEPS, SAMPLES, channels, size, size)
+    x = random_input(STEPS, SAMPLES, channels, size, size)
 
     def built() -> nn.Module:
         return on_one_input(_build(make, kind, size))
@@ -260,25 +283,8 @@ def _brief(error: BaseException) -> str:
 
 
 __all__ = [
-    "CALLS",
-    "Finding",
-    "Kind",
-    "an_affine_current_is_one",
-    "causality",
-    "check",
-    "chunks_equal_the_whole",
-    "evaluation_is_deterministic",
-    "every_parameter_learns",
-    "folding_changes_nothing",
-    "it_fires",
-    "kind_of",
-    "nothing_survives_a_call",
-    "on_one_input",
-    "randomised",
-    "samples_are_independent",
-    "sees_later_steps",
-    "shape_and_finite",
-    "silence_and_noise_are_finite",
-    "state_dict_round_trip",
-    "window",
-]
+    "CALLS", "Finding", "Kind", "an_affine_current_is_one", "causality", "check", "chunks_equal_the_whole",
+    "evaluation_is_deterministic", "every_parameter_learns", "folding_changes_nothing", "it_fires", "kind_of",
+    "nothing_survives_a_call", "on_one_input", "random_input", "randomised", "samples_are_independent", "sees_later_steps",
+    "shape_and_finite", "silence_and_noise_are_finite", "state_dict_round_trip",
+]  # fmt: skip
