@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
 from staa.ops.scan import Reset, check_numbers
+from staa.registry import Registry
 
 
 def _check(
@@ -247,12 +248,17 @@ def _name(f: Surrogate) -> str:
     return getattr(f, "__name__", repr(f))
 
 
-NEURONS = {
-    "lif": LIF,
-    "parametric": ParametricLIF,
-    # Whether STAA-SNN's fires at its threshold is not known to us; its authors' FSTA-SNN fires above.
-    "adaptive": partial(AdaptiveLIF, strict=True),
-    "plain": partial(LIF, decay=0.25, threshold=0.5, strict=True, surrogate=rectangle),  # its twin, FSTA-SNN's neuron
-    "seqsnn": partial(LIF, decay=0.5, gain=0.5, threshold=1.0, surrogate=arctan, detach_reset=True),  # Lv et al., ICML 2024
-    "dta": partial(LIF, decay=0.5, threshold=1.0, strict=True, surrogate=triangle),  # DTA-SNN's, and TET's
-}
+NEURONS = Registry(
+    "neuron",
+    "staa.neurons.NEURONS",
+    {
+        "lif": LIF,
+        "parametric": ParametricLIF,
+        # Whether STAA-SNN's fires at its threshold is not known to us; its authors' FSTA-SNN fires above.
+        "adaptive": partial(AdaptiveLIF, strict=True),
+        "plain": partial(LIF, decay=0.25, threshold=0.5, strict=True, surrogate=rectangle),  # its twin, FSTA-SNN's neuron
+        "seqsnn": partial(LIF, decay=0.5, gain=0.5, threshold=1.0, surrogate=arctan, detach_reset=True),  # Lv et al., ICML 2024
+        "dta": partial(LIF, decay=0.5, threshold=1.0, strict=True, surrogate=triangle),  # DTA-SNN's, and TET's
+    },
+    functions={"surrogate": SURROGATES},
+)

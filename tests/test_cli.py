@@ -85,8 +85,8 @@ def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
 def test_every_option_in_the_help_is_taken(capsys):
     import re
 
+    from staa.cli.flags import flags_of
     from staa.cli.options import TrainOptions
-    from staa.cli.parse import flags_of
 
     with pytest.raises(SystemExit):
         main(["train", "--help"])

@@ -8,9 +8,9 @@ from staa.attention.staa import STAA, GlobalContext, PositionEncoding, StepAtten
 from staa.attention.ta import TemporalAttention
 
 
-def squeeze_excite(steps: int | None, channels: int) -> ChannelGate:
+def squeeze_excite(steps: int | None, channels: int, *, reduction: int = 4) -> ChannelGate:
     """Squeeze-and-excite over channels at each step, for any number of them."""
-    return ChannelGate(channels)
+    return ChannelGate(channels, reduction)
 
 
 ATTENTIONS = {

@@ -13,6 +13,7 @@ from staa.build.network import build_forecaster, build_model, check_weights
 from staa.build.settings import asked_for
 from staa.data import SeriesSource, Source
 from staa.recipes.find import find
+from staa.recipes.options import name_of
 from staa.recipes.parts import Loss
 from staa.recipes.recipe import Recipe
 from staa.streaming import allow_fewer_steps
@@ -26,7 +27,7 @@ def build_loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
     loss = find(recipe.loss.name, LOSSES if recipe.series.horizon is None else FORECAST_LOSSES, "loss", folder=recipe.folder)
     names = ("label_smoothing", "tet_weight", "tet_level")
     given, usual = ({f"loss.{name}": getattr(c, name) for name in names} for c in (recipe.loss, Loss()))
-    return partial(loss, **asked_for(loss, f"the loss {recipe.loss.name}", given, usual))
+    return partial(loss, **asked_for(loss, f"the loss {name_of(recipe.loss.name)}", given, usual))
 
 
 def check_early(recipe: Recipe, source: Source | SeriesSource, model: nn.Module) -> None:

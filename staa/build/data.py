@@ -13,6 +13,7 @@ from staa.data import DATASETS, SERIES, Batches, SeriesSource, Source, TimeSerie
 from staa.data.augment import make_augment, make_mix
 from staa.data.early import Shrink, make_shrink
 from staa.recipes.find import find
+from staa.recipes.options import name_of
 from staa.recipes.parts import Augment, Data, Series
 from staa.recipes.recipe import Recipe
 from staa.training.evaluate import Inputs
@@ -60,7 +61,8 @@ def _series_source(recipe: Recipe, data_root: Path, horizon: int) -> SeriesSourc
     if "root" in inspect.signature(read).parameters:
         settings["root"] = data_root
     elif data_root.is_file():
-        raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by series-{recipe.model.name}")
+        own = f"series-{name_of(recipe.model.name)}"
+        raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by {own}")
     series = read(**settings)
     if not isinstance(series, TimeSeries):
         raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")

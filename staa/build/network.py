@@ -16,6 +16,7 @@ from staa.forecasters import FORECASTERS
 from staa.models import MODELS
 from staa.neurons import LIF, NEURONS
 from staa.recipes.find import find
+from staa.recipes.options import name_of
 from staa.recipes.parts import Forecast, Model
 from staa.recipes.recipe import Recipe
 
@@ -33,11 +34,12 @@ def build_model(recipe: Recipe, *, classes: int, channels: int, size: int, state
     if "size" in inspect.signature(model).parameters:  # its readout depends on the input's size
         model = partial(model, size=size)
     given, usual = ({"model.residual_init": c.residual_init} for c in (config, Model()))
-    model = partial(model, **asked_for(model, f"the model {config.name}", given, usual))
+    model = partial(model, **asked_for(model, f"the model {name_of(config.name)}", given, usual))
     model = partial(model, classes, in_channels=channels, steps=config.steps, sites=config.sites, width=config.width)
     check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
-    if config.name in MODELS:  # one of the user's own is not called twice
-        _check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")), state)
+    if name_of(config.name) in MODELS:  # one of the user's own is not called twice
+        registered = config.attention is not None and name_of(config.attention) in ATTENTIONS
+        _check_size(partial(model, neuron=LIF, attention=attention if registered else None), state)
     try:
         built = model(neuron=neuron, attention=attention)
     except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
@@ -102,11 +104,11 @@ def build_forecaster(
     forecaster = find(config.name, FORECASTERS, "forecaster", folder=recipe.folder)
     given, usual = ({f"forecast.{f.name}": getattr(c, f.name) for f in fields(c)} for c in (own, Forecast()))
     given["model.residual_init"], usual["model.residual_init"] = config.residual_init, Model().residual_init
-    settings = asked_for(forecaster, f"the forecaster {config.name}", given, usual)
+    settings = asked_for(forecaster, f"the forecaster {name_of(config.name)}", given, usual)
     asked = inspect.signature(forecaster).parameters
     if "steps" in asked:
         if config.steps is None:
-            raise ValueError(f"the forecaster {config.name} needs a number of steps: set `model.steps`, such as 4")
+            raise ValueError(f"the forecaster {name_of(config.name)} needs a number of steps: set `model.steps`, such as 4")
         settings["steps"] = config.steps
     if "neuron" in asked:
         settings["neuron"] = find(config.neuron, NEURONS, "neuron", folder=recipe.folder)
@@ -115,7 +117,7 @@ def build_forecaster(
             raise ValueError(f"{recipe.data.name} has no graph to be given: name its file with `series.graph`, or take another")
         settings["graph"] = graph
     forecaster = partial(forecaster, nodes, window, horizon, time_features=features)
-    if config.name in FORECASTERS:
+    if name_of(config.name) in FORECASTERS:
         check_bytes(4 * nodes * nodes if isinstance(settings.get("graph"), Tensor) else 0, "the graph")
         plain = settings | ({"neuron": LIF} if "neuron" in asked else {})
         plain |= {"graph": "adaptive"} if isinstance(settings.get("graph"), Tensor) else {}
@@ -133,7 +135,8 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     """Raises ValueError where the recipe asks for weights that a model without any to train can't have."""
     if any(p.requires_grad for p in model.parameters()):
         return
+    name = name_of(recipe.model.name)
     if recipe.weights == "best":
-        raise ValueError(f"{recipe.model.name} is not trained in epochs, of which one could be the best: give `weights=last`")
+        raise ValueError(f"{name} is not trained in epochs, of which one could be the best: give `weights=last`")
     if recipe.init_from is not None:
-        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out `init_from`")
+        raise ValueError(f"{name} is not trained, so it can't start from another run: leave out `init_from`")

@@ -13,9 +13,9 @@ from typing import Any
 
 import staa
 from staa.cli import check, data, machine, train, trained
+from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
-from staa.cli.parse import in_flags
 from staa.cli.signals import BAD_INPUT, CUT_OFF, FAILED, INTERRUPTED
 from staa.cli.text import say
 from staa.machine import keep_pages

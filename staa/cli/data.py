@@ -14,6 +14,7 @@ from staa.data import DOWNLOADS, inventory, read_events
 from staa.data.events.folder import parse_sensor
 from staa.files import check_writable
 from staa.recipes import RECIPES
+from staa.recipes.options import name_of
 from staa.text import for_terminal
 
 
@@ -23,7 +24,7 @@ def recipes(args: list[str]) -> int:
     table = Table(Column("recipe", no_wrap=True), "network", "T", "length", "expect", box=None, pad_edge=False)
     rows = []
     for r in RECIPES.values():
-        network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
+        network = name_of(r.model.name) + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
         length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
         rows.append([r.name, network, r.model.steps or "any", length, r.expect])
     show(table, rows)

@@ -8,8 +8,9 @@ from typing import Any
 from staa.analysis.compare import all_forecast, check_finished, draw, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
 from staa.build import check_recipe
+from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
-from staa.cli.parse import parse, value_of
+from staa.cli.parse import parse
 from staa.cli.signals import INTERRUPTED, Signals, listening
 from staa.cli.text import comparison, over_seeds, render, say, show
 from staa.files import check_writable, inside, save_text

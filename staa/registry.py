@@ -1,0 +1,42 @@
+"""A dict of what can be named, which says in words what it does not hold."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+V = TypeVar("V")
+
+
+class Registry(dict[str, V]):
+    """A dict by name, read and extended as any dict is: REGISTRY["mine"] = thing.
+
+    Args:
+        what: an entry, in words.
+        where: how the registry is called in Python.
+        entries: its first ones.
+        functions: functions by name, for each option of an entry that takes a function, such as a neuron's surrogate.
+
+    Raises KeyError for an unknown name, with the nearest ones.
+    """
+
+    def __init__(
+        self, what: str, where: str, entries: Mapping[str, V], *, functions: Mapping[str, Mapping[str, Any]] | None = None
+    ):
+        super().__init__(entries)
+        self.what, self.where, self.functions = what, where, functions or {}
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise KeyError(f"{unknown(self.what, name, self)}; all names: sorted({self.where})")
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """What to say of a name that is not known: the nearest ones, or all if none is near."""
+    known = list(known)
+    hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+    return f"unknown {what} {name!r}; {hint}"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A question with the nearest names; empty if none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else ""
