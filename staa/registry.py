@@ -32,11 +32,15 @@ class Registry(dict[str, V]):
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """What to say of a name that is not known: the nearest ones, or all if none is near."""
     known = list(known)
-    hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+    hint = did_you_mean(nearest(name, known)) or f"known: {', '.join(known)}"
     return f"unknown {what} {name!r}; {hint}"
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A question with the nearest names; empty if none is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else ""
+def nearest(name: object, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(str(name), list(known), n=2)
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """A question; empty if there are no names."""
+    names = list(names)
+    return f"did you mean {' or '.join(names)}?" if names else ""

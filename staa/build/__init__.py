@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from staa.build.data import build_batches, build_source, needs_files, shrink_of, some_inputs, steps_of_run
 from staa.build.network import build_forecaster, build_model, check_weights
+from staa.build.parts import check_settings
 from staa.build.settings import asked_for
 from staa.data import SeriesSource, Source
 from staa.recipes.find import find
@@ -89,6 +90,7 @@ def build_measure(recipe: Recipe, source: Source | SeriesSource, device: torch.d
 
 def check_recipe(recipe: Recipe, data_root: Path) -> None:
     """Raises ValueError or OSError where its data are not there, or its network can't be built for them."""
+    check_settings(recipe)
     source = build_source(recipe, data_root)
     with torch.random.fork_rng(devices=[]):
         model = model_for(recipe, source)
@@ -108,6 +110,7 @@ __all__ = [
     "build_model",
     "build_source",
     "check_recipe",
+    "check_settings",
     "check_weights",
     "model_for",
     "needs_files",

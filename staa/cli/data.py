@@ -15,6 +15,7 @@ from staa.data.events.folder import parse_sensor
 from staa.files import check_writable
 from staa.recipes import RECIPES
 from staa.recipes.options import name_of
+from staa.registry import unknown
 from staa.text import for_terminal
 
 
@@ -38,7 +39,7 @@ def data(args: list[str]) -> int:
         return _show(args[1:])
     options = parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
-        raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
+        raise ValueError(unknown("data set", options.name, DOWNLOADS))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bars: dict[str, Any] = {}

@@ -13,15 +13,21 @@ NAMES = {"data_root": "data", "trust": "trust-code"}
 """Arguments of the library whose flag is called otherwise."""
 PARTS = tuple(f"--{field}." for field in dict.fromkeys(field for field, _ in KINDS.values()))
 """What the options of parts begin with, such as --model.attention.reduction."""
+HIDDEN, POSITIONAL = (get_args(mark[str])[1] for mark in (tyro.conf.Suppress, tyro.conf.Positional))
+
+
+def hints_of(kind: Any) -> dict[str, tuple[Any, list[Any]]]:
+    """The type of each field, and tyro's marks on it."""
+    hints = get_type_hints(kind, include_extras=True)
+    split = {key: get_args(hint) if get_origin(hint) is Annotated else [hint] for key, hint in hints.items()}
+    return {key: (hint, marks) for key, (hint, *marks) in split.items()}
 
 
 def flags_of(kind: Any, prefix: str = "") -> set[str]:
     """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
     names: set[str] = set()
-    hidden = get_args(tyro.conf.Suppress[str])[1]
-    for key, annotation in get_type_hints(kind, include_extras=True).items():
-        hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
-        if hidden in marks:
+    for key, (hint, marks) in hints_of(kind).items():
+        if HIDDEN in marks:
             continue
         if dataclasses.is_dataclass(hint):
             names |= flags_of(hint, "" if hint is Recipe else f"{prefix}{key}.")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import inspect
 import io
 import os
@@ -13,11 +12,12 @@ import tyro
 
 from staa.build.parts import registries
 from staa.cli.flags import PARTS, flags_of
+from staa.cli.help import show_help
 from staa.files import LIMIT, parse_bytes
 from staa.recipes.find import options_taken
 from staa.recipes.options import Taken, name_of, options_of, takes_no
 from staa.recipes.recipe import Recipe
-from staa.text import for_terminal
+from staa.registry import did_you_mean, nearest
 
 
 def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
@@ -28,24 +28,32 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     ]
     groups = {"": args} if default is None else _apart(args)
     args = groups.pop("")
-    flags = flags_of(kind) | {"help", "h"}
+    flags = flags_of(kind) | {"help"}
     for arg in args:
-        if not re.match("--?[a-z]", arg):
+        if not re.match("--?[a-z]", arg) or arg == "-h":
             continue
         flag = _flag(arg)
         if flag not in flags and re.sub(r"(^|\.)no-", r"\1", flag) not in flags:
-            near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
-            hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
+            near = sorted(f for f in flags if f.rpartition(".")[2] == flag.removeprefix("no-")) or nearest(flag, flags)
+            hint = did_you_mean(f"--{f}" for f in near) or f"see {prog} --help"
             raise ValueError(f"unknown option {arg}; {hint}")
-    if default is not None and {"-h", "--help"} & set(args):
-        default = _shown(default)
-    options = _parsed(kind, args, prog, default)
-    if groups:
-        options = dataclasses.replace(options, recipe=_with_options(options.recipe, groups, prog))
+    wanted = next((i for i, arg in enumerate(args) if arg in ("-h", "--help")), None)
+    if wanted is not None:
+        everything = args[wanted + 1 : wanted + 2] == ["all"]
+        with contextlib.suppress(ValueError):  # else the help is that of the options as they were
+            default = None if default is None else _read(kind, args[:wanted], groups, prog, default)
+        show_help(kind, prog, default, everything=everything)
+        raise SystemExit(0)
+    options = _read(kind, args, groups, prog, default)
     if getattr(options, "max_bytes", None) is not None:
         parse_bytes(options.max_bytes)
         os.environ[LIMIT] = options.max_bytes  # for worker processes too
     return options
+
+
+def _read(kind: Any, args: list[str], groups: dict[str, list[str]], prog: str, default: Any) -> Any:
+    options = _parsed(kind, args, prog, default)
+    return dataclasses.replace(options, recipe=_with_options(options.recipe, groups, prog)) if groups else options
 
 
 def _parsed(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
@@ -109,11 +117,3 @@ def _with_options(recipe: Recipe, groups: dict[str, list[str]], prog: str) -> Re
 
 def _default(option: Taken) -> Any:
     return tyro.MISSING if option.default is inspect.Parameter.empty else option.default
-
-
-def _shown(options: Any) -> Any:
-    """The options as --help may print them, since a run's recipe is text of others."""
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    texts = {name: for_terminal(value) for name, value in values.items() if isinstance(value, str)}
-    nested = {name: _shown(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
-    return dataclasses.replace(options, **texts, **nested)

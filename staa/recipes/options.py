@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from staa.recipes.values import alternatives, fits, told
-from staa.registry import did_you_mean
+from staa.registry import did_you_mean, nearest
 
 Option = int | float | bool | str | None
 PLAIN = (int, float, bool, str, type(None))
@@ -117,6 +117,6 @@ def bind(
 def takes_no(what: str, option: str, known: Collection[str]) -> str:
     """What to say of an option (`model.attention.reduktion`) that a part does not take."""
     rule = "it has no options, which are keyword-only parameters of type int, float, bool, str or Literal"
-    hint = did_you_mean(option.rpartition(".")[2], known)
+    hint = did_you_mean(nearest(option.rpartition(".")[2], known))
     some = f"its options are {', '.join(known)}" if known else rule
     return f"{what} takes no `{option}`; {f'{hint} ' if hint else ''}{some}"

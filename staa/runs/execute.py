@@ -16,6 +16,7 @@ from staa.build import (
     build_measure,
     build_source,
     check_early,
+    check_settings,
     check_weights,
     model_for,
     some_inputs,
@@ -103,7 +104,9 @@ def run(
             there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
             raise ValueError(f"{folder} {there}, or choose another folder")
         old = None
-        if resume is not None:
+        if resume is None:
+            check_settings(recipe)
+        else:
             old = Run(folder)
             check_same_recipe(folder, recipe, old.recipe)
             check_log(folder)
