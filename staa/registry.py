@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
+MOST = 20  # names that a message lists
 V = TypeVar("V")
 
 
@@ -26,13 +27,14 @@ class Registry(dict[str, V]):
         self.what, self.where, self.functions = what, where, functions or {}
 
     def __missing__(self, name: object) -> NoReturn:
-        raise KeyError(f"{unknown(self.what, name, self)}; all names: sorted({self.where})")
+        raise KeyError(f"{unknown(self.what, name, self)} (sorted({self.where}) lists all)")
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """What to say of a name that is not known: the nearest ones, or all if none is near."""
+    """What to say of a name that is not known: the nearest ones, or the first ones if none is near."""
     known = list(known)
-    hint = did_you_mean(nearest(name, known)) or f"known: {', '.join(known)}"
+    first = ", ".join(known[:MOST]) + (f" and {len(known) - MOST} more" if len(known) > MOST else "")
+    hint = did_you_mean(nearest(name, known)) or f"known: {first}"
     return f"unknown {what} {name!r}; {hint}"
 
 

@@ -161,8 +161,9 @@ def test_broken_records_of_a_run(capsys, tmp_path):
 def test_narrow_terminals_show_whole_names(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["recipes"]) == 0
-    lines = capsys.readouterr().out.split()
-    assert set(RECIPES) <= set(lines)
+    text = capsys.readouterr().out
+    assert set(RECIPES) <= set(text.split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path, capsys):

@@ -113,15 +113,15 @@ def _line(row: Row, room: int | None) -> str:
     return f"{text} {choices}".strip()
 
 
-def _texts(kind: Any) -> dict[str, str]:
+def _texts(kind: type) -> dict[str, str]:
     """What stands below each field of a dataclass."""
     texts: dict[str, str] = {}
-    for owner in reversed(kind.__mro__):
-        if is_dataclass(owner):
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-            for field, below in pairwise(tree.body):  # type: ignore[attr-defined]
-                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    texts[field.target.id] = " ".join(below.value.value.split())  # type: ignore[union-attr]
+    for owner in kind.__mro__[-2::-1]:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        for field, below in pairwise(getattr(tree, "body", [])):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    texts[name] = " ".join(text.split())
     return texts
 
 
@@ -144,8 +144,10 @@ def _with_parts(rows: list[Row], recipe: Recipe) -> Iterator[Row]:
         yield row._replace(choices=list(registry))
         section, _, key = row.name.partition(".")
         part = getattr(getattr(recipe, section), key)
+        if part is None or what not in KINDS:
+            continue
         try:
-            taken = {} if part is None or what not in KINDS else options_taken(part, registry, what, folder=recipe.folder)
+            taken = options_taken(part, registry, what, folder=recipe.folder)
         except (ValueError, OSError):  # it is not there, or not trusted
             continue
         for name, option in taken.items():

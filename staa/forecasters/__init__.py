@@ -9,7 +9,12 @@ network, which are not the series', M rows (sample, node, patch) and d features.
 from staa.forecasters.baselines import GRU, LastValue, Linear
 from staa.forecasters.ispikformer import ISpikformer
 from staa.forecasters.spikestag import SpikeSTAG
+from staa.registry import Registry
 
-FORECASTERS = {"spikestag": SpikeSTAG, "ispikformer": ISpikformer, "gru": GRU, "linear": Linear, "last-value": LastValue}
+FORECASTERS = Registry(
+    "forecaster",
+    "staa.forecasters.FORECASTERS",
+    {"spikestag": SpikeSTAG, "ispikformer": ISpikformer, "gru": GRU, "linear": Linear, "last-value": LastValue},
+)
 
 __all__ = ["FORECASTERS"]
