@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from staa.ops import Surrogate, arctan, integrate, lif, rectangle, triangle
+from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
 from staa.ops.checks import Reset, check_numbers, check_options, check_tensor
+from staa.registry import Registry
 
 Term = Tensor | None
 
@@ -105,8 +106,7 @@ class LIF(Neuron):
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         self.decay, self.gain = decay, gain
         self.threshold, self.strict, self.detach_reset = threshold, strict, detach_reset
-        self.surrogate: Surrogate = surrogate
-        self.reset: Reset = reset
+        self.surrogate, self.reset = surrogate, reset
 
     def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
         return _scan(self, x, state, scale, shift, self.decay, self.gain)
@@ -162,8 +162,7 @@ class ParametricLIF(Neuron):
             raise ValueError(f"decay must be within (0, 1) for a ParametricLIF to begin with, got {decay}")
         self.decay_logit = nn.Parameter(torch.tensor(math.log(decay / (1 - decay))))
         self.gain, self.threshold, self.strict, self.detach_reset = gain, threshold, strict, detach_reset
-        self.surrogate: Surrogate = surrogate
-        self.reset: Reset = reset
+        self.surrogate, self.reset = surrogate, reset
 
     def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
         decay = self.decay_logit.sigmoid()
@@ -229,8 +228,7 @@ class AdaptiveLIF(Neuron):
         self.decay = nn.Parameter(torch.full(shape, float(decay)))
         self.gain = nn.Parameter(torch.full(shape, float(gain)))
         self.threshold, self.strict, self.detach_reset = threshold, strict, detach_reset
-        self.surrogate: Surrogate = surrogate
-        self.reset: Reset = reset
+        self.surrogate, self.reset = surrogate, reset
 
     def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
         decay, gain = (self._over_space(p, x) for p in (self.decay, self.gain))
@@ -289,7 +287,8 @@ def _name(f: Surrogate) -> str:
     return getattr(f, "__name__", repr(f))
 
 
-NEURONS = {
+NEURONS = Registry("neuron", "staa.neurons.NEURONS", {}, functions={"surrogate": SURROGATES})
+NEURONS |= {
     "lif": LIF,
     "parametric": ParametricLIF,
     # Whether STAA-SNN's fires at its threshold is not known to us; its authors' FSTA-SNN fires above.

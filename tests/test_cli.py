@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import statistics
 import zipfile
@@ -15,7 +16,10 @@ from test_events import nmnist_set
 from staa import __version__, load
 from staa.analysis.bench import bench
 from staa.cli import COMMANDS, main
+from staa.cli.flags import PARTS, flags_of
+from staa.cli.options import OPTIONS
 from staa.recipes import RECIPES
+from staa.recipes.recipe import Recipe
 from staa.training import checkpoint
 
 TINY = f"{Path(tiny.__file__)}:recipe"
@@ -33,11 +37,15 @@ def complaint(capsys, *args, code=2):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["trian"], "unknown command 'trian'; did you mean train?"),
         (["train", "digit-events"], "unknown recipe 'digit-events'; did you mean digits-events"),
         (["train", "zzz"], "unknown recipe 'zzz'; known: digits-events"),
         (["train", "--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
         (["train", "--lr", "3"], "unknown option --lr; did you mean --optim.lr?"),
+        (["train", "--no-flip"], "unknown option --no-flip; did you mean --augment.flip?"),
+        (["train", "--foo"], "unknown option --foo; see staa train --help"),
+        (["train", "--series.window", "5"], "digits-events is not forecast, so it takes no --series.window, which is 5"),
+        (["train", "--forecast.width", "5"], "takes no --forecast.width, which is 5: leave it out (at 64)"),
         (["train", "--model.neurn=lif"], "did you mean --model.n"),
         (["train", "--epochs", "three"], "Error parsing --epochs: invalid literal for int()"),
         (["train", "--epochs", "0"], "epochs must be at least 1, got 0"),
@@ -73,7 +81,7 @@ def complaint(capsys, *args, code=2):
         (["evaluate"], "required"),
         (["check", "lyf"], "unknown neuron, attention or model 'lyf'; did you mean lif"),
         (["check", f"{tiny.__file__}:each"], "its parameters (logits, targets) don't tell what it is"),
-        (["data", "mnist"], "unknown data set 'mnist'; known: cifar10, cifar100"),
+        (["data", "mnist"], "unknown data set 'mnist'; did you mean nmnist?"),
     ],
 )
 def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
@@ -82,17 +90,51 @@ def test_bad_input(capsys, args, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_every_option_in_the_help_is_taken(capsys):
-    import re
+def help_of(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        main([*args, "--help"] if args[-1] != "all" else [*args[:-1], "--help", "all"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
 
-    from staa.cli.options import TrainOptions
-    from staa.cli.parse import flags_of
 
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    shown = set(re.findall(r"--([a-z][a-z.-]*)", capsys.readouterr().out)) - {"help"}
-    known = flags_of(TrainOptions)
-    assert {re.sub(r"(^|\.)no-", r"\1", flag) for flag in shown} == known
+def shown(text):
+    """The options of a help text, without the options of parts."""
+    flags = set(re.findall(r"^  --([a-z][a-z.-]*)", text, re.MULTILINE))
+    return {flag for flag in flags if not f"--{flag}".startswith(PARTS)}
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_all_options_are_in_the_whole_help_and_taken(command, capsys):
+    assert shown(help_of(capsys, command, "all")) == flags_of(OPTIONS[command])
+
+
+@pytest.mark.parametrize("name", [None, *RECIPES])
+def test_the_help_of_a_recipe_shows_what_has_an_effect_on_it(name, capsys, monkeypatch):
+    """What it hides is refused at another value, or is a setting of another kind of recipe."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(capsys, "train", *([] if name is None else [name]))
+    recipe, flags = RECIPES[name or "digits-events"], shown(text)
+    assert len(text.splitlines()) <= (90 if name is None else 110)
+    assert "--model.neuron.threshold" in text or recipe.model.name in ("gru", "linear", "last-value")
+    forecasts = recipe.series.horizon is not None
+    sections = {flag.partition(".")[0] for flag in flags if "." in flag}
+    assert ({"series"} <= sections) == forecasts
+    assert ({"augment"} & sections == set()) == forecasts
+    assert not forecasts or "early" not in sections
+    defaults = Recipe()
+    for section in ("augment", "early", "series", "forecast"):  # a recipe has nothing set that its help hides
+        for field, value in vars(getattr(recipe, section)).items():
+            flag = f"{section}.{field}".replace("_", "-")
+            assert flag in flags or value == getattr(getattr(defaults, section), field), flag
+
+
+def test_the_help_follows_what_is_given(capsys):
+    text = help_of(capsys, "train", "--model.attention", "dta", "--model.attention.kernel", "5", "--optim.lr", "0.3")
+    assert re.search(r"--optim.lr 0.3 ", text)
+    assert re.search(r"--model.attention dta ", text)
+    assert re.search(r"--model.attention.kernel 5 ", text)
+    assert re.search(r"--model.attention.dilation 3 ", text)
+    assert "--model.attention.reduction" not in text
 
 
 def test_a_path_with_brackets(capsys, tmp_path):
@@ -119,8 +161,9 @@ def test_broken_records_of_a_run(capsys, tmp_path):
 def test_narrow_terminals_show_whole_names(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["recipes"]) == 0
-    lines = capsys.readouterr().out.split()
-    assert set(RECIPES) <= set(lines)
+    text = capsys.readouterr().out
+    assert set(RECIPES) <= set(text.split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path, capsys):

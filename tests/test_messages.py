@@ -8,8 +8,8 @@ import pytest
 
 import staa
 from staa.cli import COMMANDS
+from staa.cli.flags import flags_of, in_flags
 from staa.cli.options import OPTIONS
-from staa.cli.parse import flags_of, in_flags
 
 SOURCE = Path(staa.__file__).parent
 

@@ -11,8 +11,8 @@ from torch import nn
 
 import staa
 from staa.cli import COMMANDS
+from staa.cli.flags import flags_of
 from staa.cli.options import StreamOptions, TrainOptions
-from staa.cli.parse import flags_of
 from staa.layers import PerStep
 from staa.neurons import LIF
 from staa.ops import direct

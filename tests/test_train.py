@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import staa
 from staa.attention import STAA
 from staa.build import task_of
-from staa.cli.parse import flags_of
+from staa.cli.flags import flags_of
 from staa.files import exclusive
 from staa.layers import PerStep
 from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet

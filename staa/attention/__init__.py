@@ -7,6 +7,7 @@ from staa.attention.gates import ChannelGate
 from staa.attention.parts import GlobalContext, PositionEncoding, StepAttention
 from staa.attention.staa import STAA
 from staa.attention.ta import TemporalAttention
+from staa.registry import Registry
 
 
 def squeeze_excite(steps: int | None, channels: int, *, reduction: int = 4) -> ChannelGate:
@@ -20,21 +21,25 @@ def squeeze_excite(steps: int | None, channels: int, *, reduction: int = 4) -> C
     return ChannelGate(channels, reduction)
 
 
-ATTENTIONS = {
-    "staa": STAA,
-    "gc": partial(STAA, position=None, step=None, dropout=0.0),
-    "gc-pe": partial(STAA, step=None, dropout=0.0),
-    "gc-pe-sa": partial(STAA, dropout=0.0),
-    "staa-causal": partial(STAA, causal=True),
-    "dta": DTA,
-    "dta-txa": partial(DTA, merged=None),
-    "dta-tna": partial(DTA, crossed=None),
-    "dta-ltca": partial(DTA, crossed=None, merged=partial(TNA, gtca=False)),
-    "dta-gtca": partial(DTA, crossed=None, merged=partial(TNA, ltca=False)),
-    "ta": TemporalAttention,
-    "ta-max": partial(TemporalAttention, maximum=True),
-    "se": squeeze_excite,
-}
+ATTENTIONS = Registry(
+    "attention",
+    "staa.attention.ATTENTIONS",
+    {
+        "staa": STAA,
+        "gc": partial(STAA, position=None, step=None, dropout=0.0),
+        "gc-pe": partial(STAA, step=None, dropout=0.0),
+        "gc-pe-sa": partial(STAA, dropout=0.0),
+        "staa-causal": partial(STAA, causal=True),
+        "dta": DTA,
+        "dta-txa": partial(DTA, merged=None),
+        "dta-tna": partial(DTA, crossed=None),
+        "dta-ltca": partial(DTA, crossed=None, merged=partial(TNA, gtca=False)),
+        "dta-gtca": partial(DTA, crossed=None, merged=partial(TNA, ltca=False)),
+        "ta": TemporalAttention,
+        "ta-max": partial(TemporalAttention, maximum=True),
+        "se": squeeze_excite,
+    },
+)
 
 __all__ = [
     "ATTENTIONS",

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from staa.attention import ATTENTIONS
 from staa.build.network import check_size, with_momentum
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, is_whole
+from staa.build.task import Part, Task, is_whole, names_of
 from staa.data import DATASETS, SERIES, Batches, Source, TimeSeries
 from staa.data.augment import make_augment, make_mix
 from staa.data.early import Shrink, make_shrink
@@ -22,6 +22,8 @@ from staa.forecasters import FORECASTERS
 from staa.models import MODELS
 from staa.neurons import LIF
 from staa.recipes.find import find
+from staa.recipes.options import name_of
+from staa.recipes.parts import Augment, Data, Early, Model
 from staa.recipes.recipe import Recipe
 from staa.streaming import allow_fewer_steps
 from staa.training.evaluate import CLASSIFICATION, Measure, device_of, evaluation_mode
@@ -127,16 +129,17 @@ class Classification(Task[Source]):
     @cached_property
     def backbone(self) -> Callable[..., nn.Module]:
         config = self.recipe.model
-        if config.name in FORECASTERS:
-            raise ValueError(f"{config.name} is a forecaster: say how many steps to forecast with `series.horizon`")
+        name = name_of(config.name)
+        if name in FORECASTERS:
+            raise ValueError(f"{name} is a forecaster: say how many steps to forecast with `series.horizon`")
         model = find(config.name, MODELS, "model", folder=self.recipe.folder)
-        settings = settings_for(model, f"the model {config.name}", ("model", config, ("residual_init",)))
+        settings = settings_for(model, f"the model {name}", ("model", config, ("residual_init",)))
         return partial(model, steps=config.steps, sites=config.sites, width=config.width, **settings)
 
     @cached_property
     def attention(self) -> Callable[..., nn.Module] | None:
-        name = self.recipe.model.attention
-        return None if name is None else find(name, ATTENTIONS, "attention", folder=self.recipe.folder)
+        part = self.recipe.model.attention
+        return None if part is None else find(part, ATTENTIONS, "attention", folder=self.recipe.folder)
 
     def network(
         self, facts: Mapping[str, Any], *, source: Source | None = None, state: Mapping[str, Any] | None = None
@@ -148,8 +151,9 @@ class Classification(Task[Source]):
             model = partial(model, size=size)
         check_bytes(4 * (config.steps or 1) * channels * size * size, "one input of the recipe's sizes")
         neuron, attention = self.neuron, self.attention
-        if config.name in MODELS:  # one of the user's own is not called twice
-            check_size(partial(model, neuron=LIF, attention=ATTENTIONS.get(config.attention or "")), state)
+        if name_of(config.name) in MODELS:  # one of the user's own is not called twice
+            known = config.attention is not None and name_of(config.attention) in ATTENTIONS
+            check_size(partial(model, neuron=LIF, attention=attention if known else None), state)
         try:
             built = model(neuron=neuron, attention=attention)
         except (TypeError, AttributeError, OverflowError) as error:  # what a function of one's own raises when called otherwise
@@ -171,6 +175,24 @@ class Classification(Task[Source]):
 
     def own_weights(self, *, same: bool) -> dict[str, str]:
         return {} if same else {"readout": "of other classes"}
+
+    def odd_settings(self) -> list[str]:
+        name, odd = self.recipe.data.name, []
+        for part, values in (("series", self.recipe.series), ("forecast", self.recipe.forecast)):
+            odd += [f"`{part}.{key}={value}`" for key, value in vars(values).items() if value != getattr(type(values)(), key)]
+        told = f"{', '.join(odd)}: {name} is not forecast; remove that, or say how many steps to forecast with `series.horizon`"
+        return [told] if odd else []
+
+    def settings(self) -> dict[str, set[str]]:
+        asked, model = (set(inspect.signature(f).parameters) for f in (self.dataset, self.backbone))
+        frames = "steps" in asked
+        alien = {"policy", "magnitude", "jitter"} if frames else {"events"}
+        return {
+            "data": {"name"} | (names_of(Data) & asked - (set() if self.recipe.model.steps is None else {"steps"})),
+            "augment": names_of(Augment) - ({"scale"} - asked) - alien,
+            "model": names_of(Model) - ({"residual_init"} - model),
+            "early": set() if frames else names_of(Early),
+        }
 
     def counts_events(self, source: Source) -> bool:
         return source.channels == 2 and self.recipe.data.values != "normalised"

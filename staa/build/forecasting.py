@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from staa.build.network import check_size, with_momentum
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, is_number, is_real, is_whole
+from staa.build.task import Part, Task, is_number, is_real, is_whole, names_of
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
 from staa.neurons import LIF
 from staa.recipes.find import find
-from staa.recipes.parts import Augment, Data
+from staa.recipes.options import name_of
+from staa.recipes.parts import Augment, Data, Forecast, Model, Series
 from staa.recipes.recipe import Recipe
 from staa.training.evaluate import Epochs, Inputs, Measure
 from staa.training.losses import FORECAST_LOSSES
@@ -60,7 +61,8 @@ class Forecasting(Task[SeriesSource]):
         if self.needs_files:
             read = partial(read, root=root)
         elif root.is_file():
-            raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by series-{recipe.model.name}")
+            own = f"series-{name_of(recipe.model.name)}"
+            raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by {own}")
         series = read()
         if not isinstance(series, TimeSeries):
             raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
@@ -96,10 +98,10 @@ class Forecasting(Task[SeriesSource]):
             )
         forecaster = find(config.name, FORECASTERS, "forecaster", folder=self.recipe.folder)
         groups = ("forecast", own, [f.name for f in fields(own)]), ("model", config, ["residual_init"])
-        settings = settings_for(forecaster, f"the forecaster {config.name}", *groups)
+        settings = settings_for(forecaster, f"the forecaster {name_of(config.name)}", *groups)
         if "steps" in inspect.signature(forecaster).parameters:
             if config.steps is None:
-                raise ValueError(f"the forecaster {config.name} needs a number of steps: set `model.steps`, such as 4")
+                raise ValueError(f"the forecaster {name_of(config.name)} needs a number of steps: set `model.steps`, such as 4")
             settings["steps"] = config.steps
         return partial(forecaster, **settings)
 
@@ -107,7 +109,7 @@ class Forecasting(Task[SeriesSource]):
         self, facts: Mapping[str, Any], *, source: SeriesSource | None = None, state: Mapping[str, Any] | None = None
     ) -> nn.Module:
         """As `Task.network`. A graph that is given is the data's; without data, one of its size stands for it."""
-        name, nodes = self.recipe.model.name, facts["nodes"]
+        name, nodes = name_of(self.recipe.model.name), facts["nodes"]
         model = partial(self.backbone, nodes, facts["window"], facts["horizon"], time_features=facts["features"])
         asked = inspect.signature(self.backbone).parameters
         neuron = {"neuron": self.neuron} if "neuron" in asked else {}
@@ -140,7 +142,7 @@ class Forecasting(Task[SeriesSource]):
         offset, scale = (part.to(device) for part in source.normaliser)
         return Measure(
             partial(forecast_sums, offset=offset, scale=scale, missing=source.missing),
-            partial(forecast_figures, loss="mae" if recipe.loss.name == "mae" else "mse"),
+            partial(forecast_figures, loss="mae" if name_of(recipe.loss.name) == "mae" else "mse"),
             score=lambda figures: -figures["loss"],
             details=lambda sums: {
                 "normaliser": f"{recipe.series.normalise} of {fitted}",
@@ -175,6 +177,16 @@ class Forecasting(Task[SeriesSource]):
     def own_weights(self, *, same: bool) -> dict[str, str]:
         others = {"node": "of other variates", "neighbour": "of other variates"}
         return {"graph": "the data's own"} | ({} if same else others)
+
+    def settings(self) -> dict[str, set[str]]:
+        asked, model = (set(inspect.signature(f).parameters) for f in (self.dataset, self.backbone))
+        return {
+            "": names_of(Recipe) - {"protocol"},
+            "data": {"name", "validation"},
+            "series": names_of(Series) & (asked | set(inspect.signature(forecast_source).parameters)),
+            "model": {"name", "norm_momentum"} | (names_of(Model) & model - names_of(Forecast)),
+            "forecast": names_of(Forecast) & model,
+        }
 
     def norm_values(self, source: SeriesSource) -> int:
         return len(source.names)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.files import check_bytes
+from staa.recipes.options import name_of
 from staa.recipes.recipe import Recipe
 
 
@@ -45,7 +46,8 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     """Raises ValueError if the recipe asks for weights that a model without any to train can't have."""
     if any(p.requires_grad for p in model.parameters()):
         return
+    name = name_of(recipe.model.name)
     if recipe.weights == "best":
-        raise ValueError(f"{recipe.model.name} is not trained in epochs, of which one could be the best: give `weights=last`")
+        raise ValueError(f"{name} is not trained in epochs, of which one could be the best: give `weights=last`")
     if recipe.init_from is not None:
-        raise ValueError(f"{recipe.model.name} is not trained, so it can't start from another run: leave out `init_from`")
+        raise ValueError(f"{name} is not trained, so it can't start from another run: leave out `init_from`")

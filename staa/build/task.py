@@ -4,6 +4,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -11,11 +12,14 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from staa.attention import ATTENTIONS
 from staa.build.settings import settings_for
 from staa.data.source import SplitData
 from staa.neurons import NEURONS
 from staa.recipes.code import UntrustedCodeError
 from staa.recipes.find import find
+from staa.recipes.options import name_of
+from staa.recipes.parts import Loss, Optim
 from staa.recipes.recipe import Recipe
 from staa.training.evaluate import Epochs, Inputs, Measure
 
@@ -62,6 +66,7 @@ class Task(ABC, Generic[S]):
                 raise
             except ValueError as error:
                 errors.append(str(error))
+        errors += self.odd_settings()
         if len(errors) == 1:
             raise ValueError(errors[0])
         if errors:
@@ -125,7 +130,7 @@ class Task(ABC, Generic[S]):
         loss = find(self.recipe.loss.name, self.losses, "loss", folder=self.recipe.folder)
         own = self.recipe.loss
         names = "label_smoothing", "tet_weight", "tet_level"
-        return partial(loss, **settings_for(loss, f"the loss {own.name}", ("loss", own, names)))
+        return partial(loss, **settings_for(loss, f"the loss {name_of(own.name)}", ("loss", own, names)))
 
     @abstractmethod
     def measure(self, source: S, device: torch.device) -> Measure:
@@ -134,6 +139,32 @@ class Task(ABC, Generic[S]):
     @abstractmethod
     def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
         """What a run's record of its data lacks, or can't be right, of what others go by."""
+
+    def odd_settings(self) -> list[str]:
+        """What else of the recipe has no effect on this kind of job, as messages."""
+        return []
+
+    def settings(self) -> dict[str, set[str]]:
+        """The settings of each part of a recipe that have an effect on it, by the signatures of its data set and network; of
+        those that depend on the kind of job."""
+        return {}
+
+    def settings_taken(self) -> set[str]:
+        """All settings that have an effect on the recipe, such as "data.size"."""
+        spiking = {"rate_weight", "rate_target"} if "neuron" in inspect.signature(self.backbone).parameters else set()
+        loss = names_of(Loss) & set(inspect.signature(self.loss).parameters)
+        taken = {"": names_of(Recipe), "optim": names_of(Optim), "loss": {"name"} | loss | spiking, **self.settings()}
+        return {f"{part}.{name}".lstrip(".") for part, names in taken.items() for name in names}
+
+    def registries(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
+        """What an entry is called, and the registry, for each field of a recipe that names a part."""
+        return {
+            "data.name": (self.words[0], self.datasets),
+            "model.name": (self.words[1], self.networks),
+            "model.neuron": ("neuron", NEURONS),
+            "model.attention": ("attention", ATTENTIONS),
+            "loss.name": ("loss", self.losses),
+        }
 
     def told_facts(self) -> dict[str, Any]:
         """Facts that the recipe tells too."""
@@ -165,6 +196,10 @@ class Task(ABC, Generic[S]):
         """Optimizer steps of a run with so many batches in an epoch."""
         steps = self.recipe.epochs * in_epoch
         return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
+
+
+def names_of(part: Any) -> set[str]:
+    return {field.name for field in fields(part)}
 
 
 def is_whole(value: Any, least: int, most: int = LARGEST) -> bool:

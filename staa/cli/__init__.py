@@ -1,6 +1,5 @@
 """The command line. These files alone print: they render the events that a run yields."""
 
-import difflib
 import io
 import os
 import sys
@@ -13,12 +12,13 @@ from typing import Any
 
 import staa
 from staa.cli import check, data, machine, train, trained
+from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
-from staa.cli.parse import in_flags
 from staa.cli.signals import BAD_INPUT, CUT_OFF, FAILED, INTERRUPTED
 from staa.cli.text import say
 from staa.machine import keep_pages
+from staa.registry import unknown
 from staa.text import for_terminal
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -78,9 +78,7 @@ def _run(args: list[str]) -> int:
             say(staa.__version__)
             return 0
         if args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMMANDS)}"
-            raise ValueError(f"unknown command {args[0]!r}; {hint}")
+            raise ValueError(unknown("command", args[0], COMMANDS))
         return COMMANDS[args[0]](args[1:])
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)

@@ -1,33 +1,40 @@
 """Commands on data and recipes."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
 
 from staa.analysis.pictures import draw_recording
 from staa.cli.options import DataOptions, RecipesOptions, ShowOptions
 from staa.cli.parse import parse
-from staa.cli.text import out, say, show
+from staa.cli.text import out, say
 from staa.data import DOWNLOADS, inventory, read_events
 from staa.data.events.folder import parse_sensor
 from staa.files import check_writable
 from staa.recipes import RECIPES
+from staa.recipes.options import name_of
+from staa.registry import unknown
 from staa.text import for_terminal
 
 
 def recipes(args: list[str]) -> int:
     """list the recipes"""
     parse(RecipesOptions, args, "staa recipes")
-    table = Table(Column("recipe", no_wrap=True), "network", "T", "length", "expect", box=None, pad_edge=False)
-    rows = []
+    rows = [["recipe", "network", "T", "length"]]
     for r in RECIPES.values():
-        network = r.model.name + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
+        network = name_of(r.model.name) + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
         length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
-        rows.append([r.name, network, r.model.steps or "any", length, r.expect])
-    show(table, rows)
-    say("", "staa train NAME --help lists every setting; staa train my_file.py:recipe takes one of your own.")
+        rows.append([r.name, network, str(r.model.steps or "any"), length])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, expect in zip(rows, ["expect", *(r.expect for r in RECIPES.values())], strict=True):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        if len(line) + 2 + len(expect) <= out.width:
+            say(f"{line}  {expect}")
+        else:
+            say(line.rstrip(), *(f"    {part}" for part in textwrap.wrap(expect, max(20, out.width - 4))))
+    say("", "staa train NAME --help shows its settings.", "staa train my_file.py:recipe takes one of your own.")
     return 0
 
 
@@ -37,7 +44,7 @@ def data(args: list[str]) -> int:
         return _show(args[1:])
     options = parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
-        raise ValueError(f"unknown data set {options.name!r}; known: {', '.join(DOWNLOADS)}")
+        raise ValueError(unknown("data set", options.name, DOWNLOADS))
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bars: dict[str, Any] = {}

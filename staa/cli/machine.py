@@ -9,8 +9,9 @@ from rich.table import Table
 
 import staa
 from staa.analysis.bench import bench as run_bench
+from staa.cli.flags import in_flags
 from staa.cli.options import BenchOptions, DoctorOptions
-from staa.cli.parse import in_flags, parse
+from staa.cli.parse import parse
 from staa.cli.text import say, show
 from staa.data import DOWNLOADS, inventory
 from staa.machine import choose_device, choose_precision, keep_pages

@@ -12,8 +12,32 @@ from staa.recipes.recipe import Recipe
 DEFAULT = "digits-events"
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfCommand:
+    """What every command takes."""
+
+    debug: bool = False
+    """Show tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfFile(OfCommand):
+    """What a command that reads files takes."""
+
+    max_bytes: str | None = None
+    """Memory that one file may take, such as 8G; by default half of this machine's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun(OfFile):
+    """What a command that reads a run takes."""
+
+    trust_code: bool = False
+    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
+
+
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(OfRun):
     """Train a recipe: staa train [NAME | my_file.py:recipe] [OPTIONS]. Without a name: the embedded default."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
@@ -37,16 +61,10 @@ class TrainOptions:
     --compile graph."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
-    trust_code: bool = False
-    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(OfRun):
     """Train several recipes and set them side by side: staa compare NAME|RUN … [OPTIONS]. Run folders are taken as they are."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
@@ -61,16 +79,10 @@ class CompareOptions:
     """Where data sets are, or the folder of images or file of a series; by default ./data, or where the run found them."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve."""
-    trust_code: bool = False
-    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(OfRun):
     """Measure the model of a run folder."""
 
     run: tyro.conf.Positional[Path]
@@ -86,16 +98,10 @@ class EvaluateOptions:
     """cpu, cuda …; by default the GPU if there is one."""
     workers: int | None = None
     """Processes that read images; by default as many as serve."""
-    trust_code: bool = False
-    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class StreamOptions:
+class StreamOptions(OfRun):
     """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
     recipe made for it can be streamed, such as nmnist-stream."""
 
@@ -111,16 +117,10 @@ class StreamOptions:
     """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None
     """cpu, cuda …; by default the GPU if there is one."""
-    trust_code: bool = False
-    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class PredictOptions(OfRun):
     """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
 
     run: tyro.conf.Positional[Path]
@@ -139,30 +139,20 @@ class PredictOptions:
     """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None
     """cpu, cuda …; by default the GPU if there is one."""
-    trust_code: bool = False
-    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class ShareOptions:
+class ShareOptions(OfFile):
     """Copy a run for others: what it says of this machine, its user and its folders is left out."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
     out: Path | None = None
     """Folder to make, or .zip to write; by default NAME-shared in this folder, after the run's."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(OfCommand):
     """Hold a neuron, an attention or a network of your own against what each must do: shapes, gradients, independence of
     samples, time, streaming, folding. The file is run."""
 
@@ -170,12 +160,10 @@ class CheckOptions:
     """my_file.py:name, or a registered name."""
     kind: Literal["neuron", "attention", "model"] | None = None
     """What it is; by default the names of its parameters tell."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(OfFile):
     """Download a data set, checking its published checksum."""
 
     name: tyro.conf.Positional[str]
@@ -183,14 +171,10 @@ class DataOptions:
     or show, to draw a recording: staa data show --help."""
     data: Path = Path("data")
     """Where data sets are."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class ShowOptions:
+class ShowOptions(OfFile):
     """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
 
     file: tyro.conf.Positional[Path]
@@ -199,42 +183,29 @@ class ShowOptions:
     """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class RecipesOptions:
+class RecipesOptions(OfCommand):
     """List the recipes."""
 
-    debug: bool = False
-    """Show tracebacks."""
-
 
 @dataclass(frozen=True)
-class DoctorOptions:
+class DoctorOptions(OfFile):
     """Say what this machine has, and which data sets."""
 
     data: Path = Path("data")
     """Where data sets are."""
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(OfCommand):
     """Time a neuron and a training step on this machine."""
 
     inference: bool = False
     """Time inference: as trained, and with BatchNorm fused into the convolutions."""
     device: str | None = None
     """cpu, cuda, cuda:1 …; by default the GPU if there is one."""
-    debug: bool = False
-    """Show tracebacks."""
 
 
 OPTIONS: dict[str, Any] = {

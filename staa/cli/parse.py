@@ -1,21 +1,23 @@
-"""How options are read, and messages of the library told in flags."""
+"""How options are read."""
 
 import contextlib
 import dataclasses
-import difflib
+import inspect
 import io
 import os
 import re
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
+from staa.build import task_of
+from staa.cli.flags import PARTS, flags_of
+from staa.cli.help import show_help
 from staa.files import LIMIT, parse_bytes
+from staa.recipes.find import options_taken
+from staa.recipes.options import Taken, name_of, options_of, takes_no
 from staa.recipes.recipe import Recipe
-from staa.text import for_terminal
-
-NAMES = {"data_root": "data", "trust": "trust-code"}
-"""Arguments of the library whose flag is called otherwise."""
+from staa.registry import did_you_mean, nearest
 
 
 def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
@@ -24,21 +26,41 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         "--compile=True" if arg == "--compile" and (after is None or after.startswith("-")) else arg
         for arg, after in zip(args, [*args, None][1:], strict=True)
     ]
-    flags = flags_of(kind) | {"help", "h"}
+    groups = {"": args} if default is None else _apart(args)
+    args = groups.pop("")
+    flags = flags_of(kind) | {"help"}
     for arg in args:
-        if not re.match("--?[a-z]", arg):
+        if not re.match("--?[a-z]", arg) or arg == "-h":
             continue
-        flag = arg.lstrip("-").partition("=")[0].replace("_", "-")
+        flag = _flag(arg)
         if flag not in flags and re.sub(r"(^|\.)no-", r"\1", flag) not in flags:
-            near = sorted(f for f in flags if f.rpartition(".")[2] == flag) or difflib.get_close_matches(flag, flags, n=2)
-            hint = f"did you mean {' or '.join('--' + f for f in near)}?" if near else f"see {prog} --help"
+            near = sorted(f for f in flags if f.rpartition(".")[2] == flag.removeprefix("no-")) or nearest(flag, flags)
+            hint = did_you_mean(f"--{f}" for f in near) or f"see {prog} --help"
             raise ValueError(f"unknown option {arg}; {hint}")
-    if default is not None and {"-h", "--help"} & set(args):
-        default = _shown(default)
+    wanted = next((i for i, arg in enumerate(args) if arg in ("-h", "--help")), None)
+    if wanted is not None:
+        everything = args[wanted + 1 : wanted + 2] == ["all"]
+        with contextlib.suppress(ValueError):  # else the help is that of the options as they were
+            default = None if default is None else _read(kind, args[:wanted], groups, prog, default)
+        show_help(kind, prog, default, everything=everything)
+        raise SystemExit(0)
+    options = _read(kind, args, groups, prog, default)
+    if getattr(options, "max_bytes", None) is not None:
+        parse_bytes(options.max_bytes)
+        os.environ[LIMIT] = options.max_bytes  # for worker processes too
+    return options
+
+
+def _read(kind: Any, args: list[str], groups: dict[str, list[str]], prog: str, default: Any) -> Any:
+    options = _parsed(kind, args, prog, default)
+    return dataclasses.replace(options, recipe=_with_options(options.recipe, groups, prog)) if groups else options
+
+
+def _parsed(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            options = tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
+            return tyro.cli(kind, args=args, prog=prog, **({} if default is None else {"default": default}))
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -46,61 +68,52 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         text = " ".join(line for line in lines[1:] if line)
         text = re.split("Argument helptext:|For full helptext", text)[0]
         raise ValueError(f"{text.strip()} (see {prog} --help)") from None
-    if getattr(options, "max_bytes", None) is not None:
-        parse_bytes(options.max_bytes)
-        os.environ[LIMIT] = options.max_bytes  # for worker processes too
-    return options
 
 
-def _shown(options: Any) -> Any:
-    """The options as --help may print them, since a run's recipe is text of others."""
-    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    texts = {name: for_terminal(value) for name, value in values.items() if isinstance(value, str)}
-    nested = {name: _shown(value) for name, value in values.items() if dataclasses.is_dataclass(value)}
-    return dataclasses.replace(options, **texts, **nested)
+def _flag(arg: str) -> str:
+    """model.top-k of --model.top_k=3"""
+    return arg.lstrip("-").partition("=")[0].replace("_", "-")
 
 
-def flags_of(kind: Any, prefix: str = "") -> set[str]:
-    """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
-    names: set[str] = set()
-    hidden = get_args(tyro.conf.Suppress[str])[1]
-    for key, annotation in get_type_hints(kind, include_extras=True).items():
-        hint, *marks = get_args(annotation) if get_origin(annotation) is Annotated else [annotation]
-        if hidden in marks:
+def _apart(args: list[str]) -> dict[str, list[str]]:
+    """The options of each part, such as --model.attention.reduction 8, by what they begin with; all others by ""."""
+    groups: dict[str, list[str]] = {"": []}
+    into = groups[""]
+    for arg in args:
+        if re.match("--?[a-z]", arg):
+            into = groups.setdefault(next((part for part in PARTS if arg.startswith(part)), ""), [])
+        into.append(arg)
+    return groups
+
+
+def _with_options(recipe: Recipe, groups: dict[str, list[str]], prog: str) -> Recipe:
+    """The recipe, its parts with the options that are given. The signature of a part says which it has and of which types."""
+    for field, (what, registry) in task_of(recipe).registries().items():
+        args = groups.get(f"--{field}.", [])
+        if not args:
             continue
-        if dataclasses.is_dataclass(hint):
-            names |= flags_of(hint, "" if hint is Recipe else f"{prefix}{key}.")
-        else:
-            names.add(prefix + key.replace("_", "-"))
-    return names
+        section, key = field.split(".")
+        values = getattr(recipe, section)
+        part = getattr(values, key)
+        if part is None:
+            raise ValueError(f"the recipe has no {what}, so it takes no {args[0]}")
+        known, own = options_taken(part, registry, what, folder=recipe.folder), options_of(part)
+        given = set()
+        for flag in (_flag(arg).removeprefix(f"{field}.") for arg in args if re.match("--?[a-z]", arg)):
+            names = {flag.replace("-", "_"), flag.removeprefix("no-").replace("-", "_")} & known.keys()
+            if not names:
+                raise ValueError(takes_no(f"the {what} {name_of(part)}", f"{field}.{flag}", known))
+            given |= names
+        kind = dataclasses.make_dataclass(
+            "Options",
+            [(name, option.hint, own.get(name, _default(option))) for name, option in known.items()],
+        )
+        both = dataclasses.make_dataclass("Both", [("part", Annotated[kind, tyro.conf.arg(name=field)])])
+        parsed = vars(_parsed(both, args, prog).part)
+        new = {name: parsed[name] for name in given if name in own or parsed[name] != known[name].default}
+        recipe = dataclasses.replace(recipe, **{section: dataclasses.replace(values, **{key: (name_of(part), own | new)})})
+    return recipe
 
 
-def in_flags(text: object, kind: Any) -> str:
-    """A message of the library, with each `argument` or `argument=value` in it as the flag that says so to this command.
-
-    The library names arguments of Python and settings of a recipe between backticks, since it knows no command. `sensor` is
-    --sensor where the command has it, and --data.sensor where only its recipe does; what no flag says stays as it is.
-    """
-    own = set() if kind is None else flags_of(kind)
-
-    def flag(found: re.Match[str]) -> str:
-        name, value = NAMES.get(found[1], found[1].replace("_", "-")), found[2]
-        fitting = {name} & (own | flags_of(Recipe)) or {f for f in own if f.endswith(f".{name}")}
-        if len(fitting) != 1:
-            return found[0]
-        part, dot, last = fitting.pop().rpartition(".")
-        if value in ("True", "False"):
-            return f"--{part}{dot}{'no-' if value == 'False' else ''}{last}"
-        return f"--{part}{dot}{last}" + (f" {value}" if value else "")
-
-    return re.sub(r"`([a-z][\w.]*)(?:=([^\s`]+))?`", flag, str(text))
-
-
-def value_of(args: list[str], name: str) -> str | None:
-    """The value of an option that is needed before parsing, since the defaults depend on it."""
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(name + "="):
-            return arg.partition("=")[2]
-    return None
+def _default(option: Taken) -> Any:
+    return tyro.MISSING if option.default is inspect.Parameter.empty else option.default

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from staa.analysis.compare import Row
+from staa.cli.flags import in_flags
 from staa.cli.options import TrainOptions
-from staa.cli.parse import in_flags
 from staa.cli.signals import Signals
 from staa.runs.execute import LOG_EVERY
 from staa.text import for_terminal

@@ -7,8 +7,9 @@ from pathlib import Path
 from staa.analysis.compare import check_finished, draw, one_kind, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
 from staa.build import check_recipe
+from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
-from staa.cli.parse import parse, value_of
+from staa.cli.parse import parse
 from staa.cli.signals import INTERRUPTED, Signals, listening
 from staa.cli.text import comparison, over_seeds, render, say, show
 from staa.files import check_writable, inside, save_text

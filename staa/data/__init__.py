@@ -21,19 +21,24 @@ from staa.data.series.series import TimeSeries
 from staa.data.series.windows import SeriesSource, WindowBatches, forecast_source
 from staa.data.source import Samples, Source, SplitData
 from staa.data.splits import split_by_hash
+from staa.registry import Registry
 
-DATASETS = {
-    "digits-events": digits_events,
-    "cifar10": partial(cifar, "cifar10"),
-    "cifar100": partial(cifar, "cifar100"),
-    "cifar10dvs": cifar10dvs,
-    "dvsgesture": dvsgesture,
-    "nmnist": nmnist,
-    "events-folder": event_folder,
-    "folder": image_folder,
-    "imagenet": partial(image_folder, val_is_test=True),
-    "tiny-imagenet": partial(image_folder, val_is_test=True),
-}
+DATASETS = Registry(
+    "data set",
+    "staa.data.DATASETS",
+    {
+        "digits-events": digits_events,
+        "cifar10": partial(cifar, "cifar10"),
+        "cifar100": partial(cifar, "cifar100"),
+        "cifar10dvs": cifar10dvs,
+        "dvsgesture": dvsgesture,
+        "nmnist": nmnist,
+        "events-folder": event_folder,
+        "folder": image_folder,
+        "imagenet": partial(image_folder, val_is_test=True),
+        "tiny-imagenet": partial(image_folder, val_is_test=True),
+    },
+)
 DOWNLOADS = {
     **{name: partial(download_cifar, name) for name in ("cifar10", "cifar100")},
     **{name: partial(download_events, name) for name in ARCHIVES},

@@ -10,7 +10,12 @@ from staa.forecasters.baselines import GRU, LastValue, Linear
 from staa.forecasters.ispikformer import ISpikformer
 from staa.forecasters.parts import ClosedForm, LearnsGraph
 from staa.forecasters.spikestag import SpikeSTAG
+from staa.registry import Registry
 
-FORECASTERS = {"spikestag": SpikeSTAG, "ispikformer": ISpikformer, "gru": GRU, "linear": Linear, "last-value": LastValue}
+FORECASTERS = Registry(
+    "forecaster",
+    "staa.forecasters.FORECASTERS",
+    {"spikestag": SpikeSTAG, "ispikformer": ISpikformer, "gru": GRU, "linear": Linear, "last-value": LastValue},
+)
 
 __all__ = ["FORECASTERS", "ClosedForm", "LearnsGraph"]

@@ -24,37 +24,42 @@ from staa.recipes.images import (
     tiny_imagenet_resnet18_staa,
 )
 from staa.recipes.series import HORIZONS, SEQSNN, SOURCES, benchmark_of, own_series, ring_spikestag
+from staa.registry import Registry
 
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        digits_events,
-        plain(digits_events, "98.1 ± 0.6 % (5 seeds)"),
-        cifar100_resnet20_tiny_staa,
-        plain(cifar100_resnet20_tiny_staa, "3.5 ± 0.6 % (3 seeds)"),
-        tiny("dta", "dta", "DTA-SNN's attention", "3.4 ± 0.8 % (3 seeds)"),
-        tiny("ta", "ta-max", "TA-SNN's temporal attention in SpikingJelly's form", "1.2 ± 0.4 % (3 seeds): chance"),
-        nmnist_vggsnn_staa,
-        plain(nmnist_vggsnn_staa, "96.9 ± 0.6 % (5 folds of 1,100 recordings; begun otherwise than now)"),
-        nmnist_stream,
-        events_folder_vggsnn_staa,
-        cifar10dvs_resnet20_staa,
-        cifar10dvs_vggsnn_staa,
-        dvsgesture_resnet20_staa,
-        folder_resnet18_staa,
-        tiny_imagenet_resnet18_staa,
-        imagenet_resnet34_staa,
-        dta("cifar10"),
-        dta("cifar100"),
-        cifar10dvs_msresnet18_dta,
-        imagenet_msresnet34_dta,
-        ring_spikestag,
-        *(own_series(model, "depends on the series") for model in SOURCES),
-        *(benchmark_of(data, model, p) for data in SEQSNN for model in ("spikestag", "ispikformer") for p in HORIZONS),
-        _speedrun("cifar10"),
-        _speedrun("cifar100"),
-        *(cifar(d, b, row) for d in ("cifar100", "cifar10") for b in ("resnet20", "resnet19") for row in ABLATION),
-    )
-}
+RECIPES = Registry(
+    "recipe",
+    "staa.RECIPES",
+    {
+        recipe.name: recipe
+        for recipe in (
+            digits_events,
+            plain(digits_events, "98.1 ± 0.6 % (5 seeds)"),
+            cifar100_resnet20_tiny_staa,
+            plain(cifar100_resnet20_tiny_staa, "3.5 ± 0.6 % (3 seeds)"),
+            tiny("dta", "dta", "DTA-SNN's attention", "3.4 ± 0.8 % (3 seeds)"),
+            tiny("ta", "ta-max", "TA-SNN's temporal attention in SpikingJelly's form", "1.2 ± 0.4 % (3 seeds): chance"),
+            nmnist_vggsnn_staa,
+            plain(nmnist_vggsnn_staa, "96.9 ± 0.6 % (5 folds of 1,100 recordings; begun otherwise than now)"),
+            nmnist_stream,
+            events_folder_vggsnn_staa,
+            cifar10dvs_resnet20_staa,
+            cifar10dvs_vggsnn_staa,
+            dvsgesture_resnet20_staa,
+            folder_resnet18_staa,
+            tiny_imagenet_resnet18_staa,
+            imagenet_resnet34_staa,
+            dta("cifar10"),
+            dta("cifar100"),
+            cifar10dvs_msresnet18_dta,
+            imagenet_msresnet34_dta,
+            ring_spikestag,
+            *(own_series(model, "depends on the series") for model in SOURCES),
+            *(benchmark_of(data, model, p) for data in SEQSNN for model in ("spikestag", "ispikformer") for p in HORIZONS),
+            _speedrun("cifar10"),
+            _speedrun("cifar100"),
+            *(cifar(d, b, row) for d in ("cifar100", "cifar10") for b in ("resnet20", "resnet19") for row in ABLATION),
+        )
+    },
+)
 
 __all__ = ["RECIPES"]

@@ -15,9 +15,11 @@ PARTS = {
 
 
 def to_json(recipe: Recipe) -> str:
-    """The recipe as JSON text, every field written out."""
+    """The recipe as JSON text, every field written out; a part with options as ["staa", {"reduction": 8}]."""
     values = {"format": FORMAT, **dataclasses.asdict(recipe)}
     del values["folder"]
+    for part in PARTS:
+        values[part] = {k: [v[0], dict(v[1])] if isinstance(v, tuple) else v for k, v in values[part].items()}
     return json.dumps(values, indent=2) + "\n"
 
 
@@ -51,14 +53,17 @@ def parse_json(text: str) -> Any:
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """The fields in which two recipes differ, as 'field: a's, b's'; texts about the recipe do not count."""
     flat_a, flat_b = _flat(a), _flat(b)
-    return [f"{k}: {flat_a[k]!r}, {flat_b[k]!r}" for k in flat_a if flat_a[k] != flat_b[k]]
+    changed = [k for k in flat_a | flat_b if flat_a.get(k) != flat_b.get(k)]
+    return [f"{k}: {', '.join(repr(flat[k]) if k in flat else 'not set' for flat in (flat_a, flat_b))}" for k in changed]
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
-            flat |= {f"{key}.{k}": v for k, v in value.items()}
+            for k, v in value.items():
+                name, options = v if isinstance(v, tuple) else (v, ())
+                flat |= {f"{key}.{k}": name} | {f"{key}.{k}.{option}": given for option, given in options}
         elif key not in ("summary", "source", "expect", "folder"):
             flat[key] = value
     return flat

@@ -21,6 +21,7 @@ from typing import Any
 
 from staa.files import read_bytes, read_text
 from staa.recipes.as_json import from_json
+from staa.recipes.options import name_of, options_of
 from staa.recipes.recipe import Recipe
 
 CODE = "code"
@@ -245,15 +246,16 @@ def _imports(tree: ast.AST) -> Iterator[str]:
                 yield from (v.value for v in given if isinstance(v, ast.Constant) and isinstance(v.value, str))
 
 
-def split(name: str | None) -> tuple[str | None, str]:
+def split(name: str) -> tuple[str | None, str]:
     """(file, what it defines) of `path.py:attribute`; of any other name (None, "")."""
-    file, colon, attribute = (name or "").rpartition(":")
+    file, colon, attribute = name.rpartition(":")
     return (file, attribute) if colon and file.endswith(".py") else (None, "")
 
 
 def _files_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for part, key in NAMES:
-        file, attribute = split(getattr(getattr(recipe, part), key))
+        named = getattr(getattr(recipe, part), key)
+        file, attribute = (None, "") if named is None else split(name_of(named))
         if file is not None:
             yield file, attribute
 
@@ -261,6 +263,7 @@ def _files_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def renamed(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     for part, key in NAMES:
         values = getattr(recipe, part)
-        if (name := getattr(values, key)) is not None:
-            recipe = replace(recipe, **{part: replace(values, **{key: change(name)})})
+        if (named := getattr(values, key)) is not None:
+            new = change(name_of(named)), options_of(named)
+            recipe = replace(recipe, **{part: replace(values, **{key: new if new[1] else new[0]})})
     return recipe

@@ -1,23 +1,50 @@
 """From a name to what it stands for: an entry of a registry, or what a Python file of one's own defines."""
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from staa.recipes import RECIPES
 from staa.recipes.code import attribute_of, from_file, module_of, read, renamed, split
+from staa.recipes.options import Part, Taken, bind, name_of, options_of, taken
+from staa.recipes.parts import Forecast, Loss, Model
 from staa.recipes.recipe import Recipe
+from staa.registry import Registry, unknown
+
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "neuron": ("model.neuron", ()),
+    "attention": ("model.attention", ()),
+    "model": ("model.name", ("in_channels", "size", *(f.name for f in fields(Model)))),
+    "forecaster": ("model.name", ("time_features", "steps", "neuron", *(f.name for f in fields(Forecast)))),
+    "loss": ("loss.name", tuple(f.name for f in fields(Loss))),
+}
+"""The field that names each kind of part whose options can be set, and the parameters of it that the library sets itself."""
 
 
-def find(name: str, known: Mapping[str, Any], what: str, *, folder: str | None) -> Any:
-    """The entry of a registry, or what `path.py:attribute` names (that file is run).
+def find(part: str | Part, known: Mapping[str, Any], what: str, *, folder: str | None) -> Any:
+    """The entry of a registry, or what `path.py:attribute` names (that file is run), with the options of the part bound to it.
 
     folder: the run folder that the name was read from (`Recipe.folder`); None if this process's user gave it. Raises ValueError
-    with the nearest known names or for what a file does not define itself, FileNotFoundError for a missing file, and
-    UntrustedCodeError for a folder's file that the user neither named nor trusts.
+    with the nearest known names, for options that the part does not take, or for what a file does not define itself,
+    FileNotFoundError for a missing file, and UntrustedCodeError for a folder's file that the user neither named nor trusts.
     """
+    found = _find(name_of(part), known, what, folder)
+    if what not in KINDS:
+        return found
+    field, given = KINDS[what]
+    named = f"the {what} {name_of(part)}"
+    functions = known.functions if isinstance(known, Registry) else None
+    return bind(found, options_of(part), what=named, field=field, given=given, functions=functions)
+
+
+def options_taken(part: str | Part, known: Mapping[str, Any], what: str, *, folder: str | None) -> dict[str, Taken]:
+    """The options that a part takes. Raises what `find` does for its name."""
+    functions = known.functions if isinstance(known, Registry) else None
+    return taken(_find(name_of(part), known, what, folder), given=KINDS[what][1], functions=functions)
+
+
+def _find(name: str, known: Mapping[str, Any], what: str, folder: str | None) -> Any:
     if name in known:
         return known[name]
     file, attribute = split(name)
@@ -25,9 +52,7 @@ def find(name: str, known: Mapping[str, Any], what: str, *, folder: str | None) 
         return from_file(file, attribute, folder)
     if name.endswith(".py"):
         raise ValueError(f"{name} is a file: name what it defines, as in {name}:recipe")
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-    raise ValueError(f"unknown {what} {name!r}; {hint}")
+    raise ValueError(unknown(what, name, known))
 
 
 def find_recipe(name: str) -> Recipe:

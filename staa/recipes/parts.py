@@ -1,9 +1,27 @@
 """The parts of a recipe: plain frozen data, each field with its meaning."""
 
-import reprlib
-import types
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+from staa.recipes.options import Part, as_part, name_of
+from staa.recipes.values import check_types
+
+
+def _on_command_line(metavar: str) -> PrimitiveConstructorSpec[str | Part | None]:
+    """A part is named there, and its options are options of their own."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: None if words[0] == "None" and "None" in metavar else words[0],
+        is_instance=lambda value: value is None or isinstance(value, str | tuple),
+        str_from_instance=lambda value: ["None" if value is None else name_of(value)],
+    )
+
+
+Named = Annotated[str | Part, _on_command_line("STR")]
+NamedOrNone = Annotated[str | Part | None, _on_command_line("{None}|STR")]
 
 
 @dataclass(frozen=True)
@@ -145,7 +163,7 @@ class Augment:
 class Loss:
     """What training minimises."""
 
-    name: str = "mean"
+    name: Named = "mean"
     """mean: cross-entropy of the time-mean logits; bce: their binary cross-entropy, each class for itself; tet: mean over
     time of each step's cross-entropy; mse, mae: of a forecast; or my_file.py:function."""
     label_smoothing: float = 0.0
@@ -160,22 +178,23 @@ class Loss:
     """The firing rate it aims at, spikes per neuron and step."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", as_part(self.name, "loss.name"))
         check_types(self, "loss.")
 
 
 @dataclass(frozen=True)
 class Model:
-    """The network."""
+    """The network. A part is a name, or a name and its options: ("staa", {"reduction": 8})."""
 
-    name: str = "resnet20"
+    name: Named = "resnet20"
     """Backbone, or my_file.py:function."""
     steps: int | None = 4
     """Time steps T; None for any T, where attention and data allow it."""
     width: float = 1.0
     """Multiplier of every layer's channels."""
-    neuron: str = "adaptive"
+    neuron: Named = "adaptive"
     """Neuron, or my_file.py:function."""
-    attention: str | None = "staa"
+    attention: NamedOrNone = "staa"
     """Attention, None for a plain network, or my_file.py:function."""
     sites: Literal["all", "last-of-stage", "stem"] | None = None
     """Where attention goes; None: its own default."""
@@ -186,6 +205,8 @@ class Model:
     where validation in the middle of training falls far behind training."""
 
     def __post_init__(self) -> None:
+        for part in ("name", "neuron", "attention"):
+            object.__setattr__(self, part, as_part(getattr(self, part), f"model.{part}"))
         check_types(self, "model.")
 
 
@@ -241,22 +262,3 @@ class Early:
 
     def __post_init__(self) -> None:
         check_types(self, "early.")
-
-
-def check_types(values: Any, prefix: str = "") -> None:
-    """Raises ValueError for a field whose value is not of its annotated type; a whole number passes for a float."""
-    for name, hint in get_type_hints(type(values)).items():
-        value, allowed = getattr(values, name), _alternatives(hint)
-        if type(value) in allowed or (isinstance(value, str) and value in allowed) or (float in allowed and type(value) is int):
-            continue
-        names = ", ".join("None" if a is type(None) else a.__name__ if isinstance(a, type) else repr(a) for a in allowed)
-        raise ValueError(f"{prefix}{name} must be {names}; got {reprlib.repr(value)}")
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    """The types and literal values an annotation allows."""
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    if get_origin(hint) in (types.UnionType, Union):
-        return [a for part in get_args(hint) for a in _alternatives(part)]
-    return [hint]

@@ -109,7 +109,9 @@ def run(
             there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
             raise ValueError(f"{folder} {there}, or choose another folder")
         old = None
-        if resume is not None:
+        if resume is None:
+            task_of(recipe).check()
+        else:
             old = Run(folder)
             check_same_recipe(folder, recipe, old.recipe)
             check_log(folder)
@@ -122,7 +124,6 @@ def run(
             check_origin(state, recipe, resume)
         kept, copies = for_folder(recipe)
         task = task_of(recipe)
-        task.check()
         source = task.source(data_root)
         notes = source.notes
         begun = None

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from staa.registry import Registry
+
 
 def mean_cross_entropy(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the time-mean logits:
@@ -128,5 +130,5 @@ def rate_penalty(rates: Iterable[Tensor], *, target: float) -> Tensor:
     return (torch.stack(rates) - target).square().mean()
 
 
-LOSSES = {"mean": mean_cross_entropy, "bce": mean_binary_cross_entropy, "tet": tet}
-FORECAST_LOSSES = {"mse": mean_squared_error, "mae": mean_absolute_error}
+LOSSES = Registry("loss", "staa.losses.LOSSES", {"mean": mean_cross_entropy, "bce": mean_binary_cross_entropy, "tet": tet})
+FORECAST_LOSSES = Registry("loss", "staa.losses.FORECAST_LOSSES", {"mse": mean_squared_error, "mae": mean_absolute_error})

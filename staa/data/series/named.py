@@ -11,6 +11,7 @@ from staa.data.series.files import read_series, series_in
 from staa.data.series.graph import read_graph
 from staa.data.series.series import TimeSeries
 from staa.files import check_no_file, read_bytes
+from staa.registry import Registry
 
 
 def diffusion_ring(*, rows: int = 4000, seed: int = 0) -> TimeSeries:
@@ -172,14 +173,18 @@ def series_file(*, root: Path, time: str | None = None, graph: str | None = None
     return read_series(root, time=time, graph=graph, distances=distances)
 
 
-SERIES: dict[str, Callable[..., TimeSeries]] = {
-    "ring": diffusion_ring,
-    "series": series_file,
-    "metr-la": metr_la,
-    "pems-bay": pems_bay,
-    "solar": solar,
-    "electricity": electricity,
-}
+SERIES: Registry[Callable[..., TimeSeries]] = Registry(
+    "series",
+    "staa.data.SERIES",
+    {
+        "ring": diffusion_ring,
+        "series": series_file,
+        "metr-la": metr_la,
+        "pems-bay": pems_bay,
+        "solar": solar,
+        "electricity": electricity,
+    },
+)
 
 LAI = "https://raw.githubusercontent.com/laiguokun/multivariate-time-series-data/master"
 DCRNN = "https://github.com/liyaguang/DCRNN"  # the page leads to the authors' folder

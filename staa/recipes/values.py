@@ -1,0 +1,34 @@
+"""Whether a value is of an annotated type."""
+
+import reprlib
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def check_types(values: Any, prefix: str = "") -> None:
+    """Raises ValueError for a field whose value is not of its annotated type; a whole number passes for a float."""
+    for name, hint in get_type_hints(type(values)).items():
+        value = getattr(values, name)
+        if not fits(value, hint):
+            raise ValueError(f"{prefix}{name} must be {told(hint)}; got {reprlib.repr(value)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    allowed = alternatives(hint)
+    return type(value) in allowed or (isinstance(value, str) and value in allowed) or (float in allowed and type(value) is int)
+
+
+def told(hint: Any) -> str:
+    """An annotation in words."""
+    return ", ".join(
+        "None" if a in (None, type(None)) else a.__name__ if isinstance(a, type) else repr(a) for a in alternatives(hint)
+    )
+
+
+def alternatives(hint: Any) -> list[Any]:
+    """The types and literal values an annotation allows."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    if get_origin(hint) in (types.UnionType, Union):
+        return [a for part in get_args(hint) for a in alternatives(part)]
+    return [get_origin(hint) or hint]
