@@ -55,7 +55,9 @@ def _series_source(recipe: Recipe, data_root: Path, horizon: int) -> SeriesSourc
     ):
         if part != usual:
             raise ValueError(f"a forecast takes no settings of {what} but the data's name and validation; leave them out")
-    given, usual = ({f"series.{name}": getattr(c, name) for name in ("graph", "distances", "time")} for c in (s, Series()))
+    given, usual = (
+        {f"series.{name}": getattr(c, name) for name in ("graph", "distances", "time", "time_format")} for c in (s, Series())
+    )
     settings = asked_for(read, f"the series {recipe.data.name}", given, usual)
     if "root" in inspect.signature(read).parameters:
         settings["root"] = data_root

@@ -97,9 +97,16 @@ def electricity(*, root: Path) -> TimeSeries:
     return _published("electricity", (26_304, 321), root=root, time=("2012-01-01", "1h"), missing=None)
 
 
-def series_file(*, root: Path, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+def series_file(
+    *,
+    root: Path,
+    time: str | None = None,
+    time_format: str | None = None,
+    graph: str | None = None,
+    distances: bool = False,
+) -> TimeSeries:
     """A file of one's own; see `read_series`."""
-    return read_series(root, time=time, graph=graph, distances=distances)
+    return read_series(root, time=time, time_format=time_format, graph=graph, distances=distances)
 
 
 SERIES: dict[str, Callable[..., TimeSeries]] = {
