@@ -44,9 +44,6 @@ def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for a, b in zip(*(entries[f"digits-events{twin}"]["correct"] for twin in ("", "-plain")), strict=True)
     ]
     tricks = entries["cifar100-speedrun/tricks"]["rows"]
-    curves = [json.loads(line)["curve"] for line in (RESULTS / "study" / "results.jsonl").read_text().splitlines()]
-    accuracy = [[epoch["validation_accuracy"] for epoch in curve] for curve in curves]
-    falls = [a[k] - min(a[k + 1 : k + 3]) for a in accuracy for k in range(len(a) - 1)]
     found = {
         "bench/resnet20": {
             "time": ratio(seconds["staa, pages kept"], seconds["plain, pages kept"])[0],
@@ -55,7 +52,6 @@ def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         },
         "digits-events/pairs": {"points": summary(pairs)},
         "forecast/behind": {name: ablation[row] / ablation["whole"] - 1 for name, row in PATHS.items()},
-        "study/fall": {"points": 100 * max(falls)},
         "tricks": {"steps": tricks["T = 2 of 4"][1], "both": tricks["T = 2, 16 pixels"][1]},
     }
     return {name: {"figures": figures} for name, figures in found.items()}
