@@ -19,9 +19,8 @@ from staa.analysis.cost import ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-MARK = re.compile(r"(?P<number>[-+−]?\d[\d.,]*(?:\s?[±–]\s?\d[\d.]*)?(?:\s%)?)<!-- =(?P<key>[^>]*?) -->")
-LOOSE = re.compile(r"<!-- =")
-PATHS = {"lstm": "fusion: LSTM alone", "attention": "fusion: attention alone"}
+MARK = re.compile(r"[-+−]?\d[\d.,]*(?:\s?[±–]\s?\d[\d.]*)?(?:\s%)?<!-- =(?P<key>[^>]*?) -->")
+LOOSE = re.compile(r"<!-- =[^>]*-->")
 TABLE = re.compile(r"(<!-- table: (?P<name>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -38,7 +37,10 @@ def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Figures that follow from several measurements."""
     bench = json.loads((RESULTS / "bench" / "bench.json").read_text())["cases"]["step/resnet20"]
     seconds, kept = bench["seconds"], bench["kept_bytes"]
-    ablation = {row: entries[f"forecast/ablation/{row}"]["figures"]["mae"]["mean"] for row in ("whole", *PATHS.values())}
+    whole, lstm, attention = (
+        mean(entries[f"forecast/ablation/{row}"]["figures"]["mae"])
+        for row in ("whole", "fusion: LSTM alone", "fusion: attention alone")
+    )
     pairs = [
         100 * (a - b) / 450
         for a, b in zip(*(entries[f"digits-events{twin}"]["correct"] for twin in ("", "-plain")), strict=True)
@@ -51,7 +53,7 @@ def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "seconds": statistics.median(seconds["staa, pages kept"]),
         },
         "digits-events/pairs": {"points": summary(pairs)},
-        "forecast/behind": {name: ablation[row] / ablation["whole"] - 1 for name, row in PATHS.items()},
+        "forecast/behind": {"lstm": lstm / whole - 1, "attention": attention / whole - 1},
         "tricks": {"steps": tricks["T = 2 of 4"][1], "both": tricks["T = 2, 16 pixels"][1]},
     }
     return {name: {"figures": figures} for name, figures in found.items()}
@@ -82,6 +84,13 @@ def value(key: str) -> Any:
         raise KeyError(f"{name!r} of results/ has no figure {figure!r}")
     found = entry["figures"][figure]
     return summary(found["values"]) if isinstance(found, dict) and "values" in found else found
+
+
+def mean(figure: Any) -> float:
+    """Of a number, {"mean", "spread"} or {"values"}."""
+    if not isinstance(figure, dict):
+        return figure
+    return statistics.mean(figure["values"]) if "values" in figure else figure["mean"]
 
 
 def summary(values: list[float]) -> Any:
@@ -145,9 +154,8 @@ def recipes() -> str:
 
 def rewritten(page: str, tables: dict[str, Callable[[], str]]) -> str:
     """A page with its figures and tables anew. Raises ValueError for a mark that no number stands before."""
-    if len(LOOSE.findall(page)) != len(MARK.findall(page)):
-        whole = {found.end() for found in MARK.finditer(page)}
-        odd = next(m for m in re.finditer(r"<!-- =[^>]*-->", page) if m.end() not in whole)
+    whole = {found.end() for found in MARK.finditer(page)}
+    if odd := [mark[0] for mark in LOOSE.finditer(page) if mark.end() not in whole]:
         raise ValueError(f"no number stands before the mark {odd[0]}: expected one such as 98.3 ± 0.3 %")
     page = MARK.sub(lambda found: f"{text(found['key'])}<!-- ={found['key']} -->", page)
     return TABLE.sub(lambda found: f"{found[1]}\n{tables[found['name']]()}\n{found[3]}", page)

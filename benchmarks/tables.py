@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.figures import RESULTS, fill, measured, text, value
+from benchmarks.figures import RESULTS, fill, mean, measured, text, value
 
 README = """\
 | data | network, T | paper | ours |
@@ -143,11 +143,14 @@ def forecast(name: str) -> str:
 
 
 def _behind(name: str, other: str) -> list[str]:
-    def mean(model: str, figure: str) -> float:
-        found = value(f"forecast/{name}/{model}.{figure}")
-        return (found["mean"] if isinstance(found, dict) else found) * (-1 if figure == "r2" else 1)
-
-    return [COLUMNS[f][0] for f in ("mae", "rmse", "r2") if mean("spikestag", f) >= mean(other, f)]
+    """Figures in which SpikeSTAG is no better."""
+    signs = {"mae": 1, "rmse": 1, "r2": -1}
+    means = {
+        (model, f): sign * mean(value(f"forecast/{name}/{model}.{f}"))
+        for f, sign in signs.items()
+        for model in ("spikestag", other)
+    }
+    return [COLUMNS[f][0] for f in signs if means["spikestag", f] >= means[other, f]]
 
 
 def tricks() -> str:
