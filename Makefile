@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests that run at a time.
 JOBS ?= 2
 
-.PHONY: train quick test test-all bench
+.PHONY: train quick test test-all bench figures
 train: $(VENV)/.installed
 	$(BIN)/staa train
 
@@ -32,6 +32,10 @@ test-all: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --disable-pip-version-check snntorch norse nir nirtorch matplotlib
 	$(BIN)/python -m benchmarks.run
+
+# What was measured, from results/ into the pages and recipes.
+figures: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.figures
 
 $(VENV)/.installed: pyproject.toml staa/ops/_kernels.c | $(VENV)/bin/pip
 	$(BIN)/pip install --disable-pip-version-check -e .

@@ -2,20 +2,24 @@
 
 DIR holds metr_la_week1.npz, hangzhou_tensor.mat, ETTh1.csv.gz and montevideo_bus.npz, as published (docs/recipes/series.md says
 where); each is written to RUNS/DATA.npz once. Trains what is not in RUNS yet, two runs at a time with a thread each, then
-prints the errors 3, 6 and 12 steps ahead and draws RUNS/DATA.png. --ablation: SpikeSTAG's switches on Hangzhou instead.
+writes the errors to results/forecast.json (`make figures` takes them into the pages) and draws RUNS/DATA.png. --ablation:
+SpikeSTAG's switches on Hangzhou instead.
 """
 
 import argparse
+import datetime
 import json
 import os
-import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.figures import RESULTS, measured
+from benchmarks.tables import TABLES
 from staa.analysis.pictures import draw_horizons
 from staa.runs.folder import RESULT, read_environment, read_json
 
@@ -104,36 +108,35 @@ def train(folder: Path, arguments: list[str]) -> None:
     folder.with_suffix(".json").write_text(json.dumps({"cpu_seconds": used.ru_utime + used.ru_stime}))
 
 
-def row(title: str, folders: list[Path]) -> str:
-    """Mean over the seeds ± spread: MAE at each horizon, over all of them, RMSE, R², parameters and CPU time."""
+def row(folders: list[Path]) -> dict[str, Any]:
+    """Of each seed: MAE at each horizon, over all of them, RMSE, R² and CPU time; and the number of parameters."""
     results = [read_json(folder / RESULT) for folder in folders]
-
-    def cell(values: list[float], form: str) -> str:
-        text = f"{statistics.mean(values):{form}}"
-        return text + (f" ± {statistics.stdev(values):{form}}" if len(values) > 1 and statistics.stdev(values) else "")
-
-    cells = [cell([r["horizons"][at - 1]["mae"] for r in results], ".3g") for at in AT]
-    cells += [
-        cell([r[f"test_{name}"] for r in results], form) for name, form in (("mae", ".4g"), ("rmse", ".4g"), ("r2", ".3f"))
-    ]
-    cells.append(f"{read_environment(folders[0])['parameters']:,}")
+    figures = {f"mae_{at}": [r["horizons"][at - 1]["mae"] for r in results] for at in AT}
+    figures |= {name: [r[f"test_{name}"] for r in results] for name in ("mae", "rmse", "r2")}
     seconds = [json.loads(folder.with_suffix(".json").read_text())["cpu_seconds"] for folder in folders]
-    cells.append(f"{statistics.mean(seconds) / 60:.1f}")
-    return f"| {title} | {' | '.join(cells)} |"
+    found: dict[str, Any] = {name: {"values": values} for name, values in figures.items()}
+    return found | {
+        "parameters": read_environment(folders[0])["parameters"],
+        "cpu_minutes": sum(seconds) / len(seconds) / 60,
+    }
 
 
-def not_better(folders: list[Path], others: list[Path]) -> list[str]:
-    """The figures in which the mean over some runs is no better than over others."""
-    worse = []
-    for name, title, sign in (("mae", "MAE", 1), ("rmse", "RMSE", 1), ("r2", "R²", -1)):
-        mean, other = (
-            statistics.mean(sign * read_json(f / RESULT)[f"test_{name}"] for f in runs) for runs in (folders, others)
-        )
-        worse += [title] if mean >= other else []
-    return worse
-
-
-HEAD = f"| | {' | '.join(f'MAE, {at} ahead' for at in AT)} | MAE | RMSE | R² | parameters | CPU min |\n|---|{'---|' * 8}"
+def store(name: str, rows: dict[str, list[Path]], seeds: int, *, ablation: bool) -> None:
+    """A table of results/forecast.json."""
+    path = RESULTS / "forecast.json"
+    first = read_environment(next(iter(rows.values()))[0])
+    tables = json.loads(path.read_text())
+    tables[name] = {
+        "command": "python -m benchmarks.forecast RUNS --raw DIR" + " --ablation" * ablation,
+        "commit": first["commit"][:7],
+        "measured": str(datetime.date.today()),
+        "machine": f"one thread of {first['device']} for each run, {first['processor']}",
+        "torch": first["torch"],
+        "seeds": list(range(seeds)),
+        "rows": {title: row(folders) for title, folders in rows.items()},
+    }
+    path.write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n")
+    measured.cache_clear()
 
 
 def main() -> None:
@@ -164,13 +167,10 @@ def main() -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train, jobs, jobs.values()))
     for name, rows in tables.items():
-        print(f"\n{name}\n\n{HEAD}")
-        for title, folders in rows.items():
-            print(row(title, folders))
+        kept = "ablation" if options.ablation else name
+        store(kept, rows, SEEDS[name], ablation=options.ablation)
+        print(f"\n{name}\n\n{TABLES[f'forecast/{kept}']()}")
         if not options.ablation:
-            for title in ("linear", "linear, all nodes"):
-                behind = ", ".join(not_better(rows["spikestag"], rows[title])) or "nothing"
-                print(f"\nspikestag does not beat {title} in: {behind}")
             curves = {title: read_json(folders[0] / RESULT)["horizons"] for title, folders in rows.items()}
             draw_horizons(curves, options.runs / f"{name}.png", title=f"{name}: test errors by steps ahead, seed 0")
 

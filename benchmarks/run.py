@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -235,16 +236,35 @@ def environment() -> dict[str, Any]:
         except Exception:
             packages[name] = None
     about = {"cpu": model, "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "time": time.ctime()}
+    about["commit"] = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True
+    ).stdout.strip()
     return {**about, "versions": packages}
 
 
-def table(case: str, found: dict[str, Any], base: str) -> str:
+def table(case: str, found: dict[str, Any]) -> str:
+    base, kept = found["base"], ", pages kept" if found["base"].endswith(", pages kept") else ""
     lines = [f"\n### {case}\n", f"| | ms, median | × {base} (quartiles) |", "|---|---|---|"]
     for name, times in found["seconds"].items():
         middle, low, high = ratio(times, found["seconds"][base])
         lines.append(f"| {name} | {statistics.median(times) * 1e3:.2f} | {middle:.2f} ({low:.2f}–{high:.2f}) |")
     lines += [f"| {name} | did not run: {why} | |" for name, why in found["failed"].items()]
+    if "kept_bytes" in found:
+        sizes = (f"{c} {b / 2**20:.1f}" if isinstance(b, int) else f"{c}: {b}" for c, b in found["kept_bytes"].items())
+        lines.append(f"\nkept for backward, MiB: {', '.join(sizes)}")
+        if isinstance(found.get("flops"), int) and f"staa{kept}" in found["seconds"]:
+            speed = found["flops"] / statistics.median(found["seconds"][f"staa{kept}"])
+            lines[-1] += f"; a step of staa is {found['flops'] / 1e9:.1f} GFLOP, {speed / 1e12:.2f} TFLOP/s"
     return "\n".join(lines)
+
+
+def markdown(about: dict[str, Any], cases: dict[str, dict[str, Any]]) -> str:
+    """bench.md of what bench.json holds."""
+    packages = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
+    machine = f"{about['cpu']}, {about['threads']} threads, load {about['load']:.1f} at the start"
+    commit = f"; commit {about['commit']}" if about.get("commit") else ""
+    head = f"# Benchmarks\n\n{machine}; {packages}; {about['time']}{commit}.\n"
+    return head + "\n".join(table(case, found) for case, found in cases.items()) + "\n"
 
 
 def picture(results: dict[str, Any], path: Path) -> None:
@@ -292,27 +312,18 @@ def main() -> None:
     plan += [("step/resnet19", ["plain", "staa", "staa compiled"], "plain", 5)] if cuda else []
     plan = [p for p in plan if p[0].startswith(options.only)]
     options.out.mkdir(parents=True, exist_ok=True)
-    workers, results, texts = Workers(options.device, options.dtype), {}, []
+    workers, results = Workers(options.device, options.dtype), {}
     about = environment()
     for case, columns, base, rounds in plan:
         found = results[case] = measure(workers, case, columns, 3 if options.quick else rounds)
-        texts.append(table(case, found, base))
-        print(texts[-1], flush=True)
+        found["base"] = base
         if case.startswith("step/"):
             plain = [c for c in columns if "compiled" not in c]
             found["kept_bytes"] = {c: workers.ask(not cuda, "bytes", case, c) for c in plain}
             found["flops"] = workers.ask(not cuda, "flops", case, "staa")
-            sizes = (f"{c} {b / 2**20:.1f}" if isinstance(b, int) else f"{c}: {b}" for c, b in found["kept_bytes"].items())
-            texts.append(f"\nkept for backward, MiB: {', '.join(sizes)}")
-            if isinstance(found["flops"], int) and f"staa{kept}" in found["seconds"]:
-                speed = found["flops"] / statistics.median(found["seconds"][f"staa{kept}"])
-                texts[-1] += f"; a step of staa is {found['flops'] / 1e9:.1f} GFLOP, {speed / 1e12:.2f} TFLOP/s"
-            print(texts[-1], flush=True)
+        print(table(case, found), flush=True)
         (options.out / "bench.json").write_text(json.dumps({"environment": about, "cases": results}, indent=1) + "\n")
-    packages = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
-    machine = f"{about['cpu']}, {about['threads']} threads, load {about['load']:.1f} at the start"
-    head = f"# Benchmarks\n\n{machine}; {packages}; {about['time']}.\n"
-    (options.out / "bench.md").write_text(head + "\n".join(texts) + "\n")
+    (options.out / "bench.md").write_text(markdown(about, results))
     picture(results, options.out / "bench.png")
 
 

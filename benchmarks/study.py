@@ -146,6 +146,7 @@ def follow(results: Path, work: Path, data: Path, *, minutes: float) -> None:
                 "commit": commit, "torch": torch.__version__, "threads": 1, "machine": platform.machine(), **curve,
             }  # fmt: skip
             append_text(results / RESULTS, json.dumps(line) + "\n")
+            save_text(results / "table.md", as_table(differences(plan, read_results(results))))
 
 
 def _train(job: Job, folder: Path, checkout: Path, data: Path, end: float, stopping: list[bool]) -> bool:

@@ -182,11 +182,12 @@ def random_noise(x, generator, high):
     return x + torch.randint(0, high, (len(x), 1, 1, 1), generator=generator)
 
 
+def broken(x, generator):
+    raise ValueError("this image is broken")
+
+
 @pytest.mark.parametrize("workers", [None, 0, 1])
 def test_what_goes_wrong_in_a_worker_is_told_as_it_is(workers):
-    def broken(x, generator):
-        raise ValueError("this image is broken")
-
     batches = Batches(
         Samples(torch.zeros(4, 1), torch.zeros(4)), 2, prepare=lambda x: x, augment=broken, seed=0, workers=workers
     )

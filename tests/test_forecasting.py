@@ -224,6 +224,25 @@ def test_predict_says_what_is_wrong(arguments, message, tmp_path, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_times_of_another_format_are_said_once_and_predict_follows_the_run(tmp_path, capsys):
+    day_first = "%d/%m/%Y %H:%M"
+    times = [moment.strftime(day_first) for moment in tiny.series().times.astype("datetime64[s]").tolist()]
+    iso, file = series_file(tmp_path / "iso.csv"), series_file(tmp_path / "days.csv", time=times)
+    train = ["train", "series-last-value", "--data", str(file), "--out", str(tmp_path / "run")]
+    assert main(train) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"'{times[0]}' is no time of ISO 8601" in said
+    assert f'say its format with --series.time-format, here "{day_first}"' in said
+    assert not (tmp_path / "run").exists()
+    assert main([*train, "--series.time-format", day_first]) == 0
+    made = predict(tmp_path / "run", file)
+    assert made.when[-12] == np.datetime64("2024-01-26T00:00")
+    assert np.array_equal(predict(tmp_path / "run", iso, time_format="%Y-%m-%dT%H:%M:%S.%f").forecast, made.forecast)
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), str(iso)]) == 2
+    assert "is no time of the format '%d/%m/%Y %H:%M' (--time-format)" in " ".join(capsys.readouterr().err.split())
+
+
 def test_predict_refuses_another_series_and_a_classifier(tmp_path, capsys):
     finish(small("gru"), tmp_path / "run")
     other = tmp_path / "other.csv"

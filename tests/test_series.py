@@ -205,16 +205,58 @@ def test_sensor_numbers_over_dates_are_a_header(tmp_path):
     assert s.values.tolist() == [[64.3, 67.6], [62, 68]]
 
 
-def test_days_and_months_are_not_confused(tmp_path):
-    """The form of the whole column decides, and where it can't, nothing is guessed."""
-    path = tmp_path / "a.csv"
-    for form in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M"):
-        days = pd.date_range("2024-02-01", periods=20)
-        path.write_text("t,x\n" + "".join(f"{d.strftime(form)},{k}\n" for k, d in enumerate(days)))
-        assert np.array_equal(read_series(path).times, days.to_numpy()), form
-        path.write_text("t,x\n" + "".join(f"{d.strftime(form)},{k}\n" for k, d in enumerate(days[:9])))
-        with pytest.raises(ValueError, match="may begin with the day or with the month: write them as"):
+@pytest.mark.parametrize("header", ["t,x\n", ""])
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M", "%d %b %Y", "%m/%d/%y %I:%M %p", "%Y%m%d"])
+def test_times_that_are_not_iso_need_their_format(tmp_path, form, header):
+    """The error proposes those that read the whole column; with one, no row is lost to a header."""
+    path, days = tmp_path / "a.csv", pd.date_range("2024-02-01", periods=20)
+    path.write_text(header + "".join(f"{d.strftime(form)},{k}\n" for k, d in enumerate(days)))
+    series = read_series(path, time_format=form)
+    assert np.array_equal(series.times, days.to_numpy())
+    assert series.values[:, 0].tolist() == list(range(20))
+    if form != "%Y%m%d":  # these are numbers: a variate, unless a format is said
+        with pytest.raises(
+            ValueError, match=rf"row 0: '{days[0].strftime(form)}' is no time of ISO 8601.*`time_format`"
+        ) as told:
             read_series(path)
+        assert str(told.value).endswith(f'here "{form}"')
+
+
+def test_days_and_months_are_not_confused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("t,x\n01/02/2024,1\n02/02/2024,2\n")
+    with pytest.raises(ValueError, match='here "%d/%m/%Y" or "%m/%d/%Y"'):
+        read_series(path)
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d %H:%M:%S.5", "%Y-%m-%dT%H:%M+02:00"],
+)
+def test_iso_times_are_read_as_they_are(tmp_path, form):
+    path, days = tmp_path / "a.csv", pd.date_range("2024-02-01", periods=20)
+    path.write_text("t,x\n" + "".join(f"{d.strftime(form)},{k}\n" for k, d in enumerate(days)))
+    times = read_series(path).times
+    assert times is not None
+    assert np.array_equal(times.astype("datetime64[s]"), days.to_numpy().astype("datetime64[s]"))
+
+
+@pytest.mark.parametrize(
+    ("file", "form", "message"),
+    [
+        ("a.csv", "%d.%m.%Y", r"row 0: '01/02/2024' is no time of the format '%d.%m.%Y' \(`time_format`\)"),
+        ("a.csv", "%Q", "`time_format` is a format such as %d/%m/%Y %H:%M, got '%Q'"),
+        ("a.csv", "mixed", "`time_format` is a format such as %d/%m/%Y %H:%M, got 'mixed'"),
+        ("a.npz", "%d/%m/%Y", r"`time_format=%d/%m/%Y` is not supported by .*whose times are in its array 'time'"),
+        ("a.h5", "%d/%m/%Y", "holds times, not text: leave out their format"),
+    ],
+)
+def test_a_format_that_does_not_fit(tmp_path, file, form, message):
+    (tmp_path / "a.csv").write_text("t,x\n01/02/2024,1\n02/02/2024,2\n")
+    np.savez(tmp_path / "a.npz", values=np.ones((2, 2)))
+    write_hdf(tmp_path / "a.h5", np.ones((2, 2)), times=hours(2), names=["a", "b"], packed=False)
+    with pytest.raises(ValueError, match=message):
+        read_series(tmp_path / file, time_format=form)
 
 
 def test_npz_and_hdf(tmp_path):
@@ -401,8 +443,17 @@ def test_gaps_are_refused_masked_or_filled():
         ("a.csv", "t,x\n2024-01-01,1\n2024-01-02,inf\n", "variate x is infinite in row 1"),
         ("a.csv", "x,x\n1,2\n", "two columns called 'x'"),
         ("a.csv", "t,x\n2024-03-31T01:00+01:00,1\n2024-03-31T03:00+02:00,2\n", "different offsets from UTC"),
-        ("a.csv", "1;2\n3;4\n", "separate columns by commas"),
-        ("a.txt", "1 2 3\n4 5 6\n", "separate columns by commas"),
+        ("a.csv", "1;2\n3;4\n", r"a.csv has semicolons between its columns: .*read_csv\('a.csv', sep=';'\).to_csv"),
+        (
+            "a.csv",
+            "t;x\n2024-01-01;1,5\n2024-01-02;2,5\n",
+            "semicolons between its columns and commas in its numbers: .*decimal=','",
+        ),
+        ("a.csv", "1,5;2\n3,4;5\n", "semicolons between its columns and commas in its numbers"),
+        ("a.csv", "a\tb\n1\t2\n", r"tabs between its columns: .*sep='\\t'"),
+        ("a.csv", "x\n1,5\n2,5\n", "row 1 has 2 columns, those above it 1; a number's fraction follows a point"),
+        ("a.csv", "x,y\n1,2\n1,2,3\n", "row 2 has 3 columns, those above it 2"),
+        ("a.txt", "1 2 3\n4 5 6\n", "columns have commas between them"),
         ("a.csv", "t\n2024-01-01\n2024-01-02\n", "no column beside its times 't'"),
         ("a.npz", "no zip", "can't be read"),
         ("a.h5", "no hdf", "can't be read as one pandas table"),

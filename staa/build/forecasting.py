@@ -53,7 +53,7 @@ class Forecasting(Task[SeriesSource]):
         ):
             if part != default:
                 raise ValueError(f"a forecast takes no settings of {what} but the data's name and validation; leave them out")
-        names = "graph", "distances", "time"
+        names = "graph", "distances", "time", "time_format"
         return partial(self.dataset, **settings_for(self.dataset, f"the series {recipe.data.name}", ("series", s, names)))
 
     def source(self, root: Path, *, check: bool = True) -> SeriesSource:

@@ -133,6 +133,8 @@ class PredictOptions(OfRun):
     """Variates to draw; by default the first four."""
     time: str | None = None
     """Column of the times, where it is not the first."""
+    time_format: str | None = None
+    """What they are written in, such as %d/%m/%Y %H:%M; by default as the run's recipe says."""
     out: Path | None = None
     """Folder for the table and the pictures; by default a new one in the run's."""
     weights: Literal["last", "best"] | None = None

@@ -78,7 +78,10 @@ def predict(args: list[str]) -> int:
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
-    made = predict_file(run, options.file, at=options.at, time=options.time, weights=options.weights, device=options.device)
+    made = predict_file(
+        run, options.file, at=options.at, time=options.time, time_format=options.time_format, weights=options.weights,
+        device=options.device,
+    )  # fmt: skip
     check_nodes(options.nodes, made.names)
     if options.out is not None:
         options.out.mkdir(parents=True)

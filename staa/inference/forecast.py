@@ -13,7 +13,7 @@ import torch
 
 from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.build.forecasting import Forecasting
-from staa.data.series.files import read_series
+from staa.data.series.files import TEXT, read_series
 from staa.data.series.prepare import calendar_features, fill_gaps
 from staa.data.series.series import TimeSeries, usual_step
 from staa.data.series.windows import SeriesSource
@@ -52,6 +52,7 @@ def predict(
     *,
     at: str | None = None,
     time: str | None = None,
+    time_format: str | None = None,
     weights: Literal["last", "best"] | None = None,
     device: str | None = None,
     trust: bool = False,
@@ -59,16 +60,17 @@ def predict(
     """Forecast the steps that follow row `at` of a file (its number or its time; None: the last row).
 
     run: a `staa.Run`, or a folder, opened with `trust`. The file holds the variates that the run was trained on, in any order
-    if they are named; it is normalised as the run's data were. time: its column of times. Raises ValueError or OSError if it
-    has other variates, another time step, too few rows before `at`, or gaps in what the network sees that the run's recipe
-    refuses.
+    if they are named; it is normalised as the run's data were. time: its column of times; time_format: what they are written in
+    (None: as the run's recipe says). Raises ValueError or OSError if it has other variates, another time step, too few rows
+    before `at`, or gaps in what the network sees that the run's recipe refuses.
     """
     run = opened(run, trust=trust)
     recipe, about = run.recipe, run.about
     if not isinstance(run.task, Forecasting):
         raise ValueError(f"{run.folder} classifies, it doesn't forecast: evaluate it, or stream a recording to it")
     window, horizon, names = about["window"], about["horizon"], tuple(about["names"])
-    series = read_series(file, time=time)
+    usual = recipe.series.time_format if file.name.lower().endswith(TEXT) else None
+    series = read_series(file, time=time, time_format=time_format or usual)
     values = series.values[:, _order(series, names, file)]
     last = _row(series, at, file)
     if last + 1 < window:
@@ -222,7 +224,7 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
         raise ValueError(f"`at` is a row number or a time such as 2024-05-31T12:00, got {at!r}") from error
     row = int(np.searchsorted(series.times, moment, side="right")) - 1
     first, end = series.times[0], series.times[-1]
-    if row < 0 or moment > end + (usual_step(series.times) or np.timedelta64(0)):
+    if row < 0 or moment > end + (usual_step(series.times) or np.timedelta64(0, "ns")):
         raise ValueError(f"`at` = {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
 

@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 
+from staa.recipes.measured import MEASURED
 from staa.recipes.parts import Augment, Data, Early, Loss, Model, Optim
 from staa.recipes.recipe import Recipe
 
 
-def plain(recipe: Recipe, expect: str) -> Recipe:
+def plain(recipe: Recipe) -> Recipe:
     """The plain twin: the same network with STAA's LIF before it learns, and no attention."""
+    name = recipe.name.replace("-staa", "") + "-plain"
     return replace(
         recipe,
-        name=recipe.name.replace("-staa", "") + "-plain",
+        name=name,
         summary=f"{recipe.name}'s plain LIF twin, without attention",
         model=replace(recipe.model, neuron="plain", attention=None),
-        expect=expect,
+        expect=MEASURED[name],
     )
 
 
@@ -21,7 +23,7 @@ cifar100_resnet20_tiny_staa = Recipe(
     name="cifar100-resnet20-tiny-staa",
     summary="ResNet-20 at quarter width, T = 2, 300 steps: a quick look at real images on a CPU",
     source="ours; the network of STAA-SNN (CVPR 2025, reconstructed), made small",
-    expect="3.6 ± 0.4 % (3 seeds), 82 s on 2 cores",
+    expect=MEASURED["cifar100-resnet20-tiny-staa"],
     data=Data(name="cifar100"),
     augment=Augment(shift=4, flip=True),
     model=Model(name="resnet20", steps=2, width=0.25),
@@ -32,15 +34,15 @@ cifar100_resnet20_tiny_staa = Recipe(
 )
 
 
-def tiny(row: str, attention: str, title: str, expect: str) -> Recipe:
+def tiny(row: str, attention: str, title: str) -> Recipe:
     """The plain twin with attention, so that attention alone differs."""
-    tiny = cifar100_resnet20_tiny_staa
+    tiny, name = cifar100_resnet20_tiny_staa, f"cifar100-resnet20-tiny-{row}"
     return replace(
         tiny,
-        name=f"cifar100-resnet20-tiny-{row}",
+        name=name,
         summary=f"cifar100-resnet20-tiny-plain with {title}",
         model=replace(tiny.model, neuron="plain", attention=attention),
-        expect=expect,
+        expect=MEASURED[name],
     )
 
 

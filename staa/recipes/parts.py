@@ -79,6 +79,8 @@ class Series:
     """That graph holds distances: its weights become exp(−(d / std)²)."""
     time: str | None = None
     """Column of the times in a CSV file of one's own; None: the first, where it holds dates."""
+    time_format: str | None = None
+    """What those are written in, such as %d/%m/%Y %H:%M; None: ISO 8601, such as 2024-01-31 12:00."""
 
     def __post_init__(self) -> None:
         check_types(self, "series.")

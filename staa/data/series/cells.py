@@ -99,6 +99,10 @@ def cells_of(data: bytes, path: Path, pd: Any) -> Any:
         raise ValueError(f"{path} is empty: expected rows with commas between their columns")
     try:
         text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} can't be read as text: {error}; save it as UTF-8") from error
+    _check_separator(text, path)
+    try:
         rows = csv.reader(io.StringIO(text, newline=""))
         columns = next((len(row) for row in rows if len(row) > 1 or "".join(row).strip()), 0)  # short rows are filled up
         check_bytes(columns * (1 + data.count(b"\n") + data.count(b"\r")) * CELL + 4 * len(data), str(path))
@@ -107,7 +111,32 @@ def cells_of(data: bytes, path: Path, pd: Any) -> Any:
         table = pd.read_csv(lines, header=None, dtype=str, skipinitialspace=True, skip_blank_lines=False)
         top = len(text[: len(text) - len(body)].splitlines())
         return table.set_axis(range(top, top + len(table))).reindex(range(top + len(table)))
-    except Exception as error:  # pandas' parser, csv and the decoder each have their own
+    except Exception as error:  # pandas' parser and csv each have their own
+        why = " ".join(str(error).split())
+        if uneven := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", why):  # pandas counts from its first line
+            why = (
+                f"row {int(uneven[2]) - 1} has {uneven[3]} columns, those above it {uneven[1]}; a number's fraction follows a "
+                f"point, as in 1.5"
+            )
+        raise ValueError(f"{path} can't be read as text with commas between its columns: {why}") from error
+
+
+def _check_separator(text: str, path: Path) -> None:
+    """Raises ValueError where semicolons or tabs separate the columns: as many in each of the first lines, beside no commas
+    or beside numbers alone."""
+    first = [line for line in text[:1_000_000].splitlines() if line.strip()][:5]
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        counts = {line.count(sign) for line in first}
+        if len(counts) != 1 or counts == {0} or ("," in first[0] and not re.fullmatch(rf"[-+\d.,:/ TZ{sign}]+", first[-1])):
+            continue
+        given, wanted, option = "", "commas", ""
+        if any("," in line for line in first):
+            given, wanted, option = (
+                " and commas in its numbers",
+                "commas between columns and points in numbers",
+                ", decimal=','",
+            )
         raise ValueError(
-            f"{path} can't be read as text with commas between its columns: {' '.join(str(error).split())}"
-        ) from error
+            f"{path} has {name} between its columns{given}: write it with {wanted}, in Python with "
+            f"pandas.read_csv({path.name!r}, sep={sign!r}{option}).to_csv('other.csv', index=False)"
+        )

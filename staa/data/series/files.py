@@ -1,6 +1,5 @@
 """Time series from files: a table of values, with times and a graph where there are any."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,20 @@ from staa.arrays import arrays_in
 from staa.data.series.cells import CELL, cells_of, content_of, hdf_table
 from staa.data.series.graph import read_graph
 from staa.data.series.series import TimeSeries, usual_step
+from staa.data.series.times import is_time, parsed, way_of
 from staa.files import check_bytes
 
 TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
 
 
-def read_series(path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+def read_series(
+    path: Path,
+    *,
+    time: str | None = None,
+    time_format: str | None = None,
+    graph: str | None = None,
+    distances: bool = False,
+) -> TimeSeries:
     """A series of one's own from a file; nothing in it is unpickled.
 
         .csv, .txt (also .gz)  a row each step, a column each variate, commas between
@@ -28,6 +35,8 @@ def read_series(path: Path, *, time: str | None = None, graph: str | None = None
     Args:
         path: The file.
         time: Column of the times; None: the first one, if it holds dates.
+        time_format: What the times are written in, such as "%d/%m/%Y %H:%M" (the codes of `datetime.strptime`); None: ISO 8601,
+            such as 2024-01-31 12:00. No other is guessed.
         graph: File of a graph between the variates, as `staa.data.read_graph` takes it; None: no graph, or a .npz's own.
         distances: The graph's file holds distances, from which weights are made.
 
@@ -41,25 +50,38 @@ def read_series(path: Path, *, time: str | None = None, graph: str | None = None
     """
     path = Path(path)
     return series_in(
-        content_of(path, "give a series as .csv, .txt, .npz or .h5"), path, time=time, graph=graph, distances=distances
+        content_of(path, "give a series as .csv, .txt, .npz or .h5"),
+        path,
+        time=time,
+        time_format=time_format,
+        graph=graph,
+        distances=distances,
     )
 
 
 def series_in(
-    data: bytes, path: Path, *, time: str | None = None, graph: str | None = None, distances: bool = False
+    data: bytes,
+    path: Path,
+    *,
+    time: str | None = None,
+    time_format: str | None = None,
+    graph: str | None = None,
+    distances: bool = False,
 ) -> TimeSeries:
     """The series in a file's bytes; see `read_series`."""
     own: np.ndarray | None = None
     if path.suffix == ".npz":
         values, times, names, own = _from_npz(data, path)
     elif path.suffix in (".h5", ".hdf5"):
-        values, times, names = _from_table(hdf_table(data, path), time, path)
+        values, times, names = _from_table(hdf_table(data, path), time, time_format, path)
     elif path.name.lower().endswith(TEXT):
-        values, times, names = _from_table(_text(data, path), time, path)
+        values, times, names = _from_table(_text(data, path, way_of(time_format)), time, time_format, path)
     else:
         raise ValueError(f"{path} is not a series that can be read: its name must end in .csv, .txt (also .gz), .npz or .h5")
-    if time is not None and path.suffix == ".npz":
-        raise ValueError(f"`time={time}` is not supported by {path}, whose times are in its array 'time'; remove it")
+    if path.suffix == ".npz":
+        for name, given in (("time", time), ("time_format", time_format)):
+            if given is not None:
+                raise ValueError(f"`{name}={given}` is not supported by {path}, whose times are in its array 'time'; remove it")
     if graph is not None:
         own = read_graph(Path(graph), names, distances=distances)
     elif distances:
@@ -109,59 +131,26 @@ def _nanoseconds(times: np.ndarray) -> np.ndarray:
     return times.astype("datetime64[ns]")
 
 
-def _text(data: bytes, path: Path) -> Any:
-    """The cells of a series, its header in `columns` if it has one, else numbers from 0."""
+def _text(data: bytes, path: Path, way: str) -> Any:
+    """The cells of a series, its header in `columns` if it has one, else numbers from 0. way: see `is_time`."""
     import pandas as pd
 
     table = cells_of(data, path, pd)
     filled = table.dropna(how="all")
-    dated = _dates(filled.iloc[:1, 0], pd, path)
+    dated = is_time(filled.iloc[0, 0], way)
     first: Any = filled.iloc[0, 1:] if dated else filled.iloc[0]
     numbers: Any = pd.to_numeric(first, errors="coerce")
     text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
     # A header, or names that are numbers, over dates.
-    if text.any() or (not dated and len(filled) > 1 and _dates(filled.iloc[1:2, 0], pd, path)):
+    if text.any() or (not dated and len(filled) > 1 and is_time(filled.iloc[1, 0], way)):
         table.columns = [str(name) for name in filled.iloc[0]]
         table = table.iloc[filled.index[0] + 1 :].reset_index(drop=True)
     return table
 
 
-def _dates(column: Any, pd: Any, path: Path) -> bool:
-    """Whether a column of strings holds dates; numbers are none, and rows of them with other separators neither."""
-    if pd.to_numeric(column, errors="coerce").notna().any() or not column.astype(str).str.contains(r"[-/.:]|[A-Za-z]{3}").all():
-        return False
-    ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
-    return bool((ways[0].notna() | ways[1].notna()).all())
-
-
-def _stamps(column: Any, pd: Any, path: Path, *, day_first: bool) -> Any:
-    """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
-        warnings.simplefilter("error", FutureWarning)  # of different offsets, before pandas 3
-        try:
-            iso = pd.to_datetime(column, errors="coerce", format="ISO8601")
-            return iso if iso.notna().all() else pd.to_datetime(column, errors="coerce", dayfirst=day_first)
-        except (ValueError, FutureWarning) as error:  # errors="coerce" leaves it this one
-            raise ValueError(f"{path}: times have different offsets from UTC ({error}): write all with the same one") from error
-
-
-def _parsed(column: Any, pd: Any, path: Path) -> Any:
-    """The times of a column. Raises ValueError naming the row that is none, or where day and month can't be told apart."""
-    ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
-    whole = [way for way in ways if way.notna().all()]
-    if not whole:
-        best = max(ways, key=lambda way: way.notna().sum())
-        row = int(np.flatnonzero(best.isna())[0])
-        raise ValueError(f"{path}, row {row}: {column.iloc[row]!r} is no time")
-    if len(whole) == 2 and not whole[0].equals(whole[1]):
-        raise ValueError(
-            f"{path}: times such as {column.iloc[0]!r} may begin with the day or with the month: write them as 2024-01-31 12:00"
-        )
-    return whole[0]
-
-
-def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+def _from_table(
+    table: Any, time: str | None, form: str | None, path: Path
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     import pandas as pd
 
     if len(table) == 0 or table.shape[1] == 0:
@@ -179,8 +168,10 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
             raise ValueError(
                 f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))}{' …' * (table.shape[1] > 8)}"
             )
-    if times is None and (time is not None or _dates(filled[column].head(100).astype(str), pd, path)):
-        times = _parsed(filled[column], pd, path)
+    if times is not None and form is not None:
+        raise ValueError(f"{path} holds times, not text: leave out their format {form!r} (`time_format`)")
+    if times is None and (time is not None or form is not None or is_time(filled[column].iloc[0], way_of(None))):
+        times = parsed(filled[column], form, path)
         table = filled.drop(columns=[column])
         if table.shape[1] == 0:
             raise ValueError(f"{path} has no column beside its times {column!r}: expected one for each variate")
@@ -189,9 +180,8 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
     if len(wrong):
         row, k = wrong[0]
         raise ValueError(
-            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; "
-            f"if "
-            f"it is a time, name its column (`series.time`)"
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
+            f"them, and if it is a time, name its column and its format (`time`, `time_format`)"
         )
     try:
         stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))

@@ -153,12 +153,21 @@ def electricity(*, root: Path) -> TimeSeries:
     return _published("electricity", (26_304, 321), root=root, time=("2012-01-01", "1h"), missing=None)
 
 
-def series_file(*, root: Path, time: str | None = None, graph: str | None = None, distances: bool = False) -> TimeSeries:
+def series_file(
+    *,
+    root: Path,
+    time: str | None = None,
+    time_format: str | None = None,
+    graph: str | None = None,
+    distances: bool = False,
+) -> TimeSeries:
     """A series of one's own from a file: .csv, .txt (also .gz), .npz or .h5, as `staa.data.read_series` reads it.
 
     Args:
         root: The file.
         time: Column of the times; None: the first one, if it holds dates.
+        time_format: What the times are written in, such as "%d/%m/%Y %H:%M" (the codes of `datetime.strptime`); None: ISO 8601,
+            such as 2024-01-31 12:00. No other is guessed.
         graph: File of a graph between the variates, as `staa.data.read_graph` takes it; None: no graph, or a .npz's own.
         distances: The graph's file holds distances, from which weights are made.
 
@@ -170,7 +179,7 @@ def series_file(*, root: Path, time: str | None = None, graph: str | None = None
         ValueError: If it is no such table; if a cell is no number or no time, with its row and column; if it takes more memory
             than `staa.files.max_bytes` allows.
     """
-    return read_series(root, time=time, graph=graph, distances=distances)
+    return read_series(root, time=time, time_format=time_format, graph=graph, distances=distances)
 
 
 SERIES: Registry[Callable[..., TimeSeries]] = Registry(

@@ -66,7 +66,7 @@ def _check_times(times: np.ndarray, rows: int) -> None:
         raise ValueError(f"times must be one for each of {rows} rows, got {len(times)}")
     if np.isnat(times).any():
         raise ValueError(f"row {int(np.flatnonzero(np.isnat(times))[0])} has no time: give it one, or remove the row")
-    wrong = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
+    wrong = np.flatnonzero(np.diff(times) <= np.timedelta64(0, "ns"))
     if len(wrong):
         row = int(wrong[0]) + 1
         what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
