@@ -107,7 +107,7 @@ class Window(nn.Module):
         if self.steps is not None and end > self.steps:
             left = "them all" if begin == self.steps else f"{begin} of them, so {x.shape[0]} more are too many"
             raise ValueError(
-                f"this {self.owner} was built for T = {self.steps} steps and has seen {left}: begin anew with state=None, or "
+                f"this {self.owner} was built for T = {self.steps} steps and has seen {left}: start again with state=None, or "
                 f"build it with steps=None"
             )
         return slice(begin, end), end
