@@ -84,10 +84,10 @@ class Window(nn.Module):
         self.steps, self.owner, self.partial = steps, owner, False
 
     def forward(self, x: Tensor) -> slice:
-        steps = x.shape[0]
-        if self.steps is not None and steps != self.steps and not (self.partial and steps < self.steps):
-            raise ValueError(f"this {self.owner} was built for T = {self.steps} steps, got {steps} (input {list(x.shape)})")
-        return slice(0, steps)
+        given = x.shape[0]
+        if self.steps is not None and given != self.steps and not (self.partial and given < self.steps):
+            raise ValueError(f"this {self.owner} was built for T = {self.steps} steps, got {given} (input {list(x.shape)})")
+        return slice(0, given)
 
     def scan(self, x: Tensor, seen: int | None = None) -> tuple[slice, int]:
         """The steps of a piece of the window, and how many have been seen with it.
