@@ -135,7 +135,7 @@ def _declared(kind: type[nn.Module]) -> bool | None:
 
 def _advice(module: nn.Module, kind: type[nn.Module]) -> str:
     if kind in ALONG_AN_AXIS:
-        return "along which axis it runs can't be told; put it inside staa.layers.PerStep where time is none of its axes"
+        return "along which axis it runs can't be told; put it inside staa.layers.PerStep if time is none of its axes"
     if kind in NORMS:
         return "without running statistics it goes by the piece"
     if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention):

@@ -81,7 +81,7 @@ _ORDINARY = (nn.Parameter, Tensor, type(None))
 def fold_of(module: nn.Module) -> Literal["fold", "affine"] | None:
     """How a module that acts on the current is folded: by its fold or its affine, or not: then it is called.
 
-    It is called where anything hangs on the call (see `untouched`), where it has neither, and where a subclass has a forward
+    It is called if anything hangs on the call (see `untouched`), if it has neither, and if a subclass has a forward
     of its own above an inherited fold or affine, which would be gone round.
     """
     if not untouched(module):

@@ -84,10 +84,10 @@ class Window(nn.Module):
         self.steps, self.owner, self.partial = steps, owner, False
 
     def forward(self, x: Tensor) -> slice:
-        steps = x.shape[0]
-        if self.steps is not None and steps != self.steps and not (self.partial and steps < self.steps):
-            raise ValueError(f"this {self.owner} was built for T = {self.steps} steps, got {steps} (input {list(x.shape)})")
-        return slice(0, steps)
+        given = x.shape[0]
+        if self.steps is not None and given != self.steps and not (self.partial and given < self.steps):
+            raise ValueError(f"this {self.owner} was built for T = {self.steps} steps, got {given} (input {list(x.shape)})")
+        return slice(0, given)
 
     def scan(self, x: Tensor, seen: int | None = None) -> tuple[slice, int]:
         """The steps of a piece of the window, and how many have been seen with it.
@@ -107,7 +107,7 @@ class Window(nn.Module):
         if self.steps is not None and end > self.steps:
             left = "them all" if begin == self.steps else f"{begin} of them, so {x.shape[0]} more are too many"
             raise ValueError(
-                f"this {self.owner} was built for T = {self.steps} steps and has seen {left}: begin anew with state=None, or "
+                f"this {self.owner} was built for T = {self.steps} steps and has seen {left}: start again with state=None, or "
                 f"build it with steps=None"
             )
         return slice(begin, end), end

@@ -1,7 +1,6 @@
 """Neurons: make(channels=None, *, options); neuron(x) -> spikes starts from rest and nothing survives the call.
 
-neuron.scan(x, state) -> (spikes, state) is the explicit form for windows in pieces. Dimension 0 is time, 1 the samples, 2 the
-channels. Currents and membranes have no unit; a decay is per time step.
+neuron.scan(x, state) -> (spikes, state) goes on from a state. Currents and membranes have no unit; a decay is per time step.
 """
 
 import math
@@ -12,16 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.checks import Reset, check_numbers, check_options, check_tensor
+from staa.ops.checks import Reset, check_neuron, check_options, check_tensor
 from staa.registry import Registry
 
 Term = Tensor | None
-
-
-def _check(channels: int | None, **numbers: float) -> None:
-    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
-        raise ValueError(f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword")
-    check_numbers(**numbers)
 
 
 class Neuron(nn.Module):
@@ -100,7 +93,7 @@ class LIF(Neuron):
         detach_reset: bool = False,
     ):
         super().__init__()
-        _check(channels, decay=decay, gain=gain, threshold=threshold)
+        check_neuron(channels, decay=decay, gain=gain, threshold=threshold)
         check_options(strict, detach_reset, reset, surrogate)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
@@ -156,7 +149,7 @@ class ParametricLIF(Neuron):
         detach_reset: bool = False,
     ):
         super().__init__()
-        _check(channels, decay=decay, threshold=threshold, gain=1.0 if gain is None else gain)
+        check_neuron(channels, decay=decay, threshold=threshold, gain=1.0 if gain is None else gain)
         check_options(strict, detach_reset, reset, surrogate)
         if not 0 < decay < 1:
             raise ValueError(f"decay must be within (0, 1) for a ParametricLIF to begin with, got {decay}")
@@ -218,7 +211,7 @@ class AdaptiveLIF(Neuron):
         per: Literal["channel", "layer"] = "channel",
     ):
         super().__init__()
-        _check(channels, decay=decay, gain=gain, threshold=threshold)
+        check_neuron(channels, decay=decay, gain=gain, threshold=threshold)
         check_options(strict, detach_reset, reset, surrogate)
         if per not in ("channel", "layer"):
             raise ValueError(f'per must be "channel" or "layer", got {per!r}')
@@ -266,7 +259,7 @@ class Integrator(Neuron):
 
     def __init__(self, channels: int | None = None, *, decay: float = 1.0, gain: float = 1.0):
         super().__init__()
-        _check(channels, decay=decay, gain=gain)
+        check_neuron(channels, decay=decay, gain=gain)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {decay}")
         self.decay, self.gain = decay, gain

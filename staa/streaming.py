@@ -78,16 +78,16 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
     if state is None:
         check_causal(model)
     elif [*scanning] != state.scanning:
-        raise ValueError("this state is of another network: begin anew with state=None")
+        raise ValueError("this state is of another network: start again with state=None")
     elif frame != state.frame:
         raise ValueError(
-            f"this stream's frames are {_describe(state.frame)}, this chunk's {_describe(frame)}: begin anew with state=None"
+            f"this stream's frames are {_describe(state.frame)}, this chunk's {_describe(frame)}: start again with state=None"
         )
     with torch.no_grad(), ranks_checked(model) if state is None else nullcontext():
         output, *scans = _run(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
     if output.shape[:2] != chunk.shape[:2]:
         raise ValueError(
-            f"the model gave {list(output.shape)} for a chunk {list(chunk.shape)}: [t, N, ...] in must give [t, N, ...], so "
+            f"the output for a chunk [t, N, ...] must be [t, N, ...], got {list(output.shape)} for {list(chunk.shape)}: "
             f"average over time outside, and give a frame as frame[None]"
         )
     return output, StreamState(chunk.shape[0] + (state.steps if state else 0), frame, [*scanning], tuple(scans))

@@ -194,7 +194,7 @@ def test_channels_last_and_bfloat16():
 @pytest.mark.parametrize("module", [STAA(5, 6), PositionEncoding(5, 6), GlobalContext(6), StepAttention(5), ChannelGate(6)])
 def test_what_does_not_fit_is_named(module):
     name = type(module).__name__
-    with pytest.raises(ValueError, match=rf"{name} expects a current \[T, N, C, H, W\], got shape \[5, 6\]"):
+    with pytest.raises(ValueError, match=rf"the current of {name} must be \[T, N, C, H, W\], got shape \[5, 6\]"):
         module(torch.randn(5, 6))
     if name in ("STAA", "PositionEncoding", "StepAttention"):
         with pytest.raises(ValueError, match="built for T = 5 steps, got 4"):

@@ -89,7 +89,7 @@ def test_another_window_is_refused(make):
     args = lambda *shape: [torch.randn(shape)] * (2 if make is DTA else 1)  # noqa: E731
     with pytest.raises(ValueError, match="was built for T = 4 steps, got 3"):
         module(*args(3, 2, 8, 5, 5))
-    with pytest.raises(ValueError, match=r"expects a current \[T, N, C, H, W\]"):
+    with pytest.raises(ValueError, match=r"must be \[T, N, C, H, W\]"):
         module(*args(4, 2, 8))
     if make is not TemporalAttention:
         with pytest.raises(ValueError, match="was built for 8 channels, got 6"):

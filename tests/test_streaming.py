@@ -232,7 +232,7 @@ def test_past_the_last_step():
         with pytest.raises(ValueError, match=r"model was built for T = 7 steps and has seen 5 of them, so 3 more are too many"):
             stream(model, x[5:], state)
         _, state = stream(model, x[5:7], state)
-        with pytest.raises(ValueError, match=r"T = 7 steps and has seen them all: begin anew with state=None, or.*steps=None"):
+        with pytest.raises(ValueError, match=r"T = 7 steps and has seen them all: start again with state=None, or.*steps=None"):
             stream(model, x[7:], state)
         with pytest.raises(ValueError, match="seen 0 of them, so 8 more"):
             stream(model, x)
@@ -283,7 +283,7 @@ def test_an_output_that_is_not_per_step_is_refused():
         def forward(self, x):
             return x.mean(0)
 
-    with pytest.raises(ValueError, match=r"gave \[3, 2, 16, 16\] for a chunk \[1, 3, 2, 16, 16\].*average over time outside"):
+    with pytest.raises(ValueError, match=r"got \[3, 2, 16, 16\] for \[1, 3, 2, 16, 16\].*average over time outside"):
         stream(nn.Sequential(LIF(), Mean()).eval(), events(1))
     with pytest.raises(ValueError, match=r"frame\[None\]"):  # an image would be repeated T times
         stream(streaming(form="causal"), events(1)[0])

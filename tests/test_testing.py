@@ -259,7 +259,7 @@ class Skipping(Gate):
         (MisfoldedInTraining, "fold", "folded into the neuron, the output is another"),
         (ForeseeingSpikes, "time", "which what says causal = True may not"),
         (unspiking, "parts", "the neuron that it is given is not in it"),
-        (lambda channels: 3, "built", "a torch.nn.Module was expected, got int"),
+        (lambda channels: 3, "built", "must be a torch.nn.Module, got int"),
         (lambda channels: nn.Linear(1, 2, 3, 4, 5, 6), "built", "TypeError"),
     ],
 )

@@ -125,6 +125,6 @@ def check_shape(module: nn.Module, x: Tensor, channels: int | None = None) -> No
     name = type(module).__name__
     check_tensor(x, f"the current of {name}")
     if x.ndim != 5:
-        raise ValueError(f"{name} expects a current [T, N, C, H, W], got shape {list(x.shape)}")
+        raise ValueError(f"the current of {name} must be [T, N, C, H, W], got shape {list(x.shape)}")
     if channels is not None and x.shape[2] != channels:
         raise ValueError(f"this {name} was built for {channels} channels, got {x.shape[2]} (input {list(x.shape)})")

@@ -183,12 +183,12 @@ class StepAttention(Gate):
             q = self._as_seen_at(now, self.excite, hidden.T).sigmoid()
         return current, q.T[:, :, None, None, None]
 
-    def _as_seen_at(self, steps: slice, layer: nn.Module, p: Tensor) -> Tensor:
-        """[N, steps]: output t of the layer, called with p [up to T, N] in which what comes after step t is 0."""
+    def _as_seen_at(self, at: slice, layer: nn.Module, p: Tensor) -> Tensor:
+        """[N, t]: output t of the layer for each step in `at`, called with p [up to T, N] in which what comes after t is 0."""
         total = self.window.steps
         assert total is not None
-        seen = p.new_ones(total, total).tril()[steps, None] * F.pad(p.T, (0, total - len(p)))  # [steps, N, T]
-        return layer(seen)[:, :, steps].diagonal(dim1=0, dim2=2)
+        seen = p.new_ones(total, total).tril()[at, None] * F.pad(p.T, (0, total - len(p)))  # [t, N, T]
+        return layer(seen)[:, :, at].diagonal(dim1=0, dim2=2)
 
 
 def _pooled(x: Tensor, key: nn.Module) -> Tensor:

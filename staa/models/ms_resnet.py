@@ -25,7 +25,7 @@ conv_norm = partial(ConvNorm, initialise=None)
 
 
 class MembraneBlock(nn.Module):
-    """neuron – conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut, a 1×1 convolution and BN where shapes differ).
+    """neuron – conv3×3 – BN – neuron – conv3×3 – BN – (+ shortcut, a 1×1 convolution and BN if shapes differ).
 
     There is no activation after the sum.
     """

@@ -55,7 +55,7 @@ class ConvNorm(nn.Module):
         return per_step(self.norm, self._convolve(x))
 
     def fold(self, x: Tensor) -> Folded:
-        """The same, BatchNorm left to the neuron that follows, where a kernel takes its averages."""
+        """The same, BatchNorm left to the neuron that follows, if a kernel takes its averages."""
         x = self._convolve(x)
         return fold_batch_norm(x, self.norm) if served(x) else Folded(per_step(self.norm, x))
 
@@ -134,7 +134,7 @@ class Readout(nn.Module):
 def site_factory(
     neuron: NeuronFactory, attention: AttentionFactory | None, steps: int | None, where: Sites | None, channels: int
 ) -> Callable[..., Site]:
-    """Returns make(channels, at="inner" | "last" | "stem") -> Site, with attention where `where` asks for it.
+    """Returns make(channels, at="inner" | "last" | "stem") -> Site, with attention at the sites that `where` asks for.
 
     where: "all", "last-of-stage" (the last neuron of each stage) or "stem" (the last neuron of the stem); None is the
     default of the attention, asked of one for `channels`. Raises ValueError on another name.

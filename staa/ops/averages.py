@@ -2,7 +2,7 @@
 
 A current that is not written out is scale · x + shift, with scale and shift constant over space: `Folded`. Whoever takes an
 average of x to make them hands on the x that comes back with it: the average's gradient is then added to that of x in the one
-pass that writes it, where a second use of x would cost autograd two more.
+pass that writes it, while a second use of x would cost autograd two more.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +17,7 @@ from staa.ops.switch import once, reference_chosen, refuse_dual, refuse_torch_fu
 
 
 class Folded(NamedTuple):
-    """The current scale · x + shift; None stands for 1 and 0. mean: x's over space, [T, N, C], where it is known."""
+    """The current scale · x + shift; None stands for 1 and 0. mean: x's over space, [T, N, C], if it is known."""
 
     x: Tensor
     scale: Tensor | None = None

@@ -21,7 +21,7 @@ HANDS_ON = (
 
 
 def pack(x: Tensor) -> Tensor | None:
-    """The bits, int32, of a dense x in memory order; None where x is not known to be spikes.
+    """The bits, int32, of a dense x in memory order; None if x is not known to be spikes.
 
     Behind the words of bits there is one more for each WORDS of them, which says whether x held anything but zeros and ones
     there, as a neuron hands on NaN. Then `unpack` writes NaN for all of those.

@@ -68,6 +68,13 @@ def check_numbers(**numbers: float) -> None:
         raise ValueError(f"threshold must be positive, got {numbers['threshold']}")
 
 
+def check_neuron(channels: int | None, **numbers: float) -> None:
+    """Raise ValueError for channels that are no count, nor None, and for a constant that is no finite number."""
+    if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
+        raise ValueError(f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword")
+    check_numbers(**numbers)
+
+
 def check_options(strict: bool, detach_reset: bool, reset: Reset, surrogate: Surrogate) -> None:
     """Raise ValueError for an option that is none."""
     for name, flag in (("strict", strict), ("detach_reset", detach_reset)):

@@ -158,7 +158,7 @@ def _call(x: Tensor, v: Tensor | None, coefficients, geometry: Geometry, strict:
 
 
 def strides(coefficients) -> tuple[int, ...]:
-    """Of scale and shift over steps and samples; 0 where they are constant."""
+    """Of scale and shift over steps and samples; 0 if they are constant."""
     return tuple(p.stride(i) if p.shape[i] > 1 else 0 for p in coefficients[3:] for i in (0, 1))
 
 
@@ -174,7 +174,7 @@ def of_frames(function: str, x: Tensor, channels_last: bool, numbers: dict[str, 
 
 
 def pack(x: Tensor) -> Tensor | None:
-    """The bits, int32, of a dense x of zeros and ones in memory order; None where x holds anything else."""
+    """The bits, int32, of a dense x of zeros and ones in memory order; None if x holds anything else."""
     bits = torch.empty(-(-x.numel() // 32), dtype=torch.int32)
     return None if _bits("staa_pack", x, bits).other else bits
 

@@ -36,7 +36,7 @@ def fused(
     scale: Tensor | None,
     shift: Tensor | None,
 ) -> tuple[Tensor, Tensor] | None:
-    """`lif` of arguments that passed its checks, or None where no kernel serves them."""
+    """`lif` of arguments that passed its checks, or None if no kernel serves them."""
     kernels = kernels_of(x.device.type)
     if kernels is None or x.numel() == 0 or not kernels.serves(x.dtype):
         return None

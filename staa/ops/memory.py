@@ -25,7 +25,7 @@ def channels_last(x: Tensor, dim: int = 2) -> bool:
 
 
 def dense(x: Tensor) -> Tensor:
-    """x itself where it is contiguous or channels-last in memory, else a contiguous copy."""
+    """x itself if it is contiguous or channels-last in memory, else a contiguous copy."""
     return x if x.is_contiguous() or channels_last(x) else x.contiguous()
 
 

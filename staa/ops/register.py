@@ -11,7 +11,7 @@ _LIBRARY = torch.library.Library("staa", "DEF")
 def register(name: str, f: Callable[..., Any], fake: Callable[..., Any], autograd: Callable[..., Any] | None = None) -> None:
     """Make f torch.ops.staa.NAME for every device; fake gives empty tensors of its outputs' shapes.
 
-    autograd: the `apply` of an autograd.Function that calls NAME below autograd, where it has a gradient.
+    autograd: the `apply` of an autograd.Function that calls NAME below autograd, if it has a gradient.
 
     torch.library.custom_op and register_autograd do this and more at every call, such as to look for outputs that alias
     inputs, which takes longer than a small neuron: none of ours do, and opcheck in the tests says so.

@@ -92,12 +92,12 @@ SURROGATES: dict[str, Surrogate] = {f.__name__: f for f in (rectangle, triangle,
 
 
 def fire(u: Tensor, surrogate: Surrogate, strict: bool = False) -> Tensor:
-    """The spike: s = 1 where u ≥ 0, else 0, with the surrogate's slope S'(u) as its gradient. NaN where u is NaN.
+    """The spike: s = 1 if u ≥ 0, else 0, with the surrogate's slope S'(u) as its gradient. NaN if u is NaN.
 
     Args:
         u: Distance to the threshold, v − threshold.
         surrogate: Smooth step S, such as `staa.ops.arctan`.
-        strict: s = 1 only where u > 0.
+        strict: s = 1 only if u > 0.
 
     Shapes:
         u [...] -> s of the same shape and dtype

@@ -265,7 +265,7 @@ def _build(make: Callable[..., Any], kind: Kind, size: int, **parts: Any) -> nn.
         own |= {"neuron": LIF, "attention": None, **parts}
         module = make(CLASSES, in_channels=2, steps=STEPS, sites=None, width=0.125, **own)
     if not isinstance(module, nn.Module):
-        raise TypeError(f"a torch.nn.Module was expected, got {type(module).__name__}")
+        raise TypeError(f"what it makes must be a torch.nn.Module, got {type(module).__name__}")
     return module
 
 
