@@ -31,7 +31,7 @@ class Data:
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
     split: str | None = None
-    """Named split, where the data set has several, such as fold-1-of-5; None: its usual one."""
+    """Named split, if the data set has several, such as fold-1-of-5; None: its default one."""
 
     def __post_init__(self) -> None:
         check_types(self, "data.")

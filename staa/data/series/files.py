@@ -9,7 +9,7 @@ import numpy as np
 from staa.arrays import arrays_in
 from staa.data.series.cells import CELL, cells_of, content_of, hdf_table
 from staa.data.series.graph import read_graph
-from staa.data.series.series import TimeSeries, usual_step
+from staa.data.series.series import TimeSeries, common_step
 from staa.files import check_bytes
 
 TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
@@ -201,7 +201,7 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
 
 
 def _irregular(times: np.ndarray) -> tuple[str, ...]:
-    steps, common = np.diff(times), usual_step(times)
+    steps, common = np.diff(times), common_step(times)
     odd = np.flatnonzero(steps != common)
     if not len(odd):
         return ()
