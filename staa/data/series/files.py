@@ -1,4 +1,4 @@
-"""Time series from files: a table of values, with times and a graph where there are any."""
+"""Time series from files: a table of values, with times and a graph if there are any."""
 
 import warnings
 from pathlib import Path
@@ -99,7 +99,7 @@ def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, t
 
 
 def _nanoseconds(times: np.ndarray) -> np.ndarray:
-    """Times as datetime64[ns]. Raises ValueError for those before 1678 or after 2262, which these can't tell."""
+    """Times as datetime64[ns]. Raises ValueError for times before 1678 or after 2262, which can't be told so."""
     if times.dtype.kind == "i":
         return times.astype("datetime64[ns]")
     days = times.astype("datetime64[D]")
@@ -135,7 +135,7 @@ def _dates(column: Any, pd: Any, path: Path) -> bool:
 
 
 def _stamps(column: Any, pd: Any, path: Path, *, day_first: bool) -> Any:
-    """Times, NaT where there is none: of ISO 8601, else all of the form that the first one has."""
+    """Times, NaT if there is none: of ISO 8601, else all of the form that the first one has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the first one is not in the order which is tried
         warnings.simplefilter("error", FutureWarning)  # of different offsets, before pandas 3
@@ -147,7 +147,7 @@ def _stamps(column: Any, pd: Any, path: Path, *, day_first: bool) -> Any:
 
 
 def _parsed(column: Any, pd: Any, path: Path) -> Any:
-    """The times of a column. Raises ValueError naming the row that is none, or where day and month can't be told apart."""
+    """The times of a column. Raises ValueError naming the row that is none, or if day and month can't be told apart."""
     ways = [_stamps(column, pd, path, day_first=first) for first in (False, True)]
     whole = [way for way in ways if way.notna().all()]
     if not whole:
