@@ -190,8 +190,7 @@ def _from_table(table: Any, time: str | None, path: Path) -> tuple[np.ndarray, n
         row, k = wrong[0]
         raise ValueError(
             f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; "
-            f"if "
-            f"it is a time, name its column (`series.time`)"
+            f"if it is a time, name its column (`series.time`)"
         )
     try:
         stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))
