@@ -58,7 +58,7 @@ def choose_precision(wanted: str, device: torch.device) -> Literal["float32", "b
 
 
 def choose_workers(wanted: int | None, device: torch.device) -> int:
-    """Processes that read and augment: as wanted, or the cores up to 16, half of them where they also train."""
+    """Processes that read and augment: as wanted, or the cores up to 16, half of them if they also train."""
     if wanted is not None:
         if wanted < 0:
             raise ValueError(f"`workers` can't be negative, got {wanted}; 0 reads in the main process")

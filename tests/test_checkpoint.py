@@ -24,6 +24,7 @@ from torch import nn
 import staa
 from staa import files
 from staa.build import task_of
+from staa.cli.signals import listening
 from staa.runs import evaluate_run, run
 from staa.training.checkpoint import load_checkpoint, save_checkpoint
 from staa.training.optim import cosine_schedule, make_optimizer
@@ -456,11 +457,39 @@ def test_ctrl_c_reaches_workers_too_and_they_stay_calm(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.strip() == "stopping after this step …"
+    assert stderr.strip() == "stopping after this step; ask again to stop at once"
     assert f"staa train --resume {out}" in stdout.replace("\n", "")
     step = load_checkpoint(out)["step"]
     *_, last = run(replace(tiny.pictures, epochs=200), out, resume=out, stop=lambda: True)
     assert last.step == step + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "seen"),
+    [
+        (True, "CppCompileError", KeyboardInterrupt),
+        (True, "InductorError", KeyboardInterrupt),
+        (False, "CppCompileError", RuntimeError),
+        (True, "RuntimeError", RuntimeError),
+    ],
+)
+def test_a_compiler_that_ctrl_c_killed_is_no_failure(asked, error, seen, capsys):
+    """A terminal sends Ctrl-C to the whole process group; what else goes wrong meanwhile is still told."""
+    from torch._inductor import exc
+
+    kinds = {
+        "CppCompileError": lambda: exc.CppCompileError(["g++"], "killed"),
+        "InductorError": lambda: exc.InductorError(exc.CppCompileError(["g++"], "killed"), None),
+        "RuntimeError": lambda: RuntimeError("could not write last.pt"),
+    }
+    with pytest.raises(seen) as caught, listening() as signals:
+        signals.training = True
+        if asked:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise kinds[error]()
+    assert caught.type is not RuntimeError or "could not write" in str(caught.value)
+    assert signals.asked is asked
+    assert ("ask again" in capsys.readouterr().err) == asked
 
 
 class Keeping(nn.Module):

@@ -24,7 +24,7 @@ COLOURS = {"OFF": (0.13, 0.35, 0.75), "ON": (0.85, 0.25, 0.1)}
 def draw_recording(events: Events, path: Path, title: str = "") -> None:
     """Draw a recording to a PNG: frames of equal duration, the rate of ON and OFF events, and events in space and time.
 
-    Raises ValueError where the sensor is not known, or there are no events.
+    Raises ValueError if the sensor is not known, or there are no events.
     """
     coarser = -(-max(events.sensor or (1,)) // SIDE)
     size = events.sensor and (-(-events.sensor[0] // coarser), -(-events.sensor[1] // coarser))
@@ -76,7 +76,7 @@ def _drawable(values: Any) -> np.ndarray:
 def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
     """Draw a panel of horizontal bars for each title to a PNG, a bar for each name, the names at the left of the first.
 
-    panels: title -> parts that are stacked, label -> values; a label may be empty where there is one part. Part "±" is
+    panels: title -> parts that are stacked, label -> values; a label may be empty if there is one part. Part "±" is
     drawn as error bars, not stacked.
     """
     plt = _pyplot()
@@ -117,9 +117,9 @@ def draw_forecast(
     when: Sequence[Any],
     title: str,
 ) -> None:
-    """Draw, a panel for each variate, what was seen, what is forecast and, where it is known, what came, to a PNG.
+    """Draw, a panel for each variate, what was seen, what is forecast and, if it is known, what came, to a PNG.
 
-    seen: [L, K]; forecast, truth: [P, K], truth NaN where it is not known; when: L + P times or row numbers.
+    seen: [L, K]; forecast, truth: [P, K], truth NaN if it is not known; when: L + P times or row numbers.
     """
     seen, forecast, truth = map(_drawable, (seen, forecast, truth))
     plt = _pyplot()
@@ -147,7 +147,7 @@ def draw_forecast(
 
 
 def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) -> None:
-    """Draw the matrix a forecaster aggregates neighbours by, beside the data's graph where there is one, to a PNG.
+    """Draw the matrix a forecaster aggregates neighbours by, beside the data's graph if there is one, to a PNG.
 
     learned, given: [K, K]. Both on a colour scale of their own, cut at their 99th percentile of what is not 0.
     """

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 BAD_INPUT, FAILED, INTERRUPTED, CUT_OFF = 2, 1, 130, 141
+COMPILER = ("torch._inductor.", "torch._dynamo.")
+"""Modules with the errors of torch.compile."""
 
 
 class Signals:
@@ -18,15 +20,21 @@ class Signals:
         if self.asked or not self.training:
             raise KeyboardInterrupt
         self.asked = True
-        print("stopping after this step …", file=sys.stderr)
+        print("stopping after this step; ask again to stop at once", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[Signals]:
+    """Within, Ctrl-C and a termination are noted. A terminal sends Ctrl-C to a compiler too, which leaves its step undone:
+    that is an interruption and no failure."""
     signals = Signals()
     before = {number: signal.signal(number, signals) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
+    except RuntimeError as error:
+        if signals.asked and type(error).__module__.startswith(COMPILER):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

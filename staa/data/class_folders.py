@@ -113,8 +113,7 @@ def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
     if odd:
         raise ValueError(
             f"{some(odd)}: named as a part of the data, but not in the place of one; expected train/ (and val/, "
-            f"test/) "
-            f"with class folders in them, or class folders alone: rename or move it"
+            f"test/) with class folders in them, or class folders alone: rename or move it"
         )
     if val_is_test:
         if "val" not in folders:

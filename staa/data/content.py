@@ -1,4 +1,4 @@
-"""What the files of a data set hold, by a digest that is cheap: whether they are still those that a run was trained on."""
+"""What the files of a data set hold, by a digest that is cheap: whether a run was trained on the same."""
 
 import hashlib
 import os

@@ -104,8 +104,7 @@ def hold_out(train: Labelled, share: float, name: str, root: Path, what: str) ->
         count = sum(map(len, train.values()))
         raise ValueError(
             f"{root} has no {name}/ folder, and {share:.0%} of its {count} {what} are too few to give each class {what} both "
-            f"there "
-            f"and in training: class {some(few)} has none in one of them; add {what}, or make a {name}/ folder"
+            f"there and in training: class {some(few)} has none in one of them; add {what}, or make a {name}/ folder"
         )
     return held_out, kept
 

@@ -15,7 +15,7 @@ from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, dra
 from staa.build.forecasting import Forecasting
 from staa.data.series.files import TEXT, read_series
 from staa.data.series.prepare import calendar_features, fill_gaps
-from staa.data.series.series import TimeSeries, usual_step
+from staa.data.series.series import TimeSeries, common_step
 from staa.data.series.windows import SeriesSource
 from staa.files import inside, save_text
 from staa.forecasters import LearnsGraph
@@ -224,7 +224,7 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
         raise ValueError(f"`at` is a row number or a time such as 2024-05-31T12:00, got {at!r}") from error
     row = int(np.searchsorted(series.times, moment, side="right")) - 1
     first, end = series.times[0], series.times[-1]
-    if row < 0 or moment > end + (usual_step(series.times) or np.timedelta64(0, "ns")):
+    if row < 0 or moment > end + (common_step(series.times) or np.timedelta64(0, "ns")):
         raise ValueError(f"`at` = {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
 
@@ -233,7 +233,7 @@ def _when(series: TimeSeries, last: int, window: int, horizon: int) -> np.ndarra
     if series.times is None:
         return np.arange(last + 1 - window, last + 1 + horizon)
     known = series.times[last + 1 - window : last + 1 + horizon]
-    usual, lacking = usual_step(series.times), window + horizon - len(known)
-    if usual is None:
+    common, lacking = common_step(series.times), window + horizon - len(known)
+    if common is None:
         raise ValueError("one row alone does not tell the time step: give two at least")
-    return np.concatenate([known, known[-1] + usual * np.arange(1, lacking + 1)])
+    return np.concatenate([known, known[-1] + common * np.arange(1, lacking + 1)])

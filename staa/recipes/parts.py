@@ -45,11 +45,11 @@ class Data:
     steps: int | None = None
     """Event frames of a recording for a network of any number of steps (model.steps None); None: 10."""
     values: Literal["sum", "binary", "normalised"] = "sum"
-    """Event frames hold counts, 1 where there is an event, or counts as a share of the recording's largest."""
+    """Event frames hold counts, 1 if there is an event, or counts as a share of the recording's largest."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
     split: str | None = None
-    """Named split, where the data set has several, such as fold-1-of-5; None: its usual one."""
+    """Named split, if the data set has several, such as fold-1-of-5; None: its default one."""
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
@@ -72,15 +72,15 @@ class Series:
     gaps: Literal["refuse", "mask", "interpolate"] = "refuse"
     """Missing values: refuse them, leave them out of loss and figures, or fill them in from both sides before all else."""
     time_features: bool = True
-    """Tell the network minute, hour, weekday, day and day of the year, where the series has times."""
+    """Tell the network minute, hour, weekday, day and day of the year, if the series has times."""
     graph: str | None = None
     """File of the graph of a series of one's own: a matrix, or a list of edges."""
     distances: bool = False
     """That graph holds distances: its weights become exp(−(d / std)²)."""
     time: str | None = None
-    """Column of the times in a CSV file of one's own; None: the first, where it holds dates."""
+    """Column of the times in a CSV file of one's own; None: the first, if it holds dates."""
     time_format: str | None = None
-    """What those are written in, such as %d/%m/%Y %H:%M; None: ISO 8601, such as 2024-01-31 12:00."""
+    """What the times are written in, such as %d/%m/%Y %H:%M; None: ISO 8601, such as 2024-01-31 12:00."""
 
     def __post_init__(self) -> None:
         check_types(self, "series.")
@@ -97,7 +97,7 @@ class Forecast:
     hops: int = 2
     """spikestag: neighbourhoods that are aggregated one after the other, K."""
     graph: Literal["adaptive", "identity", "given"] = "adaptive"
-    """spikestag: neighbours are learned, none, or those of the data's graph."""
+    """spikestag: neighbours are learned, none, or given by the data's graph."""
     top_k: int | None = None
     """spikestag: neighbours of a node, the strongest; None: all."""
     observe: bool = True
@@ -191,7 +191,7 @@ class Model:
     name: Named = "resnet20"
     """Backbone, or my_file.py:function."""
     steps: int | None = 4
-    """Time steps T; None for any T, where attention and data allow it."""
+    """Time steps T; None for any T, if attention and data allow it."""
     width: float = 1.0
     """Multiplier of every layer's channels."""
     neuron: Named = "adaptive"
@@ -204,7 +204,7 @@ class Model:
     """Initial weight of the last BatchNorm in each residual block (ResNets); at 0.2 the loss falls from the first steps on."""
     norm_momentum: float | None = None
     """Share of a batch in BatchNorm's running statistics; None: the network's own, 0.1. At 0.5 they keep up with the weights
-    where validation in the middle of training falls far behind training."""
+    if validation in the middle of training falls far behind training."""
 
     def __post_init__(self) -> None:
         for part in ("name", "neuron", "attention"):

@@ -48,9 +48,9 @@ class Recipe:
     protocol: Literal["test-once", "paper"] = "test-once"
     """paper: measure on the test set after each epoch, as the papers do, and tell the best epoch too."""
     weights: Literal["last", "best"] = "last"
-    """Weights that the test figures are of: the last epoch's, or those best on validation."""
+    """Weights that the test figures are of: the last epoch's, or the best on validation."""
     init_from: str | None = None
-    """Run folder whose weights to start from, where they fit."""
+    """Run folder whose weights to start from, as far as they fit."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU that has it, else float32."""
     seed: int = 0

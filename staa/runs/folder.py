@@ -146,7 +146,7 @@ def save_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def check_split(folder: Path, source: SplitData, about: dict[str, Any]) -> tuple[str, ...]:
-    """Raises ValueError if the data are not those that the run was trained on, of which its environment.json tells `about`.
+    """Raises ValueError if the run was trained on other data, of which its environment.json tells `about`.
     Returns what the user should hear."""
     if about.get("split") != source.split:
         raise ValueError(f"the data's split differs from the one {folder} was trained on: give the same data set (`data_root`)")

@@ -22,7 +22,8 @@ def log(folder: Path, event: dict[str, Any]) -> None:
 
 
 def lines(path: Path, *, having: str = "") -> Iterator[tuple[int, Any]]:
-    """(number, what it says) of each line of a log, or of those that have a text in them; one that a crash cut off is left out.
+    """(number, what it says) of each line of a log, or of the lines that have a text in them; one that a crash cut off is left
+    out.
 
     Raises OSError, or ValueError for a line that is nested too deeply, and for one of a newer version.
     """

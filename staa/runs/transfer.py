@@ -57,7 +57,7 @@ def transfer_weights(
 ) -> Taken:
     """Load the entries of another run's state dict that fit a model; the others keep the model's own fresh values.
 
-    An entry fits by name and shape, and a bias where its weight does. A position encoding learned for another number of
+    An entry fits by name and shape, and a bias if its weight does. A position encoding learned for another number of
     steps is interpolated, linearly in time, with the first step on the first and the last on the last. leave: entries
     and modules that are left out, each with why. Raises ValueError, with the model untouched, if no convolution or linear
     weight fits, or if one that fits is not finite or of another type.

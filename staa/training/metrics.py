@@ -52,7 +52,7 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> di
     """Figures of the sums of `forecast_sums`, over all horizons and variates they hold:
 
         mae, rmse   mean absolute error, root of the mean squared error, in the series' units
-        mape        mean of |error / truth|, if the truth is not 0
+        mape        mean of |error / truth| of values whose truth is not 0
         r2          1 − Σ error² / Σ (y − ȳ)²,         ȳ one mean over all values          (SeqSNN, Lv et al., ICML 2024)
         rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (SeqSNN too)
         loss        mean squared or absolute error of the normalised values

@@ -77,8 +77,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: it is written after each epoch that ends with validation. Resume the run if it stopped "
-            f"before; "
-            f"with data.validation = 0 there are only the last weights"
+            f"before; with data.validation = 0 there are only the last weights"
         )
     data = read_bytes(path)
     try:

@@ -151,8 +151,7 @@ class EventFiles:
         if events.sensor is not None and events.sensor[0] != events.sensor[1]:
             raise UnsuitedError(
                 f"frames must be square, but the sensor is {events.sensor[0]} × {events.sensor[1]}: give the frames a size "
-                f"with "
-                f"`data.size`"
+                f"with `data.size`"
             )
         return None
 

@@ -129,7 +129,7 @@ def event_source(
     notes: list[str],
     corrupt: Corrupt,
 ) -> Source:
-    """The source, after a look at every recording; those that can't be read are refused, or skipped and counted."""
+    """The source, after a look at every recording; what can't be read is refused, or skipped and counted."""
     parts, left_out = readable(
         parts, partial(_unreadable, files), corrupt, root, "recordings", look=partial(_look, files([]).how)
     )
@@ -167,7 +167,7 @@ def _look(how: object, recording: str) -> object:
 
 
 def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[str]) -> dict[str, str]:
-    """recording -> problem, of those that can't be read; the others' frames are kept."""
+    """recording -> problem, of recordings that can't be read; the others' frames are kept."""
     reader = files(recordings)
 
     def problem(recording: str) -> str | None:

@@ -177,7 +177,7 @@ def _read(path: Path, md5: str, spec: Cifar, images: int) -> tuple[Tensor, Tenso
 
 
 def _published(path: Path, md5: str, expected: int | None = None) -> bytes:
-    """A file's bytes, which are those of the published one. Raises FileNotFoundError, or ValueError naming the file."""
+    """A file's bytes, which must be the published one's. Raises FileNotFoundError, or ValueError naming the file."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: delete its folder and download it again")
     data = read_bytes(path)

@@ -89,7 +89,7 @@ def image_folder(
 
 
 def _annotated(folder: Path) -> Labelled | None:
-    """Tiny-ImageNet's val/: lines of file name, class and box, separated by tabs. None where there are none of these."""
+    """Tiny-ImageNet's val/: lines of file name, class and box, separated by tabs. None if it has no such file."""
     annotations = folder / "val_annotations.txt"
     if not annotations.is_file() or not (folder / "images").is_dir():  # else it has been sorted into class folders
         return None

@@ -1,4 +1,4 @@
-"""Time series from files: a table of values, with times and a graph where there are any."""
+"""Time series from files: a table of values, with times and a graph if there are any."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from staa.arrays import arrays_in
 from staa.data.series.cells import CELL, cells_of, content_of, hdf_table
 from staa.data.series.graph import read_graph
-from staa.data.series.series import TimeSeries, usual_step
+from staa.data.series.series import TimeSeries, common_step
 from staa.data.series.times import is_time, parsed, way_of
 from staa.files import check_bytes
 
@@ -121,7 +121,7 @@ def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, t
 
 
 def _nanoseconds(times: np.ndarray) -> np.ndarray:
-    """Times as datetime64[ns]. Raises ValueError for those before 1678 or after 2262, which these can't tell."""
+    """Times as datetime64[ns]. Raises ValueError for times before 1678 or after 2262, which can't be told so."""
     if times.dtype.kind == "i":
         return times.astype("datetime64[ns]")
     days = times.astype("datetime64[D]")
@@ -180,8 +180,8 @@ def _from_table(
     if len(wrong):
         row, k = wrong[0]
         raise ValueError(
-            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number; columns have commas between "
-            f"them, and if it is a time, name its column and its format (`time`, `time_format`)"
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; if it "
+            f"is a time, name its column and its format (`series.time`, `series.time_format`)"
         )
     try:
         stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))
@@ -191,7 +191,7 @@ def _from_table(
 
 
 def _irregular(times: np.ndarray) -> tuple[str, ...]:
-    steps, common = np.diff(times), usual_step(times)
+    steps, common = np.diff(times), common_step(times)
     odd = np.flatnonzero(steps != common)
     if not len(odd):
         return ()

@@ -18,7 +18,7 @@ REFUSED = 3  # exit status of a child that says why on stderr
 SECONDS, BYTES_A_SECOND = 60, 2**20  # how long a child may take: more for a large file
 OVERHEAD = 2**28  # bytes beside the file's and the arrays' own
 FILTERS = {1: "gzip", 2: "shuffle", 3: "checksums", 32000: "lzf"}
-"""HDF5's number of a way to pack -> its name, for those that h5py has."""
+"""HDF5's number of a way to pack -> its name, for what h5py has."""
 PARTS = {"frame": ("axis0", "axis1"), "series": ("index", "values")}
 """What pandas calls a table -> the datasets in its group, beside block0_items, block0_values and so on"""
 
@@ -27,7 +27,7 @@ def read_hdf(data: bytes, what: str, limit: int) -> dict[str, Any]:
     """The datasets of the one pandas table in a file's bytes, by name, and as "about" their few attributes that are text.
 
     Raises ValueError, saying what to do, for a file that is no such table, is packed in a way that h5py lacks, points to other
-    files, or would take more than `limit` bytes, and where h5py is not installed.
+    files, or would take more than `limit` bytes, and if h5py is not installed.
     """
     from staa.arrays import arrays_in
 
@@ -173,7 +173,7 @@ def _texts(of: Any, names: tuple[str, ...], h5py: Any) -> dict[str, str]:
 
 
 def _text(of: Any, name: str, h5py: Any) -> str | None:
-    """An attribute that is a short text of fixed length; None where there is no such one. Others are not touched."""
+    """An attribute that is a short text of fixed length; None if there is none. Others are not touched."""
     if name not in of.attrs:
         return None
     attribute = h5py.h5a.open(of.id, name.encode())

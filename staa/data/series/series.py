@@ -49,11 +49,11 @@ class TimeSeries:
     @property
     def every(self) -> float | None:
         """Seconds from most rows to the next; None without times, or for a single row."""
-        usual = None if self.times is None else usual_step(self.times)
-        return None if usual is None else float(usual / np.timedelta64(1, "s"))
+        common = None if self.times is None else common_step(self.times)
+        return None if common is None else float(common / np.timedelta64(1, "s"))
 
 
-def usual_step(times: np.ndarray) -> np.timedelta64 | None:
+def common_step(times: np.ndarray) -> np.timedelta64 | None:
     """From most of the times [n] to the next; None for a single one."""
     steps, counts = np.unique(np.diff(times), return_counts=True)
     return steps[counts.argmax()] if len(steps) else None
