@@ -299,13 +299,13 @@ def test_a_folder_trains_and_is_measured(tmp_path):
         augment=Augment(scale=0.5, flip=True, policy="randaugment"), model=Model(name="resnet18", steps=2, width=0.1),
     )  # fmt: skip
     events = list(run(recipe, tmp_path / "run", data_root=tmp_path / "images", workers=1))
-    assert events[-1]["test_samples"] == 6
+    assert events[-1].samples == 6
     figures = evaluate_run(tmp_path / "run", workers=0)
-    assert figures["loss"] == events[-1]["test_loss"]
+    assert figures["loss"] == events[-1].test["loss"]
     # in two goes, with another number of workers: the same run
     list(run(recipe, tmp_path / "twin", data_root=tmp_path / "images", workers=0, stop=iter([False, True]).__next__))
     again = list(run(recipe, tmp_path / "twin", data_root=tmp_path / "images", workers=2, resume=tmp_path / "twin"))
-    assert again[-1]["test_loss"] == events[-1]["test_loss"]
+    assert again[-1].test["loss"] == events[-1].test["loss"]
     assert '"names": [' in (tmp_path / "run" / "environment.json").read_text()
     # the folder changes: the run no longer fits it
     (tmp_path / "images" / "red" / "000.jpg").unlink()

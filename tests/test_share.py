@@ -85,9 +85,9 @@ def test_nothing_of_the_user_is_in_a_shared_run(somebody, target, tmp_path):
     assert "2 files of  are corrupt, such as removed.jpg on removed" in log
     (somebody / "run").rename(somebody / "gone")
     figures = evaluate_run(out, data_root=tmp_path)
-    assert figures["loss"] == pytest.approx(events[-1]["test_loss"])
+    assert figures["loss"] == pytest.approx(events[-1].test["loss"])
     assert all(torch.equal(a, b) for a, b in zip(*(staa.load(f).parameters() for f in (out, somebody / "gone")), strict=True))
-    assert json.loads((out / "result.json").read_text())["test_loss"] == events[-1]["test_loss"]
+    assert json.loads((out / "result.json").read_text())["test_loss"] == events[-1].test["loss"]
     assert evaluate_run(out) == figures  # its data set takes no folder
 
 

@@ -1,10 +1,10 @@
 """A run, from recipe to result, in its folder."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from staa.build import (
     some_inputs,
     steps_of_run,
 )
-from staa.data import Batches, Source
+from staa.data import Batches, Source, WindowBatches
 from staa.files import FORMAT, exclusive, inside, save_text, write
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.rates import firing_rates
@@ -58,7 +58,7 @@ from staa.training.weights import load_weights, read_weights
 from staa.version import __version__
 
 LOG_EVERY = 50  # steps
-PARTS = ("train", "validation", "test")
+Part = Literal["train", "validation", "test"]
 
 
 def run(
@@ -102,7 +102,7 @@ def run(
     check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
     if not save_minutes > 0:
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
-    with exclusive(folder):
+    with exclusive(folder), ExitStack() as opened:
         if resume is None and any(folder.iterdir()):
             there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
             raise ValueError(f"{folder} {there}, or choose another folder")
@@ -125,7 +125,11 @@ def run(
         if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
             begun = old.environment
             notes += check_split(folder, source, begun["data"])
-        batches = partial(build_batches, recipe, source, device=chosen, workers=workers)
+
+        def batches(part: Part, *, training: bool = False) -> Batches | WindowBatches:
+            made = build_batches(recipe, source, part, chosen, workers=workers, training=training)
+            return opened.enter_context(closing(made))
+
         training, test = batches("train", training=True), batches("test")
         loss, measure = build_loss(recipe), build_measure(recipe, source, chosen)
         paper = recipe.protocol == "paper"
@@ -153,7 +157,7 @@ def run(
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
             steps = 0
             if hasattr(model, "fit"):  # in closed form
-                model.fit(build_batches(recipe, source, "train", chosen, workers=workers).epoch())  # type: ignore[operator]
+                model.fit(batches("train").epoch())  # type: ignore[operator]
         optimizer = make_optimizer(
             model,
             name=optim.name,
@@ -208,6 +212,7 @@ def run(
             else:
                 yield event
         if isinstance(event, End):
+            training.close()  # the test set has workers of its own
             weights = recipe.weights if event.best is not None else "last"
             if weights == "best":
                 load_weights(learner.measured, read_weights(folder / BEST), folder / BEST)

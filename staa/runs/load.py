@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -187,9 +188,9 @@ def evaluate_run(
     source = run.data
     if getattr(source, split) is None:
         raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): its split is train or test")
-    batches = build_batches(run.recipe, source, split, chosen, workers=choose_workers(workers, chosen))
     precision, measure = choose_precision(run.recipe.precision, chosen), build_measure(run.recipe, source, chosen)
-    figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
+    with closing(build_batches(run.recipe, source, split, chosen, workers=choose_workers(workers, chosen))) as batches:
+        figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
     return {
         "split": split, "weights": weights or run.recipe.weights, "samples": len(getattr(source, split)),
         "protocol": run.recipe.protocol, "notes": source.notes, **figures,
