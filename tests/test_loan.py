@@ -130,7 +130,7 @@ def test_a_run_comes_home_in_pieces_and_is_told_of(tmp_path, trained, capsys):
     for name, weight in staa.load(folder).state_dict().items():
         assert torch.equal(weights[name], weight.to(torch.bfloat16) if weight.is_floating_point() else weight)
     table = (tmp_path / "results" / "README.md").read_text()
-    assert f"| tiny | 0 | 2 of 2 | 40 | {result['test_accuracy']:.2%} |" in table
+    assert f"| tiny | 0 | 2 of 2 | 40 | {result.test['accuracy']:.2%} |" in table
     assert "| eager |" in table
     assert "| 0123456 | `loan call2` |" in table
     loan_home.collect(options)  # the same again is nothing new

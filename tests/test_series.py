@@ -453,7 +453,7 @@ def test_gaps_are_refused_masked_or_filled():
         ("a.csv", "a\tb\n1\t2\n", r"tabs between its columns: .*sep='\\t'"),
         ("a.csv", "x\n1,5\n2,5\n", "row 1 has 2 columns, those above it 1; a number's fraction follows a point"),
         ("a.csv", "x,y\n1,2\n1,2,3\n", "row 2 has 3 columns, those above it 2"),
-        ("a.txt", "1 2 3\n4 5 6\n", "columns have commas between them"),
+        ("a.txt", "1 2 3\n4 5 6\n", "separate columns by commas"),
         ("a.csv", "t\n2024-01-01\n2024-01-02\n", "no column beside its times 't'"),
         ("a.npz", "no zip", "can't be read"),
         ("a.h5", "no hdf", "can't be read as one pandas table"),

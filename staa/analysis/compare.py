@@ -17,6 +17,7 @@ from staa.analysis.cost import interleaved, kept_bytes
 from staa.analysis.energy import AC, MAC, estimate_energy
 from staa.analysis.pictures import draw_bars
 from staa.build import Task, task_of
+from staa.counting import counted
 from staa.files import read_text, save_text
 from staa.machine import choose_device, choose_precision
 from staa.recipes.recipe import Recipe
@@ -78,7 +79,7 @@ def compare(
     results = {name: [run.result for run in some] for name, some in seeds.items()}
     measure = one_kind({name: run.recipe for name, (run, *_) in seeds.items()}).figures[0]
     costs, steps, sizes = {}, {}, {}
-    for name, (run, *_) in seeds.items():
+    for name, (run, *_) in counted(seeds.items(), "measuring what each costs", len(seeds)):
         costs[name], steps[name], sizes[name] = _costs(run, chosen)
     seconds = interleaved(steps, ROUNDS, chosen)
     rows = []

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from staa.counting import counted
 from staa.ops import bits
 
 
 def interleaved(functions: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of each function in each round; a round runs all of them, after two to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for k in range(rounds + 2):
+    for k in counted(range(rounds + 2), "timing", rounds + 2):
         for name, function in functions.items():
             _wait(device)
             began = time.perf_counter()

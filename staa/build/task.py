@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ from staa.recipes.recipe import Recipe
 from staa.training.evaluate import Epochs, Inputs, Measure
 
 Part = Literal["train", "validation", "test"]
+
+
+class Loader(Epochs, Protocol):
+    """Batches of a data set; `close` ends the processes that make them."""
+
+    def close(self) -> None: ...
+
+
 LARGEST = 2**24  # classes, pixels, nodes: what a run's records may say of its data
 
 S = TypeVar("S", bound=SplitData)
@@ -91,7 +99,7 @@ class Task(ABC, Generic[S]):
         """The recipe's data, split. check=False does not look for files that can't be read: one is named when it is met."""
 
     @abstractmethod
-    def batches(self, source: S, part: Part, device: torch.device, *, workers: int, training: bool = False) -> Epochs:
+    def batches(self, source: S, part: Part, device: torch.device, *, workers: int, training: bool = False) -> Loader:
         """A part of the data: for training shuffled and augmented as the recipe says, else in order and plain.
 
         workers: processes that read and augment, if samples are read from files or augmented one by one.

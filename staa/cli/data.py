@@ -2,21 +2,18 @@
 
 import textwrap
 from pathlib import Path
-from typing import Any
-
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from staa.analysis.pictures import draw_recording
 from staa.cli.options import DataOptions, RecipesOptions, ShowOptions
 from staa.cli.parse import parse
 from staa.cli.text import out, say
+from staa.cli.waiting import waiting
 from staa.data import DOWNLOADS, inventory, read_events
 from staa.data.events.folder import parse_sensor
 from staa.files import check_writable
 from staa.recipes import RECIPES
 from staa.recipes.options import name_of
 from staa.registry import unknown
-from staa.text import for_terminal
 
 
 def recipes(args: list[str]) -> int:
@@ -45,17 +42,10 @@ def data(args: list[str]) -> int:
     options = parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
         raise ValueError(unknown("data set", options.name, DOWNLOADS))
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        bars: dict[str, Any] = {}
-
-        def tell(name: str, there: int, of: int | None) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(for_terminal(name))
-            progress.update(bars[name], completed=there, total=of)
-
-        folder = DOWNLOADS[options.name](options.data, tell)
-    say(f"{options.name} is in {folder}: {inventory(options.name, options.data)}")
+    with waiting() as work:
+        folder = DOWNLOADS[options.name](options.data, work.tell_bytes)
+        there = inventory(options.name, options.data)
+    say(f"{options.name} is in {folder}: {there}")
     return 0
 
 
@@ -65,11 +55,13 @@ def _show(args: list[str]) -> int:
     if path.suffix.lower() != ".png" or path.is_dir():
         raise ValueError(f"--out is a PNG to write, such as {path.stem or 'picture'}.png; got {path}")
     check_writable(path)
-    events = read_events(options.file, parse_sensor(options.sensor))
+    with waiting():
+        events = read_events(options.file, parse_sensor(options.sensor))
     if events.sensor is None:
         height, width = int(events.y.max()) + 1, int(events.x.max()) + 1
         say(f"the file doesn't say its sensor: taken as {height}x{width}, which holds all its events")
         events = events._replace(sensor=(height, width))
-    draw_recording(events, path, options.file.name)
+    with waiting("drawing"):
+        draw_recording(events, path, options.file.name)
     say(f"{options.file} drawn in {path}")
     return 0

@@ -10,8 +10,10 @@ from staa.build import check_recipe
 from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
 from staa.cli.parse import parse
+from staa.cli.render import render
 from staa.cli.signals import INTERRUPTED, Signals, listening
-from staa.cli.text import comparison, over_seeds, render, say, show
+from staa.cli.text import comparison, over_seeds, say, show
+from staa.cli.waiting import waiting
 from staa.files import check_writable, inside, save_text
 from staa.recipes import RECIPES
 from staa.recipes.code import trust
@@ -105,10 +107,11 @@ def compare(args: list[str]) -> int:
     for path in (table, target / "compare.png"):
         check_writable(path)
     new = {label: o for label, o in options.items() if label not in runs}
-    for label in runs if new else ():  # before anything is trained; else the comparison itself says it
-        _ = runs[label][0].data
-    for label, o in new.items():
-        _check_before_training(o, target / label)
+    with waiting():
+        for label in runs if new else ():  # before anything is trained; else the comparison itself says it
+            _ = runs[label][0].data
+        for label, o in new.items():
+            _check_before_training(o, target / label)
     with listening() as signals:
         for label, o in new.items():
             there = target / label if inside(target, label).exists() else None
@@ -121,7 +124,8 @@ def compare(args: list[str]) -> int:
                 return INTERRUPTED
             folders = _folders(o.recipe, target / label, o.seeds)
             runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders]
-    rows = compare_runs({label: runs[label] for label in options}, device=first.device)
+    with waiting("comparing"):
+        rows = compare_runs({label: runs[label] for label in options}, device=first.device)
     show(*comparison(rows), narrowest=110)
     if len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
         say("warning: their data differ, or how they are split: the figures can't be compared directly", style="yellow")

@@ -1,12 +1,14 @@
 """Commands on a trained run."""
 
 import statistics
+from itertools import chain, islice
 
 import numpy as np
 
 from staa.cli.options import EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
 from staa.cli.parse import parse
 from staa.cli.text import reached, say, warn
+from staa.cli.waiting import waiting
 from staa.export.share import share as share_run
 from staa.files import check_writable
 from staa.inference.camera import stream_run
@@ -21,15 +23,16 @@ from staa.runs import Run, evaluate_run
 def evaluate(args: list[str]) -> int:
     """measure the model of a run"""
     options = parse(EvaluateOptions, args, "staa evaluate")
-    figures = evaluate_run(
-        options.run,
-        split=options.split,
-        weights=options.weights,
-        data_root=options.data,
-        device=options.device,
-        workers=options.workers,
-        trust=options.trust_code,
-    )
+    with waiting():
+        figures = evaluate_run(
+            options.run,
+            split=options.split,
+            weights=options.weights,
+            data_root=options.data,
+            device=options.device,
+            workers=options.workers,
+            trust=options.trust_code,
+        )
     for note in figures["notes"]:
         warn(note, EvaluateOptions)
     say(f"{figures['split']} {reached(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}")
@@ -51,7 +54,9 @@ def stream(args: list[str]) -> int:
         trust=options.trust_code,
     )
     latencies, end = [], 0.0
-    for step in steps:
+    with waiting():
+        first = list(islice(steps, 1))
+    for step in chain(first, steps):
         if step["event"] == "full":
             say(
                 f"the model was built for T = {step['steps']} steps and has seen them all; {step['left']} windows are left "
@@ -78,17 +83,20 @@ def predict(args: list[str]) -> int:
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
-    made = predict_file(
-        run, options.file, at=options.at, time=options.time, time_format=options.time_format, weights=options.weights,
-        device=options.device,
-    )  # fmt: skip
+    with waiting():
+        made = predict_file(
+            run, options.file, at=options.at, time=options.time, time_format=options.time_format, weights=options.weights,
+            device=options.device,
+        )  # fmt: skip
     check_nodes(options.nodes, made.names)
     if options.out is not None:
         options.out.mkdir(parents=True)
     folder = options.out or new_folder(options.run, options.file)
-    draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=f"{options.file.name}, forecast by {options.run}")
-    write_prediction(made, folder / "forecast.csv")
-    others = draw_run(run, folder, made.rates, weights=options.weights)
+    title = f"{options.file.name}, forecast by {options.run}"
+    with waiting("drawing"):
+        draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=title)
+        write_prediction(made, folder / "forecast.csv")
+        others = draw_run(run, folder, made.rates, weights=options.weights)
     for note in made.notes:
         warn(note, PredictOptions)
     begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
@@ -107,7 +115,8 @@ def share(args: list[str]) -> int:
     """copy a run for others"""
     options = parse(ShareOptions, args, "staa share")
     run = Run(options.run)
-    there, recipe = share_run(run, options.out), run.recipe
+    with waiting():
+        there, recipe = share_run(run, options.out), run.recipe
     try:
         data = run.task.needs_files
     except UntrustedCodeError:  # then what its data set asks for is not known

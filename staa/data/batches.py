@@ -1,8 +1,10 @@
 """Batches of one part of a data set, which can start anywhere."""
 
+import atexit
 import random
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +21,9 @@ Mix = Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor,
 class Batches:
     """Batches of samples, on a device. Order and augmentation of batch k of epoch e depend on (seed, e, k) alone, so an epoch
     can be entered anywhere. Once an epoch has begun, no batch makes the host wait for a GPU.
+
+    With worker processes: they begin with the first epoch and wait between epochs, until `close`, an error, or until the last
+    reference to these batches is gone.
 
     The last batch of a training epoch is dropped if it is not full, so that BatchNorm always sees batch_size samples (unless
     there are fewer samples in all).
@@ -60,6 +65,10 @@ class Batches:
         self.samples, self.device, self.workers = samples, torch.device(device), workers
         self.batch_size = min(batch_size, len(samples))
         self.prepare, self.augment, self.mix, self.shrink, self.seed = prepare, augment, mix, shrink, seed
+        self._stored = _Stored(samples, self.batch_size, augment, seed)
+        self._loader: DataLoader[tuple[Any, Tensor]] | None = None
+        self._asked: list[tuple[int, int]] = []  # of the workers, in this epoch
+        self._turn = 0
 
     def __len__(self) -> int:
         count = len(self.samples)
@@ -74,21 +83,15 @@ class Batches:
 
         Shapes:
             input [N, C, H, W] or [T, N, C, H, W], labels [N], probabilities [N, classes]
+
+        Raises:
+            RuntimeError: If, with worker processes, it goes on after another epoch has begun.
         """
-        plan = _Plan(self, epoch)
-        made: Iterable[tuple[Any, Tensor]] = (plan[k] for k in range(start, len(self)))
-        if self.workers:
-            made = DataLoader(
-                plan,
-                batch_size=None,
-                sampler=range(start, len(self)),
-                num_workers=self.workers,
-                pin_memory=self.device.type == "cuda",
-                worker_init_fn=_leave_signals_alone,
-                generator=torch.Generator(),  # else it would draw from the global one
-            )
+        asked = [(epoch, k) for k in range(start, len(self))]
+        made = self._by_workers(asked) if self.workers else map(self._stored.__getitem__, asked)
         for k, (x, y) in enumerate(made, start):
             if isinstance(x, Exception):
+                self.close()
                 raise x
             x, y = (_on(self.device, part) for part in (x, y))
             x = self.prepare(x)
@@ -97,6 +100,51 @@ class Batches:
             if self.shrink is not None and self.seed is not None:
                 x = self.shrink(x, epoch * len(self) + k)
             yield x, y
+
+    def _by_workers(self, asked: list[tuple[int, int]]) -> Iterator[tuple[Any, Tensor]]:
+        """What the workers make of these. They finish what is left of an epoch that was given up, which is thrown away."""
+        if self._loader is None:
+            _at_work.add(self)
+            self._loader = DataLoader(
+                self._stored,
+                batch_size=None,
+                sampler=self._asked,
+                num_workers=self.workers or 0,
+                persistent_workers=True,
+                pin_memory=self.device.type == "cuda",
+                worker_init_fn=_leave_signals_alone,
+                generator=torch.Generator(),  # else it would draw from the global one
+            )
+        self._asked[:] = asked
+        self._turn += 1
+        turn, made = self._turn, iter(self._loader)
+        for _ in asked:
+            if turn != self._turn:
+                raise RuntimeError("another epoch of these batches has begun, or they were closed: take one epoch at a time")
+            try:
+                batch = next(made)
+            except Exception:
+                self.close()
+                raise
+            yield batch
+
+    def close(self) -> None:
+        """End the worker processes. A later epoch begins with new ones."""
+        self._turn += 1
+        iterator = None if self._loader is None else self._loader._iterator
+        self._loader = None
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]  # at once: the traceback of an error may hold it for long
+
+
+_at_work: "weakref.WeakSet[Batches]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before multiprocessing ends what is left, and DataLoader takes that for a failure."""
+    for batches in list(_at_work):
+        batches.close()
 
 
 def _on(device: torch.device, x: Tensor) -> Tensor:
@@ -109,29 +157,32 @@ def generator_of(seed: int, device: torch.device | str, *what: object) -> torch.
     return torch.Generator(device).manual_seed(random.Random(f"{seed} {what}").getrandbits(63))
 
 
-class _Plan(Dataset[tuple[Any, Tensor]]):
-    """The stored batches of one epoch, by number: all that a worker process needs, and nothing that it can't be sent.
+class _Stored(Dataset[tuple[Any, Tensor]]):
+    """The stored batches by (epoch, number): all that a worker process needs, and nothing that it can't be sent.
 
     An error is returned, since a worker could only raise it wrapped in another.
     """
 
-    def __init__(self, batches: Batches, epoch: int):
-        self.samples, self.batch_size, self.count = batches.samples, batches.batch_size, len(batches)
-        self.augment, self.seed, self.epoch = batches.augment, batches.seed, epoch
-        self.order = torch.arange(len(batches.samples))
-        if batches.seed is not None:
-            self.order = torch.randperm(len(self.order), generator=generator_of(batches.seed, "cpu", "order", epoch))
-        self.order = self.order.to(self.samples.y.device)
+    def __init__(self, samples: Samples, batch_size: int, augment: Augment | None, seed: int | None):
+        self.samples, self.batch_size, self.augment, self.seed = samples, batch_size, augment, seed
+        self.order: tuple[int, Tensor] | None = None
 
-    def __len__(self) -> int:
-        return self.count
+    def order_of(self, epoch: int) -> Tensor:
+        """The samples' order; the last epoch's is kept."""
+        if self.order is None or self.order[0] != epoch:
+            order = torch.arange(len(self.samples))
+            if self.seed is not None:
+                order = torch.randperm(len(order), generator=generator_of(self.seed, "cpu", "order", epoch))
+            self.order = epoch, order.to(self.samples.y.device)
+        return self.order[1]
 
-    def __getitem__(self, k: int) -> tuple[Any, Tensor]:
-        chosen = self.order[k * self.batch_size : (k + 1) * self.batch_size]
+    def __getitem__(self, which: tuple[int, int]) -> tuple[Any, Tensor]:
+        epoch, k = which
+        chosen = self.order_of(epoch)[k * self.batch_size : (k + 1) * self.batch_size]
         generator = None
         if self.seed is not None:
             device = self.samples.x.device if isinstance(self.samples.x, Tensor) else "cpu"
-            generator = generator_of(self.seed, device, "augment", self.epoch, k)
+            generator = generator_of(self.seed, device, "augment", epoch, k)
         try:
             x = self.samples.take(chosen, generator)
             if self.augment is not None and generator is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from staa.counting import counted
 from staa.data.content import as_it_is
 from staa.data.splits import Labelled, hold_out, paths_in, some
 from staa.files import check_no_file
@@ -124,7 +125,8 @@ def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
 
 def _classes(folder: Path, endings: tuple[str, ...], what: str) -> Labelled:
     """The files of each class folder, sorted. Raises ValueError if there is none."""
-    found = {c: sorted(_files(folder / c, endings)) for c in _folders(folder)}
+    classes = _folders(folder)
+    found = {c: sorted(_files(folder / c, endings)) for c in counted(classes, "listing class folders", len(classes))}
     if not any(found.values()):
         loose = sum(_fits(entry.name, endings) for entry in os.scandir(folder))
         text = f"{loose} {what} but no class folders: sort them into a folder for each class" if loose else f"no {what}"

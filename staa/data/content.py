@@ -5,8 +5,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 
+from staa.counting import counted
 from staa.files import open_regular
 
 PIECE, PIECES = 8192, 8
@@ -72,20 +74,21 @@ def content_of_files(root: Path, files: Iterable[str]) -> Content:
 
 def _stamped(root: Path, paths: list[str]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path in counted(paths, "looking at files", len(paths)):
         about = os.stat(root / path)
         digest.update(_line(path, about.st_size, about.st_mtime_ns))
     return digest.hexdigest()
 
 
 def _sampled(root: Path, paths: list[str]) -> str:
-    def lines(some: list[str]) -> bytes:
-        return b"".join(_line(path, *_sample(root / path)) for path in some)
+    def lines(some: list[str]) -> list[bytes]:
+        return [_line(path, *_sample(root / path)) for path in some]
 
     digest = hashlib.sha256()
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for line in pool.map(lines, (paths[k : k + AT_ONCE] for k in range(0, len(paths), AT_ONCE))):
+        made = pool.map(lines, (paths[k : k + AT_ONCE] for k in range(0, len(paths), AT_ONCE)))
+        for line in counted(chain.from_iterable(made), "hashing files", len(paths)):
             digest.update(line)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest

@@ -15,6 +15,7 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from staa.counting import counted
 from staa.files import open_regular
 
 CHUNK = 1 << 20
@@ -90,7 +91,7 @@ def _untar(file: IO[bytes], at: Path, room: int) -> None:
     with tarfile.open(fileobj=file, mode="r:gz") as archive:
         # Before Python 3.11.4 there is no filter, and what follows is the only check.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
-        for member in archive:
+        for member in counted(archive, "unpacking"):
             if not (member.isreg() or member.isdir()):
                 raise ValueError(f"{member.name!r} is neither a file nor a folder")
             room = _take(member.size, room, member.name)
@@ -100,7 +101,7 @@ def _untar(file: IO[bytes], at: Path, room: int) -> None:
 
 def _unzip(file: IO[bytes], at: Path, room: int) -> None:
     with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
+        for member in counted(archive.infolist(), "unpacking", len(archive.infolist())):
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ValueError(f"{member.filename!r} is neither a file nor a folder")
@@ -155,6 +156,7 @@ def _download(url: str, part: Path, anew: Path, tell: Callable[[int, int | None]
             out.write(chunk)
             there += len(chunk)
             tell(there, of)
+        tell(there, there)
     if of is not None and there < of:
         if to is anew:
             anew.unlink()

@@ -1,8 +1,8 @@
 """A run, from recipe to result, in its folder."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
+from staa.build.task import Loader, Part
 from staa.files import FORMAT, exclusive, inside, save_text, write
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.rates import firing_rates
@@ -46,7 +47,6 @@ from staa.training.weights import load_weights, read_weights
 from staa.version import __version__
 
 LOG_EVERY = 50  # steps
-PARTS = ("train", "validation", "test")
 
 
 def run(
@@ -104,13 +104,13 @@ def run(
     check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
     if not save_minutes > 0:
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
-    with exclusive(folder):
+    with exclusive(folder), ExitStack() as opened:
         if resume is None and any(folder.iterdir()):
             there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
             raise ValueError(f"{folder} {there}, or choose another folder")
-        old = None
+        old, task = None, task_of(recipe)
         if resume is None:
-            task_of(recipe).check()
+            task.check()
         else:
             old = Run(folder)
             check_same_recipe(folder, recipe, old.recipe)
@@ -123,14 +123,17 @@ def run(
             state = load_checkpoint(resume)
             check_origin(state, recipe, resume)
         kept, copies = for_folder(recipe)
-        task = task_of(recipe)
         source = task.source(data_root)
         notes = source.notes
         begun = None
         if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
             begun = old.environment
             notes += check_split(folder, source, begun["data"])
-        batches = partial(task.batches, source, device=chosen, workers=workers)
+
+        def batches(part: Part, *, training: bool = False) -> Loader:
+            made = task.batches(source, part, chosen, workers=workers, training=training)
+            return opened.enter_context(closing(made))
+
         training, test = batches("train", training=True), batches("test")
         loss, measure = task.loss, task.measure(source, chosen)
         paper = recipe.protocol == "paper"
@@ -210,6 +213,7 @@ def run(
             else:
                 yield event
         if isinstance(event, End):
+            training.close()  # the test set has workers of its own
             weights = recipe.weights if event.best is not None else "last"
             if weights == "best":
                 load_weights(learner.measured, read_weights(folder / BEST), folder / BEST)

@@ -1,6 +1,7 @@
 """A run folder, opened: its records, model and data, and what they measure."""
 
 import warnings
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -206,9 +207,9 @@ def evaluate_run(
     source = run.data
     if getattr(source, split) is None:
         raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): split must be train or test")
-    batches = run.task.batches(source, split, chosen, workers=choose_workers(workers, chosen))
     precision, measure = choose_precision(run.recipe.precision, chosen), run.task.measure(source, chosen)
-    figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
+    with closing(run.task.batches(source, split, chosen, workers=choose_workers(workers, chosen))) as batches:
+        figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
     return {
         "split": split, "weights": weights or run.recipe.weights, "samples": len(getattr(source, split)),
         "protocol": run.recipe.protocol, "notes": source.notes, **figures,

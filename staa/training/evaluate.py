@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from staa.counting import counted
 from staa.training.metrics import classification_figures, classification_sums
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -55,7 +56,7 @@ def evaluate_in_detail(
     total: Tensor | None = None
     device = device_of(model)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
-        for x, y in batches.epoch():
+        for x, y in counted(batches.epoch(), "measuring", len(batches)):
             sums = measure.sums(call(model, x), y)
             total = sums if total is None else total + sums
     if total is None:

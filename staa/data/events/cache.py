@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from staa.arrays import parse_array
+from staa.counting import counted
 from staa.data.events.frames import UnsuitedError, borders_of, count
 from staa.data.events.read import read_events
 from staa.data.events.recording import Events
@@ -78,7 +79,7 @@ class EventFiles:
         Raises what `frames` does, UnsuitedError if sizes differ, ValueError if all would take more than `staa.files.max_bytes`.
         """
         found: dict[str, np.ndarray] = {}
-        for recording in (self.recordings[i] for i in chosen.tolist()):
+        for recording in counted((self.recordings[i] for i in chosen.tolist()), "reading recordings", len(chosen)):
             frames = found[recording] = self.frames(recording)
             first, other = next(iter(found.items()))
             if frames.shape != other.shape:

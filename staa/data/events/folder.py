@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from staa.counting import counted
 from staa.data.class_folders import TEST_SHARE, class_folders, readable
 from staa.data.content import as_it_is, content_of_files
 from staa.data.events.cache import EventFiles, Frames, interval_of
@@ -182,6 +183,7 @@ def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[s
     recordings = sorted(recordings)  # those of one file follow one another
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        return {r: p for r, p in zip(recordings, pool.map(problem, recordings), strict=True) if p is not None}
+        found = zip(recordings, pool.map(problem, recordings), strict=True)
+        return {r: why for r, why in counted(found, "binning recordings", len(recordings)) if why is not None}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest

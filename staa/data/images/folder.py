@@ -3,9 +3,11 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from staa.counting import counted
 from staa.data.class_folders import class_folders
 from staa.data.content import content_of_files
 from staa.data.images.files import ENDINGS, MEAN, STD, ImageFiles, decode, normalise
@@ -105,18 +107,20 @@ def _annotated(folder: Path) -> Labelled | None:
 def _undecodable(paths: list[str]) -> dict[str, str]:
     """path -> problem of the images that can't be decoded; Pillow lets go of the interpreter while it decodes."""
 
-    def problems(some: list[str]) -> dict[str, str]:
-        found = {}
-        for path in some:
-            try:
-                decode(path)
-            except ValueError as error:
-                found[path] = str(error).removeprefix(f"{path} can't be decoded as an image: ")
-        return found
+    def problem(path: str) -> str | None:
+        try:
+            decode(path)
+        except ValueError as error:
+            return str(error).removeprefix(f"{path} can't be decoded as an image: ")
+        return None
+
+    def problems(some: list[str]) -> list[str | None]:
+        return [problem(path) for path in some]
 
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         results = pool.map(problems, (paths[i : i + 16] for i in range(0, len(paths), 16)))
-        return {path: problem for result in results for path, problem in result.items()}
+        found = zip(paths, chain.from_iterable(results), strict=True)
+        return {path: why for path, why in counted(found, "decoding images", len(paths)) if why is not None}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest

@@ -180,8 +180,8 @@ def _from_table(
     if len(wrong):
         row, k = wrong[0]
         raise ValueError(
-            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; if it "
-            f"is a time, name its column and its format (`series.time`, `series.time_format`)"
+            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; "
+            f"if it is a time, name its column and its format (`series.time`, `series.time_format`)"
         )
     try:
         stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))

@@ -243,6 +243,9 @@ class WindowBatches:
         for k in range(start, len(self)):
             yield self.take(order[k * self.batch_size : (k + 1) * self.batch_size])
 
+    def close(self) -> None:
+        """There is nothing to end: these batches have no worker processes."""
+
     def take(self, chosen: Tensor) -> tuple[Inputs, Tensor]:
         """The windows at these places of the part, as (inputs, y).
 

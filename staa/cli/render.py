@@ -1,0 +1,102 @@
+"""A run's events, as they are shown."""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from staa.cli.options import TrainOptions
+from staa.cli.signals import Signals
+from staa.cli.text import out, reached, say, warn
+from staa.cli.waiting import waiting
+from staa.runs.execute import LOG_EVERY
+from staa.training.progress import Epoch, Event, Interrupted, Reading, Result, Start, Step, Transfer, Warned
+
+
+def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) -> Result | None:
+    """Show a run's events; returns its result."""
+    steps = 0
+    texts = (TextColumn(text, markup=False) for text in ("{task.fields[at]} ETA", "{task.fields[figures]}"))
+    columns = (BarColumn(12), next(texts), TimeRemainingColumn(), next(texts))
+    speed = None
+    began = time.perf_counter()
+    with waiting():
+        first = list(islice(events, 1))
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        bar = progress.add_task("", total=None, at="", figures="")
+        for event in chain(first, events):
+            match event:
+                case Start(step=step, steps=steps, data=data):
+                    signals.training = True
+                    say(f"{title} → {folder}" + (f", from step {step}" if step else ""))
+                    what = f"{data['classes']} classes; samples" if "classes" in data else f"{data['nodes']} nodes; windows"
+                    say(
+                        f"{what}: {data['train']} to train, {data['validation']} to validate, {data['test']} to test; "
+                        f"{event.parameters:,} parameters"
+                    )
+                    progress.update(bar, total=steps, completed=step, at=f"{step}/{steps}")
+                case Step(step=step, read=None):
+                    progress.update(bar, completed=step, at=f"{step}/{steps}")
+                case Step(step=step, read=Reading() as read):
+                    now = read.samples / read.seconds
+                    speed = now if speed is None else 0.9 * speed + 0.1 * now
+                    own, rates = read.figures, read.rates
+                    main = f"acc {own['accuracy']:.1%}" if "accuracy" in own else f"MAE {own['mae']:.4g}"
+                    figures = f"loss {read.loss:.3f} {main} {speed:.0f}/s"
+                    firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
+                    shown = figures + (firing if out.width >= 100 else "")
+                    progress.update(bar, completed=step, at=f"{step}/{steps}", figures=shown)
+                    if step % LOG_EVERY == 0:
+                        say(f"  step {step:>5}  {figures}{firing}")
+                case Transfer():
+                    say(*_transfer_lines(event))
+                case Warned(text=text):
+                    warn(text, TrainOptions)
+                case Epoch():
+                    say(_epoch_line(event))
+                case Interrupted(step=step):
+                    say(f"interrupted at step {step}: saved. Go on with: staa train --resume {folder}")
+                case Result():
+                    took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
+                    done = "" if signals.training else f"{title} was already finished, nothing was trained: "
+                    say(f"{done}{_result_line(event)}{took} → {folder}", style="bold")
+                    if event.protocol == "paper":
+                        say(
+                            f"best test epoch {event.best_test_accuracy:.2%} (epoch {event.best_test_epoch}), chosen by "
+                            f"looking at the test set, as the papers do"
+                        )
+                    return event
+    return None
+
+
+def _transfer_lines(event: Transfer) -> list[str]:
+    lines = [f"weights from {event.folder} ({event.recipe}, step {event.step}): {len(event.loaded)} entries loaded"]
+    for entries, text in ((event.changed, "changed"), (event.left_out, "left out"), (event.fresh, "new here, starting fresh")):
+        if entries:
+            lines.append(f"  {text}: {', '.join(entries[:6])}" + (" …" if len(entries) > 6 else ""))
+    if not event.same_split:
+        lines.append("  it was trained on another split of these data: it may have seen what is validation or test here")
+    return lines
+
+
+def _epoch_line(event: Epoch) -> str:
+    def brief(figures: Mapping[str, float]) -> str:
+        main = f"accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else f"MAE {figures['mae']:.4g}"
+        return f"loss {figures['loss']:.4f}  {main}"
+
+    line = f"epoch {event.epoch:>3}  {brief(event.figures)}"
+    if event.measured_on is not None:
+        line += f"  {event.measured_on} {brief(event.measured)}" + (" (best)" if event.best else "")
+    rates = event.rates.values()
+    if rates:
+        line += f"  firing {statistics.mean(rates):.1%} ({min(rates):.1%}–{max(rates):.1%})"
+    waited = event.waited / event.seconds
+    return f"{line}  {event.seconds:.1f} s" + (f", {waited:.0%} waiting for data" if waited >= 0.01 else "")
+
+
+def _result_line(event: Result) -> str:
+    which = f"best weights, epoch {event.best_epoch}" if event.weights == "best" else "last weights"
+    return f"test {reached(event.test)} on {event.samples} samples, {which}"

@@ -1,0 +1,73 @@
+"""What is shown of work that prints nothing by itself: nothing for two seconds, then how far it is."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from staa.cli.text import out, say
+from staa.counting import telling
+from staa.text import for_terminal
+
+PATIENCE, EVERY, REFRESH = 2.0, 10.0, 0.1
+"""Seconds until something is shown, between lines if it goes to no terminal, and between looks if it does."""
+
+
+class Work:
+    """What is done now, as the work itself tells it: of one loop within another, the outer one."""
+
+    def __init__(self, what: str):
+        self.default = what
+        self.now: tuple[str, int, int | None, bool] | None = None
+
+    def tell(self, what: str, done: int, total: int | None, in_bytes: bool = False) -> None:
+        if self.now is None or self.now[0] == what:
+            self.now = None if done == total else (what, done, total, in_bytes)
+
+    def tell_bytes(self, what: str, done: int, total: int | None) -> None:
+        self.tell(what, done, total, in_bytes=True)
+
+    def told(self) -> tuple[str, int, int | None]:
+        """(text, done, total); 0 and None if these are not known."""
+        if self.now is None:
+            return f"{self.default} …", 0, None
+        what, done, total, in_bytes = self.now
+        numbers = [f"{number / 1e6:,.1f}" if in_bytes else f"{number:,}" for number in (done, total) if number is not None]
+        return f"{what}: {' of '.join(numbers)}{' MB' if in_bytes else ''}", done, total
+
+
+@contextmanager
+def waiting(what: str = "preparing") -> Iterator[Work]:
+    """Within, show how far the work is: on a terminal a bar, which goes when it is done, else a line now and then."""
+    work, over = Work(what), threading.Event()
+    shower = threading.Thread(target=_show, args=(work, over), daemon=True)
+    shower.start()
+    try:
+        with telling(work.tell):
+            yield work
+    finally:
+        over.set()
+        shower.join()
+
+
+def _show(work: Work, over: threading.Event) -> None:
+    if over.wait(PATIENCE):
+        return
+    if not out.is_terminal:
+        with suppress(BrokenPipeError):  # nobody reads: the command finds that out by itself
+            say(work.told()[0])
+            while not over.wait(EVERY):
+                say(work.told()[0])
+        return
+    columns = (BarColumn(12), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as progress:
+        bar, before = progress.add_task(""), None
+        while True:
+            text, done, total = work.told()
+            if (what := (text.partition(":")[0], total)) != before:  # a bar that has a total keeps it
+                progress.remove_task(bar)
+                bar, before = progress.add_task("", total=total), what
+            progress.update(bar, description=for_terminal(text), completed=done)
+            if over.wait(REFRESH):
+                return
