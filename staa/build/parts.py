@@ -34,11 +34,10 @@ def settings_taken(recipe: Recipe) -> set[str]:
     Raises what `staa.recipes.find.find` does.
     """
     asked: dict[str, set[str]] = {}
-    for field, (what, registry) in registries(recipe).items():
-        section, key = field.split(".")
-        if field in ("data.name", "model.name", "loss.name"):
-            part = find(getattr(getattr(recipe, section), key), registry, what, folder=recipe.folder)
-            asked[section] = set(inspect.signature(part).parameters)
+    for section in ("data", "model", "loss"):
+        what, registry = registries(recipe)[f"{section}.name"]
+        part = find(getattr(recipe, section).name, registry, what, folder=recipe.folder)
+        asked[section] = set(inspect.signature(part).parameters)
     data, model, loss = asked["data"], asked["model"], asked["loss"]
     spiking = {"rate_weight", "rate_target"} if recipe.series.horizon is None or "neuron" in model else set()
     taken = {
@@ -52,7 +51,7 @@ def settings_taken(recipe: Recipe) -> set[str]:
         taken["model"] = {"name", "norm_momentum"} | (_names(Model) & model - _names(Forecast))
         taken["forecast"] = _names(Forecast) & model
     else:
-        frames = "steps" in data
+        frames = "steps" in data  # else it has still images, which are the same at each step
         of_images, of_frames = {"policy", "magnitude", "jitter"}, {"events"}
         taken["data"] = {"name"} | (_names(Data) & data - (set() if recipe.model.steps is None else {"steps"}))
         taken["augment"] = _names(Augment) - ({"scale"} - data) - (of_images if frames else of_frames)
