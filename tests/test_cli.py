@@ -128,6 +128,12 @@ def test_the_help_of_a_recipe_shows_what_has_an_effect_on_it(name, capsys, monke
             assert flag in flags or value == getattr(getattr(defaults, section), field), flag
 
 
+def test_the_help_of_a_long_name_has_room_for_its_texts(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = help_of(capsys, "train", TINY, "--data.name", f"{'long' * 40}.py:events").splitlines()
+    assert re.search(r"long.py:events +Data set", next(line for line in lines if "--data.name" in line))
+
+
 def test_the_help_follows_what_is_given(capsys):
     text = help_of(capsys, "train", "--model.attention", "dta", "--model.attention.kernel", "5", "--optim.lr", "0.3")
     assert re.search(r"--optim.lr 0.3 ", text)

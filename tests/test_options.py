@@ -15,17 +15,19 @@ from staa.cli import main
 from staa.neurons import NEURONS
 from staa.recipes import RECIPES
 from staa.recipes.as_json import differences, from_json, to_json
+from staa.recipes.code import UntrustedCodeError, named_files
 from staa.recipes.find import find, options_taken, with_absolute_paths
 from staa.recipes.parts import Loss, Model
 
 TINY = f"{tiny.__file__}:recipe"
 PARTS = [*(("neuron", NEURONS, name) for name in NEURONS), *(("attention", ATTENTIONS, name) for name in ATTENTIONS)]
 OWN = """
+from typing import Literal
 from torch import nn
 import torch
 class Mine(nn.Module):
     acts_on, causal = "current", True
-    def __init__(self, steps, channels, *, size: int, gentle=False, kind: "str" = "a", inner=nn.ReLU):
+    def __init__(self, steps, channels, *, size: int, gentle=False, kind: "Literal[1, 'a']" = "a", cut: int = None, f=nn.ReLU):
         super().__init__()
         self.weights = nn.Parameter(torch.ones(size))
     def forward(self, x):
@@ -48,6 +50,9 @@ def test_a_recipe_with_options_is_compared_hashed_and_kept():
     assert made({"attention": ("staa", {})}).model.attention == "staa"
     c = made({"attention": ("staa", {"reduction": 4, "dropout": 0.2}), "neuron": "lif"})
     assert differences(a, c) == ["model.neuron.decay: 0.3, not set", "model.attention.reduction: 8, 4"]
+    assert differences(made({"neuron": ("parametric", {"gain": None})}), made({"neuron": "parametric"})) == [
+        "model.neuron.gain: None, not set"
+    ]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -126,15 +131,17 @@ def test_options_of_a_part_of_one_s_own(tmp_path, capsys, monkeypatch):
     own = ["train", TINY, "--max-steps", "1", "--out", "run", "--model.attention", "own.py:Mine"]
     for more, message in (
         ([], "own.py:Mine needs --model.attention.size: int"),
-        (["--model.attention.siz", "3"], "did you mean size? its options are size, gentle, kind"),
-        (["--model.attention.inner", "3"], "takes no --model.attention.inner"),
+        (["--model.attention.siz", "3"], "did you mean size? its options are size, gentle, kind, cut"),
+        (["--model.attention.f", "3"], "takes no --model.attention.f"),
         (["--model.attention.size", "x"], "Error parsing --model.attention.size"),
+        (["--model.attention.size", "3", "--model.attention.kind", "b"], "invalid choice"),
+        (["--model.attention.size", "3", "--model.attention.cut", "b"], "--model.attention.cut"),
     ):
         assert message in complaint(capsys, *own, *more)
-    assert main([*own, "--model.attention.size", "3", "--model.attention.gentle"]) == 0
+    assert main([*own, "--model.attention.size", "3", "--model.attention.gentle", "--model.attention.kind=1"]) == 0
     name, options = json.loads((tmp_path / "run" / "recipe.json").read_text())["model"]["attention"]
     assert name.startswith("code/own-")
-    assert options == {"gentle": True, "size": 3}
+    assert options == {"gentle": True, "kind": 1, "size": 3}
     (tmp_path / "own.py").unlink()
     assert any(value.shape == (3,) for value in staa.load("run").state_dict().values())
 
@@ -192,3 +199,16 @@ def test_every_kind_of_part_has_its_registry():
 def test_a_model_says_what_it_can_be_given():
     with pytest.raises(ValueError, match="model.attention must be str, tuple, None; got 5"):
         Model(attention=5)  # type: ignore[arg-type]
+
+
+def test_options_beside_a_folder_s_code_do_not_make_it_run(tmp_path):
+    (tmp_path / "notes.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\ndef n(*args, a): pass\n")
+    values = json.loads(to_json(tiny.recipe))
+    for section, key in (("model", "name"), ("model", "neuron"), ("model", "attention"), ("loss", "name")):
+        name = f"{tmp_path}/notes.py:n"
+        changed = values | {section: values[section] | {key: [name, {"a": 1}]}}
+        recipe = from_json(json.dumps(changed | {"data": {"name": "digits-events"}}), str(tmp_path))
+        assert named_files(recipe) == [f"{tmp_path}/notes.py"]
+        with pytest.raises(UntrustedCodeError):
+            task_of(recipe).loss if section == "loss" else task_of(recipe).network({"classes": 2, "channels": 2, "size": 16})
+    assert not (tmp_path / "marker").exists()

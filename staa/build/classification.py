@@ -185,7 +185,7 @@ class Classification(Task[Source]):
 
     def settings(self) -> dict[str, set[str]]:
         asked, model = (set(inspect.signature(f).parameters) for f in (self.dataset, self.backbone))
-        frames = "steps" in asked
+        frames = "steps" in asked  # else it has still images, which are the same at each step
         alien = {"policy", "magnitude", "jitter"} if frames else {"events"}
         return {
             "data": {"name"} | (names_of(Data) & asked - (set() if self.recipe.model.steps is None else {"steps"})),

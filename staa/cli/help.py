@@ -24,6 +24,7 @@ COMMON = (
     "epochs", "batch_size", "optim.lr", "model.attention", "model.neuron", "model.steps", "seed", "seeds", "out", "resume",
     "init_from", "device", "data",
 )  # fmt: skip
+LONGEST = 20  # characters of a value, such as a file's name
 
 
 class Row(NamedTuple):
@@ -69,7 +70,7 @@ def show_help(kind: Any, prog: str, options: Any = None, *, everything: bool = F
 
 
 def _rows(kind: Any, values: Any, prefix: str = "") -> Iterator[Row]:
-    hints, texts, group = hints_of(kind), _texts(kind), prefix.rstrip(".") or "run"
+    hints, texts, group = hints_of(kind), _texts(kind), prefix.rstrip(".") or "options"
     own = [f for f in fields(kind) if f.name in kind.__annotations__]
     for field in own + [f for f in reversed(fields(kind)) if f not in own]:
         hint, marks = hints[field.name]
@@ -90,7 +91,8 @@ def _flag(name: str, hint: Any, value: Any) -> str:
     if value is None or value is inspect.Parameter.empty:
         kinds = [a.__name__.upper() for a in alternatives(hint) if isinstance(a, type) and a is not type(None)]
         return f"{flag} {(kinds or ['NAME'])[0]}"
-    return f"{flag} {name_of(value) if isinstance(value, tuple) and value else value}"
+    text = str(name_of(value) if isinstance(value, tuple) and value else value)
+    return f"{flag} {text if len(text) <= LONGEST else f'…{text[-LONGEST:]}'}"
 
 
 def _choices(hint: Any) -> list[str]:

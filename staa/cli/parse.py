@@ -40,8 +40,9 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     wanted = next((i for i, arg in enumerate(args) if arg in ("-h", "--help")), None)
     if wanted is not None:
         everything = args[wanted + 1 : wanted + 2] == ["all"]
+        others = args[:wanted] + args[wanted + 1 + everything :]
         with contextlib.suppress(ValueError):  # else the help is that of the options as they were
-            default = None if default is None else _read(kind, args[:wanted], groups, prog, default)
+            default = None if default is None else _read(kind, others, groups, prog, default)
         show_help(kind, prog, default, everything=everything)
         raise SystemExit(0)
     options = _read(kind, args, groups, prog, default)

@@ -53,8 +53,8 @@ def parse_json(text: str) -> Any:
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """The fields in which two recipes differ, as 'field: a's, b's'; texts about the recipe do not count."""
     flat_a, flat_b = _flat(a), _flat(b)
-    changed = [k for k in flat_a | flat_b if flat_a.get(k) != flat_b.get(k)]
-    return [f"{k}: {', '.join(repr(flat[k]) if k in flat else 'not set' for flat in (flat_a, flat_b))}" for k in changed]
+    pairs = {k: [repr(flat[k]) if k in flat else "not set" for flat in (flat_a, flat_b)] for k in flat_a | flat_b}
+    return [f"{k}: {', '.join(pair)}" for k, pair in pairs.items() if flat_a.get(k, ...) != flat_b.get(k, ...)]
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

@@ -82,9 +82,9 @@ def taken(f: Any, *, given: Collection[str] = (), functions: Mapping[str, Mappin
             found[p.name] = Taken(Literal[tuple(named)], default, named)  # type: ignore[valid-type]
             continue
         unknown_type = p.annotation is p.empty or isinstance(p.annotation, str)
-        hint = type(p.default) if unknown_type else p.annotation
+        hint: Any = type(p.default) if unknown_type else p.annotation
         if all(a in PLAIN or type(a) in PLAIN for a in alternatives(hint)) and not (unknown_type and p.default is None):
-            found[p.name] = Taken(hint, p.default)
+            found[p.name] = Taken(hint | None if p.default is None else hint, p.default)
     return found
 
 

@@ -1,13 +1,16 @@
 """Whether a value is of an annotated type."""
 
+import functools
 import reprlib
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+_hints = functools.cache(get_type_hints)
+
 
 def check_types(values: Any, prefix: str = "") -> None:
     """Raises ValueError for a field whose value is not of its annotated type; a whole number passes for a float."""
-    for name, hint in get_type_hints(type(values)).items():
+    for name, hint in _hints(type(values)).items():
         value = getattr(values, name)
         if not fits(value, hint):
             raise ValueError(f"{prefix}{name} must be {told(hint)}; got {reprlib.repr(value)}")
@@ -15,7 +18,8 @@ def check_types(values: Any, prefix: str = "") -> None:
 
 def fits(value: Any, hint: Any) -> bool:
     allowed = alternatives(hint)
-    return type(value) in allowed or (isinstance(value, str) and value in allowed) or (float in allowed and type(value) is int)
+    chosen = any(type(a) is type(value) and a == value for a in allowed if not isinstance(a, type))
+    return type(value) in allowed or chosen or (float in allowed and type(value) is int)
 
 
 def told(hint: Any) -> str:
