@@ -73,6 +73,12 @@ CASES = {
     "step/events": "training step, events, 34 × 34, T = 10 (convolutions alone {})",
 }
 
+FOLDED = {
+    "STAA": "nmnist-vggsnn-staa",
+    "plain LIF twin": "nmnist-vggsnn-plain",
+    "linear classifier on counts": "nmnist/linear",
+}
+
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [f"| {' | '.join(cells)} |".replace("|  ", "| ") for cells in [head, *rows]]
@@ -94,40 +100,28 @@ def accuracies() -> str:
 def folds() -> str:
     """N-MNIST fold by fold, in percent."""
     shares: dict[str, list[float]] = {}
-    for title, name in {
-        "STAA": "nmnist-vggsnn-staa",
-        "plain LIF twin": "nmnist-vggsnn-plain",
-        "linear classifier on counts": "nmnist/linear",
-    }.items():
+    for title, name in FOLDED.items():
         entry = measured()[name]
-        shares[title] = [
-            a / b for a, b in zip([*entry["correct"], entry["official"][0]], [*entry["of"], entry["official"][1]], strict=True)
-        ]
+        pairs = [*zip(entry["correct"], entry["of"], strict=True), entry["official"]]
+        shares[title] = [right / count for right, count in pairs]
     shares["STAA − plain"] = [a - b for a, b in zip(shares["STAA"], shares["plain LIF twin"], strict=True)]
     rows = []
     for title, values in shares.items():
         *each, official = [f"{100 * v:.2f}" for v in values]
         middle = f"{100 * statistics.mean(values[:5]):.2f} ± {100 * statistics.stdev(values[:5]):.2f}"
         rows.append([title, *each, middle, official])
-    return table(["test accuracy, %", "1", "2", "3", "4", "5", "mean ± spread", "first 1000 / last 100"], rows).replace(
-        "| -", "| −"
-    )
+    head = ["test accuracy, %", "1", "2", "3", "4", "5", "mean ± spread", "first 1000 / last 100"]
+    return table(head, rows).replace("| -", "| −")
 
 
 def forecasts() -> str:
     """MAE of each model on each set."""
     rows = []
     for model, title in FORECASTERS.items():
-        cells = [text(f"forecast/{name}/{model}.mae:~#.4g") for name in SETS]
-        rows.append(
-            [
-                title,
-                *(
-                    f"**{c}**" if (model, n) == ("linear, all nodes", "hangzhou") else c
-                    for c, n in zip(cells, SETS, strict=True)
-                ),
-            ]
-        )
+        cells = {name: text(f"forecast/{name}/{model}.mae:~#.4g") for name in SETS}
+        if model == "linear, all nodes":
+            cells["hangzhou"] = f"**{cells['hangzhou']}**"  # ahead of every network
+        rows.append([title, *cells.values()])
     return table(["", *SETS.values()], rows)
 
 
@@ -154,15 +148,10 @@ def _behind(name: str, other: str) -> list[str]:
 
 
 def tricks() -> str:
-    rows = [
-        [
-            title,
-            f"{ms:.2f}",
-            f"**{ratio:.2f}**" if ratio < 0.9 else f"{ratio:.2f}",
-            "" if low is None else f"{low:.2f}–{high:.2f}",
-        ]
-        for title, (ms, ratio, low, high) in measured()["cifar100-speedrun/tricks"]["rows"].items()
-    ]
+    rows = []
+    for title, (ms, ratio, low, high) in measured()["cifar100-speedrun/tricks"]["rows"].items():
+        middle = "" if low is None else f"{low:.2f}–{high:.2f}"
+        rows.append([title, f"{ms:.2f}", f"**{ratio:.2f}**" if ratio < 0.9 else f"{ratio:.2f}", middle])
     return table(["", "ms a sample", "of no trick's", "middle half"], rows)
 
 

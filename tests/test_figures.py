@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import figures
 from benchmarks.figures import MARK, RESULTS, ROOT, TABLE, measured, pages, rewritten, text, written
-from benchmarks.tables import TABLES
+from benchmarks.tables import README, TABLES
 from staa.recipes import RECIPES
 from staa.recipes.measured import MEASURED
 
@@ -62,6 +62,12 @@ def unmarked(page, others=()):
         assert other in page, f"{other!r} is no longer there"
         page = page.replace(other, " ")
     return [found[0] for found in LIKE_A_FIGURE.finditer(page) if found[0].removesuffix(" %") not in papers()]
+
+
+def test_the_papers_figures_are_those_that_the_recipes_tell():
+    told = re.findall(r"\| ([\d.]+) % \| \|", README)
+    assert len(told) >= 4
+    assert set(told) <= papers()
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
