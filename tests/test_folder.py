@@ -255,7 +255,7 @@ def test_folders_that_can_not_serve(tmp_path):
     with pytest.raises(ValueError, match="1 images but no class folders"):
         image_folder(root=tmp_path / "loose", validation=0.1)
     write(tmp_path / "one", 5, colours={"red": COLOURS["red"]})
-    with pytest.raises(ValueError, match="at least two classes"):
+    with pytest.raises(ValueError, match="at least two class folders"):
         image_folder(root=tmp_path / "one", validation=0.2)
     write(tmp_path / "hole", 5)
     (tmp_path / "hole" / "white").mkdir()
