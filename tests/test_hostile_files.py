@@ -128,8 +128,8 @@ def test_groups_that_hold_each_other_come_to_an_end(tmp_path):
 def test_a_reader_that_breaks_down_or_hangs_is_told(tmp_path, monkeypatch):
     write_hdf(tmp_path / "a.h5", VALUES, times=TIMES, names=NAMES)
     for script, seconds, said in (
-        ("import os; os.abort()", 60, "HDF5 broke down over it"),
-        ("while True: pass", 0.5, "to an end"),
+        ("import os; os.abort()", 60, "HDF5 crashed on it"),
+        ("while True: pass", 0.5, "HDF5 took too long"),
     ):
         (tmp_path / "script.py").write_text(script)
         monkeypatch.setattr("staa.data.series.hdf.__file__", str(tmp_path / "script.py"))
@@ -271,7 +271,7 @@ def test_a_listed_image_is_no_pipe_and_lies_in_the_folder(tmp_path):
     assert len(DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=8).test) == 2
     for name in (f"{tmp_path}/train/red/0.png", "../../train/red/0.png"):
         listing.write_text(f"{name}\tred\nblue.png\tblue\n")
-        with pytest.raises(ValueError, match="line 1 of .*val_annotations.txt is"):
+        with pytest.raises(ValueError, match="val_annotations.txt, line 1 must be"):
             DATASETS["tiny-imagenet"](root=tmp_path, validation=0.0, size=8)
     listing.write_text("red.png\tred\nblue.png\tblue\n")
     (tmp_path / "val" / "images" / "red.png").unlink()
@@ -356,7 +356,7 @@ def test_an_archive_that_the_disk_has_no_room_for_is_not_unpacked(tmp_path, monk
     tarred(tmp_path / "a.tar.gz", "a.bin", bytes(2**20 + 1))
     for name in ("a.zip", "a.tar.gz"):
         (tmp_path / "folder").mkdir(exist_ok=True)
-        with pytest.raises(ValueError, match=r"there is no room on the disk for '(2|a).bin'"):
+        with pytest.raises(ValueError, match=r"the disk has no room for the [0-9,]+ bytes of '(2|a).bin'"):
             unpack(tmp_path / name, tmp_path / "folder")
         assert not list((tmp_path / "folder").iterdir())
 

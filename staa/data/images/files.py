@@ -78,7 +78,7 @@ def decode(path: str) -> Image.Image:
             size = f"{image.width} × {image.height} pixels"
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 limit = f"{Image.MAX_IMAGE_PIXELS:,} (PIL.Image.MAX_IMAGE_PIXELS)"
-                raise ValueError(f"its {size} are more than the limit of {limit}: make it smaller, or raise the limit")
+                raise ValueError(f"its {size} are more than {limit}: make it smaller, or raise the limit")
             check_bytes(image.width * image.height * PIXEL, f"its {size}")
             if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
                 raise ValueError(

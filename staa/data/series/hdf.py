@@ -107,7 +107,7 @@ def table_in(data: bytes, limit: int) -> tuple[dict[str, Any], dict[str, dict[st
 def _table(file: Any, limit: int, h5py: Any) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     tables = [g for g in _groups(file, h5py) if _text(g, "pandas_type", h5py) is not None]
     if len(tables) != 1:
-        raise ValueError(f"it holds {len(tables)} tables: save one alone, with DataFrame.to_hdf(path, key='table')")
+        raise ValueError(f"it holds {len(tables)} of them; save one alone, with DataFrame.to_hdf(path, key='table')")
     (table,) = tables
     about = {"": _texts(table, ("pandas_type", "encoding", "name"), h5py)}
     kind = about[""]["pandas_type"]
@@ -124,9 +124,7 @@ def _table(file: Any, limit: int, h5py: Any) -> tuple[dict[str, Any], dict[str, 
         dataset = _dataset(table, name, h5py)
         needed += dataset.size * dataset.dtype.itemsize
         if max(needed, dataset.dtype.itemsize * _product(dataset.chunks or ())) > limit:
-            raise ValueError(
-                f"its arrays take {needed:,} bytes or more, but the limit is {limit:,}: raise it with STAA_MAX_BYTES"
-            )
+            raise ValueError(f"its arrays take {needed:,} bytes or more, the limit is {limit:,}: raise it with STAA_MAX_BYTES")
         about[name] = _texts(dataset, ("kind", "tz", "value_type"), h5py)
         found[name] = dataset
     return {name: dataset[()].view(dataset.dtype.str) for name, dataset in found.items()}, about  # without h5py's metadata
