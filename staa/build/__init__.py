@@ -15,7 +15,14 @@ TASKS: list[type[Task[Any]]] = [Classification, Forecasting]
 
 
 def task_of(recipe: Recipe) -> Task[Any]:
-    """The kind of job that a recipe describes, with the recipe resolved. Raises ValueError for a recipe of no kind."""
+    """The recipe, resolved, as the kind of job that it describes.
+
+    Args:
+        recipe: Any recipe.
+
+    Raises:
+        ValueError: If it is of no kind that is known.
+    """
     for kind in TASKS:
         if kind.takes(recipe):
             return kind(recipe)
@@ -23,7 +30,16 @@ def task_of(recipe: Recipe) -> Task[Any]:
 
 
 def check_recipe(recipe: Recipe, data_root: Path) -> None:
-    """Raises ValueError or OSError if its names or settings are wrong, its data are not there, or they don't fit."""
+    """Tries all of a recipe but the training: its names and settings, its data, its network.
+
+    Args:
+        recipe: Any recipe.
+        data_root: Folder or file of the data, for data sets in files.
+
+    Raises:
+        ValueError: If a name or setting is wrong, or the network does not fit the data.
+        OSError: If the data are missing or can't be read.
+    """
     task = task_of(recipe)
     task.check()
     source = task.source(data_root)

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from staa.attention import ATTENTIONS
 from staa.build.network import check_size, with_momentum
+from staa.build.records import is_whole
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, is_whole, names_of
+from staa.build.task import Part, Task, names_of
 from staa.data import DATASETS, SERIES, Batches, Source, TimeSeries
 from staa.data.augment import make_augment, make_mix
 from staa.data.early import Shrink, make_shrink

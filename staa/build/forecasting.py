@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from staa.build.network import check_size, with_momentum
+from staa.build.records import is_number, is_real, is_whole
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, is_number, is_real, is_whole, names_of
+from staa.build.task import Part, Task, names_of
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm

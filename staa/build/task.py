@@ -1,7 +1,6 @@
 """What a kind of job needs of a recipe: its data, network, loss and measure. A kind is one subclass of `Task`."""
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -32,16 +31,21 @@ class Loader(Epochs, Protocol):
     def close(self) -> None: ...
 
 
-LARGEST = 2**24  # classes, pixels, nodes: what a run's records may say of its data
-
 S = TypeVar("S", bound=SplitData)
 
 
 class Task(ABC, Generic[S]):
-    """A recipe, resolved: its names are objects, and its settings are given to those that take them.
+    """A recipe, resolved: its names are objects, and each setting is given to the part that takes it.
 
-    Each name is looked up once, if it is needed; `check` looks at all. Raises what `staa.recipes.find.find` does, and
-    ValueError for a setting that its part does not take.
+    Abstract; a kind of job is a subclass. Each name is looked up once, if it is needed; `check` looks at all.
+
+    Args:
+        recipe: A recipe of this kind.
+
+    Raises:
+        ValueError: When a part is asked for, if its name is unknown or it does not take a setting of the recipe.
+        FileNotFoundError: When a part is asked for, if the file that the recipe names is missing.
+        UntrustedCodeError: When a part is asked for, if it is code of a run folder and nobody has said that it may run.
     """
 
     verb: ClassVar[str]
@@ -62,10 +66,18 @@ class Task(ABC, Generic[S]):
     @staticmethod
     @abstractmethod
     def takes(recipe: Recipe) -> bool:
-        """Whether a recipe is of this kind."""
+        """Whether a recipe is of this kind.
+
+        Args:
+            recipe: Any recipe.
+        """
 
     def check(self) -> None:
-        """Raises ValueError with all that is wrong with the recipe's names and settings."""
+        """Looks up every name and gives every setting.
+
+        Raises:
+            ValueError: With all that is wrong with the recipe's names and settings.
+        """
         errors = []
         for part in self.parts:
             try:
@@ -96,18 +108,37 @@ class Task(ABC, Generic[S]):
 
     @abstractmethod
     def source(self, root: Path, *, check: bool = True) -> S:
-        """The recipe's data, split. check=False does not look for files that can't be read: one is named when it is met."""
+        """The recipe's data, split.
+
+        Args:
+            root: Folder or file of the data, for data sets in files.
+            check: Look for files that can't be read; else such a file is named when it is met.
+        """
 
     @abstractmethod
     def batches(self, source: S, part: Part, device: torch.device, *, workers: int, training: bool = False) -> Loader:
         """A part of the data: for training shuffled and augmented as the recipe says, else in order and plain.
 
-        workers: processes that read and augment, if samples are read from files or augmented one by one.
+        Args:
+            source: The data, as `source` gives them.
+            part: Which part of them.
+            device: Where the batches are.
+            workers: Processes that read and augment, if samples are read from files or augmented one by one.
+            training: For training.
         """
 
     @abstractmethod
     def samples(self, source: S, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Inputs of some training samples, spread over all of them, and their targets in the form that training has."""
+        """Inputs of some training samples, spread over all of them, and their targets in the form that training has.
+
+        Args:
+            source: The data, as `source` gives them.
+            count: How many samples, if there are as many.
+            device: Where they are.
+
+        Shapes:
+            as the batches of `batches`, N = count
+        """
 
     @cached_property
     @abstractmethod
@@ -124,12 +155,22 @@ class Task(ABC, Generic[S]):
     ) -> nn.Module:
         """The recipe's network for data of such facts, with fresh weights drawn from the global random state.
 
-        source: the data, for what of them is a part of the network. state: a state dict that it is built for; raises ValueError
-        before memory is taken, if one of the library's networks has other sizes.
+        Args:
+            facts: What a network for the data must know, as `source.facts` or a run's records tell it.
+            source: The data, for what of them is a part of the network, as a graph is.
+            state: A state dict that it is built for.
+
+        Raises:
+            ValueError: If it can't be built; before memory is taken, if one of the library's networks has other sizes than the
+                state dict.
         """
 
     def model_for(self, source: S) -> nn.Module:
-        """The recipe's network for this data, with fresh weights."""
+        """The recipe's network for these data, with fresh weights drawn from the global random state.
+
+        Args:
+            source: The data, as `source` gives them.
+        """
         return self.network(source.facts, source=source)
 
     @cached_property
@@ -142,19 +183,28 @@ class Task(ABC, Generic[S]):
 
     @abstractmethod
     def measure(self, source: S, device: torch.device) -> Measure:
-        """What is measured of outputs on that device."""
+        """What is measured of a network's outputs.
+
+        Args:
+            source: The data, as `source` gives them.
+            device: Where the outputs are.
+        """
 
     @abstractmethod
     def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
-        """What a run's record of its data lacks, or can't be right, of what others go by."""
+        """The facts that a run's record of its data lacks, or that can't be right.
+
+        Args:
+            about: The record.
+        """
 
     def odd_settings(self) -> list[str]:
         """What else of the recipe has no effect on this kind of job, as messages."""
         return []
 
     def settings(self) -> dict[str, set[str]]:
-        """The settings of each part of a recipe that have an effect on it, by the signatures of its data set and network; of
-        those that depend on the kind of job."""
+        """The settings in each section of a recipe that have an effect on it, by the signatures of its data set and network;
+        without the sections that are the same for every kind."""
         return {}
 
     def settings_taken(self) -> set[str]:
@@ -179,45 +229,65 @@ class Task(ABC, Generic[S]):
         return {}
 
     def odd_details(self, result: Mapping[str, Any]) -> list[str]:
-        """The same of a result, beside its figures."""
+        """The details that a result lacks, or that can't be right, beside its figures.
+
+        Args:
+            result: What result.json holds.
+        """
         return []
 
     def own_weights(self, *, same: bool) -> dict[str, str]:
-        """Entries and modules that another run's network never gives this one, each with why. same: their data are the same."""
+        """Entries and modules that another run's network never gives this one, each with why.
+
+        Args:
+            same: The other run was trained on the same data.
+        """
         return {}
 
     def check_early(self, source: S, model: nn.Module) -> None:
-        """Tries on the network what the recipe makes smaller early in training. Raises ValueError if it has no such form."""
+        """Tries on the network what the recipe makes smaller early in training.
+
+        Args:
+            source: The data, as `source` gives them.
+            model: The network, which is left as it is but for the steps that it takes.
+
+        Raises:
+            ValueError: If the data or the network have no such form.
+        """
 
     def fit(self, model: nn.Module, batches: Epochs) -> None:
-        """Fits a network that has nothing to descend on."""
+        """Fits a network that has nothing to descend on.
+
+        Args:
+            model: The network.
+            batches: Its training data, in order.
+        """
 
     def norm_values(self, source: S) -> int:
-        """How many values of a channel a sample gives BatchNorm at one step, at least."""
+        """How many values of a channel a sample gives BatchNorm at one step, at least.
+
+        Args:
+            source: The data, as `source` gives them.
+        """
         return 1
 
     def counts_events(self, source: S) -> bool:
-        """Whether the inputs are counts of events, which cost an addition each."""
+        """Whether the inputs are counts of events, which cost an addition each.
+
+        Args:
+            source: The data, as `source` gives them.
+        """
         return False
 
     def steps(self, in_epoch: int) -> int:
-        """Optimizer steps of a run with so many batches in an epoch."""
+        """Optimizer steps of a run.
+
+        Args:
+            in_epoch: Batches of an epoch.
+        """
         steps = self.recipe.epochs * in_epoch
         return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
 
 
 def names_of(part: Any) -> set[str]:
     return {field.name for field in fields(part)}
-
-
-def is_whole(value: Any, least: int, most: int = LARGEST) -> bool:
-    return type(value) is int and least <= value <= most
-
-
-def is_real(value: Any) -> bool:
-    """A float, be it NaN as R² of constant data is, or a whole number that is no longer than one."""
-    return type(value) is float or is_whole(value, -(2**53), 2**53)
-
-
-def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)

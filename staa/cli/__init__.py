@@ -40,9 +40,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted.
+    """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad input, 130 if it is interrupted.
 
-    Whoever stops reading what is printed (`staa … | head`) ends the command without a word, with 141, as a pipe does.
+    A reader that stops reading (`staa … | head`) ends the command without a word, with 141, as it ends a pipe.
+
+    Args:
+        argv: The command and its options; None: this process's.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if keeps_pages():

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from staa.build import TASKS, task_of
-from staa.build.task import is_real, is_whole
+from staa.build.records import is_real, is_whole
 from staa.data import SplitData
 from staa.files import FORMAT, check_format, read_text, save_text
 from staa.ops import cpu
