@@ -32,6 +32,8 @@ def test_all_that_is_wrong_is_told_at_once():
         assert part in str(told.value), part
     with pytest.raises(ValueError, match="^unknown loss 'men'"):
         task_of(replace(tiny.recipe, loss=Loss(name="men"))).check()
+    with pytest.raises(ValueError, match=r"2 settings are wrong: \(1\) epochs must .* \(2\) batch_size must"):
+        replace(tiny.recipe, epochs=0, batch_size=0)
 
 
 @dataclass(frozen=True)

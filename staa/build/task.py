@@ -20,6 +20,7 @@ from staa.recipes.find import find
 from staa.recipes.options import name_of
 from staa.recipes.parts import Loss, Optim
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import raise_all
 from staa.training.evaluate import Epochs, Inputs, Measure
 
 Part = Literal["train", "validation", "test"]
@@ -87,10 +88,7 @@ class Task(ABC, Generic[S]):
             except ValueError as error:
                 errors.append(str(error))
         errors += self.odd_settings()
-        if len(errors) == 1:
-            raise ValueError(errors[0])
-        if errors:
-            raise ValueError(f"{len(errors)} settings are wrong: " + "; ".join(f"({k}) {e}" for k, e in enumerate(errors, 1)))
+        raise_all(errors)
 
     @cached_property
     def dataset(self) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tyro.conf import Suppress  # texts about a recipe are no options of the command line
 
 from staa.recipes.parts import Augment, Data, Early, Forecast, Loss, Model, Optim, Series
-from staa.recipes.values import check_types
+from staa.recipes.values import check_types, raise_all
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require(
+        wrong: list[str] = []
+
+        def require(fine: bool, rule: str, given: Any) -> None:
+            if not fine:
+                wrong.append(f"{rule}, got {given}")
+
+        require(
             bool(re.fullmatch(r"[\w+-][\w.+-]*|", self.name)),
             "name must be letters, digits and _ . + -, and not begin with a dot",
             self.name,
         )
-        _require(0 <= self.seed < 2**63, "seed must be from 0 to 2**63 - 1", self.seed)
+        require(0 <= self.seed < 2**63, "seed must be from 0 to 2**63 - 1", self.seed)
         data, augment, model, loss, optim = self.data, self.augment, self.model, self.loss, self.optim
         early = self.early
         for name, value in (
@@ -77,78 +83,79 @@ class Recipe:
             ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),
             ("early.steps", early.steps), ("early.size", early.size), ("early.size_stages", early.size_stages),
         ):  # fmt: skip
-            _require(value is None or value >= 1, f"{name} must be at least 1", value)
+            require(value is None or value >= 1, f"{name} must be at least 1", value)
             most = MOST.get(name) or 2**31
-            _require(value is None or value < most, f"{name} must be below {most:,}", value)
+            require(value is None or value < most, f"{name} must be below {most:,}", value)
         for name, value in (
             ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
             ("loss.label_smoothing", loss.label_smoothing), ("optim.ema", optim.ema),
         ):  # fmt: skip
-            _require(0 <= value < 1, f"{name} must be at least 0 and below 1", value)
+            require(0 <= value < 1, f"{name} must be at least 0 and below 1", value)
         for name, value in (
             ("augment.mix_probability", augment.mix_probability), ("loss.tet_weight", loss.tet_weight),
             ("loss.rate_target", loss.rate_target), ("augment.scale", augment.scale or 1.0),
         ):  # fmt: skip
-            _require(0 <= value <= 1, f"{name} must be from 0 to 1", value)
+            require(0 <= value <= 1, f"{name} must be from 0 to 1", value)
         for name, value in (
             ("augment.shift", augment.shift), ("augment.cutout", augment.cutout), ("augment.mixup", augment.mixup),
             ("augment.cutmix", augment.cutmix), ("loss.rate_weight", loss.rate_weight),
             ("optim.warmup_epochs", optim.warmup_epochs), ("optim.weight_decay", optim.weight_decay),
             ("model.residual_init", model.residual_init),
         ):  # fmt: skip
-            _require(0 <= value <= 1e6, f"{name} must be from 0 to a million", value)
-        _require(
+            require(0 <= value <= 1e6, f"{name} must be from 0 to a million", value)
+        require(
             not optim.nesterov or optim.momentum > 0,
             "optim.nesterov needs momentum: optim.momentum must be above 0",
             optim.momentum,
         )
         for name, value in (("augment.mixup", augment.mixup), ("augment.cutmix", augment.cutmix)):
-            _require(value == 0 or value >= 1e-3, f"{name} must be 0 or at least 0.001", value)
-        _require(0 <= self.forecast.hops <= 1000, "forecast.hops must be from 0 to 1000", self.forecast.hops)
-        _require(0 < self.series.train < 1, "series.train must be between 0 and 1", self.series.train)
-        _require(
+            require(value == 0 or value >= 1e-3, f"{name} must be 0 or at least 0.001", value)
+        require(0 <= self.forecast.hops <= 1000, "forecast.hops must be from 0 to 1000", self.forecast.hops)
+        require(0 < self.series.train < 1, "series.train must be between 0 and 1", self.series.train)
+        require(
             self.series.horizon is None or self.protocol == "test-once",
             'a forecast is chosen on validation and tested once: protocol must be "test-once"',
             self.protocol,
         )
         for name, share in (("early.steps_share", early.steps_share), ("early.size_share", early.size_share)):
-            _require(0 < share <= 1, f"{name} must be above 0 and at most 1", share)
-        _require(
+            require(0 < share <= 1, f"{name} must be above 0 and at most 1", share)
+        require(
             early.steps is None or (model.steps is not None and early.steps < model.steps),
             f"early.steps must be below model.steps, which is {model.steps}",
             early.steps,
         )
-        _require(
+        require(
             self.series.horizon is None or (early.steps is None and early.size is None),
             "a forecast has no smaller form early in training: early.steps and early.size must be None",
             f"{early.steps} and {early.size}",
         )
         needs = 'weights="best"' if self.weights == "best" else "optim.patience" if optim.patience is not None else None
         rule = f"{needs} needs validation samples: data.validation must be above 0"
-        _require(needs is None or data.validation > 0, rule, data.validation)
-        _require(
+        require(needs is None or data.validation > 0, rule, data.validation)
+        require(
             data.window is None or 1e-3 <= data.window <= 1e9, "data.window must be from 0.001 to a billion ms", data.window
         )
-        _require(
+        require(
             None in (data.steps, model.steps),
             "data.steps must be None unless model.steps is None",
             data.steps,
         )
-        _require(math.isfinite(loss.tet_level), "loss.tet_level must be finite", loss.tet_level)
-        _require(0 <= augment.magnitude <= 30, "augment.magnitude must be from 0 to 30", augment.magnitude)
-        _require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)
-        _require(0 < optim.lr <= 1e6, "optim.lr must be positive and at most a million", optim.lr)
-        _require(0 <= optim.min_lr <= optim.lr, f"optim.min_lr must be from 0 to optim.lr, which is {optim.lr}", optim.min_lr)
-        _require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
-        _require(model.width > 0, "model.width must be positive", model.width)
+        require(math.isfinite(loss.tet_level), "loss.tet_level must be finite", loss.tet_level)
+        require(0 <= augment.magnitude <= 30, "augment.magnitude must be from 0 to 30", augment.magnitude)
+        require(augment.scale is None or augment.scale > 0, "augment.scale must be positive", augment.scale)
+        require(0 < optim.lr <= 1e6, "optim.lr must be positive and at most a million", optim.lr)
+        require(0 <= optim.min_lr <= optim.lr, f"optim.min_lr must be from 0 to optim.lr, which is {optim.lr}", optim.min_lr)
+        require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
+        require(model.width > 0, "model.width must be positive", model.width)
         share = model.norm_momentum
-        _require(share is None or 0 < share <= 1, "`model.norm_momentum` must be above 0 and at most 1", share)
-        _require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
-        _require(
+        require(share is None or 0 < share <= 1, "`model.norm_momentum` must be above 0 and at most 1", share)
+        require(self.batch_size % optim.accumulate == 0, "`optim.accumulate` must divide `batch_size`", optim.accumulate)
+        require(
             self.protocol == "test-once" or data.validation == 0,
             'protocol="paper" measures on the test set and holds out no validation samples: data.validation must be 0',
             data.validation,
         )
+        raise_all(wrong)
 
 
 MOST: dict[str, int] = {
@@ -157,8 +164,3 @@ MOST: dict[str, int] = {
     "data.size": 2**15, "data.resize": 2**15,
 }  # fmt: skip
 """Bounds of what a recipe makes loops and tensors of, far above any use; what fits into memory is checked when it is built."""
-
-
-def _require(fine: bool, rule: str, given: Any) -> None:
-    if not fine:
-        raise ValueError(f"{rule}, got {given}")

@@ -1,4 +1,4 @@
-"""Whether a value is of an annotated type."""
+"""Whether a value is of an annotated type, and how all that is wrong is told at once."""
 
 import functools
 import reprlib
@@ -14,6 +14,14 @@ def check_types(values: Any, prefix: str = "") -> None:
         value = getattr(values, name)
         if not fits(value, hint):
             raise ValueError(f"{prefix}{name} must be {told(hint)}; got {reprlib.repr(value)}")
+
+
+def raise_all(errors: list[str]) -> None:
+    """Raises ValueError with all of these, if there are any."""
+    if len(errors) == 1:
+        raise ValueError(errors[0])
+    if errors:
+        raise ValueError(f"{len(errors)} settings are wrong: " + "; ".join(f"({k}) {e}" for k, e in enumerate(errors, 1)))
 
 
 def fits(value: Any, hint: Any) -> bool:
