@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from test_content import IMAGES, RECORDINGS, images, recordings
 
-from staa.build import build_source
+from staa.build import task_of
 from staa.cli import main, waiting
 from staa.counting import counted, telling
 from staa.data import content
@@ -62,7 +62,7 @@ def test_every_look_at_all_files_is_counted(make, recipe, looks, tmp_path):
     """Whether they can be read, and what they hold: each file once, by name of what is done."""
     root, told = make(tmp_path / "data"), []
     with telling(lambda *now: told.append(now)):
-        facts = build_source(recipe, root).content.facts()
+        facts = task_of(recipe).source(root).content.facts()
     for what in (looks, "hashing files", "looking at files"):
         assert [now for now in told if now[0] == what] == [(what, k, 40) for k in range(41)]
     assert ("listing class folders", 2, 2) in told

@@ -176,7 +176,7 @@ def test_a_run_that_fails_ends_its_workers(tmp_path, monkeypatch):
             raise ZeroDivisionError("of the loss")
         return mean_cross_entropy(logits, labels)
 
-    monkeypatch.setitem(staa.build.LOSSES, "tet", partial(fails))
+    monkeypatch.setitem(staa.losses.LOSSES, "tet", partial(fails))
     with pytest.raises(ZeroDivisionError) as kept:
         list(run(replace(tiny.pictures, loss=replace(tiny.pictures.loss, label_smoothing=0.0)), tmp_path / "run", workers=1))
     assert not workers()

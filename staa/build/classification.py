@@ -181,7 +181,9 @@ class Classification(Task[Source]):
         name, odd = self.recipe.data.name, []
         for part, values in (("series", self.recipe.series), ("forecast", self.recipe.forecast)):
             odd += [f"`{part}.{key}={value}`" for key, value in vars(values).items() if value != getattr(type(values)(), key)]
-        told = f"{', '.join(odd)}: {name} is not forecast; remove that, or say how many steps to forecast with `series.horizon`"
+        told = (
+            f"{name} is not forecast, so it takes no {', '.join(odd)}: remove it, or say how far to forecast (`series.horizon`)"
+        )
         return [told] if odd else []
 
     def settings(self) -> dict[str, set[str]]:

@@ -156,7 +156,7 @@ def _download(url: str, part: Path, anew: Path, tell: Callable[[int, int | None]
             out.write(chunk)
             there += len(chunk)
             tell(there, of)
-        tell(there, there)
+        tell(there, of or there)
     if of is not None and there < of:
         if to is anew:
             anew.unlink()
