@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import staa
 from staa.analysis.compare import compare
 from staa.build import TASKS, Task, task_of
+from staa.cli import main
 from staa.data import Batches, Samples
 from staa.recipes.parts import Loss
 from staa.runs import evaluate_run, run
@@ -117,7 +118,7 @@ class Regression(Task[Points]):
         return [] if about.get("inputs") == 3 else ["inputs"]
 
 
-def test_a_third_kind_of_job_is_one_class(monkeypatch, tmp_path):
+def test_a_third_kind_of_job_is_one_class(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("staa.build.TASKS", [Regression, *TASKS])
     recipe = staa.Recipe(
         name="points",
@@ -136,6 +137,14 @@ def test_a_third_kind_of_job_is_one_class(monkeypatch, tmp_path):
     assert opened.result["test_squared_error"] == events[-1].test["squared_error"]
     assert opened.model()(torch.ones(1, 3)).item() == pytest.approx(3, abs=0.5)
     assert evaluate_run(opened)["squared_error"] == pytest.approx(events[-1].test["squared_error"])
+    monkeypatch.setitem(staa.RECIPES, "points", recipe)
+    out = ["--out", str(tmp_path / "seeds"), "--device", "cpu"]
+    assert main(["train", "points", *out, "--seeds", "2"]) == 0
+    assert main(["evaluate", str(tmp_path / "seeds" / "seed0")]) == 0
+    told = capsys.readouterr().out
+    assert "samples: 64 to train, 16 to validate, 16 to test; 4 parameters" in told
+    assert "points: test squared error 0.0" in told
+    assert "on 16 samples, best weights of" in told
     with pytest.raises(ValueError, match="these recipes have different jobs"):
         compare({"points": [opened], "digits": [staa.Run(tiny_run(tmp_path))]})
 

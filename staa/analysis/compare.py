@@ -122,7 +122,8 @@ def check_finished(opened: Iterable[Run]) -> None:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """The rows as a picture (PNG): accuracy, energy, parameters, speed and memory, a bar for each recipe."""
-    title, unit = ("test accuracy [%]", 100) if rows[0].measure == "accuracy" else ("test MAE [series' units]", 1)
+    measure = rows[0].measure
+    title, unit = {"accuracy": ("test accuracy [%]", 100), "mae": ("test MAE [series' units]", 1)}.get(measure, (measure, 1))
     panels: dict[str, dict[str, list[float]]] = {
         title: {"": [unit * r.test for r in rows], "±": [unit * (r.spread or 0) for r in rows]},
         "energy an inference [µJ]": {

@@ -10,10 +10,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from staa.cli.options import TrainOptions
 from staa.cli.signals import Signals
-from staa.cli.text import out, reached, say, warn
+from staa.cli.text import out, reached, say, told_first, warn
 from staa.cli.waiting import waiting
 from staa.runs.execute import LOG_EVERY
 from staa.training.progress import Epoch, Event, Interrupted, Reading, Result, Start, Step, Transfer, Warned
+
+SAMPLES = {"classes": "samples", "nodes": "windows"}
+"""What there are many of in the data, by a fact that is told of them."""
 
 
 def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) -> Result | None:
@@ -32,7 +35,7 @@ def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) 
                 case Start(step=step, steps=steps, data=data):
                     signals.training = True
                     say(f"{title} → {folder}" + (f", from step {step}" if step else ""))
-                    what = f"{data['classes']} classes; samples" if "classes" in data else f"{data['nodes']} nodes; windows"
+                    what = next((f"{data[fact]} {fact}; {each}" for fact, each in SAMPLES.items() if fact in data), "samples")
                     say(
                         f"{what}: {data['train']} to train, {data['validation']} to validate, {data['test']} to test; "
                         f"{event.parameters:,} parameters"
@@ -43,9 +46,8 @@ def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) 
                 case Step(step=step, read=Reading() as read):
                     now = read.samples / read.seconds
                     speed = now if speed is None else 0.9 * speed + 0.1 * now
-                    own, rates = read.figures, read.rates
-                    main = f"acc {own['accuracy']:.1%}" if "accuracy" in own else f"MAE {own['mae']:.4g}"
-                    figures = f"loss {read.loss:.3f} {main} {speed:.0f}/s"
+                    rates = read.rates
+                    figures = f"loss {read.loss:.3f} {told_first(read.figures)} {speed:.0f}/s"
                     firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
                     shown = figures + (firing if out.width >= 100 else "")
                     progress.update(bar, completed=step, at=f"{step}/{steps}", figures=shown)
@@ -84,8 +86,7 @@ def _transfer_lines(event: Transfer) -> list[str]:
 
 def _epoch_line(event: Epoch) -> str:
     def brief(figures: Mapping[str, float]) -> str:
-        main = f"accuracy {figures['accuracy']:.1%}" if "accuracy" in figures else f"MAE {figures['mae']:.4g}"
-        return f"loss {figures['loss']:.4f}  {main}"
+        return f"loss {figures['loss']:.4f}  {told_first(figures)}"
 
     line = f"epoch {event.epoch:>3}  {brief(event.figures)}"
     if event.measured_on is not None:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from rich.console import Console
@@ -48,7 +48,7 @@ def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) 
 def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
     table = Table(Column("", no_wrap=True), box=None, pad_edge=False)
     for header in (
-        "test\naccuracy" if rows[0].measure == "accuracy" else "test\nMAE",
+        f"test\n{shown(rows[0].measure).name}",
         "thousand\nparameters",
         "MACs\n[M]",
         "SOPs\n[M]",
@@ -59,7 +59,7 @@ def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
         table.add_column(header, justify="right", no_wrap=True)
     cells = []
     for r in rows:
-        form = ".2%" if r.measure == "accuracy" else ".4g"
+        form = shown(r.measure).form
         reached = f"{r.test:{form}}" + ("" if r.spread is None else f" ± {r.spread:{form.replace('4', '2')}}")
         figures = r.parameters / 1e3, r.macs / 1e6, r.sops / 1e6, r.microjoules, r.samples_per_second, r.kept_mib
         cells.append([r.name, reached, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures)])
@@ -68,24 +68,56 @@ def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
 
 def over_seeds(results: list[Result]) -> str:
     """Mean ± standard deviation, and the worst."""
-
-    def spread(name: str) -> tuple[float, float, list[float]]:
-        values = [result.test[name] for result in results]
-        return statistics.mean(values), float(np.std(values, ddof=1)), values  # statistics.stdev takes no NaN
-
-    if "accuracy" in results[0].test:
-        mean, deviation, values = spread("accuracy")
-        return f"accuracy {mean:.2%} ± {deviation:.2%}, lowest {min(values):.2%}"
     parts = []
-    for name, title in (("mae", "MAE"), ("rmse", "RMSE"), ("r2", "R²")):
-        mean, deviation, values = spread(name)
-        worst = f"lowest {min(values):.4g}" if name == "r2" else f"highest {max(values):.4g}"
-        parts.append(f"{title} {mean:.4g} ± {deviation:.2g} ({worst})")
+    for name in (name for name in names_of(results[0].test) if name not in ("mape", "rse")):
+        form = ".2%" if "%" in shown(name).form else ".4g"
+        values = [result.test[name] for result in results]
+        spread = float(np.std(values, ddof=1))  # statistics.stdev takes no NaN
+        worst = f"lowest {min(values):{form}}" if shown(name).rises else f"highest {max(values):{form}}"
+        parts.append(f"{told(name, statistics.mean(values), form)} ± {spread:{form.replace('4', '2')}} ({worst})")
     return ", ".join(parts)
 
 
-def reached(v: Mapping[str, Any]) -> str:
-    """What a part of the data gives: accuracy and loss, or the errors of a forecast, in the series' units and without."""
-    if "accuracy" in v:
-        return f"accuracy {v['accuracy']:.2%}, loss {v['loss']:.4f}"
-    return f"MAE {v['mae']:.4g}, RMSE {v['rmse']:.4g}, MAPE {v['mape']:.1%}, R² {v['r2']:.3f}, RSE {v['rse']:.3f}"
+def reached(figures: Mapping[str, Any]) -> str:
+    """What a part of the data gives: its figures, and the loss beside a single one."""
+    names = names_of(figures)
+    return ", ".join(told(name, figures[name]) for name in (names if len(names) > 1 else [*names, "loss"]))
+
+
+class Shown(NamedTuple):
+    """How a figure is written."""
+
+    name: str
+    form: str
+    rises: bool = False
+    """Higher is better."""
+
+
+FIGURES = {
+    "accuracy": Shown("accuracy", ".2%", rises=True),
+    "mae": Shown("MAE", ".4g"),
+    "rmse": Shown("RMSE", ".4g"),
+    "mape": Shown("MAPE", ".1%"),
+    "r2": Shown("R²", ".3f", rises=True),
+    "rse": Shown("RSE", ".3f"),
+    "loss": Shown("loss", ".4f"),
+}
+
+
+def shown(figure: str) -> Shown:
+    return FIGURES.get(figure) or Shown(figure.replace("_", " "), ".4g")
+
+
+def told(figure: str, value: float, form: str | None = None) -> str:
+    return f"{shown(figure).name} {value:{form or shown(figure).form}}"
+
+
+def told_first(figures: Mapping[str, float]) -> str:
+    """The figure that counts, in short."""
+    name = names_of(figures)[0]
+    return told(name, figures[name], shown(name).form.replace("2%", "1%"))
+
+
+def names_of(figures: Mapping[str, Any]) -> list[str]:
+    """The figures among these values, but for the loss; the one that counts is the first."""
+    return [name for name, value in figures.items() if name != "loss" and (name in FIGURES or type(value) is float)]
