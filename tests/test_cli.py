@@ -47,7 +47,7 @@ def complaint(capsys, *args, code=2):
         (["train", "--series.window", "5"], "digits-events is not forecast, so it takes no --series.window 5: remove it"),
         (["train", "--forecast.width", "5"], "digits-events is not forecast, so it takes no --forecast.width 5: remove it"),
         (["train", "--model.neurn=lif"], "did you mean --model.n"),
-        (["train", "--epochs", "three"], "Error parsing --epochs: invalid literal for int()"),
+        (["train", "--epochs", "three"], "--epochs must be a whole number, got 'three'"),
         (["train", "--epochs", "0"], "epochs must be at least 1, got 0"),
         (["train", "--optim.name", "adam"], "invalid choice"),
         (["train", "--seeds", "0"], "--seeds must be at least 1"),
@@ -71,7 +71,7 @@ def complaint(capsys, *args, code=2):
         (["train", "--out", tiny.__file__], "is a file"),
         (["compare"], "name what to compare"),
         (["compare", "--epochs", "2"], "name what to compare"),
-        (["compare", TINY, TINY], "tiny is there twice"),
+        (["compare", TINY, TINY], "tiny is there twice; give each recipe a name of its own"),
         (["compare", TINY, "digit-events"], "unknown recipe 'digit-events'"),
         (["compare", TINY, "--seeds", "0"], "--seeds must be at least 1"),
         (["compare", TINY, "--bits"], "unknown option --bits"),
@@ -410,3 +410,9 @@ def test_a_part_of_ones_own_is_checked(capsys, tmp_path):
     (tmp_path / "mine.py").write_text("import torch\ndef make(channels):\n    return torch.nn.Softmax(1)\n")
     assert main(["check", f"{tmp_path / 'mine.py'}:make"]) == 1
     assert "BROKEN  samples: a sample alone gives another output" in capsys.readouterr().out
+
+
+def test_an_option_is_given_once(capsys):
+    assert "--epochs is given twice" in complaint(capsys, "train", "--epochs", "1", "--epochs=2")
+    assert "--augment.flip is given twice" in complaint(capsys, "train", "--augment.flip", "--augment.no-flip")
+    assert "--optim.lr must be a number, got 'x'" in complaint(capsys, "train", "--optim.lr", "x")

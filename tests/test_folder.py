@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from staa.cli import main, train
 from staa.data import DATASETS, Batches, image_folder
 from staa.data.images.files import ImageFiles, decode
 from staa.recipes import RECIPES
@@ -331,3 +332,23 @@ def test_each_image_is_looked_at_once_for_all_seeds_and_recipes(tmp_path, monkey
     with pytest.raises(ValueError, match=f"can't be read: {changed}"):
         list(run(replace(recipe, seed=2), tmp_path / "run", **options))
     assert looks[42:] == [str(changed)]
+
+
+def test_all_seeds_are_trained_on_the_same_data(tmp_path, monkeypatch, capsys):
+    """What changes between two seeds ends the command before the second one, and the first is kept."""
+    write(tmp_path / "images", 14)
+    options = ["--data", str(tmp_path / "images"), "--data.size", "16", "--model.width", "0.125", "--model.steps", "2"]
+    options += ["--batch-size", "8", "--max-steps", "1", "--workers", "0", "--device", "cpu", "--seeds", "2"]
+    real = train.render
+
+    def and_change(*args):
+        result = real(*args)
+        write(tmp_path / "others", 1)
+        (tmp_path / "others" / "red" / "000.jpg").replace(tmp_path / "images" / "red" / "000.jpg")
+        return result
+
+    monkeypatch.setattr(train, "render", and_change)
+    assert main(["train", "folder-resnet18-staa", *options, "--out", str(tmp_path / "out")]) == 2
+    assert "the data have changed since" in capsys.readouterr().err
+    assert (tmp_path / "out" / "seed0" / "result.json").is_file()
+    assert not (tmp_path / "out" / "seed1" / "recipe.json").exists()

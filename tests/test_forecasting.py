@@ -348,6 +348,10 @@ def test_settings_that_do_not_fit(tmp_path):
             "`model.residual_init=0.2` is not supported by the forecaster spikestag",
         ),
         (dict(series=Series(horizon=4, graph="g.csv")), r"can't|missing|g.csv"),
+        (
+            dict(model=replace(small("gru").model, neuron=("lif", {"decay": 0.3})), forecast=small("gru").forecast),
+            "gru has no spiking neuron, so it takes no `model.neuron.decay=0.3`",
+        ),
         (dict(series=Series(horizon=590)), "horizon"),
     ):
         with pytest.raises((ValueError, OSError), match=message):

@@ -133,7 +133,7 @@ def test_options_of_a_part_of_one_s_own(tmp_path, capsys, monkeypatch):
         ([], "own.py:Mine needs --model.attention.size: int"),
         (["--model.attention.siz", "3"], "did you mean size? its options are size, gentle, kind, cut"),
         (["--model.attention.f", "3"], "takes no --model.attention.f"),
-        (["--model.attention.size", "x"], "Error parsing --model.attention.size"),
+        (["--model.attention.size", "x"], "--model.attention.size must be a whole number, got 'x'"),
         (["--model.attention.size", "3", "--model.attention.kind", "b"], "invalid choice"),
         (["--model.attention.size", "3", "--model.attention.cut", "b"], "--model.attention.cut"),
     ):

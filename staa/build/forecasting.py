@@ -19,7 +19,7 @@ from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
 from staa.neurons import LIF
 from staa.recipes.find import find
-from staa.recipes.options import name_of
+from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
 from staa.recipes.recipe import Recipe
 from staa.training.evaluate import Epochs, Inputs, Measure
@@ -178,6 +178,13 @@ class Forecasting(Task[SeriesSource]):
     def own_weights(self, *, same: bool) -> dict[str, str]:
         others = {"node": "of other variates", "neighbour": "of other variates"}
         return {"graph": "the data's own"} | ({} if same else others)
+
+    def odd_settings(self) -> list[str]:
+        model = self.recipe.model
+        if "neuron" in inspect.signature(self.backbone).parameters or not (odd := options_of(model.neuron)):
+            return []
+        told = ", ".join(f"`model.neuron.{name}={value}`" for name, value in odd.items())
+        return [f"{name_of(model.name)} has no spiking neuron, so it takes no {told}: remove it"]
 
     def settings(self) -> dict[str, set[str]]:
         asked, model = (set(inspect.signature(f).parameters) for f in (self.dataset, self.backbone))

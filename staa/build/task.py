@@ -87,7 +87,8 @@ class Task(ABC, Generic[S]):
                 raise
             except ValueError as error:
                 errors.append(str(error))
-        errors += self.odd_settings()
+        if not errors:
+            errors += self.odd_settings()
         raise_all(errors)
 
     @cached_property

@@ -168,5 +168,7 @@ def _applying(rows: list[Row], recipe: Recipe) -> list[Row]:
     return [
         row
         for row in rows
-        if row.name in taken or row.name.partition(".")[0] not in settings or row.name.rpartition(".")[0] in parts
+        if row.name in taken
+        or row.name.partition(".")[0] not in settings
+        or ((part := row.name.rpartition(".")[0]) in parts and part in taken)
     ]

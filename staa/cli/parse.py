@@ -19,6 +19,8 @@ from staa.recipes.options import Taken, name_of, options_of, takes_no
 from staa.recipes.recipe import Recipe
 from staa.registry import did_you_mean, nearest
 
+NO_FLOAT = "could not convert string to float"
+
 
 def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
     """Parse a command's options with tyro; its boxed complaint becomes one line. Raises ValueError."""
@@ -26,6 +28,10 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         "--compile=True" if arg == "--compile" and (after is None or after.startswith("-")) else arg
         for arg, after in zip(args, [*args, None][1:], strict=True)
     ]
+    given = [re.sub(r"(^|\.)no-", r"\1", _flag(arg)) for arg in args if re.match("--[a-z]", arg)]
+    for k, flag in enumerate(given):
+        if flag in given[:k]:
+            raise ValueError(f"--{flag} is given twice: give it once")
     groups = {"": args} if default is None else _apart(args)
     args = groups.pop("")
     flags = flags_of(kind) | {"help"}
@@ -66,8 +72,10 @@ def _parsed(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         if not stop.code:
             raise
         lines = [re.sub(r"[─│╭╮╰╯]", " ", line).strip() for line in complaint.getvalue().splitlines()]
-        text = " ".join(line for line in lines[1:] if line)
+        text = " ".join(line for line in lines[1:] if line.strip("-"))
         text = re.split("Argument helptext:|For full helptext", text)[0]
+        for told, wanted in (("invalid literal for int() with base 10", "a whole number"), (NO_FLOAT, "a number")):
+            text = re.sub(rf"Error parsing (\S+): {re.escape(told)}: ('.*?')", rf"\1 must be {wanted}, got \2", text)
         raise ValueError(f"{text.strip()} (see {prog} --help)") from None
 
 

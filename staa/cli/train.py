@@ -87,7 +87,8 @@ def compare(args: list[str]) -> int:
         o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
         if label in options:
-            raise ValueError(f"{label} is there twice: give each recipe a name of its own")
+            todo = "name each run once" if old is not None else "give each recipe a name of its own (`name=`)"
+            raise ValueError(f"{name}: {label} is there twice; {todo}")
         if o.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
         options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
@@ -159,12 +160,14 @@ def _folders(recipe: Recipe, target: Path, seeds: int) -> list[Path]:
 def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "Signals") -> list[Result] | None:
     """Train each seed in its folder; their results, or None when interrupted."""
     results: list[Result] = []
+    first: Run | None = None
     for k, folder in enumerate(_folders(recipe, target, options.seeds)):
         seeded = replace(recipe, seed=recipe.seed + k)
-        result = None if signals.asked else _train_one(seeded, folder, options, signals)
+        result = None if signals.asked else _train_one(seeded, folder, options, signals, same_data_as=first)
         if result is None:
             return None
         results.append(result)
+        first = first or (Run(folder) if options.seeds > 1 else None)
     return results
 
 
@@ -172,8 +175,10 @@ def _now() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 
-def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: Signals) -> Result | None:
-    """Train one seed with progress on the screen; the result, or None when interrupted."""
+def _train_one(
+    recipe: Recipe, target: Path, options: TrainOptions, signals: Signals, *, same_data_as: Run | None
+) -> Result | None:
+    """Train one seed with progress on the screen, on the data of the first one; the result, or None when interrupted."""
     resume = target if options.resume is not None and is_run(target) else None
     if target.is_file() and resume is None:
         raise ValueError(f"--out is a run folder, but {target} is a file")
@@ -193,6 +198,7 @@ def _train_one(recipe: Recipe, target: Path, options: TrainOptions, signals: Sig
         bits=options.bits,
         compile=options.compile,
         resume=resume,
+        same_data_as=same_data_as,
         trust=options.trust_code,
         stop=lambda: signals.asked,
     )

@@ -60,6 +60,7 @@ def run(
     bits: bool = False,
     compile: Compile = False,
     resume: Path | None = None,
+    same_data_as: Run | None = None,
     trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
@@ -85,6 +86,7 @@ def run(
         bits: Keep spikes as bits for the backward pass, which saves memory.
         compile: True compiles the network, "graph" records a step as a CUDA graph.
         resume: The folder, or a checkpoint in it, to go on from; a finished run just yields its result again. None: a new run.
+        same_data_as: A run of another seed, whose data these must be.
         trust: Let the Python files that the recipe names run, though it was read from a run folder; those of a recipe made in
             Python may run anyway.
         stop: Asked after each step; True saves and ends the run there.
@@ -125,6 +127,8 @@ def run(
         kept, copies = for_folder(recipe)
         source = task.source(data_root)
         notes = source.notes
+        if same_data_as is not None:
+            check_split(same_data_as.folder, source, same_data_as.about)
         begun = None
         if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
             begun = old.environment
