@@ -178,8 +178,8 @@ class AdaptiveLIF(Neuron):
 
     Args:
         channels: C, dimension 2 of x; needed for per="channel".
-        decay: Initial M.
-        gain: Initial G.
+        decay: Initial leak M, the share of the membrane that a step keeps.
+        gain: Initial input gain G, the factor of the current.
         threshold: Membrane at which it fires, above 0.
         strict: Fire only above the threshold, not at it.
         surrogate: Smooth step whose slope at v − threshold is the spike's gradient, such as `staa.ops.triangle`.

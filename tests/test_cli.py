@@ -71,7 +71,7 @@ def complaint(capsys, *args, code=2):
         (["train", "--out", tiny.__file__], "is a file"),
         (["compare"], "name what to compare"),
         (["compare", "--epochs", "2"], "name what to compare"),
-        (["compare", TINY, TINY], "tiny is there twice; give each recipe a name of its own"),
+        (["compare", TINY, TINY], "is called tiny, as another recipe here: give each a name of its own"),
         (["compare", TINY, "digit-events"], "unknown recipe 'digit-events'"),
         (["compare", TINY, "--seeds", "0"], "--seeds must be at least 1"),
         (["compare", TINY, "--bits"], "unknown option --bits"),

@@ -240,7 +240,9 @@ def test_times_of_another_format_are_said_once_and_predict_follows_the_run(tmp_p
     assert np.array_equal(predict(tmp_path / "run", iso, time_format="%Y-%m-%dT%H:%M:%S.%f").forecast, made.forecast)
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), str(iso)]) == 2
-    assert "is no time of the format '%d/%m/%Y %H:%M' (--time-format)" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is no time of the format '%d/%m/%Y %H:%M' (--time-format): the run's data had it" in said
+    assert np.array_equal(predict(tmp_path / "run", iso, time_format="ISO8601").forecast, made.forecast)
 
 
 def test_predict_refuses_another_series_and_a_classifier(tmp_path, capsys):

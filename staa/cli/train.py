@@ -87,8 +87,9 @@ def compare(args: list[str]) -> int:
         o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
         label = recipe.name if folder is None else name.rstrip("/")
         if label in options:
-            todo = "name each run once" if old is not None else "give each recipe a name of its own (`name=`)"
-            raise ValueError(f"{name}: {label} is there twice; {todo}")
+            if old is not None:
+                raise ValueError(f"the run {label} is there twice: name it once")
+            raise ValueError(f"{name} is called {label}, as another recipe here: give each a name of its own")
         if o.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
         options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))

@@ -69,8 +69,13 @@ def predict(
     if not isinstance(run.task, Forecasting):
         raise ValueError(f"{run.folder} classifies, it doesn't forecast: evaluate it, or stream a recording to it")
     window, horizon, names = about["window"], about["horizon"], tuple(about["names"])
-    usual = recipe.series.time_format if file.name.lower().endswith(TEXT) else None
-    series = read_series(file, time=time, time_format=time_format or usual)
+    own = recipe.series.time_format if time_format is None and file.name.lower().endswith(TEXT) else None
+    try:
+        series = read_series(file, time=time, time_format=time_format or own)
+    except ValueError as error:
+        if own is None or "no time of the format" not in str(error):
+            raise
+        raise ValueError(f"{error}: the run's data had it; give this file's own, or ISO8601 for 2024-01-31 12:00") from error
     values = series.values[:, _order(series, names, file)]
     last = _row(series, at, file)
     if last + 1 < window:

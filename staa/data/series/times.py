@@ -16,7 +16,7 @@ USUAL = [date + clock for date in DATES for clock in ("", " %H:%M", " %H:%M:%S",
 
 def way_of(form: str | None) -> str:
     """What pandas reads times by: a format, or ISO 8601. Raises ValueError for what is no format of `datetime.strptime`."""
-    if form is None:
+    if form is None or form == ISO:
         return ISO
     try:
         some = datetime(2024, 1, 31, 12).strftime(form)
