@@ -13,7 +13,7 @@ train: $(VENV)/.installed
 quick: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -m "not slow" $(patsubst %,tests/test_%.py,attention bits energy events files fused golden house models neurons ops series)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow" $(patsubst %,tests/test_%.py,attention bits energy events files fused golden house models neurons ops)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
