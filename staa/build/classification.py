@@ -14,7 +14,7 @@ from staa.attention import ATTENTIONS
 from staa.build.network import check_size, with_momentum
 from staa.build.records import is_whole
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, names_of
+from staa.build.task import Part, Task, spread
 from staa.data import DATASETS, SERIES, Batches, Source, TimeSeries
 from staa.data.augment import make_augment, make_mix
 from staa.data.early import Shrink, make_shrink
@@ -22,10 +22,10 @@ from staa.files import check_bytes
 from staa.forecasters import FORECASTERS
 from staa.models import MODELS
 from staa.neurons import LIF
-from staa.recipes.find import find
 from staa.recipes.options import name_of
 from staa.recipes.parts import Augment, Data, Early, Model
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import field_names
 from staa.streaming import allow_fewer_steps
 from staa.training.evaluate import CLASSIFICATION, Measure, device_of, evaluation_mode
 from staa.training.losses import LOSSES
@@ -62,14 +62,13 @@ class Classification(Task[Source]):
         return partial(self.dataset, **settings, **{name: value for name, value in given.items() if name in asked})
 
     def source(self, root: Path, *, check: bool = True) -> Source:
-        asked, name = inspect.signature(self.dataset).parameters, self.recipe.data.name
-        more: dict[str, Any] = {"root": root} if "root" in asked else {}
-        if "corrupt" in asked and self.recipe.data.corrupt == "refuse" and not check:
+        more: dict[str, Any] = {"root": root} if self.needs_files else {}
+        if "corrupt" in inspect.signature(self.dataset).parameters and self.recipe.data.corrupt == "refuse" and not check:
             more["corrupt"] = "unchecked"
         source = self.read(**more)
         if not isinstance(source, Source):
             hint = "; a series needs `series.horizon`" if isinstance(source, TimeSeries) else ""
-            raise ValueError(f"a data set is a staa.data.Source, {name} gives a {type(source).__name__}{hint}")
+            raise ValueError(f"a data set is a staa.data.Source, {self.recipe.data.name} gives a {type(source).__name__}{hint}")
         return source
 
     def batches(self, source: Source, part: Part, device: torch.device, *, workers: int, training: bool = False) -> Batches:
@@ -122,7 +121,7 @@ class Classification(Task[Source]):
         )
 
     def samples(self, source: Source, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        chosen = torch.linspace(0, len(source.train) - 1, min(count, len(source.train))).long()
+        chosen = spread(count, source.train)
         x, y = source.prepare(source.train.take(chosen).to(device)), source.train.y[chosen].to(device)
         mixed = self.recipe.augment.mixup or self.recipe.augment.cutmix
         return x, F.one_hot(y, source.classes).float() if mixed else y
@@ -133,14 +132,13 @@ class Classification(Task[Source]):
         name = name_of(config.name)
         if name in FORECASTERS:
             raise ValueError(f"{name} is a forecaster: say how many steps to forecast with `series.horizon`")
-        model = find(config.name, MODELS, "model", folder=self.recipe.folder)
+        model = self.named("model.name")
         settings = settings_for(model, f"the model {name}", ("model", config, ("residual_init",)))
         return partial(model, steps=config.steps, sites=config.sites, width=config.width, **settings)
 
     @cached_property
     def attention(self) -> Callable[..., nn.Module] | None:
-        part = self.recipe.model.attention
-        return None if part is None else find(part, ATTENTIONS, "attention", folder=self.recipe.folder)
+        return None if self.recipe.model.attention is None else self.named("model.attention")
 
     def network(
         self, facts: Mapping[str, Any], *, source: Source | None = None, state: Mapping[str, Any] | None = None
@@ -191,10 +189,10 @@ class Classification(Task[Source]):
         frames = "steps" in asked  # else it has still images, which are the same at each step
         alien = {"policy", "magnitude", "jitter"} if frames else {"events"}
         return {
-            "data": {"name"} | (names_of(Data) & asked - (set() if self.recipe.model.steps is None else {"steps"})),
-            "augment": names_of(Augment) - ({"scale"} - asked) - alien,
-            "model": names_of(Model) - ({"residual_init"} - model),
-            "early": set() if frames else names_of(Early),
+            "data": {"name"} | (field_names(Data) & asked - (set() if self.recipe.model.steps is None else {"steps"})),
+            "augment": field_names(Augment) - ({"scale"} - asked) - alien,
+            "model": field_names(Model) - ({"residual_init"} - model),
+            "early": set() if frames else field_names(Early),
         }
 
     def counts_events(self, source: Source) -> bool:

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from staa.build.network import check_size, with_momentum
 from staa.build.records import is_number, is_real, is_whole
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, names_of
+from staa.build.task import Part, Task, spread
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
 from staa.neurons import LIF
-from staa.recipes.find import find
 from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import field_names
 from staa.training.evaluate import Epochs, Inputs, Measure
 from staa.training.losses import FORECAST_LOSSES
 from staa.training.metrics import forecast_figures, forecast_figures_by_horizon, forecast_sums
@@ -86,7 +86,7 @@ class Forecasting(Task[SeriesSource]):
         return WindowBatches(source, part, self.recipe.batch_size, seed=seed, device=device)
 
     def samples(self, source: SeriesSource, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
-        chosen = torch.linspace(0, len(source.train) - 1, min(count, len(source.train))).long()
+        chosen = spread(count, source.train)
         return WindowBatches(source, "train", 1, device=device).take(chosen)
 
     @cached_property
@@ -97,7 +97,7 @@ class Forecasting(Task[SeriesSource]):
                 "a forecaster has its own attention and width: `model.attention` and `model.sites` must be None and "
                 "`model.width` 1; `forecast.width` is the features'"
             )
-        forecaster = find(config.name, FORECASTERS, "forecaster", folder=self.recipe.folder)
+        forecaster = self.named("model.name")
         groups = ("forecast", own, [f.name for f in fields(own)]), ("model", config, ["residual_init"])
         settings = settings_for(forecaster, f"the forecaster {name_of(config.name)}", *groups)
         if "steps" in inspect.signature(forecaster).parameters:
@@ -189,11 +189,11 @@ class Forecasting(Task[SeriesSource]):
     def settings(self) -> dict[str, set[str]]:
         asked, model = (set(inspect.signature(f).parameters) for f in (self.dataset, self.backbone))
         return {
-            "": names_of(Recipe) - {"protocol"},
+            "": field_names(Recipe) - {"protocol"},
             "data": {"name", "validation"},
-            "series": names_of(Series) & (asked | set(inspect.signature(forecast_source).parameters)),
-            "model": {"name", "norm_momentum"} | (names_of(Model) & model - names_of(Forecast)),
-            "forecast": names_of(Forecast) & model,
+            "series": field_names(Series) & (asked | set(inspect.signature(forecast_source).parameters)),
+            "model": {"name", "norm_momentum"} | (field_names(Model) & model - field_names(Forecast)),
+            "forecast": field_names(Forecast) & model,
         }
 
     def norm_values(self, source: SeriesSource) -> int:

@@ -2,8 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sized
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -20,7 +19,7 @@ from staa.recipes.find import find
 from staa.recipes.options import name_of
 from staa.recipes.parts import Loss, Optim
 from staa.recipes.recipe import Recipe
-from staa.recipes.values import raise_all
+from staa.recipes.values import field_names, raise_all
 from staa.training.evaluate import Epochs, Inputs, Measure
 
 Part = Literal["train", "validation", "test"]
@@ -93,7 +92,7 @@ class Task(ABC, Generic[S]):
 
     @cached_property
     def dataset(self) -> Callable[..., Any]:
-        return find(self.recipe.data.name, self.datasets, self.words[0], folder=self.recipe.folder)
+        return self.named("data.name")
 
     @property
     def needs_files(self) -> bool:
@@ -146,7 +145,7 @@ class Task(ABC, Generic[S]):
 
     @cached_property
     def neuron(self) -> Callable[..., nn.Module]:
-        return find(self.recipe.model.neuron, NEURONS, "neuron", folder=self.recipe.folder)
+        return self.named("model.neuron")
 
     @abstractmethod
     def network(
@@ -175,8 +174,7 @@ class Task(ABC, Generic[S]):
     @cached_property
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The recipe's loss of (outputs, targets)."""
-        loss = find(self.recipe.loss.name, self.losses, "loss", folder=self.recipe.folder)
-        own = self.recipe.loss
+        loss, own = self.named("loss.name"), self.recipe.loss
         names = "label_smoothing", "tet_weight", "tet_level"
         return partial(loss, **settings_for(loss, f"the loss {name_of(own.name)}", ("loss", own, names)))
 
@@ -209,8 +207,8 @@ class Task(ABC, Generic[S]):
     def settings_taken(self) -> set[str]:
         """All settings that have an effect on the recipe, such as "data.size"."""
         spiking = {"rate_weight", "rate_target"} if "neuron" in inspect.signature(self.backbone).parameters else set()
-        loss = names_of(Loss) & set(inspect.signature(self.loss).parameters)
-        taken = {"": names_of(Recipe), "optim": names_of(Optim), "loss": {"name"} | loss | spiking, **self.settings()}
+        loss = field_names(Loss) & set(inspect.signature(self.loss).parameters)
+        taken = {"": field_names(Recipe), "optim": field_names(Optim), "loss": {"name"} | loss | spiking, **self.settings()}
         return {f"{part}.{name}".lstrip(".") for part, names in taken.items() for name in names}
 
     def registries(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -222,6 +220,12 @@ class Task(ABC, Generic[S]):
             "model.attention": ("attention", ATTENTIONS),
             "loss.name": ("loss", self.losses),
         }
+
+    def named(self, field: str) -> Any:
+        """What the recipe names in a field of `registries`, such as "model.neuron", with its options."""
+        what, known = self.registries()[field]
+        section, _, key = field.partition(".")
+        return find(getattr(getattr(self.recipe, section), key), known, what, folder=self.recipe.folder)
 
     def told_facts(self) -> dict[str, Any]:
         """Facts that the recipe tells too."""
@@ -288,5 +292,6 @@ class Task(ABC, Generic[S]):
         return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
 
 
-def names_of(part: Any) -> set[str]:
-    return {field.name for field in fields(part)}
+def spread(count: int, among: Sized) -> Tensor:
+    """Numbers of so many, or of all if there are fewer, spread evenly."""
+    return torch.linspace(0, len(among) - 1, min(count, len(among))).long()

@@ -69,7 +69,7 @@ def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
 def over_seeds(results: list[Result]) -> str:
     """Mean ± standard deviation, and the worst."""
     parts = []
-    for name in (name for name in names_of(results[0].test) if name not in ("mape", "rse")):
+    for name in (name for name in figures_in(results[0].test) if name not in ("mape", "rse")):
         form = ".2%" if "%" in shown(name).form else ".4g"
         values = [result.test[name] for result in results]
         spread = float(np.std(values, ddof=1))  # statistics.stdev takes no NaN
@@ -80,7 +80,7 @@ def over_seeds(results: list[Result]) -> str:
 
 def reached(figures: Mapping[str, Any]) -> str:
     """What a part of the data gives: its figures, and the loss beside a single one."""
-    names = names_of(figures)
+    names = figures_in(figures)
     return ", ".join(told(name, figures[name]) for name in (names if len(names) > 1 else [*names, "loss"]))
 
 
@@ -114,10 +114,10 @@ def told(figure: str, value: float, form: str | None = None) -> str:
 
 def told_first(figures: Mapping[str, float]) -> str:
     """The figure that counts, in short."""
-    name = names_of(figures)[0]
+    name = figures_in(figures)[0]
     return told(name, figures[name], shown(name).form.replace("2%", "1%"))
 
 
-def names_of(figures: Mapping[str, Any]) -> list[str]:
+def figures_in(figures: Mapping[str, Any]) -> list[str]:
     """The figures among these values, but for the loss; the one that counts is the first."""
     return [name for name, value in figures.items() if name != "loss" and (name in FIGURES or type(value) is float)]

@@ -157,6 +157,13 @@ def generator_of(seed: int, device: torch.device | str, *what: object) -> torch.
     return torch.Generator(device).manual_seed(random.Random(f"{seed} {what}").getrandbits(63))
 
 
+def order_of(count: int, seed: int | None, epoch: int) -> Tensor:
+    """The order in which an epoch takes so many samples: at random, by the seed; without one as they are."""
+    if seed is None:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator_of(seed, "cpu", "order", epoch))
+
+
 class _Stored(Dataset[tuple[Any, Tensor]]):
     """The stored batches by (epoch, number): all that a worker process needs, and nothing that it can't be sent.
 
@@ -170,10 +177,7 @@ class _Stored(Dataset[tuple[Any, Tensor]]):
     def order_of(self, epoch: int) -> Tensor:
         """The samples' order; the last epoch's is kept."""
         if self.order is None or self.order[0] != epoch:
-            order = torch.arange(len(self.samples))
-            if self.seed is not None:
-                order = torch.randperm(len(order), generator=generator_of(self.seed, "cpu", "order", epoch))
-            self.order = epoch, order.to(self.samples.y.device)
+            self.order = epoch, order_of(len(self.samples), self.seed, epoch).to(self.samples.y.device)
         return self.order[1]
 
     def __getitem__(self, which: tuple[int, int]) -> tuple[Any, Tensor]:

@@ -16,6 +16,7 @@ from staa.build.forecasting import Forecasting
 from staa.data.series.files import TEXT, read_series
 from staa.data.series.prepare import calendar_features, fill_gaps
 from staa.data.series.series import TimeSeries, common_step
+from staa.data.series.times import FormatError
 from staa.data.series.windows import SeriesSource
 from staa.files import inside, save_text
 from staa.forecasters import LearnsGraph
@@ -72,10 +73,10 @@ def predict(
     own = recipe.series.time_format if time_format is None and file.name.lower().endswith(TEXT) else None
     try:
         series = read_series(file, time=time, time_format=time_format or own)
-    except ValueError as error:
-        if own is None or "no time of the format" not in str(error):
+    except FormatError as error:
+        if own is None:
             raise
-        raise ValueError(f"{error}: the run's data had it; give this file's own, or ISO8601 for 2024-01-31 12:00") from error
+        raise FormatError(f"{error}: the run's data had it; give this file's own, or ISO8601 for 2024-01-31 12:00") from error
     values = series.values[:, _order(series, names, file)]
     last = _row(series, at, file)
     if last + 1 < window:

@@ -1,7 +1,7 @@
 """From a name to what it stands for: an entry of a registry, or what a Python file of one's own defines."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ from staa.recipes.code import attribute_of, from_file, module_of, read, renamed,
 from staa.recipes.options import Part, Taken, bind, name_of, options_of, taken
 from staa.recipes.parts import Forecast, Loss, Model
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import field_names
 from staa.registry import Registry, unknown
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "neuron": ("model.neuron", ()),
     "attention": ("model.attention", ()),
-    "model": ("model.name", ("in_channels", "size", *(f.name for f in fields(Model)))),
-    "forecaster": ("model.name", ("time_features", "steps", "neuron", *(f.name for f in fields(Forecast)))),
-    "loss": ("loss.name", tuple(f.name for f in fields(Loss))),
+    "model": ("model.name", ("in_channels", "size", *field_names(Model))),
+    "forecaster": ("model.name", ("time_features", "steps", "neuron", *field_names(Forecast))),
+    "loss": ("loss.name", tuple(field_names(Loss))),
 }
 """The field that names each kind of part whose options can be set, and the parameters of it that the library sets itself."""
 

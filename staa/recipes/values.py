@@ -1,5 +1,6 @@
 """Whether a value is of an annotated type, and how all that is wrong is told at once."""
 
+import dataclasses
 import functools
 import reprlib
 import types
@@ -22,6 +23,11 @@ def raise_all(errors: list[str]) -> None:
         raise ValueError(errors[0])
     if errors:
         raise ValueError(f"{len(errors)} settings are wrong: " + "; ".join(f"({k}) {e}" for k, e in enumerate(errors, 1)))
+
+
+def field_names(part: Any) -> set[str]:
+    """The fields of a part of a recipe, or of its class."""
+    return {field.name for field in dataclasses.fields(part)}
 
 
 def fits(value: Any, hint: Any) -> bool:

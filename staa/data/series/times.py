@@ -10,8 +10,12 @@ import numpy as np
 ISO = "ISO8601"  # pandas' word
 DATES = [d.replace("/", between) for between in "/.-" for d in ("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y")]
 DATES += [d.replace("/", between) for between in "-/ " for d in ("%d/%b/%Y", "%b/%d/%Y")]
-USUAL = [date + clock for date in DATES for clock in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")]
+PROPOSED = [date + clock for date in DATES for clock in ("", " %H:%M", " %H:%M:%S", " %I:%M %p")]
 """Formats that an error proposes."""
+
+
+class FormatError(ValueError):
+    """A time is not of the format that was given."""
 
 
 def way_of(form: str | None) -> str:
@@ -43,8 +47,8 @@ def is_time(cell: Any, way: str) -> bool:
 
 
 def _proposals(column: Any) -> list[str]:
-    """The usual formats that read all of it."""
-    fitting = [form for form in USUAL if _stamps(column.iloc[:1], form).notna().all()]
+    """The proposed formats that read all of it."""
+    fitting = [form for form in PROPOSED if _stamps(column.iloc[:1], form).notna().all()]
     return [form for form in fitting if _stamps(column, form).notna().all()]
 
 
@@ -72,7 +76,7 @@ def parsed(column: Any, form: str | None, path: Path) -> Any:
     row = int(np.flatnonzero(stamps.isna())[0])
     told = f"{path}, row {row}: {column.iloc[row]!r}"
     if form is not None:
-        raise ValueError(f"{told} is no time of the format {form!r} (`time_format`)")
+        raise FormatError(f"{told} is no time of the format {form!r} (`time_format`)")
     proposals = _proposals(column)
     if not proposals:
         raise ValueError(

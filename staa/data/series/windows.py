@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staa.data.batches import generator_of
+from staa.data.batches import order_of
 from staa.data.content import Content
 from staa.data.series.prepare import Gaps, Normalisation, Normaliser, calendar_features, fill_gaps, fit_normaliser
 from staa.data.series.series import TimeSeries
@@ -236,10 +236,7 @@ class WindowBatches:
         Shapes:
             x [B, L, K], time features [B, L, F], y [B, P, K]
         """
-        order = torch.arange(len(self.windows))
-        if self.seed is not None:
-            order = torch.randperm(len(order), generator=generator_of(self.seed, "cpu", "order", epoch))
-        order = order.to(self.device)
+        order = order_of(len(self.windows), self.seed, epoch).to(self.device)
         for k in range(start, len(self)):
             yield self.take(order[k * self.batch_size : (k + 1) * self.batch_size])
 
