@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from staa.ops.spike import SURROGATES, Surrogate
 
 Reset = Literal["zero", "subtract"]
+WHOLE = (int, np.integer, torch.SymInt)  # no union, which torch 2.9 can't trace
 NUMBERS = (float, int, np.floating, np.integer, torch.SymFloat, torch.SymInt)
 LARGEST = torch.finfo(torch.float32).max  # of a constant
 
@@ -54,7 +55,7 @@ def check_input(x: Tensor, module: nn.Module, what: str = "the input") -> None:
 def check_counts(*, least: int = 1, **counts: int) -> None:
     """Raise ValueError for what is no whole number of at least `least`."""
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer | torch.SymInt) or value < least:
+        if isinstance(value, bool) or not isinstance(value, WHOLE) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {_short(value)}")
 
 
