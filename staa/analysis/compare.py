@@ -102,6 +102,17 @@ def compare(
     return rows
 
 
+def baselines_of(runs: Iterable[Run]) -> dict[str, float | None]:
+    """The first figure of each trivial forecast that the runs tell of, None for one that was not possible on their data; empty
+    if the runs have other data than each other, or tell of none."""
+    opened = list(runs)
+    told = opened[0].result.get("baselines", {})
+    if len({run.about["split"] for run in opened}) > 1:
+        return {}
+    measure = opened[0].task.figures[0]
+    return {name: None if figures is None else figures[measure] for name, figures in told.items()}
+
+
 def one_kind(recipes: Mapping[str, Recipe]) -> type[Task[Any]]:
     """The kind of job that all the recipes are of. Raises ValueError if they are of several."""
     kinds: dict[type[Task[Any]], list[str]] = {}
@@ -137,23 +148,26 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     draw_bars([r.name for r in rows], panels, path)
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_csv(rows: Sequence[Row], path: Path, baselines: Mapping[str, float | None] | None = None) -> None:
     """The rows as a table, with the names of `Row`'s fields above, `test` as what it is of; an empty cell for the unknown.
+    Baselines follow, with nothing but their name and figure.
 
     Names are written as `staa.text.for_csv` does; `read_names` gives them back.
     """
     table = [{(f"test_{r.measure}" if k == "test" else k): v for k, v in asdict(r).items() if k != "measure"} for r in rows]
+    table += [{"name": name, f"test_{rows[0].measure}": value} for name, value in (baselines or {}).items()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table[0])
-    for row in table:
+    for row in ({key: row.get(key) for key in table[0]} for row in table):
         writer.writerow(map(for_csv, ("" if value is None else value for value in row.values())))
     save_text(path, text.getvalue())
 
 
 def read_names(path: Path) -> set[str | None]:
-    """The names in such a table; None if it is another. Raises what `read_text` does."""
-    names = (row.get("name") for row in csv.DictReader(io.StringIO(read_text(path), newline="")))
+    """The names in such a table, without baselines; None if it is another. Raises what `read_text` does."""
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    names = (row.get("name") for row in rows if row.get("seeds") != "")
     return {None if name is None else from_csv(name) for name in names}
 
 

@@ -14,9 +14,11 @@ from staa.build.network import check_size, with_momentum
 from staa.build.records import is_number, is_real, is_whole
 from staa.build.settings import settings_for
 from staa.build.task import Part, Task, spread
+from staa.build.trivial import SEASONS, best_season, naive_error, seasonal, trivial_figures
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
+from staa.forecasters.seasonal import Seasonal, forecaster_of
 from staa.neurons import LIF
 from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
@@ -67,7 +69,7 @@ class Forecasting(Task[SeriesSource]):
         series = read()
         if not isinstance(series, TimeSeries):
             raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
-        return forecast_source(
+        source = forecast_source(
             series,
             window=s.window,
             horizon=s.horizon or 1,
@@ -77,7 +79,10 @@ class Forecasting(Task[SeriesSource]):
             fit_on=s.fit_on,
             gaps=s.gaps,
             time_features=s.time_features,
+            period=s.period,
+            phases=s.season != "none",
         )
+        return best_season(source) if s.season == "auto" else source.with_season(s.season)
 
     def batches(
         self, source: SeriesSource, part: Part, device: torch.device, *, workers: int, training: bool = False
@@ -128,32 +133,36 @@ class Forecasting(Task[SeriesSource]):
         if with_graph:
             model = partial(model, graph=torch.eye(nodes) if source is None else source.graph)
         try:
-            return with_momentum(model(**neuron), self.recipe.model.norm_momentum)
+            network = with_momentum(model(**neuron), self.recipe.model.norm_momentum)
         except (TypeError, AttributeError) as error:  # what a function of one's own raises when called otherwise
             raise ValueError(
                 f"the forecaster can't be built ({type(error).__name__}: {error}); it is called with (nodes, window, horizon, "
                 f"*, time_features) and the settings it has parameters for, a neuron with (channels) and (channels, "
                 f"threshold=0.5)"
             ) from error
+        return network if facts.get("clock") is None else seasonal(network, facts, source)
 
     def measure(self, source: SeriesSource, device: torch.device) -> Measure:
         """The errors of a forecast, in the series' own units."""
         recipe = self.recipe
         fitted = "the training rows" if recipe.series.fit_on == "train" else "all rows"
         offset, scale = (part.to(device) for part in source.normaliser)
+        naive = naive_error(source)
         return Measure(
             partial(forecast_sums, offset=offset, scale=scale, missing=source.missing),
-            partial(forecast_figures, loss="mae" if name_of(recipe.loss.name) == "mae" else "mse"),
+            partial(forecast_figures, loss="mae" if name_of(recipe.loss.name) == "mae" else "mse", naive=naive),
             score=lambda figures: -figures["loss"],
             details=lambda sums: {
                 "normaliser": f"{recipe.series.normalise} of {fitted}",
-                "horizons": forecast_figures_by_horizon(sums),
+                "horizons": forecast_figures_by_horizon(sums, naive=naive),
             },
         )
 
     def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
         names, every, count = about.get("names"), about.get("every"), about.get("nodes")
         odd = [name for name in ("nodes", "window", "horizon") if not is_whole(about.get(name), 1)]
+        odd += [] if _is_clock(about.get("clock")) else ["clock"]
+        odd += [] if about.get("season", "none") in SEASONS else ["season"]
         odd += [] if is_whole(about.get("features"), 0) else ["features"]
         if not (isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)):
             odd.append("names")
@@ -173,11 +182,12 @@ class Forecasting(Task[SeriesSource]):
         curve = result.get("horizons", [])
         points = curve if isinstance(curve, list) and all(isinstance(point, dict) for point in curve) else [{}]
         fine = all(is_real(point.get(key)) for point in points for key in ("step", "mae", "rmse", "r2"))
-        return [] if fine else ["horizons"]
+        return ([] if fine else ["horizons"]) + ([] if _are_baselines(result.get("baselines", {})) else ["baselines"])
 
     def own_weights(self, *, same: bool) -> dict[str, str]:
         others = {"node": "of other variates", "neighbour": "of other variates"}
-        return {"graph": "the data's own"} | ({} if same else others)
+        own = {"graph": "the data's own"} | ({} if same else others)
+        return own | {f"forecaster.{name}": why for name, why in own.items()} | {"profile": "the data's own"}
 
     def odd_settings(self) -> list[str]:
         model = self.recipe.model
@@ -200,5 +210,32 @@ class Forecasting(Task[SeriesSource]):
         return len(source.names)
 
     def fit(self, model: nn.Module, batches: Epochs) -> None:
-        if isinstance(model, ClosedForm):
-            model.fit(batches.epoch())
+        if isinstance(forecaster_of(model), ClosedForm):
+            rows = batches.epoch()
+            forecaster_of(model).fit(model.rest(rows) if isinstance(model, Seasonal) else rows)
+
+    def beside(self, source: SeriesSource) -> dict[str, Any]:
+        """What trivial forecasts reach on the same windows (`staa.build.trivial`)."""
+        return {"baselines": trivial_figures(source, self.measure(source, torch.device("cpu")))}
+
+
+def _is_clock(told: Any) -> bool:
+    """Slots of a day, seconds of one or None, and the time of the first row or None; or no clock."""
+    if told is None:
+        return True
+    if not (isinstance(told, list) and len(told) == 3 and is_whole(told[0], 1)):
+        return False
+    seconds, first = told[1:]
+    return (seconds is None or (is_number(seconds) and seconds > 0)) and (first is None or isinstance(first, str))
+
+
+def _are_baselines(told: Any) -> bool:
+    if not isinstance(told, dict):
+        return False
+    for figures in (figures for figures in told.values() if figures is not None):
+        if not isinstance(figures, dict) or "mae" not in figures:
+            return False
+        steps = figures.get("mae_by_step")
+        if not isinstance(steps, list) or not all(map(is_real, [*steps, *(v for v in figures.values() if v is not steps)])):
+            return False
+    return True

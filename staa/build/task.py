@@ -266,6 +266,14 @@ class Task(ABC, Generic[S]):
             batches: Its training data, in order.
         """
 
+    def beside(self, source: S) -> dict[str, Any]:
+        """What a result tells beside the network's figures and their details.
+
+        Args:
+            source: The data, as `source` gives them.
+        """
+        return {}
+
     def norm_values(self, source: S) -> int:
         """How many values of a channel a sample gives BatchNorm at one step, at least.
 

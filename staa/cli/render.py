@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from staa.cli.options import TrainOptions
 from staa.cli.signals import Signals
-from staa.cli.text import out, reached, say, told_first, warn
+from staa.cli.text import against, out, reached, say, told_first, warn
 from staa.cli.waiting import waiting
 from staa.runs.execute import LOG_EVERY
 from staa.training.progress import Epoch, Event, Interrupted, Reading, Result, Start, Step, Transfer, Warned
@@ -65,6 +65,8 @@ def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) 
                     took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
                     done = "" if signals.training else f"{title} was already finished, nothing was trained: "
                     say(f"{done}{_result_line(event)}{took} → {folder}", style="bold")
+                    for line in against(event):
+                        say(line, style="yellow" if line.startswith("warning") else None)
                     if event.protocol == "paper":
                         say(
                             f"best test epoch {event.best_test_accuracy:.2%} (epoch {event.best_test_epoch}), chosen by "

@@ -45,7 +45,8 @@ def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) 
     new_console(width=max(out.width, narrowest)).print(table)
 
 
-def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
+def comparison(rows: list[Row], baselines: Mapping[str, float | None]) -> tuple[Table, list[list[str]]]:
+    """The table, and its rows: the recipes', then those of forecasts that need no network."""
     table = Table(Column("", no_wrap=True), box=None, pad_edge=False)
     for header in (
         f"test\n{shown(rows[0].measure).name}",
@@ -63,13 +64,31 @@ def comparison(rows: list[Row]) -> tuple[Table, list[list[str]]]:
         reached = f"{r.test:{form}}" + ("" if r.spread is None else f" ± {r.spread:{form.replace('4', '2')}}")
         figures = r.parameters / 1e3, r.macs / 1e6, r.sops / 1e6, r.microjoules, r.samples_per_second, r.kept_mib
         cells.append([r.name, reached, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures)])
+    for name, value in baselines.items():
+        reached = "n/a" if value is None else f"{value:{shown(rows[0].measure).form}}"
+        cells.append([name, reached, *[""] * 6])
     return table, cells
+
+
+def against(result: Result) -> list[str]:
+    """What trivial forecasts reach on the same windows, and whether one of them does better."""
+    baselines = result.details.get("baselines")
+    if not baselines:
+        return []
+    name = figures_in(result.test)[0]
+    reached = {title: figures[name] for title, figures in baselines.items() if figures is not None}
+    cells = (f"{title} {reached[title]:{shown(name).form}}" if title in reached else f"{title} n/a" for title in baselines)
+    lines = [f"on the same windows, {shown(name).name}: {', '.join(cells)}"]
+    best = min(reached, key=lambda title: reached[title])
+    if reached[best] < result.test[name]:
+        lines.append(f"warning: {best} does better than this network")
+    return lines
 
 
 def over_seeds(results: list[Result]) -> str:
     """Mean ± standard deviation, and the worst."""
     parts = []
-    for name in (name for name in figures_in(results[0].test) if name not in ("mape", "rse")):
+    for name in (name for name in figures_in(results[0].test) if name not in BRIEFLY_LEFT_OUT):
         form = ".2%" if "%" in shown(name).form else ".4g"
         values = [result.test[name] for result in results]
         spread = float(np.std(values, ddof=1))  # statistics.stdev takes no NaN
@@ -98,10 +117,18 @@ FIGURES = {
     "mae": Shown("MAE", ".4g"),
     "rmse": Shown("RMSE", ".4g"),
     "mape": Shown("MAPE", ".1%"),
+    "smape": Shown("sMAPE", ".1%"),
+    "wmape": Shown("wMAPE", ".1%"),
+    "mase": Shown("MASE", ".3f"),
     "r2": Shown("R²", ".3f", rises=True),
+    "r2_nodes": Shown("R² by node", ".3f", rises=True),
     "rse": Shown("RSE", ".3f"),
     "loss": Shown("loss", ".4f"),
 }
+
+
+BRIEFLY_LEFT_OUT = ("mape", "smape", "wmape", "r2_nodes", "rse")
+"""Figures that several seeds are not told by."""
 
 
 def shown(figure: str) -> Shown:

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from staa.analysis.compare import check_finished, draw, one_kind, read_names, write_csv
+from staa.analysis.compare import baselines_of, check_finished, draw, one_kind, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
 from staa.build import check_recipe
 from staa.cli.flags import value_of
@@ -128,11 +128,12 @@ def compare(args: list[str]) -> int:
             runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders]
     with waiting("comparing"):
         rows = compare_runs({label: runs[label] for label in options}, device=first.device)
-    show(*comparison(rows), narrowest=110)
+    baselines = baselines_of(one for seeds in runs.values() for one in seeds)
+    show(*comparison(rows, baselines), narrowest=110)
     if len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
         say("warning: their data differ, or how they are split: the figures can't be compared directly", style="yellow")
     target.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, table)
+    write_csv(rows, table, baselines)
     draw(rows, target / "compare.png")
     say(f"table and picture → {table}, {target / 'compare.png'}")
     return 0

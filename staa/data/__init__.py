@@ -18,7 +18,8 @@ from staa.data.series.graph import read_graph
 from staa.data.series.named import FILES, SERIES, diffusion_ring, download_series
 from staa.data.series.prepare import Normaliser
 from staa.data.series.series import TimeSeries
-from staa.data.series.windows import SeriesSource, WindowBatches, forecast_source
+from staa.data.series.source import SeriesSource, forecast_source
+from staa.data.series.windows import WindowBatches
 from staa.data.source import Samples, Source, SplitData
 from staa.data.splits import split_by_hash
 from staa.registry import Registry

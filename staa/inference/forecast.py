@@ -15,11 +15,13 @@ from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, dra
 from staa.build.forecasting import Forecasting
 from staa.data.series.files import TEXT, read_series
 from staa.data.series.prepare import calendar_features, fill_gaps
+from staa.data.series.season import Clock
 from staa.data.series.series import TimeSeries, common_step
+from staa.data.series.source import SeriesSource
 from staa.data.series.times import FormatError
-from staa.data.series.windows import SeriesSource
 from staa.files import inside, save_text
 from staa.forecasters import LearnsGraph
+from staa.forecasters.seasonal import forecaster_of
 from staa.machine import choose_device
 from staa.rates import firing_rates
 from staa.runs.load import Run, opened
@@ -97,7 +99,8 @@ def predict(
                 f"`series.gaps=interpolate`"
             )
     else:
-        seen = fill_gaps(values[: last + 1], recipe.series.gaps, times=series.times, names=names)[0][-window:]
+        start = np.array(about["offset"], np.float64)
+        seen = fill_gaps(values[: last + 1], recipe.series.gaps, start=start)[0][-window:]
     truth = np.full((horizon, len(names)), np.nan)
     came = values[last + 1 : last + 1 + horizon]
     truth[: len(came)] = came
@@ -105,10 +108,10 @@ def predict(
     offset, scale = (torch.tensor(about[key], dtype=torch.float64) for key in ("offset", "scale"))
     inputs = [((torch.from_numpy(seen) - offset) / scale).float()[None].to(chosen)]
     if about["features"] and series.times is not None:
-        calendar = calendar_features(series.times)  # of the whole file, since whether it tells minutes depends on all of it
-        if calendar.shape[1] != about["features"]:
-            raise ValueError(f"the run was trained with {about['features']} time features, {file} gives {calendar.shape[1]}")
+        calendar = calendar_features(series.times, minutes=about["features"] == 5)
         inputs.append(calendar[last + 1 - window : last + 1][None].to(chosen))
+    if about.get("clock") is not None:
+        inputs.append(_phases(Clock(*about["clock"]), series, last, window, horizon)[None].to(chosen))
     model = run.model(weights).to(chosen)
     with torch.inference_mode(), firing_rates(model) as rates:
         forecast = model(*inputs)[0].double().cpu() * scale + offset
@@ -174,7 +177,7 @@ def draw_run(
     if rates:
         drawn.append(folder / "rates.png")
         draw_bars(list(rates), {"spikes per neuron and step": {"": list(rates.values())}}, drawn[-1])
-    model = run.model(weights)
+    model = forecaster_of(run.model(weights))
     if isinstance(model, LearnsGraph):
         try:
             given = cast(SeriesSource, run.data).graph
@@ -233,6 +236,16 @@ def _row(series: TimeSeries, at: str | None, file: Path) -> int:
     if row < 0 or moment > end + (common_step(series.times) or np.timedelta64(0, "ns")):
         raise ValueError(f"`at` = {at} is not between the times of {file}, {str(first)[:19]} to {str(end)[:19]}")
     return row
+
+
+def _phases(clock: Clock, series: TimeSeries, last: int, window: int, horizon: int) -> torch.Tensor:
+    """Phases [L + P, 2] of the rows seen and told."""
+    if clock.seconds is not None:
+        rows = clock.points(_when(series, last, window, horizon) if series.times is not None else None, 0, None)
+    else:
+        first = clock.points(series.times, 1, series.every)[0]
+        rows = np.arange(last + 1 - window, last + 1 + horizon) + first
+    return torch.from_numpy(clock.phase(rows))
 
 
 def _when(series: TimeSeries, last: int, window: int, horizon: int) -> np.ndarray:

@@ -70,7 +70,13 @@ class Series:
     fit_on: Literal["train", "all"] = "train"
     """What that is taken of: the rows that training sees, or the whole series (a leak, as in SeqSNN's code)."""
     gaps: Literal["refuse", "mask", "interpolate"] = "refuse"
-    """Missing values: refuse them, leave them out of loss and figures, or fill them in from both sides before all else."""
+    """Missing values: refuse them, or leave them out of loss and figures (mask) and show the network what came before them, or
+    a line between what came before and after, once it came (interpolate)."""
+    season: Literal["none", "day", "week", "day+weekend", "auto"] = "none"
+    """Subtract the mean of the training rows at each time of the day, of the week, or of the day on weekdays and on weekends,
+    and add it back to the forecast; auto: what a linear model does best with on validation."""
+    period: int | None = None
+    """Rows of a day, for a season of a series without times, or of a longer one, such as 12 for months; None: times tell."""
     time_features: bool = True
     """Tell the network minute, hour, weekday, day and day of the year, if the series has times."""
     graph: str | None = None

@@ -78,6 +78,7 @@ class Recipe:
             ("epochs", self.epochs), ("batch_size", self.batch_size), ("max_steps", self.max_steps), ("data.size", data.size),
             ("data.resize", data.resize), ("model.steps", model.steps), ("optim.accumulate", optim.accumulate),
             ("data.steps", data.steps), ("series.horizon", self.series.horizon), ("series.window", self.series.window),
+            ("series.period", self.series.period),
             ("forecast.width", self.forecast.width), ("forecast.patch", self.forecast.patch),
             ("forecast.top_k", self.forecast.top_k), ("forecast.heads", self.forecast.heads),
             ("forecast.blocks", self.forecast.blocks), ("optim.patience", optim.patience),

@@ -95,6 +95,7 @@ def read_result(folder: Path, recipe: Recipe | None = None) -> dict[str, Any]:
         measured.append("best_test_accuracy")
     odd = [name for name in measured if not is_real(result.get(name))]
     odd += [f"test_{name}" for name in sorted(others) if f"test_{name}" in result]
+    odd += [name for name in result if name.startswith("test_") and not is_real(result[name])]
     odd += [name for name, own in (("recipe", recipe.name), ("protocol", recipe.protocol)) if result.get(name) != own]
     odd += [name for name in ("recipe", "weights", "protocol") if not isinstance(result.get(name), str)]
     counts = ["test_samples", "best_epoch", *(["best_test_epoch"] if result.get("protocol") == "paper" else [])]

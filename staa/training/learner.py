@@ -71,6 +71,9 @@ class Learner:
     def advance(self, found: Descent, norm: Tensor) -> None:
         """Take a step by the gradients that are in the model, of this norm; what was found with them waits for `read`."""
         for more in found.sums:
+            if self.sums.ndim == 3 and self.sums.shape[1:] == more.shape[1:] and len(self.sums) < len(more):
+                lacking = more.new_full((len(more) - len(self.sums), *more.shape[1:]), math.nan)  # an earlier version's
+                self.sums = torch.cat([self.sums, lacking])
             if self.sums.ndim and self.sums.shape != more.shape:
                 raise ValueError(f"the checkpoint for {self.folder} has sums of other figures than these: take another")
             self.sums = self.sums + more

@@ -28,8 +28,11 @@ def classification_figures(sums: Tensor) -> dict[str, float]:
     return {"accuracy": correct / samples, "loss": loss / samples}
 
 
+TINY = 1e-3  # of a variate's scale: what MAPE does not divide by
+
+
 def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Tensor, missing: float | None = None) -> Tensor:
-    """What the figures of forecasts are made of, for each horizon and variate: [10, P, K], float64.
+    """What the figures of forecasts are made of, for each horizon and variate: [12, P, K], float64.
 
     forecast, truth: [B, P, K], normalised; truth is NaN if it is not known, which counts for nothing. offset, scale: [K],
     real = normalised · scale + offset. missing: a real value that stands for no measurement, as 0 does in METR-LA: the errors
@@ -41,25 +44,33 @@ def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Ten
     y = y.where(known, 0.0)
     real, nothing = y * scale + offset, 1e-6 * (scale + offset.abs())  # float32 took a zero's last digits
     counted = known if missing is None else known & ((real - missing).abs() > nothing)
-    error = (e * scale).where(counted, 0.0)
-    relative = counted & (real.abs() > nothing)
+    error, size = (e * scale).where(counted, 0.0), real.abs()
+    relative = counted & (size > torch.maximum(nothing, TINY * scale))
     share = (error / real.where(relative, 1.0)).where(relative, 0.0)
+    both = size + (real + error).abs()
+    symmetric = (2 * error.abs() / both.where(both > nothing, 1.0)).where(both > nothing, 0.0)
     parts = (known, y, y.square(), e.abs(), e.square(), counted, error.abs(), error.square(), relative, share.abs())
-    return torch.stack([part.double().sum(0) for part in parts])
+    return torch.stack([part.double().sum(0) for part in (*parts, symmetric, size.where(counted, 0.0))])
 
 
-def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> dict[str, float]:
+def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive: Tensor | None = None) -> dict[str, float]:
     """Figures of the sums of `forecast_sums`, over all horizons and variates they hold:
 
         mae, rmse   mean absolute error, root of the mean squared error, in the series' units
-        mape        mean of |error / truth| of values whose truth is not 0
+        mape        mean of |error / truth|, of values at least a thousandth of the variate's scale
+        smape       mean of 2 |error| / (|truth| + |forecast|), from 0 to 2; two zeros count as 0
+        wmape       Σ |error| / Σ |truth|
+        mase        mean over variates of (their mae / naive), of `naive` [K] above 0 (Hyndman and Koehler, 2006)
         r2          1 − Σ error² / Σ (y − ȳ)²,         ȳ one mean over all values          (SeqSNN, Lv et al., ICML 2024)
+        r2_nodes    mean over variates of the same for each, which levels that differ do not flatter
         rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (SeqSNN too)
         loss        mean squared or absolute error of the normalised values
 
-    r2 and rse are of the normalised values. NaN if the truth does not vary, or none is counted.
+    r2, r2_nodes and rse are of the normalised values. NaN if the truth does not vary, or none is counted; no mase without
+    `naive`, the mean absolute error of a naive forecast of the training rows.
     """
-    n, y, yy, a, ee, counted, absolute, squared, relative, share = sums.flatten(1)
+    sums = sums.cpu()
+    n, y, yy, a, ee, counted, absolute, squared, relative, share, symmetric, size = sums.flatten(1)
     total = yy.sum() - y.sum().square() / n.sum()
     each = (yy - y.square() / n.clamp(min=1)).clamp(min=0).sum()
     varies = 1e-12 * yy.sum()  # below it, a difference of such sums is rounding
@@ -68,13 +79,28 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> di
         "mae": absolute.sum() / counted.sum(),
         "rmse": (squared.sum() / counted.sum()).sqrt(),
         "mape": share.sum() / relative.sum(),
+        "smape": symmetric.sum() / counted.sum(),
+        "wmape": absolute.sum() / size.sum(),
         "r2": r2 if total > varies else torch.tensor(math.nan),
+        "r2_nodes": _r2_nodes(sums),
         "rse": rse if each > varies else torch.tensor(math.nan),
         "loss": (ee if loss == "mse" else a).sum() / n.sum(),
     }
+    if naive is not None:
+        counts, errors = sums[5].sum(0), sums[6].sum(0)
+        fine = (counts > 0) & (naive > 0)
+        values["mase"] = (errors / counts / naive)[fine].mean()
     return {name: float(value) for name, value in values.items()}
 
 
-def forecast_figures_by_horizon(sums: Tensor) -> list[dict[str, float]]:
+def _r2_nodes(sums: Tensor) -> Tensor:
+    n, y, yy, _, ee = sums[:5].sum(1)
+    total = yy - y.square() / n.clamp(min=1)
+    varies = total > 1e-12 * yy
+    return (1 - ee / total)[varies].mean()
+
+
+def forecast_figures_by_horizon(sums: Tensor, *, naive: Tensor | None = None) -> list[dict[str, float]]:
     """The figures of each of the P steps ahead, from 1."""
-    return [{"step": p + 1, **forecast_figures(at)} for p, at in enumerate(sums.transpose(0, 1)) if bool(at[0].any())]
+    steps = sums.split(1, 1)
+    return [{"step": p + 1, **forecast_figures(at, naive=naive)} for p, at in enumerate(steps) if bool(at[0].any())]

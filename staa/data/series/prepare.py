@@ -56,12 +56,17 @@ def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | 
 
 
 def fill_gaps(
-    values: np.ndarray, how: Gaps, *, times: np.ndarray | None = None, names: tuple[str, ...] | None = None
+    values: np.ndarray,
+    how: Gaps,
+    *,
+    times: np.ndarray | None = None,
+    names: tuple[str, ...] | None = None,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(values without NaN, which of them count as known), both [n, K].
+    """(values without NaN, which of them are known), both [n, K].
 
-    refuse: raise ValueError if there is a NaN. interpolate: along time, from both sides, and all count as known. mask: the
-    last known value goes on, at the beginning the first known one, and only what was there counts as known.
+    refuse: raise ValueError if there is a NaN. mask: the last known value goes on. interpolate: along time, and after the last
+    known value as mask. start [K]: what stands before a variate's first known value; None: that value.
     """
     if how not in ("refuse", "mask", "interpolate"):
         raise ValueError(f"gaps must be refuse, mask or interpolate, got {how!r}")
@@ -73,31 +78,40 @@ def fill_gaps(
     if how == "refuse":
         raise ValueError(
             f"the series has {(~known).sum()} gaps, the first in {where}: `series.gaps=mask` leaves them out of loss and "
-            f"figures, `series.gaps=interpolate` fills them in"
+            f"figures, `series.gaps=interpolate` fills them in as well"
         )
-    if not known.any(0).all():
+    if start is None and not known.any(0).all():
         empty = int(np.flatnonzero(~known.any(0))[0])
         raise ValueError(f"variate {names[empty] if names else empty} has no value at all: remove it")
     filled = values.copy()
     rows = np.arange(len(values))
     for k in np.flatnonzero(~known.all(0)):
         there = rows[known[:, k]]
-        if how == "interpolate":
+        if not len(there):
+            filled[:, k] = start[k]  # type: ignore[index]
+        elif how == "interpolate":
             filled[:, k] = np.interp(rows, there, values[there, k])
         else:
             filled[:, k] = values[there[np.maximum(np.searchsorted(there, rows, side="right") - 1, 0)], k]
-    return filled, known if how == "mask" else np.ones_like(known)
+        if start is not None and len(there):
+            filled[: there[0], k] = start[k]
+    return filled, known
 
 
-def calendar_features(times: np.ndarray) -> Tensor:
-    """Minute (if the step is below an hour), hour, weekday, day and day of the year of times [n], each from −½ to ½: [n, F].
+def next_known(known: np.ndarray) -> np.ndarray:
+    """The row, at or after each, at which a variate is known; n if it never is again: [n, K], int32."""
+    rows = np.where(known, np.arange(len(known), dtype=np.int32)[:, None], np.int32(len(known)))
+    return np.minimum.accumulate(rows[::-1], 0)[::-1].copy()
 
-    F = 5, or 4 if no minute differs. As in SeqSNN's code (Lv et al., ICML 2024), which keeps such a minute.
+
+def calendar_features(times: np.ndarray, *, minutes: bool) -> Tensor:
+    """Minute (if it is told), hour, weekday, day and day of the year of times [n], each from −½ to ½: [n, F].
+
+    F = 5, or 4 without minutes. As in SeqSNN's code (Lv et al., ICML 2024), which tells minutes always.
     """
     import pandas as pd
 
     t = pd.DatetimeIndex(times)
-    columns = [(t.hour, 23), (t.day_of_week, 6), (t.day - 1, 30), (t.day_of_year - 1, 365)]
-    if len(t.minute.unique()) > 1:
-        columns.insert(0, (t.minute, 59))
+    columns = [(t.minute, 59)] if minutes else []
+    columns += [(t.hour, 23), (t.day_of_week, 6), (t.day - 1, 30), (t.day_of_year - 1, 365)]
     return torch.from_numpy(np.stack([np.asarray(c, np.float64) / top - 0.5 for c, top in columns], 1)).float()

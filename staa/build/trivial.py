@@ -1,0 +1,174 @@
+"""Forecasts that need no network: what any has to beat, on the same windows."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from staa.counting import counted
+from staa.data import SeriesSource, WindowBatches
+from staa.data.series.season import Kind, rows_before
+from staa.forecasters import FORECASTERS
+from staa.forecasters.seasonal import Seasonal
+from staa.training.evaluate import Measure, call
+
+ROWS = 200_000  # windows × nodes that a linear model is fitted on, spread evenly
+BATCH = 256
+AVERAGES: tuple[Kind, ...] = ("day+weekend", "day")
+"""Seasons of the historical average, the first one that is possible."""
+NAIVE: dict[Kind, int] = {"day": 1, "week": 7}
+"""Seasons that seasonal naive goes back by, in days."""
+SEASONS: tuple[Kind, ...] = ("none", "day", "day+weekend", "week")  # from coarse to fine
+WORTH = 0.05  # share of the error by which a finer season must be better: its means are of fewer rows
+
+
+def seasonal(forecaster: nn.Module, facts: Any, source: SeriesSource | None) -> Seasonal:
+    """The forecaster of what is left without the season of these facts; its profile is the data's, or 0 without data."""
+    model = Seasonal(forecaster, facts["nodes"], kind=facts["season"], slots=facts["clock"][0])
+    if source is not None and source.phase is not None:
+        model.fit_season(source.measured, source.phase[: source.told])
+    return model
+
+
+def best_season(source: SeriesSource) -> SeriesSource:
+    """The data with the season whose profile leaves a linear model the least absolute error on validation, but a coarser one if
+    that is within 5 %; and a note of it.
+
+    Raises ValueError without validation.
+    """
+    possible: list[Kind] = [kind for kind in SEASONS if source.why_no_season(kind) is None]
+    if possible == ["none"]:
+        return source
+    if source.validation is None:
+        raise ValueError(
+            f"`series.season=auto` chooses on validation, and there is none: give `data.validation` a share, or name the "
+            f"season ({', '.join(possible)})"
+        )
+    chosen = thinned(source.validation, source)
+    errors: dict[Kind, float] = {}
+    for kind in counted(possible, "choosing the season", len(possible)):
+        model = linear(source.with_season(kind))
+        total = known = 0.0
+        for inputs, y in windows_of(source.with_season(kind), chosen):
+            error = (call(model, inputs) - y).abs() * source.normaliser.scale
+            total, known = total + float(error.nansum()), known + float((~y.isnan()).sum())
+        errors[kind] = total / known
+    best: Kind = next(kind for kind in possible if errors[kind] <= (1 + WORTH) * min(errors.values()))
+    told = ", ".join(f"{kind} {error:.4g}" for kind, error in errors.items())
+    note = f"season: {best}, chosen by a linear model's mean absolute error on validation ({told})"
+    return replace(source.with_season(best), notes=(*source.notes, note))
+
+
+def linear(source: SeriesSource) -> nn.Module:
+    """Least squares on a node's own window and the time features, shared by the nodes, beside the data's season."""
+    facts = source.facts
+    model = FORECASTERS["linear"](facts["nodes"], facts["window"], facts["horizon"], time_features=facts["features"])
+    batches = windows_of(source, thinned(source.train, source))
+    if not source.tells_phase:
+        cast(Any, model).fit(batches)
+        return model
+    whole = seasonal(model, facts, source)
+    cast(Any, model).fit(whole.rest(batches))
+    return whole
+
+
+def thinned(windows: range, source: SeriesSource) -> Tensor:
+    """Places of windows, so many that they hold `ROWS` rows of a node at most, spread evenly."""
+    count = min(len(windows), max(1, ROWS // len(source.names)))
+    return torch.linspace(windows.start, windows.stop - 1, count).long()
+
+
+def windows_of(source: SeriesSource, chosen: Tensor) -> Any:
+    """Batches of the windows that begin at these rows."""
+    batches = WindowBatches(source, "train", 1)
+    return (batches.at(some) for some in chosen.split(BATCH))
+
+
+def naive_error(source: SeriesSource) -> Tensor:
+    """What MASE divides by: the mean absolute error over the training rows of the value a day before, or of the row before if
+    their day is not known or too long; 0 if nothing tells: [K], in the series' units."""
+    measured = source.measured
+    if source.clock is not None and source.why_no_season("day") is None:
+        before = torch.from_numpy(rows_before(source.rows[: source.told], source.clock, 1))
+    else:
+        before = torch.arange(-1, source.told - 1)
+    error = (measured - measured[before]).where((before >= 0)[:, None], torch.nan)
+    return error.abs().double().nanmean(0).nan_to_num() * source.normaliser.scale
+
+
+def trivial_figures(source: SeriesSource, measure: Measure) -> dict[str, dict[str, Any] | None]:
+    """Test figures of trivial forecasts, with the absolute error at each step ahead; None for one that is not possible.
+
+        last value              of the window
+        seasonal naive (day)    the value of the latest day before, at the same time, that the window's end knows
+        seasonal naive (week)   the same of the latest week before
+        historical average      mean of the training rows at this time of the day, on weekdays and on weekends if both are known
+        linear                  least squares on a node's own window and the time features
+        linear + profile        the same of what is left without the historical average
+
+    Where no such row is known, seasonal naive takes the last value.
+    """
+    told = replace(source, tells_phase=source.clock is not None)
+    average: Kind | None = None
+    for kind in AVERAGES:
+        average = kind if average is None and source.why_no_season(kind) is None else average
+    forecasts: dict[str, Callable[[Tensor], Tensor] | None] = {"last value": _last_value(source)}
+    for kind, days in NAIVE.items():
+        naive = _seasonal_naive(source, days) if source.why_no_season(kind) is None else None
+        forecasts[f"seasonal naive ({kind})"] = naive
+    profiled = told.with_season(average) if average is not None else None
+    forecasts["historical average"] = None if profiled is None else _average(profiled)
+    forecasts["linear"] = _of_model(linear(source.with_season("none")), source)
+    forecasts["linear + profile"] = None if profiled is None else _of_model(linear(profiled), profiled)
+    targets = WindowBatches(source, "test", BATCH)
+    sums: dict[str, Any] = {}
+    places = torch.arange(len(source.test)).split(BATCH)
+    for some in counted(places, "measuring trivial forecasts", len(places)):
+        _, y = targets.take(some)
+        for name, forecast in forecasts.items():
+            if forecast is not None:
+                found = measure.sums(forecast(some + source.test.start), y)
+                sums[name] = found if name not in sums else sums[name] + found
+    return {name: _told(sums[name], measure) if name in sums else None for name in forecasts}
+
+
+def _told(sums: Tensor, measure: Measure) -> dict[str, Any]:
+    return {**measure.figures(sums), "mae_by_step": [point["mae"] for point in measure.details(sums)["horizons"]]}
+
+
+def _rows_told(first: Tensor, source: SeriesSource) -> tuple[Tensor, Tensor]:
+    """(the last row that each window sees [B, 1], the rows that it is told [B, P])"""
+    last = first[:, None] + source.window - 1
+    return last, last + 1 + torch.arange(source.horizon)
+
+
+def _last_value(source: SeriesSource) -> Callable[[Tensor], Tensor]:
+    return lambda first: source.values[_rows_told(first, source)[0]].expand(-1, source.horizon, -1)
+
+
+def _seasonal_naive(source: SeriesSource, days: int) -> Callable[[Tensor], Tensor]:
+    assert source.clock is not None
+    before = torch.from_numpy(np.append(rows_before(source.rows, source.clock, days), -1))  # −1 leads to −1
+
+    def forecast(first: Tensor) -> Tensor:
+        last, row = _rows_told(first, source)
+        while bool((row > last).any()):
+            row = torch.where(row > last, before[row], row)
+        return source.values[torch.where(row < 0, last, row)]
+
+    return forecast
+
+
+def _average(source: SeriesSource) -> Callable[[Tensor], Tensor]:
+    model = seasonal(nn.Identity(), source.facts, source)
+    assert source.phase is not None
+    phase = source.phase
+    return lambda first: cast(Tensor, model.season(phase[_rows_told(first, source)[1]]))
+
+
+def _of_model(model: nn.Module, source: SeriesSource) -> Callable[[Tensor], Tensor]:
+    batches = WindowBatches(source, "train", 1)
+    return lambda first: call(model, batches.at(first)[0])

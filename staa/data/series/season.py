@@ -1,0 +1,132 @@
+"""The phase of each row of a series, and which seasons its training rows can tell."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["none", "day", "week", "day+weekend"]
+DAY = 86_400  # seconds
+WEEK = 7
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How rows get their phase, (slot of the day, day of the week): by their times, or by their number.
+
+    Args:
+        slots: Slots of a day, at least 1.
+        seconds: Seconds of a slot; None: a slot is a row, and a day is `slots` rows.
+        first: Time of the first row, ISO 8601, if rows with times go by their number.
+    """
+
+    slots: int
+    seconds: float | None = None
+    first: str | None = None
+
+    @property
+    def facts(self) -> list[Any]:
+        """Its fields in order, for a run's records."""
+        return [self.slots, self.seconds, self.first]
+
+    def phase(self, rows: np.ndarray) -> np.ndarray:
+        """Phases of rows: slot ⌊seconds since midnight / seconds of a slot⌋ and weekday from Monday, 0, or, without times,
+        row mod slots and ⌊row / slots⌋ mod 7.
+
+        Args:
+            rows: Times, datetime64, or numbers of rows, as `points` gives them.
+
+        Shapes:
+            rows [n] -> int64 [n, 2]
+        """
+        if self.seconds is None:
+            return np.stack([rows % self.slots, rows // self.slots % WEEK], 1).astype(np.int64)
+        days = rows.astype("datetime64[D]")
+        since = (rows - days) / np.timedelta64(1, "s")
+        weekday = (days.astype(np.int64) + 3) % WEEK  # 1970 began on a Thursday
+        return np.stack([np.minimum(since // self.seconds, self.slots - 1), weekday], 1).astype(np.int64)
+
+    def points(self, times: np.ndarray | None, count: int, every: float | None) -> np.ndarray:
+        """What `phase` takes for the rows of another file: their times, or their numbers from the clock's first row on.
+
+        Args:
+            times: Their times, datetime64; None without any.
+            count: How many rows there are.
+            every: Seconds from a row to the next, if there are times.
+
+        Shapes:
+            times [n] -> [n]
+
+        Raises:
+            ValueError: If the clock goes by times, and there are none.
+        """
+        if self.seconds is not None:
+            if times is None:
+                raise ValueError("the run goes by the time of the day, and these rows have no times: name their column")
+            return times
+        if times is None or self.first is None or not every:
+            return np.arange(count)
+        return np.arange(count) + _steps(np.datetime64(self.first), times[0], every)
+
+
+def _steps(start: np.datetime64, end: np.datetime64, every: float) -> int:
+    """Rows from one time to another; rows a month or more apart are counted in whole months."""
+    if every >= 28 * DAY:
+        months = (end.astype("datetime64[M]") - start.astype("datetime64[M]")).astype(int)
+        return round(months / round(every / (30.44 * DAY)))
+    return round(float((end - start) / np.timedelta64(1, "s")) / every)
+
+
+def clock_of(times: np.ndarray | None, every: float | None, period: int | None) -> Clock | None:
+    """The clock of a series with a row every so many seconds, or with so many rows a day; None if nothing tells."""
+    if period is not None:
+        return Clock(period, first=None if times is None else str(times[0]))
+    return None if every is None else Clock(max(1, int(np.ceil(DAY / every - 1e-9))), min(every, DAY))
+
+
+def why_not(kind: Kind, rows: np.ndarray, clock: Clock | None) -> str | None:
+    """Why the training rows can't tell a season of this kind; None if they can: each phase is to be seen twice.
+
+    Args:
+        kind: The season.
+        rows: Times of the training rows, datetime64, or their numbers.
+        clock: How they get their phases; None if nothing tells.
+    """
+    if kind == "none":
+        return None
+    if clock is None:
+        return "nothing tells what a day is: give the series times, or the rows of a period (`series.period`)"
+    if kind == "day" and clock.slots < 2:
+        return "a day is a single row"
+    if kind == "day+weekend" and clock.seconds is None:
+        return "rows without times have no weekend"
+    if clock.seconds is None:
+        days = len(rows) / clock.slots
+    else:
+        days = float((rows[-1] - rows[0]) / np.timedelta64(1, "s") + clock.seconds) / DAY
+    needed = 2 * (WEEK if kind == "week" else 1)
+    if days < needed:
+        return f"it needs {needed} days to train on, and there are {days:.3g}"
+    if kind == "day+weekend":
+        weekend = (np.unique(rows.astype("datetime64[D]")).astype(np.int64) + 3) % WEEK >= 5
+        if min(weekend.sum(), (~weekend).sum()) < 2:
+            return "it needs two days of a weekend and two others to train on"
+    return None
+
+
+def rows_before(rows: np.ndarray, clock: Clock, days: int) -> np.ndarray:
+    """Which row is so many days before each row; −1 if none is.
+
+    Args:
+        rows: Times, datetime64 and growing, or numbers of rows from 0.
+        clock: How they get their phases.
+        days: How many days.
+
+    Shapes:
+        rows [n] -> int64 [n]
+    """
+    if clock.seconds is None:
+        return np.maximum(rows - days * clock.slots, -1).astype(np.int64)
+    wanted = rows - np.timedelta64(days * DAY, "s")
+    found = np.searchsorted(rows, wanted)
+    return np.where(rows[np.minimum(found, len(rows) - 1)] == wanted, found, -1).astype(np.int64)
