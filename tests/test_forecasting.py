@@ -109,7 +109,7 @@ def test_losses_leave_out_what_is_not_known():
 def test_a_run_of_every_forecaster(model, tmp_path):
     recipe = small(model)
     result = finish(recipe, tmp_path / "run")[-1]
-    assert result.test.keys() == {"mae", "rmse", "mape", "r2", "rse", "loss"}
+    assert result.test.keys() == {"mae", "rmse", "mape", "smape", "wmape", "mase", "r2", "r2_nodes", "rse", "loss"}
     assert [h["step"] for h in result.details["horizons"]] == [1, 2, 3, 4]
     assert np.mean([h["mae"] for h in result.details["horizons"]]) == pytest.approx(result.test["mae"])
     again = evaluate_run(tmp_path / "run")

@@ -93,9 +93,9 @@ def test_normalisers_are_numpy_s():
 
 def test_time_features():
     """Each from −½ to ½: midnight on Monday, 1 January, and the last hour of Sunday, 31 December of a leap year."""
-    f = calendar_features(np.array(["2024-01-01T00:00", "2028-12-31T23:00"], "datetime64[ns]"))
+    f = calendar_features(np.array(["2024-01-01T00:00", "2028-12-31T23:00"], "datetime64[ns]"), minutes=False)
     assert torch.equal(f, torch.tensor([[-0.5] * 4, [0.5] * 4]))
-    f = calendar_features(hours(300, step="5min"))
+    f = calendar_features(hours(300, step="5min"), minutes=True)
     assert f.shape == (300, 5)
     assert f[:, 0].unique().tolist() == pytest.approx([m / 59 - 0.5 for m in range(0, 60, 5)])
     assert f.abs().max() <= 0.5
@@ -422,13 +422,20 @@ def test_gaps_are_refused_masked_or_filled():
     masked = forecast_source(s, window=6, horizon=2, gaps="mask")
     back = (masked.values.double() * masked.normaliser.scale + masked.normaliser.offset).numpy()
     assert np.allclose(back[10:13, 1], truth[9, 1], atol=1e-4)  # the last known one goes on
-    assert np.allclose(back[:2, 0], truth[2, 0], atol=1e-4)  # before the first, the first
+    assert np.allclose(back[:2, 0], masked.normaliser.offset[0])  # before the first, the mean: the first is not known yet
     assert np.array_equal(masked.targets.isnan().numpy(), np.isnan(s.values))
     filled = forecast_source(s, window=6, horizon=2, gaps="interpolate")
-    back = (filled.values.double() * filled.normaliser.scale + filled.normaliser.offset).numpy()
+    assert torch.equal(filled.targets.isnan(), masked.targets.isnan())  # what is filled in is no truth
+    for source, how in ((masked, "mask"), (filled, "interpolate")):
+        batches = WindowBatches(source, "train", 1)
+        for first in range(len(s.values) - 7):
+            (x, _), _ = batches.at(torch.tensor([first]))
+            start = source.normaliser.offset.numpy()
+            expected, _ = fill_gaps(s.values[: first + 6], how, start=start)
+            back = x[0].double() * source.normaliser.scale + source.normaliser.offset
+            assert np.allclose(back.numpy(), expected[-6:], atol=1e-4), (how, first)
     line = np.interp([10, 11, 12], [9, 13], truth[[9, 13], 1])
-    assert np.allclose(back[10:13, 1], line, atol=1e-4)
-    assert not filled.targets.isnan().any()
+    assert np.allclose(fill_gaps(s.values, "interpolate")[0][10:13, 1], line)
     s.values[:, 0] = np.nan
     with pytest.raises(ValueError, match="variate a has no value at all"):
         fill_gaps(s.values, "mask", names=s.names)

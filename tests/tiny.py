@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from staa import RECIPES, Augment, Data, Loss, Model
@@ -155,3 +156,18 @@ speedrun = replace(
 )
 """Twelve steps: sizes 6, 10 and 12 of 16 for three steps each, and one time step in the first six."""
 not_a_recipe = 3
+
+
+def times(rows, start="2024-01-01", step="h"):
+    return np.asarray(pd.date_range(start, periods=rows, freq=step), "datetime64[ns]")
+
+
+def weekly(rows=24 * 40, nodes=3, seed=0, **changes):
+    """A wave of the day that is another one at weekends, and noise."""
+    rng = np.random.default_rng(seed)
+    when = pd.DatetimeIndex(times(rows))
+    wave = np.sin(2 * np.pi * when.hour / 24) * np.where(when.day_of_week >= 5, 0.2, 1.0)
+    values = 50 + np.arange(nodes) * 20 + 10 * np.asarray(wave)[:, None] + rng.normal(0, 1, (rows, nodes))
+    return TimeSeries(
+        **dict(values=values, times=np.asarray(when, "datetime64[ns]"), names=tuple("abcdefgh"[:nodes])) | changes
+    )

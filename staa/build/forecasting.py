@@ -14,7 +14,7 @@ from staa.build.network import check_size, with_momentum
 from staa.build.records import is_number, is_real, is_whole
 from staa.build.settings import settings_for
 from staa.build.task import Part, Task, spread
-from staa.build.trivial import SEASONS, best_season, naive_error, seasonal, trivial_figures
+from staa.build.trivial import SEASONS, best_season, in_season, naive_error, trivial_figures
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
@@ -128,8 +128,8 @@ class Forecasting(Task[SeriesSource]):
         if with_graph:
             check_bytes(4 * nodes * nodes, "the graph")
         if own:
-            plain = partial(model, neuron=LIF) if neuron else model
-            check_size(partial(plain, graph="adaptive") if with_graph else plain, None if with_graph else state)
+            plain = partial(model, **({"neuron": LIF} if neuron else {}), **({"graph": "adaptive"} if with_graph else {}))
+            check_size(lambda: in_season(plain(), facts), None if with_graph else state)
         if with_graph:
             model = partial(model, graph=torch.eye(nodes) if source is None else source.graph)
         try:
@@ -140,7 +140,7 @@ class Forecasting(Task[SeriesSource]):
                 f"*, time_features) and the settings it has parameters for, a neuron with (channels) and (channels, "
                 f"threshold=0.5)"
             ) from error
-        return network if facts.get("clock") is None else seasonal(network, facts, source)
+        return in_season(network, facts, source)
 
     def measure(self, source: SeriesSource, device: torch.device) -> Measure:
         """The errors of a forecast, in the series' own units."""

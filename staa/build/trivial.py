@@ -1,6 +1,6 @@
 """Forecasts that need no network: what any has to beat, on the same windows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -25,8 +25,11 @@ SEASONS: tuple[Kind, ...] = ("none", "day", "day+weekend", "week")  # from coars
 WORTH = 0.05  # share of the error by which a finer season must be better: its means are of fewer rows
 
 
-def seasonal(forecaster: nn.Module, facts: Any, source: SeriesSource | None) -> Seasonal:
-    """The forecaster of what is left without the season of these facts; its profile is the data's, or 0 without data."""
+def in_season(forecaster: nn.Module, facts: Mapping[str, Any], source: SeriesSource | None = None) -> nn.Module:
+    """A forecaster of what is left without the season of these facts, if they have a clock. The profile is the data's, or 0
+    without data."""
+    if facts.get("clock") is None:
+        return forecaster
     model = Seasonal(forecaster, facts["nodes"], kind=facts["season"], slots=facts["clock"][0])
     if source is not None and source.phase is not None:
         model.fit_season(source.measured, source.phase[: source.told])
@@ -67,11 +70,8 @@ def linear(source: SeriesSource) -> nn.Module:
     facts = source.facts
     model = FORECASTERS["linear"](facts["nodes"], facts["window"], facts["horizon"], time_features=facts["features"])
     batches = windows_of(source, thinned(source.train, source))
-    if not source.tells_phase:
-        cast(Any, model).fit(batches)
-        return model
-    whole = seasonal(model, facts, source)
-    cast(Any, model).fit(whole.rest(batches))
+    whole = in_season(model, facts, source)
+    cast(Any, model).fit(whole.rest(batches) if isinstance(whole, Seasonal) else batches)
     return whole
 
 
@@ -163,10 +163,10 @@ def _seasonal_naive(source: SeriesSource, days: int) -> Callable[[Tensor], Tenso
 
 
 def _average(source: SeriesSource) -> Callable[[Tensor], Tensor]:
-    model = seasonal(nn.Identity(), source.facts, source)
+    model = in_season(nn.Identity(), source.facts, source)
     assert source.phase is not None
-    phase = source.phase
-    return lambda first: cast(Tensor, model.season(phase[_rows_told(first, source)[1]]))
+    phase, season = source.phase, cast(Seasonal, model).season
+    return lambda first: cast(Tensor, season(phase[_rows_told(first, source)[1]]))
 
 
 def _of_model(model: nn.Module, source: SeriesSource) -> Callable[[Tensor], Tensor]:
