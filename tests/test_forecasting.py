@@ -77,7 +77,7 @@ def test_figures_are_those_of_the_protocol():
         "loss": np.nanmean(e**2),
     }
     figures = forecast_figures(sums)
-    assert figures == pytest.approx(expected, rel=1e-5)
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert forecast_figures(sums, loss="mae")["loss"] == pytest.approx(np.nanmean(np.abs(e)), rel=1e-5)
     second = forecast_figures_by_horizon(sums)[1]
     assert second["step"] == 2
@@ -392,7 +392,7 @@ def test_compare_forecasters(tmp_path, capsys):
     assert main(["compare", "series-gru", "series-last-value", "series-linear", *options]) == 0
     assert "MAE" in capsys.readouterr().out
     with (tmp_path / "out" / "compare.csv").open() as table:
-        rows = list(csv.DictReader(table))
+        rows = [row for row in csv.DictReader(table) if row["seeds"]]  # the others are trivial forecasts
     assert [float(r["test_mae"]) for r in rows] == [
         read_json(tmp_path / "out" / r["name"] / "result.json")["test_mae"] for r in rows
     ]
