@@ -74,7 +74,7 @@ def own_series(model: str, expect: str) -> Recipe:
         source=SOURCES[model],
         expect=expect,
         data=Data(name="series", validation=0.1),
-        series=Series(horizon=12),
+        series=Series(horizon=12, season="none" if model == "last-value" else "auto"),
         model=Model(name=model, steps={"spikestag": 2, "ispikformer": 4}.get(model), neuron="seqsnn", attention=None),
         forecast=Forecast(width=32 if trains else 64, patch=4 if model == "spikestag" else None),
         loss=Loss(name="mae"),
