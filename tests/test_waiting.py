@@ -94,14 +94,14 @@ def test_commands_on_files_show_how_far_they_are(make, recipe, looks, slow, tmp_
     more = ["--data", str(root), "--data.size", "16", "--model.width", "0.05", "--model.steps", "2", "--max-steps", "1"]
     more += ["--data.sensor", "16x16"] if make is recordings else []
     assert main(["train", recipe, *more, "--out", str(out), "--workers", "0"]) == 0
-    assert re.search(rf"^{looks}: \d+ of 40$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(rf"^{looks}: \d+ of 40$", capsys.readouterr().err, re.MULTILINE)
     os.utime(next(root.glob("[!.]*/*.*")), (1, 1))  # so that they are hashed again
     assert main(["evaluate", str(out), "--data", str(root), "--workers", "0"]) == 0
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert re.search(r"^hashing files: \d+ of 40$", text, re.MULTILINE)
     assert re.search(r"^measuring: \d+ of \d+$", text, re.MULTILINE) or make is recordings  # which lie in memory
     assert main(["compare", str(out), "--data", str(root), "--out", str(tmp_path / "cmp")]) == 0
-    assert re.search(r"^(measuring what each costs|timing): \d+ of \d+$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^(measuring what each costs|timing): \d+ of \d+$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_command_shows_something_whatever_it_does(slow, tmp_path, capsys, monkeypatch):
@@ -113,13 +113,13 @@ def test_a_command_shows_something_whatever_it_does(slow, tmp_path, capsys, monk
     shutil.copytree(HERE / "ring", tmp_path / "ring")
     with pytest.raises(pytest.fail.Exception):
         main(["predict", str(tmp_path / "ring"), str(series)])
-    assert "preparing …\n" in capsys.readouterr().out
+    assert "preparing …\n" in capsys.readouterr().err
     monkeypatch.setattr(
         "staa.cli.data.DOWNLOADS", {"solar": lambda root, tell: tell("a.gz", 10**6, 4 * 10**6) or time.sleep(0.1) or root}
     )
     monkeypatch.setattr("staa.cli.data.inventory", lambda name, root: "whole")
     assert main(["data", "solar", "--data", str(tmp_path)]) == 0
-    assert "a.gz: 1.0 of 4.0 MB\n" in capsys.readouterr().out
+    assert "a.gz: 1.0 of 4.0 MB\n" in capsys.readouterr().err
 
 
 def test_a_quick_command_shows_nothing_and_no_thread_is_left(tmp_path, capsys, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_quick_command_shows_nothing_and_no_thread_is_left(tmp_path, capsys, m
     assert main(["train", f"{tiny.__file__}:recipe", "--max-steps", "1", "--out", str(tmp_path / "run")]) == 0
     assert main(["evaluate", str(tmp_path / "nowhere")]) == 2
     assert threading.active_count() == before
-    assert "…" not in capsys.readouterr().out
+    assert "…" not in capsys.readouterr().err
 
 
 def test_a_terminal_gets_a_bar_that_goes(monkeypatch):

@@ -1,4 +1,7 @@
-"""What is shown of work that prints nothing by itself: nothing for two seconds, then how far it is."""
+"""What is shown of work that prints nothing by itself: nothing for two seconds, then how far it is.
+
+It goes to the terminal, or else to standard error: what a command prints does not depend on how fast the machine is.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from staa.cli.text import out, say
+from staa.cli.text import new_console, out
 from staa.counting import telling
 from staa.text import for_terminal
 
@@ -55,10 +58,11 @@ def _show(work: Work, over: threading.Event) -> None:
     if over.wait(PATIENCE):
         return
     if not out.is_terminal:
-        with suppress(BrokenPipeError):  # nobody reads: the command finds that out by itself
-            say(work.told()[0])
+        lines = new_console(stderr=True, soft_wrap=True)
+        with suppress(BrokenPipeError):  # nobody reads
+            lines.print(for_terminal(work.told()[0]))
             while not over.wait(EVERY):
-                say(work.told()[0])
+                lines.print(for_terminal(work.told()[0]))
         return
     columns = (BarColumn(12), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True) as progress:
