@@ -14,9 +14,10 @@ from staa.attention import ATTENTIONS
 from staa.build.network import check_size, with_momentum
 from staa.build.records import is_whole
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, spread
+from staa.build.task import Part, Task
 from staa.data import DATASETS, SERIES, Batches, Source, TimeSeries
 from staa.data.augment import make_augment, make_mix
+from staa.data.batches import spread
 from staa.data.early import Shrink, make_shrink
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from staa.build.network import check_size, with_momentum
 from staa.build.records import is_number, is_real, is_whole
 from staa.build.settings import settings_for
-from staa.build.task import Part, Task, spread
+from staa.build.task import Part, Task
 from staa.build.trivial import SEASONS, best_season, in_season, naive_error, trivial_figures
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
+from staa.data.batches import spread
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
 from staa.forecasters.seasonal import Seasonal, forecaster_of

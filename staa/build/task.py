@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -200,8 +200,7 @@ class Task(ABC, Generic[S]):
         return []
 
     def settings(self) -> dict[str, set[str]]:
-        """The settings in each section of a recipe that have an effect on it, by the signatures of its data set and network;
-        without the sections that are the same for every kind."""
+        """The settings of each section of a recipe that have an effect on it; no sections that are the same for every kind."""
         return {}
 
     def settings_taken(self) -> set[str]:
@@ -298,8 +297,3 @@ class Task(ABC, Generic[S]):
         """
         steps = self.recipe.epochs * in_epoch
         return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
-
-
-def spread(count: int, among: Sized) -> Tensor:
-    """Numbers of so many, or of all if there are fewer, spread evenly."""
-    return torch.linspace(0, len(among) - 1, min(count, len(among))).long()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from staa.counting import counted
 from staa.data import SeriesSource, WindowBatches
+from staa.data.batches import spread
 from staa.data.series.season import Kind, rows_before
 from staa.forecasters import FORECASTERS
 from staa.forecasters.seasonal import Seasonal
@@ -76,9 +77,8 @@ def linear(source: SeriesSource) -> nn.Module:
 
 
 def thinned(windows: range, source: SeriesSource) -> Tensor:
-    """Places of windows, so many that they hold `ROWS` rows of a node at most, spread evenly."""
-    count = min(len(windows), max(1, ROWS // len(source.names)))
-    return torch.linspace(windows.start, windows.stop - 1, count).long()
+    """First rows of windows, so many that they hold `ROWS` rows of a node at most, spread evenly."""
+    return windows.start + spread(max(1, ROWS // len(source.names)), windows)
 
 
 def windows_of(source: SeriesSource, chosen: Tensor) -> Any:

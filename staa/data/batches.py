@@ -4,7 +4,7 @@ import atexit
 import random
 import signal
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import torch
@@ -162,6 +162,11 @@ def order_of(count: int, seed: int | None, epoch: int) -> Tensor:
     if seed is None:
         return torch.arange(count)
     return torch.randperm(count, generator=generator_of(seed, "cpu", "order", epoch))
+
+
+def spread(count: int, among: Sized) -> Tensor:
+    """Places of so many samples, or of all if there are fewer, spread evenly."""
+    return torch.linspace(0, len(among) - 1, min(count, len(among))).long()
 
 
 class _Stored(Dataset[tuple[Any, Tensor]]):

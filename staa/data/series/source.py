@@ -163,7 +163,7 @@ def forecast_source(
             standard deviation: of all variates together, or of each with "-per-variate".
         fit_on: What that is taken of: "train", the rows that training sees or is told, or "all" rows, a leak that is noted.
         gaps: "refuse" missing values; "mask", leave them out of loss and figures, and show a window the last value before them;
-            or "interpolate", show it a line between the values on both sides, of those that came before its end.
+            or "interpolate", show it a line between the values on both sides if both came before its end.
         time_features: Tell the network minute (if the step is no whole hours), hour, weekday, day and day of the year, if there
             are times.
         season: What a profile of the training rows tells apart: slots of the "day", of the "week", of weekdays and of weekends
