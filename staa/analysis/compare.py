@@ -102,14 +102,14 @@ def compare(
     return rows
 
 
-def baselines_of(runs: Iterable[Run]) -> dict[str, float | None]:
-    """The first figure of each trivial forecast that the runs tell of, None for one that was not possible on their data; empty
-    if the runs have other data than each other, or tell of none."""
-    opened = list(runs)
-    told = opened[0].result.get("baselines", {})
-    if len({run.about["split"] for run in opened}) > 1:
+def baselines_of(runs: Mapping[str, Sequence[Run | str | Path]], *, trust: bool = False) -> dict[str, float | None]:
+    """The first figure of each trivial forecast that the runs of `compare` tell of, None for one that was not possible on their
+    data; empty if they have other data than each other, or tell of none."""
+    all_runs = [opened(run, trust=trust) for some in runs.values() for run in some]
+    first = all_runs[0]
+    if len({run.about["split"] for run in all_runs}) > 1:
         return {}
-    measure = opened[0].task.figures[0]
+    told, measure = first.result.get("baselines", {}), first.task.figures[0]
     return {name: None if figures is None else figures[measure] for name, figures in told.items()}
 
 

@@ -128,7 +128,7 @@ def compare(args: list[str]) -> int:
             runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders]
     with waiting("comparing"):
         rows = compare_runs({label: runs[label] for label in options}, device=first.device)
-    baselines = baselines_of(one for seeds in runs.values() for one in seeds)
+    baselines = baselines_of(runs)
     show(*comparison(rows, baselines), narrowest=110)
     if len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
         say("warning: their data differ, or how they are split: the figures can't be compared directly", style="yellow")
