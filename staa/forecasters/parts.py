@@ -86,37 +86,57 @@ class SpikeEncoder(nn.Module):
 class DeltaEncoder(nn.Module):
     """c_t[l] = w_t BatchNorm(z[l] − z[l − 1]) + b_t: a series [B, L, K] as T currents [T, B, K, L]; the first change is 0.
 
-    SeqSNN's delta encoder without its neuron. BatchNorm is over all changes.
+    SeqSNN's delta encoder without its neuron. BatchNorm is over all changes. w begins at …, −2, 2, b at 0: a rise fires at the
+    last step and every other, a fall between. With SeqSNN's w from N(0, 0.02²) no neuron of the network would fire.
     """
 
     def __init__(self, steps: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(1)
         self.linear = nn.Linear(1, steps)
+        with torch.no_grad():
+            self.linear.weight.copy_(2 - 4 * (torch.arange(steps).flip(0)[:, None] % 2))
+            self.linear.bias.zero_()
 
     def forward(self, z: Tensor) -> Tensor:
         change = nn.functional.pad(z.diff(dim=1), (0, 0, 1, 0)).transpose(1, 2)
         return self.linear(self.norm(change[:, None]).movedim(1, -1)).movedim(-1, 0)
 
 
-ENCODERS = {"conv": SpikeEncoder, "delta": DeltaEncoder}
+class RepeatEncoder(nn.Module):
+    """c_t = z: a series [B, L, K] as T equal currents [T, B, K, L]. SeqSNN's repeat encoder without its neuron."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.transpose(1, 2).expand(self.steps, -1, -1, -1)
+
+
+ENCODERS = {"conv": SpikeEncoder, "delta": DeltaEncoder, "repeat": RepeatEncoder}
 
 
 class SpikingAttention(nn.Module):
     """Self-attention of spikes, without softmax, and an MLP, each added to what comes in (SeqSNN):
 
-        Q, K, V = LIF(BN(Linear(x)));    O = LIF_½(0.125 (Q Kᵀ) V) for each head;    x' = x + LIF(BN(Linear(O)))
+        Q, K, V = LIF(BN(Linear(x)));    O = LIF_½(scale · (Q Kᵀ) V) for each head;    x' = x + LIF(BN(Linear(O)))
         y = x' + LIF(BN(Linear(LIF(BN(Linear(x'))))))                                  width → 4 width → width
 
     [T, G, S, d] -> the same: attention among the S tokens of each of G groups. LIF_½ fires at ½. A sum of spikes is a small
-    whole number, not a spike. Q Kᵀ V is taken from the side that costs less.
+    whole number, not a spike. Q Kᵀ V is taken from the side that costs less. Its size goes by the number of tokens and the
+    width of a head: with scale None a BatchNorm takes the scale's place, so that it reaches ½ with few tokens and does not
+    always with many.
     """
 
-    def __init__(self, width: int, heads: int, neuron: NeuronFactory):
+    def __init__(self, width: int, heads: int, neuron: NeuronFactory, *, scale: float | None):
         super().__init__()
         if width % heads:
             raise ValueError(f"heads must divide the width, got {heads} heads and a width of {width}")
-        self.heads = heads
+        if scale is not None and not 0 < scale < float("inf"):
+            raise ValueError(f"attention_scale must be a finite number above 0, or None for a BatchNorm, got {scale}")
+        self.heads, self.scale = heads, scale
+        self.norm = nn.BatchNorm1d(width) if scale is None else None
         self.query, self.key, self.value = (LinearNeuron(width, width, neuron) for _ in range(3))
         self.neuron = neuron(width, threshold=0.5)
         self.out = LinearNeuron(width, width, neuron)
@@ -131,7 +151,9 @@ class SpikingAttention(nn.Module):
 
         q, k, v = (by_head(f(flat)) for f in (self.query, self.key, self.value))
         seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
-        mixed = (0.125 * seen).transpose(2, 3).reshape(flat.shape)
+        mixed = (seen if self.scale is None else self.scale * seen).transpose(2, 3).reshape(flat.shape)
+        if self.norm is not None:
+            mixed = self.norm(mixed.flatten(0, 1)).view(flat.shape)
         flat = flat + self.out(self.neuron(mixed))
         return (flat + self.down(self.up(flat))).view(x.shape)
 
