@@ -1,11 +1,13 @@
 """What the forecasters share: the shape of their job, spike encoders, spiking attention."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from staa.forecasters.pieces import Layer
 from staa.ops.checks import check_counts, check_floats, check_input
 
 NeuronFactory = Callable[..., nn.Module]
@@ -52,9 +54,9 @@ class Forecaster(nn.Module):
 
 
 class LinearNeuron(nn.Module):
-    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out], BatchNorm over T and M.
+    """spikes = neuron(BatchNorm(Linear([parts]))) of parts [T, M, ·], side by side, -> [T, M, out], BatchNorm over T and M.
 
-    Called with steps=T, x has one step, and its current is the same at each of the T.
+    Called with steps=T, they have one step, and the current is the same at each of the T.
     """
 
     def __init__(self, inputs: int, outputs: int, neuron: NeuronFactory):
@@ -63,9 +65,13 @@ class LinearNeuron(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
         self.neuron = neuron(outputs)
 
-    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
-        current = self.norm(self.linear(x.flatten(0, 1))).unflatten(0, x.shape[:2])
-        return self.neuron(current if steps is None else current.expand(steps, -1, -1))
+    def forward(self, *parts: Tensor, steps: int | None = None) -> Tensor:
+        layer = Layer(self._current, self.norm, self.neuron, (self.linear,), steps)
+        return layer.in_pieces(self.linear.out_features, *parts)
+
+    def _current(self, *parts: Tensor) -> Tensor:
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return self.linear(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class SpikeEncoder(nn.Module):
@@ -146,16 +152,18 @@ class SpikingAttention(nn.Module):
         steps, groups, tokens, width = x.shape
         flat = x.reshape(steps, groups * tokens, width)
 
-        def by_head(part: Tensor) -> Tensor:
-            return part.view(steps, groups, tokens, self.heads, width // self.heads).transpose(2, 3)
-
-        q, k, v = (by_head(f(flat)) for f in (self.query, self.key, self.value))
-        seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
-        mixed = (seen if self.scale is None else self.scale * seen).transpose(2, 3).reshape(flat.shape)
-        if self.norm is not None:
-            mixed = self.norm(mixed.flatten(0, 1)).view(flat.shape)
-        flat = flat + self.out(self.neuron(mixed))
+        q, k, v = (f(flat) for f in (self.query, self.key, self.value))
+        mixed = Layer(partial(self._mixed, tokens), self.norm, self.neuron, group=tokens).in_pieces(width, q, k, v)
+        flat = flat + self.out(mixed)
         return (flat + self.down(self.up(flat))).view(x.shape)
+
+    def _mixed(self, tokens: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(Q Kᵀ) V of each head, and its scale, for [T, G·S, d] with S tokens side by side."""
+        steps, rows, width = q.shape
+        shape = (steps, rows // tokens, tokens, self.heads, width // self.heads)
+        q, k, v = (part.reshape(shape).transpose(2, 3) for part in (q, k, v))
+        seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
+        return (seen if self.scale is None else self.scale * seen).transpose(2, 3).reshape(steps, rows, width)
 
 
 class NormedNeuron(nn.Module):
@@ -166,7 +174,7 @@ class NormedNeuron(nn.Module):
         self.norm, self.neuron = nn.BatchNorm1d(width), neuron(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.neuron(self.norm(x.flatten(0, 1)).view(x.shape))
+        return Layer(lambda x: x, self.norm, self.neuron).in_pieces(x.shape[2], x)
 
 
 class Shape:

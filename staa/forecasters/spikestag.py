@@ -18,6 +18,7 @@ from staa.forecasters.parts import (
     SpikingAttention,
     normalised,
 )
+from staa.forecasters.pieces import sequences_in_pieces
 from staa.neurons import NEURONS
 from staa.ops.checks import check_counts
 
@@ -189,9 +190,9 @@ class SpikeSTAG(Forecaster):
         neighbours, scales = self._neighbours(), [h]
         for message, hop in zip(self.messages, self.hops, strict=True):
             around = message(neighbours(h.view(len(h), batch, nodes, -1)).view(h.shape))
-            h = hop(torch.cat([h, around], 2))
+            h = hop(h, around)
             scales.append(h)
-        g = self.scales(torch.cat(scales, 2))
+        g = self.scales(*scales)
         y = self._fused(g, rows).mean(0)  # [B·K·L', d]
         forecast = self.head(y.view(batch, nodes, -1)).transpose(1, 2)
         return forecast * deviation + mean
@@ -207,7 +208,7 @@ class SpikeSTAG(Forecaster):
         batch, nodes, patches = rows
         recalled = attended = None
         if self.fusion != "attention":
-            sequence, _ = self.lstm(g.mean(0).view(batch * nodes, patches, -1))
+            sequence = sequences_in_pieces(self.lstm, g.mean(0).view(batch * nodes, patches, -1))
             recalled = self.recall(sequence.flatten(0, 1)[None], steps=len(g))
         if self.fusion != "lstm":
             by_node = g.view(len(g), batch * nodes, patches, -1)
@@ -221,8 +222,7 @@ class SpikeSTAG(Forecaster):
             return attended if recalled is None else recalled  # type: ignore[return-value]
         if self.fusion == "sum":
             return recalled + attended
-        gate = self.gate(torch.cat([recalled, attended], 2))
-        return gate * attended + (1 - gate) * recalled
+        return recalled + self.gate(recalled, attended) * (attended - recalled)  # gate ⊙ Q + (1 − gate) ⊙ R
 
 
 def _word_of(graph: Graph) -> str:
