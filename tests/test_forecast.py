@@ -10,7 +10,7 @@ from torch import nn
 
 import staa.testing as contracts
 from staa.forecasters import FORECASTERS
-from staa.forecasters.parts import DeltaEncoder
+from staa.forecasters.parts import ENCODERS, DeltaEncoder, SpikingAttention
 from staa.forecasters.spikestag import spikestag
 
 L, P, K = 12, 3, 5
@@ -33,11 +33,14 @@ SWITCHES = [
     {"tokens": "node", "patch": 2, "fusion": "attention"},
     {"instance_norm": False},
     {"steps": 1},
+    {"attention_scale": 0.125},
 ]
 OTHERS = [
     ("ispikformer", {}),
     ("ispikformer", {"blocks": 1, "instance_norm": False}),
     ("ispikformer", {"encoder": "delta"}),
+    ("ispikformer", {"encoder": "repeat"}),
+    ("ispikformer", {"attention_scale": None}),
     ("gru", {}),
     ("gru", {"instance_norm": False}),
     ("linear", {}),
@@ -111,9 +114,9 @@ def test_initialisation_is_the_papers(name, features):
 @pytest.mark.parametrize(
     ("make", "count"),
     [
-        (partial(spikestag, 207, 12, 24, time_features=5), 154_204),
-        (partial(spikestag, 207, 12, 24, time_features=5, width=128), 558_172),
-        (partial(spikestag, 321, 168, 24, time_features=4, width=128), 567_876),
+        (partial(spikestag, 207, 12, 24, time_features=5), 154_332),
+        (partial(spikestag, 207, 12, 24, time_features=5, width=128), 558_428),
+        (partial(spikestag, 321, 168, 24, time_features=4, width=128), 568_132),
     ],
 )
 def test_parameters(make, count):
@@ -124,6 +127,17 @@ def test_parameters(make, count):
 @pytest.mark.parametrize(("window", "patch"), [(12, 1), (24, 1), (25, 5), (48, 12), (168, 12), (29, 1)])
 def test_the_patch_follows_from_the_window(window, patch):
     assert spikestag(3, window, 2).of_patch.in_features == patch
+
+
+@pytest.mark.parametrize("window", [1, 2, 10, 11, 12, 13, 168])
+def test_a_patch_is_the_largest_that_fits(window):
+    """A recipe's patch serves any window that a user sets."""
+    for patch in (1, 4, 5, 200):
+        model = spikestag(3, window, 2, patch=patch, width=4)
+        found = model.of_patch.in_features
+        assert window % found == 0
+        assert all(window % other for other in range(found + 1, min(patch, window) + 1))
+        assert model(torch.randn(2, window, 3)).shape == (2, 2, 3)
 
 
 @every
@@ -238,11 +252,13 @@ def lif(x, threshold=1.0):
 
 
 def fire(p, at, x):
-    return lif(norm(p, f"{at}.norm", linear(p, f"{at}.linear", x)))
+    return lif(norm(p, f"{at}.norm", linear(p, f"{at}.linear", x)), p["threshold"])
 
 
 def encode(p, z):
     """z [B, L, K] -> [T, B, K, L], by the encoder that p is of."""
+    if not any(key.startswith("encoder.") for key in p):
+        return np.stack([z.transpose(0, 2, 1)] * 4)
     if "encoder.linear.weight" in p:
         change = np.diff(z, axis=1, prepend=z[:, :1])
         n = {key: p[f"encoder.norm.{key}"][0] for key in ("weight", "bias", "running_mean", "running_var")}
@@ -264,8 +280,9 @@ def attend(p, at, x, heads):
     mixed, size = np.zeros_like(x), x.shape[-1] // heads
     for head in range(heads):
         own = slice(head * size, (head + 1) * size)
-        scores = 0.125 * np.einsum("tgid,tgjd->tgij", q[..., own], k[..., own])
+        scores = np.einsum("tgid,tgjd->tgij", q[..., own], k[..., own])
         mixed[..., own] = np.einsum("tgij,tgjd->tgid", scores, v[..., own])
+    mixed = norm(p, f"{at}.norm", mixed) if f"{at}.norm.weight" in p else p["scale"] * mixed
     x = x + fire(p, f"{at}.out", lif(mixed, 0.5))
     return x + fire(p, f"{at}.down", fire(p, f"{at}.up", x))
 
@@ -310,7 +327,7 @@ def normalised(x, on):
 
 def spikestag_in_numpy(
     p, x, time, a, *, patch=1, hops=2, graph=None, top_k=None, observe=True, fusion="both", spike_messages=False,
-    tokens="patch", instance_norm=True, steps=4, heads=4,
+    tokens="patch", instance_norm=True, steps=4, heads=4, attention_scale=None, day_slots=0, phase=None,
 ):  # fmt: skip
     z, mean, deviation = normalised(x, instance_norm)
     batch, _, nodes = x.shape
@@ -318,7 +335,11 @@ def spikestag_in_numpy(
     e = e + linear(p, "of_node", p["node"])[:, None]
     if time is not None:
         e = e + linear(p, "of_time", time[:, patch - 1 :: patch])[:, None]
-    h = fire(p, "observe", e) if observe else lif(norm(p, "observe.norm", e))
+    if phase is not None:
+        slot, weekday = phase[:, patch - 1 : x.shape[1] : patch].transpose(2, 0, 1)
+        table = np.einsum("nr,blr->bnlr", p["day.node"], p["day.slot.weight"][slot] + p["day.weekday.weight"][weekday])
+        e = e + linear(p, "day.linear", table)
+    h = fire(p, "observe", e) if observe else lif(norm(p, "observe.norm", e), p["threshold"])
     scales = [h]
     for k in range(hops):
         around = np.einsum("ij,tbjld->tbild", a, h)
@@ -344,7 +365,7 @@ def spikestag_in_numpy(
     return forecast * deviation + mean
 
 
-def ispikformer_in_numpy(p, x, time, *, blocks=2, instance_norm=True, heads=4, encoder="conv"):
+def ispikformer_in_numpy(p, x, time, *, blocks=2, instance_norm=True, heads=4, encoder="conv", attention_scale=0.125):
     _, mean, deviation = normalised(x, instance_norm)
     h = fire(p, "embed", lif(encode(p, normalised(x if time is None else np.concatenate([x, time], 2), instance_norm)[0])))
     for i in range(blocks):
@@ -354,6 +375,10 @@ def ispikformer_in_numpy(p, x, time, *, blocks=2, instance_norm=True, heads=4, e
 
 def numpy_of(model, *x):
     p = {key: value.numpy() for key, value in model.state_dict().items()}
+    p["threshold"] = next(
+        part.threshold for key, part in model.named_modules() if key.endswith("embed.neuron") or key == "scales.neuron"
+    )
+    p["scale"] = next((part.scale for part in model.modules() if isinstance(part, SpikingAttention)), None)
     return p, x[0].numpy(), x[1].numpy() if len(x) > 1 else None
 
 
@@ -371,8 +396,63 @@ def test_spikestag_is_the_equations(options, features):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def phases(batch=4, slots=48, more=P, seed=1):
+    return torch.stack([torch.randint(n, (batch, L + more), generator=torch.manual_seed(seed)) for n in (slots, 7)], 2)
+
+
+@pytest.mark.parametrize("patch", [1, 4])
 @pytest.mark.parametrize("features", [0, 2])
-@pytest.mark.parametrize("options", [{}, {"blocks": 3}, {"instance_norm": False}, {"encoder": "delta"}], ids=named)
+def test_the_day_is_the_equation(patch, features):
+    model, x, phase = (
+        lively(make("spikestag", day_slots=48, patch=patch, features=features)),
+        inputs(features=features),
+        phases(),
+    )
+    with torch.no_grad():
+        found = model(*x, phase=phase)
+        p, *series = numpy_of(model, *x)
+        expected = spikestag_in_numpy(p, *series, adjacency(p, None, None), patch=patch, phase=phase.numpy())
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-9)
+        later = phase.clone()
+        later[:, L:] = 0
+        assert torch.equal(model(*x, phase=later), found), "only the window is looked at"
+        assert torch.equal(model(*x, phase=phase[:, :L]), found)
+        for part in (0, 1):
+            other = phase.clone()
+            other[..., part] = 0
+            assert not torch.allclose(model(*x, phase=other), found)
+    model.train()(*x, phase=phase).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.day.parameters())
+
+
+def test_the_day_is_small():
+    """2,000 nodes with 288 slots: a table of them would have 18 million numbers."""
+    with torch.device("meta"):
+        day = make("spikestag", nodes=2000, day_slots=288, width=32).day
+    assert sum(p.numel() for p in day.parameters()) == 2000 * 10 + (288 + 7) * 10 + 11 * 32
+
+
+def test_phases_are_checked():
+    timed, plain, x = make("spikestag", day_slots=48), make("spikestag"), inputs(dtype=torch.float32)
+    phase = phases()
+    for wrong in (None, phase[:2], phase[:, : L - 1], phase[..., :1], phase[0], phase.float(), phase.int(), phase.to("meta")):
+        with pytest.raises(ValueError, match=r"phase must be int64 \[4, 12 or more, 2\] on cpu, got "):
+            timed(*x, phase=wrong)
+    with pytest.raises(ValueError, match=r"phase must be None, without day_slots, got int64 \[4, 15, 2\]"):
+        plain(*x, phase=phase)
+    with pytest.raises(TypeError, match="phase must be a tensor"):
+        timed(*x, phase=phase.numpy())
+    for part, value, message in (
+        (0, 48, "slot of the day from 0 to 47, got 48"), (0, -1, "slot .*, got -1"), (1, 7, "weekday from 0 to 6, got 7"),
+    ):  # fmt: skip
+        wrong = phase.clone()
+        wrong[1, 2, part] = value
+        with pytest.raises(ValueError, match=message):
+            timed(*x, phase=wrong)
+
+
+@pytest.mark.parametrize("features", [0, 2])
+@pytest.mark.parametrize("options", [options for name, options in OTHERS if name == "ispikformer"], ids=named)
 def test_ispikformer_is_the_equations(options, features):
     model, x = lively(make("ispikformer", features=features, **options)), inputs(features=features)
     with torch.no_grad():
@@ -472,6 +552,38 @@ def test_linear_finds_a_law():
         model.fit([((x,), torch.full_like(y, math.nan))])
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+@pytest.mark.parametrize("across", [False, True])
+def test_a_dead_sensor_and_a_twin_change_nothing(across, ridge):
+    """A sensor that stands still in training, at whatever value, and one that is there twice; then the dead one comes alive."""
+    parts = [(x, time, y) for (x, time), y in known_batches(unknown=False)]
+    x, time, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    x[..., 1], y[..., 1] = -8.0, -8.0
+    x[..., 2], y[..., 2] = x[..., 3], y[..., 3]
+    rest = [0, 3, 4]
+    model, alone = (
+        make("linear", across=across, ridge=ridge).double(),
+        make("linear", nodes=3, across=across, ridge=ridge).double(),
+    )
+    model.fit([((x, time), y)])
+    alone.fit([((x[..., rest], time), y[..., rest])])
+    assert model.weight.isfinite().all()
+    assert model.weight.abs().max() < 100
+    alive = x.clone()
+    alive[..., 1] = torch.randn(x.shape[:2], dtype=x.dtype)
+    torch.testing.assert_close(model(alive, time)[..., rest], model(x, time)[..., rest], rtol=1e-6, atol=1e-6)
+    if across and ridge == 0:
+        torch.testing.assert_close(model(x, time)[..., rest], alone(x[..., rest], time), rtol=1e-3, atol=1e-3)
+
+
+def test_a_value_that_is_far_too_large_is_said():
+    (x, time), y = known_batches(unknown=False)[0]
+    x = x.clone()
+    x[0, 3, 1] = 1e200
+    with pytest.raises(ValueError, match="a value that is far too large"):
+        make("linear", across=True).double().fit([((x, time), y)])
+
+
 SMALL = (5, 12, 3)
 
 
@@ -485,11 +597,21 @@ SMALL = (5, 12, 3)
         ("spikestag", SMALL, {"width": 0}, "width must be a whole number of at least 1, got 0"),
         ("spikestag", SMALL, {"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ("spikestag", SMALL, {"heads": 7}, "heads must divide the width, got 7 heads and a width of 64"),
-        ("spikestag", SMALL, {"patch": 5}, "patch must divide the window of 12 steps, got 5"),
+        *[
+            (
+                name,
+                SMALL,
+                {"attention_scale": scale},
+                f"attention_scale must be a finite number above 0, or None .*, got {scale}",
+            )
+            for name in ("spikestag", "ispikformer")
+            for scale in (0, -1.0, math.inf, math.nan)
+        ],
+        ("spikestag", SMALL, {"day_slots": -1}, "day_slots must be a whole number of at least 0, got -1"),
         ("spikestag", SMALL, {"patch": -1}, "patch must be a whole number of at least 1, got -1"),
         ("spikestag", SMALL, {"hops": -1}, "hops must be a whole number of at least 0, got -1"),
         ("spikestag", SMALL, {"graph": torch.eye(4)}, "graph must be 5 × 5, a row a node, got 4 × 4"),
-        ("ispikformer", SMALL, {"encoder": "repeat"}, "encoder must be conv or delta, got 'repeat'"),
+        ("ispikformer", SMALL, {"encoder": "latency"}, "encoder must be conv, delta, repeat, got 'latency'"),
         ("spikestag", SMALL, {"graph": -torch.eye(5)}, "finite and not negative"),
         ("spikestag", SMALL, {"graph": torch.full((5, 5), math.inf)}, "finite and not negative"),
         ("spikestag", SMALL, {"graph": torch.full((5, 5), math.nan)}, "finite and not negative"),
@@ -572,7 +694,7 @@ def test_no_parameter_is_left_unused():
     assert make("spikestag", hops=0).neighbour is None
 
 
-@pytest.mark.parametrize("encoder", ["conv", "delta"])
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_time_feature_counts_as_a_variate(encoder):
     """It is normalised by itself, as SeqSNN's code does: one that stands still within the window says nothing."""
     model, (x, time) = lively(make("ispikformer", encoder=encoder)), inputs()

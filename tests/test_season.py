@@ -307,3 +307,18 @@ def test_figures_by_node_and_in_shares():
     ]
     assert found["r2_nodes"] == pytest.approx(np.mean(nodes))
     assert found["r2_nodes"] < found["r2"]
+
+
+def test_spikestag_learns_the_day_of_each_node(tmp_path):
+    recipe = recipe_of("spikestag")
+    recipe = replace(recipe, forecast=replace(recipe.forecast, width=8, day_embedding=True))
+    result = list(run(recipe, tmp_path / "run"))[-1]
+    assert Run(tmp_path / "run").about["clock"] == [24, 3600.0, None]
+    assert evaluate_run(tmp_path / "run")["mae"] == pytest.approx(result.test["mae"], rel=1e-6)
+    assert any(name.startswith("forecaster.day.") for name in staa.load(tmp_path / "run").state_dict())
+    undated = replace(recipe, data=replace(recipe.data, name=f"{tiny.__file__}:undated"))
+    with pytest.raises(ValueError, match="`forecast.day_embedding` needs to know what a day is: give the series times"):
+        list(run(undated, tmp_path / "other"))
+    gru = recipe_of("gru")
+    with pytest.raises(ValueError, match="`forecast.day_embedding=True` is not supported by the forecaster gru"):
+        task_of(replace(gru, forecast=replace(gru.forecast, day_embedding=True))).check()

@@ -171,3 +171,8 @@ def weekly(rows=24 * 40, nodes=3, seed=0, **changes):
     return TimeSeries(
         **dict(values=values, times=np.asarray(when, "datetime64[ns]"), names=tuple("abcdefgh"[:nodes])) | changes
     )
+
+
+def undated():
+    """`weekly` without its times."""
+    return replace(weekly(), times=None)

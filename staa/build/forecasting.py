@@ -17,6 +17,7 @@ from staa.build.task import Part, Task
 from staa.build.trivial import SEASONS, best_season, in_season, naive_error, trivial_figures
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
 from staa.data.batches import spread
+from staa.data.series.season import NO_CLOCK
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
 from staa.forecasters.seasonal import Seasonal, forecaster_of
@@ -81,7 +82,7 @@ class Forecasting(Task[SeriesSource]):
             gaps=s.gaps,
             time_features=s.time_features,
             period=s.period,
-            phases=s.season != "none",
+            phases=s.season != "none" or recipe.forecast.day_embedding,
         )
         return best_season(source) if s.season == "auto" else source.with_season(s.season)
 
@@ -104,9 +105,11 @@ class Forecasting(Task[SeriesSource]):
                 "`model.width` 1; `forecast.width` is the features'"
             )
         forecaster = self.named("model.name")
-        groups = ("forecast", own, [f.name for f in fields(own)]), ("model", config, ["residual_init"])
+        asked = inspect.signature(forecaster).parameters
+        known = [f.name for f in fields(own) if f.name != "day_embedding" or "day_slots" not in asked]
+        groups = ("forecast", own, known), ("model", config, ["residual_init"])
         settings = settings_for(forecaster, f"the forecaster {name_of(config.name)}", *groups)
-        if "steps" in inspect.signature(forecaster).parameters:
+        if "steps" in asked:
             if config.steps is None:
                 raise ValueError(f"the forecaster {name_of(config.name)} needs a number of steps: set `model.steps`, such as 4")
             settings["steps"] = config.steps
@@ -119,6 +122,10 @@ class Forecasting(Task[SeriesSource]):
         name, nodes = name_of(self.recipe.model.name), facts["nodes"]
         model = partial(self.backbone, nodes, facts["window"], facts["horizon"], time_features=facts["features"])
         asked = inspect.signature(self.backbone).parameters
+        if self.recipe.forecast.day_embedding:
+            if facts.get("clock") is None:
+                raise ValueError(f"`forecast.day_embedding` needs to know what a day is: {NO_CLOCK}")
+            model = partial(model, day_slots=facts["clock"][0])
         neuron = {"neuron": self.neuron} if "neuron" in asked else {}
         own = name in FORECASTERS
         with_graph = self.recipe.forecast.graph == "given" and "graph" in asked
@@ -204,7 +211,7 @@ class Forecasting(Task[SeriesSource]):
             "data": {"name", "validation"},
             "series": field_names(Series) & (asked | set(inspect.signature(forecast_source).parameters)),
             "model": {"name", "norm_momentum"} | (field_names(Model) & model - field_names(Forecast)),
-            "forecast": field_names(Forecast) & model,
+            "forecast": field_names(Forecast) & (model | ({"day_embedding"} if "day_slots" in model else set())),
         }
 
     def norm_values(self, source: SeriesSource) -> int:

@@ -78,7 +78,8 @@ class Linear(Forecaster):
 
         W = argmin Σ |y − last value − Wᵀ a|² + ridge · rows · |W|²
 
-    `fit` sets W, which is 0 before.
+    `fit` sets W, which is 0 before. An input that never changes there, as a dead sensor's, has a coefficient of 0; of several
+    W that are as good, as for two sensors that are equal and no ridge, the smallest is taken.
 
     Args:
         nodes: K, the series that are forecast together.
@@ -136,22 +137,41 @@ class Linear(Forecaster):
             x [B, L, K], time [B, L, F], y [B, P, K]
 
         Raises:
-            ValueError: If no row is left.
+            ValueError: If no row is left, or the squares of the values are infinite.
         """
         weight: Tensor = self.weight  # type: ignore[assignment]
         squares = weight.new_zeros(len(weight), len(weight), dtype=torch.float64)
         products, rows = weight.new_zeros(weight.shape, dtype=torch.float64), 0
+        low = weight.new_full((len(weight),), float("inf"), dtype=torch.float64)
+        high = -low
         for (x, *time), y in batches:
             a = self._inputs(x.double(), *(part.double() for part in time)).flatten(0, -2)
             change = (y.double() - x[:, -1:].double()).transpose(1, 2).reshape(len(a), -1)
             known = change.isfinite().all(1)
-            squares += a[known].T @ a[known]
-            products += a[known].T @ change[known]
-            rows += int(known.sum())
+            a, change = a[known], change[known]
+            if len(a) == 0:
+                continue
+            low, high = torch.minimum(low, a.amin(0)), torch.maximum(high, a.amax(0))
+            squares += a.T @ a
+            products += a.T @ change
+            rows += len(a)
         if rows == 0:
             raise ValueError("no window has all its values ahead: fill the gaps (`series.gaps=interpolate`)")
         squares.diagonal().add_(self.ridge * rows)
-        weight.copy_(torch.linalg.solve(squares, products))
+        still = low == high
+        still[-1] = False  # the 1
+        changes = (~still).nonzero()[:, 0]
+        squares, products = squares[changes][:, changes], products[changes]
+        factor, failed = torch.linalg.cholesky_ex(squares)
+        pivots = factor.diagonal()
+        if not bool(squares.isfinite().all()):
+            raise ValueError("least squares overflow: the series has a value that is far too large, remove it")
+        if failed or bool(pivots.amin() <= 1e-7 * pivots.amax()):  # inputs that follow from each other
+            found = torch.linalg.pinv(squares, hermitian=True, rtol=1e-12) @ products
+        else:
+            found = torch.cholesky_solve(products, factor)
+        weight.zero_()
+        weight[changes] = found.to(weight.dtype)
 
     def _inputs(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """a [B, K, …], or [B, …] across."""

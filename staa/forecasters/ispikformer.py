@@ -24,10 +24,14 @@ class ISpikformer(Forecaster):
         time_features: F, such as minute and weekday; 0: none.
         width: Features of a node, a multiple of heads.
         steps: T of the spiking network, which are not the series'.
-        neuron: Makes each neuron, neuron(channels) and, for attention, neuron(channels, threshold=0.5).
+        neuron: Makes each neuron, neuron(channels) and, for attention, neuron(channels, threshold=0.5). SeqSNN's fires at 1,
+            which by chance of the first weights leaves layers silent; at ½ all fire from the first step of training on.
         heads: Attention heads.
+        attention_scale: Factor of Q Kᵀ V before its neuron; None: a BatchNorm in its place. SeqSNN's fires if nodes × width of
+            a head is a few thousand; with few nodes or narrow heads it does not.
         blocks: Attention blocks.
-        encoder: Currents of the first neuron: "conv", a convolution over three steps, or "delta", a step's change.
+        encoder: Currents of the first neuron: "conv", a convolution over three steps, "delta", a step's change, or "repeat",
+            the values as they are.
         instance_norm: Normalise each window of a node by its own mean and deviation, √(variance + 1e-5), and undo it on the
             forecast.
 
@@ -39,7 +43,7 @@ class ISpikformer(Forecaster):
 
     Source:
         SeqSNN, Lv et al., ICML 2024. Initialised as in its code: linear layers N(0, 0.02²) with a bias of 0; convolution and
-        head as PyTorch makes them.
+        head as PyTorch makes them. The delta encoder is not: its weights begin at ±2, since at 0.02 nothing fires.
     """
 
     def __init__(
@@ -53,19 +57,20 @@ class ISpikformer(Forecaster):
         steps: int = 4,
         neuron: NeuronFactory = NEURONS["seqsnn"],
         heads: int = 8,
+        attention_scale: float | None = 0.125,
         blocks: int = 2,
-        encoder: Literal["conv", "delta"] = "conv",
+        encoder: Literal["conv", "delta", "repeat"] = "conv",
         instance_norm: bool = True,
     ):
         super().__init__()
         self.shape = Shape(nodes, window, horizon, time_features, width=width, steps=steps, heads=heads, blocks=blocks)
         if encoder not in ENCODERS:
-            raise ValueError(f"encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
+            raise ValueError(f"encoder must be {', '.join(ENCODERS)}, got {encoder!r}")
         self.instance_norm = instance_norm
         self.encoder, self.neuron = ENCODERS[encoder](steps), neuron(window)
         self.embed = LinearNeuron(window, width, neuron)
-        self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron) for _ in range(blocks))
-        for part in self.modules():
+        self.blocks = nn.ModuleList(SpikingAttention(width, heads, neuron, scale=attention_scale) for _ in range(blocks))
+        for part in (*self.embed.modules(), *self.blocks.modules()):
             if isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)

@@ -1,11 +1,13 @@
 """What the forecasters share: the shape of their job, spike encoders, spiking attention."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from staa.forecasters.pieces import Layer
 from staa.ops.checks import check_counts, check_floats, check_input
 
 NeuronFactory = Callable[..., nn.Module]
@@ -52,9 +54,9 @@ class Forecaster(nn.Module):
 
 
 class LinearNeuron(nn.Module):
-    """spikes = neuron(BatchNorm(Linear(x))) of x [T, M, in] -> [T, M, out], BatchNorm over T and M.
+    """spikes = neuron(BatchNorm(Linear([parts]))) of parts [T, M, ·], side by side, -> [T, M, out], BatchNorm over T and M.
 
-    Called with steps=T, x has one step, and its current is the same at each of the T.
+    Called with steps=T, they have one step, and the current is the same at each of the T.
     """
 
     def __init__(self, inputs: int, outputs: int, neuron: NeuronFactory):
@@ -63,9 +65,13 @@ class LinearNeuron(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
         self.neuron = neuron(outputs)
 
-    def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
-        current = self.norm(self.linear(x.flatten(0, 1))).unflatten(0, x.shape[:2])
-        return self.neuron(current if steps is None else current.expand(steps, -1, -1))
+    def forward(self, *parts: Tensor, steps: int | None = None) -> Tensor:
+        layer = Layer(self._current, self.norm, self.neuron, (self.linear,), steps)
+        return layer.in_pieces(self.linear.out_features, *parts)
+
+    def _current(self, *parts: Tensor) -> Tensor:
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return self.linear(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class SpikeEncoder(nn.Module):
@@ -86,37 +92,57 @@ class SpikeEncoder(nn.Module):
 class DeltaEncoder(nn.Module):
     """c_t[l] = w_t BatchNorm(z[l] − z[l − 1]) + b_t: a series [B, L, K] as T currents [T, B, K, L]; the first change is 0.
 
-    SeqSNN's delta encoder without its neuron. BatchNorm is over all changes.
+    SeqSNN's delta encoder without its neuron. BatchNorm is over all changes. w begins at …, −2, 2, b at 0: a rise fires at the
+    last step and every other, a fall between. With SeqSNN's w from N(0, 0.02²) no neuron of the network would fire.
     """
 
     def __init__(self, steps: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(1)
         self.linear = nn.Linear(1, steps)
+        with torch.no_grad():
+            self.linear.weight.copy_(2 - 4 * (torch.arange(steps).flip(0)[:, None] % 2))
+            self.linear.bias.zero_()
 
     def forward(self, z: Tensor) -> Tensor:
         change = nn.functional.pad(z.diff(dim=1), (0, 0, 1, 0)).transpose(1, 2)
         return self.linear(self.norm(change[:, None]).movedim(1, -1)).movedim(-1, 0)
 
 
-ENCODERS = {"conv": SpikeEncoder, "delta": DeltaEncoder}
+class RepeatEncoder(nn.Module):
+    """c_t = z: a series [B, L, K] as T equal currents [T, B, K, L]. SeqSNN's repeat encoder without its neuron."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.transpose(1, 2).expand(self.steps, -1, -1, -1)
+
+
+ENCODERS = {"conv": SpikeEncoder, "delta": DeltaEncoder, "repeat": RepeatEncoder}
 
 
 class SpikingAttention(nn.Module):
     """Self-attention of spikes, without softmax, and an MLP, each added to what comes in (SeqSNN):
 
-        Q, K, V = LIF(BN(Linear(x)));    O = LIF_½(0.125 (Q Kᵀ) V) for each head;    x' = x + LIF(BN(Linear(O)))
+        Q, K, V = LIF(BN(Linear(x)));    O = LIF_½(scale · (Q Kᵀ) V) for each head;    x' = x + LIF(BN(Linear(O)))
         y = x' + LIF(BN(Linear(LIF(BN(Linear(x'))))))                                  width → 4 width → width
 
     [T, G, S, d] -> the same: attention among the S tokens of each of G groups. LIF_½ fires at ½. A sum of spikes is a small
-    whole number, not a spike. Q Kᵀ V is taken from the side that costs less.
+    whole number, not a spike. Q Kᵀ V is taken from the side that costs less. Its size goes by the number of tokens and the
+    width of a head: with scale None a BatchNorm takes the scale's place, so that it reaches ½ with few tokens and does not
+    always with many.
     """
 
-    def __init__(self, width: int, heads: int, neuron: NeuronFactory):
+    def __init__(self, width: int, heads: int, neuron: NeuronFactory, *, scale: float | None):
         super().__init__()
         if width % heads:
             raise ValueError(f"heads must divide the width, got {heads} heads and a width of {width}")
-        self.heads = heads
+        if scale is not None and not 0 < scale < float("inf"):
+            raise ValueError(f"attention_scale must be a finite number above 0, or None for a BatchNorm, got {scale}")
+        self.heads, self.scale = heads, scale
+        self.norm = nn.BatchNorm1d(width) if scale is None else None
         self.query, self.key, self.value = (LinearNeuron(width, width, neuron) for _ in range(3))
         self.neuron = neuron(width, threshold=0.5)
         self.out = LinearNeuron(width, width, neuron)
@@ -126,14 +152,18 @@ class SpikingAttention(nn.Module):
         steps, groups, tokens, width = x.shape
         flat = x.reshape(steps, groups * tokens, width)
 
-        def by_head(part: Tensor) -> Tensor:
-            return part.view(steps, groups, tokens, self.heads, width // self.heads).transpose(2, 3)
-
-        q, k, v = (by_head(f(flat)) for f in (self.query, self.key, self.value))
-        seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
-        mixed = (0.125 * seen).transpose(2, 3).reshape(flat.shape)
-        flat = flat + self.out(self.neuron(mixed))
+        q, k, v = (f(flat) for f in (self.query, self.key, self.value))
+        mixed = Layer(partial(self._mixed, tokens), self.norm, self.neuron, group=tokens).in_pieces(width, q, k, v)
+        flat = flat + self.out(mixed)
         return (flat + self.down(self.up(flat))).view(x.shape)
+
+    def _mixed(self, tokens: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(Q Kᵀ) V of each head, and its scale, for [T, G·S, d] with S tokens side by side."""
+        steps, rows, width = q.shape
+        shape = (steps, rows // tokens, tokens, self.heads, width // self.heads)
+        q, k, v = (part.reshape(shape).transpose(2, 3) for part in (q, k, v))
+        seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
+        return (seen if self.scale is None else self.scale * seen).transpose(2, 3).reshape(steps, rows, width)
 
 
 class NormedNeuron(nn.Module):
@@ -144,7 +174,7 @@ class NormedNeuron(nn.Module):
         self.norm, self.neuron = nn.BatchNorm1d(width), neuron(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.neuron(self.norm(x.flatten(0, 1)).view(x.shape))
+        return Layer(lambda x: x, self.norm, self.neuron).in_pieces(x.shape[2], x)
 
 
 class Shape:

@@ -1,11 +1,13 @@
 """SpikeSTAG (arXiv 2508.02069): spikes on a learned graph of nodes, in space and in time."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from staa.forecasters.day import DayEmbedding, check_phase
 from staa.forecasters.parts import (
     Forecaster,
     LinearNeuron,
@@ -16,12 +18,14 @@ from staa.forecasters.parts import (
     SpikingAttention,
     normalised,
 )
+from staa.forecasters.pieces import sequences_in_pieces
 from staa.neurons import NEURONS
 from staa.ops.checks import check_counts
 
 Graph = Literal["adaptive", "identity"] | Tensor
 
 EMBEDDING = 10  # numbers that describe a node
+LIVELY = partial(NEURONS["seqsnn"], threshold=0.5)
 
 
 class SpikeSTAG(Forecaster):
@@ -29,11 +33,11 @@ class SpikeSTAG(Forecaster):
 
         z = (x − μ) / √(var + 1e-5)                         of each window and node; undone on the forecast
         A = softmax over rows of ReLU(E₁ E₂ᵀ)               adaptive matrix, E₁, E₂ [K, 10] learned
-        e = Linear(patches of BN(Conv(z))) + Linear(time) + Linear(E₁)          time: of a patch's last step
+        e = Linear(patches of BN(Conv(z))) + Linear(time) + Linear(E₁) [+ Linear(N ⊙ (S + W))]      of a patch's last step
         h⁰ = LIF(BN(Linear(e)))                             OBS, observation
         hᵏ = LIF(BN(Wₖ [hᵏ⁻¹; A hᵏ⁻¹])),  k = 1 … hops      MSSA, spiking SAGE; G = LIF(BN(W [h⁰; …; hᴴ]))
         R = LIF(BN(Linear(LSTM(mean over T of G))))         along a node's patches, the same current at each of the T steps
-        Q = spiking self-attention of G
+        Q = spiking self-attention of G, Q Kᵀ V through a BatchNorm
         g = LIF(BN(Linear([R; Q])));  Y = g ⊙ Q + (1 − g) ⊙ R                   DSF, fusion
         forecast = Linear(mean over T of Y, patches side by side)               shared by the nodes
 
@@ -44,9 +48,10 @@ class SpikeSTAG(Forecaster):
         time_features: F, such as minute and weekday; 0: none.
         width: Features d of a node, a patch and a step; a multiple of heads.
         steps: T of the spiking network, which are not the series'.
-        neuron: Makes each neuron, neuron(channels) and neuron(channels, threshold=…).
-        patch: Steps of the series that make one token, a divisor of the window; None: 1 for a window of up to 24, else its
-            largest divisor up to 12.
+        neuron: Makes each neuron, neuron(channels) and neuron(channels, threshold=…). At a threshold of ½ each fires at 4 to 20
+            % of its steps from the first step of training on, at 1 some do not.
+        patch: Most steps of the series that make one token, which has the largest divisor of the window up to that; None: 1 for
+            a window of up to 24, else 12.
         hops: Neighbourhoods aggregated one after the other, at least 0.
         graph: "adaptive", "identity" (no neighbours), or weights [K, K], whose rows are divided by their sums; a node without
             neighbours is its own.
@@ -56,14 +61,18 @@ class SpikeSTAG(Forecaster):
         spike_messages: A h, 1 at most, fires at ¼ before it is multiplied, so that every product has a binary side.
         tokens: Attention over a node's patches ("patch"), or over the nodes of a patch ("node").
         heads: Attention heads.
+        attention_scale: Factor of Q Kᵀ V before its neuron; None: a BatchNorm in its place. With SeqSNN's 0.125 attention over
+            a few patches never fires.
+        day_slots: Steps of the series in a day, for an embedding of the time of day and the weekday of each node: N [K, 10], S
+            [day_slots, 10] and W [7, 10], learned; `forward` then needs phase. 0: none.
         instance_norm: Normalise each window of a node by its own mean and deviation, √(variance + 1e-5), and undo it on the
             forecast.
 
     Shapes:
-        x [B, L, K], time [B, L, F] or None -> forecast [B, P, K]
+        x [B, L, K], time [B, L, F] or None, phase [B, L or more, 2] or None -> forecast [B, P, K]
 
     Raises:
-        ValueError: If a size is no whole number of at least 1, patch or heads do not divide window or width, a word is unknown,
+        ValueError: If a size is no whole number of at least 1, heads do not divide the width, a word is unknown,
             a graph has another size or negative or infinite weights, or top_k comes without the adaptive matrix.
 
     Source:
@@ -80,7 +89,7 @@ class SpikeSTAG(Forecaster):
         time_features: int = 0,
         width: int = 64,
         steps: int = 4,
-        neuron: NeuronFactory = NEURONS["seqsnn"],
+        neuron: NeuronFactory = LIVELY,
         patch: int | None = None,
         hops: int = 2,
         graph: Graph = "adaptive",
@@ -89,16 +98,17 @@ class SpikeSTAG(Forecaster):
         fusion: Literal["both", "lstm", "attention", "sum"] = "both",
         spike_messages: bool = False,
         tokens: Literal["patch", "node"] = "patch",
-        heads: int = 8,
+        heads: int = 2,
+        attention_scale: float | None = None,
+        day_slots: int = 0,
         instance_norm: bool = True,
     ):
         super().__init__()
         if patch is None:
-            patch = 1 if window <= 24 else max(p for p in range(1, 13) if window % p == 0)
+            patch = 1 if window <= 24 else 12
         self.shape = Shape(nodes, window, horizon, time_features, width=width, steps=steps, patch=patch, heads=heads)
-        if window % patch:
-            raise ValueError(f"patch must divide the window of {window} steps, got {patch}")
-        check_counts(least=0, hops=hops)
+        patch = max(p for p in range(1, min(patch, window) + 1) if window % p == 0)
+        check_counts(least=0, hops=hops, day_slots=day_slots)
         for name, value, known in (
             ("fusion", fusion, ("both", "lstm", "attention", "sum")),
             ("tokens", tokens, ("patch", "node")),
@@ -120,6 +130,7 @@ class SpikeSTAG(Forecaster):
         self.encoder = SpikeEncoder(steps)
         self.of_patch, self.of_node = nn.Linear(patch, width), nn.Linear(EMBEDDING, width)
         self.of_time = nn.Linear(time_features, width) if time_features else None
+        self.day = DayEmbedding(nodes, day_slots, width) if day_slots else None
         self.observe = LinearNeuron(width, width, neuron) if observe else NormedNeuron(width, neuron)
         self.messages = nn.ModuleList(neuron(width, threshold=0.25) if spike_messages else nn.Identity() for _ in range(hops))
         self.hops = nn.ModuleList(LinearNeuron(2 * width, width, neuron) for _ in range(hops))
@@ -128,7 +139,7 @@ class SpikeSTAG(Forecaster):
             self.lstm = nn.LSTM(width, width, batch_first=True)
             self.recall = LinearNeuron(width, width, neuron)
         if fusion != "lstm":
-            self.attention = SpikingAttention(width, heads, neuron)
+            self.attention = SpikingAttention(width, heads, neuron, scale=attention_scale)
         if fusion == "both":
             self.gate = LinearNeuron(2 * width, width, neuron)
         self.head = nn.Linear(window // patch * width, horizon)
@@ -146,8 +157,25 @@ class SpikeSTAG(Forecaster):
             a = a / a.sum(1, keepdim=True)
         return a
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None, phase: Tensor | None = None) -> Tensor:
+        """The forecast of each window.
+
+        Args:
+            x: Windows of the series, floats of the network's dtype, without gaps.
+            time: Time features of their steps; None if the forecaster was built without any.
+            phase: int64, (slot of the day, weekday from 0) of their steps, and of later ones, which are not looked at; None if
+                the forecaster was built without day_slots.
+
+        Shapes:
+            x [B, L, K], time [B, L, F], phase [B, L or more, 2] -> forecast [B, P, K]
+
+        Raises:
+            ValueError: If x, time or phase has another shape than the forecaster was built for, or another dtype or device than
+                its weights; if a slot or weekday is out of range.
+            TypeError: If one of them is no tensor.
+        """
         self.shape.check(self, x, time)
+        check_phase(phase, x, self.day)
         batch, nodes, patches = len(x), x.shape[2], x.shape[1] // self.patch
         z, mean, deviation = normalised(x) if self.instance_norm else (x, 0.0, 1.0)
         c = self.encoder(z)  # [T, B, K, L]
@@ -155,14 +183,16 @@ class SpikeSTAG(Forecaster):
         e = e + self.of_node(self.node)[:, None]
         if self.of_time is not None and time is not None:
             e = e + self.of_time(time[:, self.patch - 1 :: self.patch])[:, None]
+        if self.day is not None and phase is not None:
+            e = e + self.day(phase[:, self.patch - 1 : x.shape[1] : self.patch])
         rows = (batch, nodes, patches)
         h = self.observe(e.flatten(1, 3))
         neighbours, scales = self._neighbours(), [h]
         for message, hop in zip(self.messages, self.hops, strict=True):
             around = message(neighbours(h.view(len(h), batch, nodes, -1)).view(h.shape))
-            h = hop(torch.cat([h, around], 2))
+            h = hop(h, around)
             scales.append(h)
-        g = self.scales(torch.cat(scales, 2))
+        g = self.scales(*scales)
         y = self._fused(g, rows).mean(0)  # [B·K·L', d]
         forecast = self.head(y.view(batch, nodes, -1)).transpose(1, 2)
         return forecast * deviation + mean
@@ -178,7 +208,7 @@ class SpikeSTAG(Forecaster):
         batch, nodes, patches = rows
         recalled = attended = None
         if self.fusion != "attention":
-            sequence, _ = self.lstm(g.mean(0).view(batch * nodes, patches, -1))
+            sequence = sequences_in_pieces(self.lstm, g.mean(0).view(batch * nodes, patches, -1))
             recalled = self.recall(sequence.flatten(0, 1)[None], steps=len(g))
         if self.fusion != "lstm":
             by_node = g.view(len(g), batch * nodes, patches, -1)
@@ -192,8 +222,7 @@ class SpikeSTAG(Forecaster):
             return attended if recalled is None else recalled  # type: ignore[return-value]
         if self.fusion == "sum":
             return recalled + attended
-        gate = self.gate(torch.cat([recalled, attended], 2))
-        return gate * attended + (1 - gate) * recalled
+        return recalled + self.gate(recalled, attended) * (attended - recalled)  # gate ⊙ Q + (1 − gate) ⊙ R
 
 
 def _word_of(graph: Graph) -> str:

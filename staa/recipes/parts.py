@@ -99,7 +99,8 @@ class Forecast:
     width: int = 64
     """Features of a node, a patch and a step."""
     patch: int | None = None
-    """Steps of the series that make one token; None: the forecaster's own choice for the window."""
+    """Most steps of the series that make one token, which has the largest divisor of the window up to that; None: the
+    forecaster's own choice for the window."""
     hops: int = 2
     """spikestag: neighbourhoods that are aggregated one after the other, K."""
     graph: Literal["adaptive", "identity", "given"] = "adaptive"
@@ -116,10 +117,16 @@ class Forecast:
     """spikestag: attention over a node's patches, or over the nodes of a patch."""
     heads: int = 8
     """Attention heads."""
+    attention_scale: float | None = 0.125
+    """Factor of attention's Q Kᵀ V before its neuron (0.125: SeqSNN's); None: a BatchNorm in its place, which fires with few
+    tokens or narrow heads too."""
+    day_embedding: bool = False
+    """spikestag: learn what the time of day and the weekday mean to each node, if the series has times."""
     blocks: int = 2
     """ispikformer: attention blocks."""
-    encoder: Literal["conv", "delta"] = "conv"
-    """ispikformer: currents of the first neuron are a convolution over three steps, or a step's change (delta)."""
+    encoder: Literal["conv", "delta", "repeat"] = "conv"
+    """ispikformer: currents of the first neuron are a convolution over three steps, a step's change (delta), or the values as
+    they are (repeat)."""
     instance_norm: bool = True
     """Normalise each window by its own mean and standard deviation, and undo it on the forecast."""
     across: bool = False

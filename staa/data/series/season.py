@@ -8,6 +8,7 @@ import numpy as np
 Kind = Literal["none", "day", "week", "day+weekend"]
 DAY = 86_400  # seconds
 WEEK = 7
+NO_CLOCK = "give the series times, or the rows of a period (`series.period`)"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def why_not(kind: Kind, rows: np.ndarray, clock: Clock | None) -> str | None:
     if kind == "none":
         return None
     if clock is None:
-        return "nothing tells what a day is: give the series times, or the rows of a period (`series.period`)"
+        return f"nothing tells what a day is: {NO_CLOCK}"
     if kind == "day" and clock.slots < 2:
         return "a day is a single row"
     if kind == "day+weekend" and clock.seconds is None:
