@@ -19,7 +19,7 @@ class Seasonal(nn.Module):
     The profile is in the state dict, and does not learn. With "none" there is none, and the forecaster's forecast is all.
 
     Args:
-        forecaster: Forecasts the rest; if it has `day_slots`, it is given the window's phases too, as `phase`.
+        forecaster: Forecasts the rest; if it has a `day` (`DayEmbedding`), it is given the window's phases too, as `phase`.
         nodes: K, the series that are forecast together.
         kind: What the profile tells apart.
         slots: Slots of a day.
@@ -39,7 +39,7 @@ class Seasonal(nn.Module):
     def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
         *time, phase = rest
         seen = x.shape[1]
-        told = {"phase": phase[:, :seen]} if getattr(self.forecaster, "day_slots", 0) else {}
+        told = {"phase": phase[:, :seen]} if getattr(self.forecaster, "day", None) is not None else {}
         season = self.season(phase)
         if season is None:
             return self.forecaster(x, *time, **told)
