@@ -75,6 +75,8 @@ class Forecasting(Task[SeriesSource]):
             validation=recipe.data.validation,
             normalise=s.normalise,
             fit_on=s.fit_on,
+            transform=s.transform,
+            nonnegative=s.nonnegative,
             gaps=s.gaps,
             time_features=s.time_features,
         )
@@ -140,13 +142,15 @@ class Forecasting(Task[SeriesSource]):
         """The errors of a forecast, in the series' own units."""
         recipe = self.recipe
         fitted = "the training rows" if recipe.series.fit_on == "train" else "all rows"
-        offset, scale = (part.to(device) for part in source.normaliser)
+        normaliser = source.normaliser
+        offset, scale = normaliser.offset.to(device), normaliser.scale.to(device)
+        how = {"log1p": normaliser.transform == "log1p", "nonnegative": normaliser.nonnegative}
         return Measure(
-            partial(forecast_sums, offset=offset, scale=scale, missing=source.missing),
+            partial(forecast_sums, offset=offset, scale=scale, missing=source.missing, **how),
             partial(forecast_figures, loss="mae" if name_of(recipe.loss.name) == "mae" else "mse"),
             score=lambda figures: -figures["loss"],
             details=lambda sums: {
-                "normaliser": f"{recipe.series.normalise} of {fitted}",
+                "normaliser": f"{recipe.series.normalise} of {fitted}" + (", after log1p" if how["log1p"] else ""),
                 "horizons": forecast_figures_by_horizon(sums),
             },
         )

@@ -28,23 +28,42 @@ def classification_figures(sums: Tensor) -> dict[str, float]:
     return {"accuracy": correct / samples, "loss": loss / samples}
 
 
-def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Tensor, missing: float | None = None) -> Tensor:
-    """What the figures of forecasts are made of, for each horizon and variate: [10, P, K], float64.
+def forecast_sums(
+    forecast: Tensor,
+    truth: Tensor,
+    *,
+    offset: Tensor,
+    scale: Tensor,
+    missing: float | None = None,
+    log1p: bool = False,
+    nonnegative: bool = False,
+) -> Tensor:
+    """What the figures of forecasts are made of, for each horizon and variate: [10, P, K], float64, [11, P, K] with
+    log1p (a run that was stopped has these sums in its checkpoint, so ten stay ten).
 
     forecast, truth: [B, P, K], normalised; truth is NaN if it is not known, which counts for nothing. offset, scale: [K],
     real = normalised · scale + offset. missing: a real value that stands for no measurement, as 0 does in METR-LA: the errors
-    in real units leave it out, R² and RSE do not.
+    in real units leave it out, R² and RSE do not. log1p: normalised · scale + offset is log(1 + real). nonnegative: a forecast
+    below 0 in real units counts as 0.
     """
     y, offset, scale = truth.double(), offset.to(truth.device).double(), scale.to(truth.device).double()
     known = ~y.isnan()
-    e = (forecast.double() - y).where(known, 0.0)
+    f = forecast.double()
+    f = f.maximum(-offset / scale) if nonnegative else f  # where real units have their 0, with log1p too
+    e = (f - y).where(known, 0.0)
     y = y.where(known, 0.0)
     real, nothing = y * scale + offset, 1e-6 * (scale + offset.abs())  # float32 took a zero's last digits
+    all_errors = e * scale
+    if log1p:
+        real, nothing = torch.expm1(real), nothing * torch.exp(real)
+        all_errors = torch.expm1(f * scale + offset) - real
     counted = known if missing is None else known & ((real - missing).abs() > nothing)
-    error = (e * scale).where(counted, 0.0)
+    error = all_errors.where(counted, 0.0)
     relative = counted & (real.abs() > nothing)
     share = (error / real.where(relative, 1.0)).where(relative, 0.0)
-    parts = (known, y, y.square(), e.abs(), e.square(), counted, error.abs(), error.square(), relative, share.abs())
+    z = real.where(known, 0.0) if log1p else y  # what R² and RSE are of
+    own = (all_errors.where(known, 0.0).square(),) if log1p else ()
+    parts = (known, z, z.square(), e.abs(), e.square(), counted, error.abs(), error.square(), relative, share.abs(), *own)
     return torch.stack([part.double().sum(0) for part in parts])
 
 
@@ -57,13 +76,15 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse") -> di
         rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (SeqSNN too)
         loss        mean squared or absolute error of the normalised values
 
-    r2 and rse are of the normalised values. NaN if the truth does not vary, or none is counted.
+    r2 and rse are of the normalised values; if these are logarithms, of the real ones. NaN if the truth does not vary, or none
+    is counted.
     """
-    n, y, yy, a, ee, counted, absolute, squared, relative, share = sums.flatten(1)
+    n, y, yy, a, ee, counted, absolute, squared, relative, share, *own = sums.flatten(1)
+    errors = own[0] if own else ee
     total = yy.sum() - y.sum().square() / n.sum()
     each = (yy - y.square() / n.clamp(min=1)).clamp(min=0).sum()
     varies = 1e-12 * yy.sum()  # below it, a difference of such sums is rounding
-    r2, rse = 1 - ee.sum() / total, (ee.sum() / each).sqrt()
+    r2, rse = 1 - errors.sum() / total, (errors.sum() / each).sqrt()
     values = {
         "mae": absolute.sum() / counted.sum(),
         "rmse": (squared.sum() / counted.sum()).sqrt(),

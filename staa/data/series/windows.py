@@ -12,7 +12,16 @@ from torch import Tensor
 
 from staa.data.batches import order_of
 from staa.data.content import Content
-from staa.data.series.prepare import Gaps, Normalisation, Normaliser, calendar_features, fill_gaps, fit_normaliser
+from staa.data.series.prepare import (
+    Gaps,
+    Normalisation,
+    Normaliser,
+    Transform,
+    calendar_features,
+    check_not_negative,
+    fill_gaps,
+    fit_normaliser,
+)
 from staa.data.series.series import TimeSeries
 
 Inputs = tuple[Tensor, ...]
@@ -82,6 +91,8 @@ def forecast_source(
     validation: float = 0.1,
     normalise: Normalisation = "zscore",
     fit_on: Literal["train", "all"] = "train",
+    transform: Transform = "none",
+    nonnegative: bool = False,
     gaps: Gaps = "refuse",
     time_features: bool = True,
 ) -> SeriesSource:
@@ -101,13 +112,15 @@ def forecast_source(
         normalise: "none"; "max", divide by the largest absolute value; or "zscore", subtract the mean and divide by the
             standard deviation: of all variates together, or of each with "-per-variate".
         fit_on: What that is taken of: "train", the rows that training sees or is told, or "all" rows, a leak that is noted.
+        transform: "log1p", take log(1 + x) of all values before they are normalised, which is undone on a forecast; "none".
+        nonnegative: Values can't be negative: forecasts below 0 become 0.
         gaps: "refuse" missing values; "mask", leave them out of loss and figures; or "interpolate" along time.
         time_features: Tell the network minute, hour, weekday, day and day of the year, if there are times.
 
     Raises:
         ValueError: If window or horizon is below 1; if the shares leave nothing to test on; if the series is too short for a
             window or a part; if there are gaps that are refused; if a part is gaps throughout; if normalising would divide by
-            0.
+            0; if there are negative values where there can't be.
 
     Source:
         SeqSNN, Lv et al., ICML 2024; fit_on="all" is as in its code.
@@ -137,12 +150,17 @@ def forecast_source(
             )
     if fit_on not in ("train", "all"):
         raise ValueError(f"fit_on must be train or all, got {fit_on!r}")
+    for setting, wanted in (("series.transform=log1p", transform == "log1p"), ("series.nonnegative=True", nonnegative)):
+        if wanted:
+            check_not_negative(series.values, series.names, setting)
     values, known = fill_gaps(series.values, gaps, times=series.times, names=series.names)
     for name, part in parts.items():
         if not known[part.start + window : part.stop + window + horizon - 1].any():
             raise ValueError(f"the rows that {name} is measured on are gaps throughout: give it another share, or fill them")
     seen = series.values if fit_on == "all" else series.values[: trained + window + horizon - 1]
+    seen = np.log1p(seen) if transform == "log1p" else seen
     normaliser = fit_normaliser(torch.from_numpy(seen), normalise, series.names)
+    normaliser = normaliser._replace(transform=transform, nonnegative=nonnegative)
     notes = list(series.notes)
     if fit_on == "all":
         notes.append("the normaliser is of the whole series, its test rows too, as in SeqSNN's code: a leak")
@@ -157,7 +175,7 @@ def forecast_source(
                 f"variates of very different size share one scale (deviations {spread.min():.3g} to {spread.max():.3g}), so "
                 f"the small ones hardly count: `series.normalise={normalise}-per-variate` gives each its own"
             )
-    normal = ((torch.from_numpy(values) - normaliser.offset) / normaliser.scale).float()
+    normal = normaliser.normalise(torch.from_numpy(values)).float()
     times = series.times if time_features else None
     digest = hashlib.sha256(np.ascontiguousarray(series.values).tobytes())
     digest.update(b"" if times is None else times.astype("datetime64[ns]").tobytes())
