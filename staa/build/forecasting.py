@@ -57,8 +57,13 @@ class Forecasting(Task[SeriesSource]):
         names = "graph", "distances", "time", "time_format"
         return partial(self.dataset, **settings_for(self.dataset, f"the series {recipe.data.name}", ("series", s, names)))
 
-    def source(self, root: Path, *, check: bool = True) -> SeriesSource:
-        recipe, s, read = self.recipe, self.recipe.series, self.read
+    def series(self, root: Path) -> TimeSeries:
+        """The recipe's series, in its own units.
+
+        Args:
+            root: File of the series, or folder of published ones, for series in files.
+        """
+        recipe, read = self.recipe, self.read
         if self.needs_files:
             read = partial(read, root=root)
         elif root.is_file():
@@ -67,8 +72,12 @@ class Forecasting(Task[SeriesSource]):
         series = read()
         if not isinstance(series, TimeSeries):
             raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
+        return series
+
+    def source(self, root: Path, *, check: bool = True) -> SeriesSource:
+        recipe, s = self.recipe, self.recipe.series
         return forecast_source(
-            series,
+            self.series(root),
             window=s.window,
             horizon=s.horizon or 1,
             train=s.train,

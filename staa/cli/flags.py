@@ -13,7 +13,9 @@ NAMES = {"data_root": "data", "trust": "trust-code"}
 """Arguments of the library whose flag is called otherwise."""
 PARTS = tuple(f"--{field}." for field in dict.fromkeys(field for field, _ in KINDS.values()))
 """What the options of parts begin with, such as --model.attention.reduction."""
-HIDDEN, POSITIONAL = (get_args(mark[str])[1] for mark in (tyro.conf.Suppress, tyro.conf.Positional))
+HIDDEN, POSITIONAL, APPENDED = (
+    get_args(mark[str])[1] for mark in (tyro.conf.Suppress, tyro.conf.Positional, tyro.conf.UseAppendAction)
+)
 
 
 def hints_of(kind: Any) -> dict[str, tuple[Any, list[Any]]]:
