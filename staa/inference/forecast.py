@@ -75,7 +75,6 @@ def predict(
     what the network sees that the run's recipe refuses.
     """
     run = opened(run, data_root=data_root, trust=trust)
-    check_forecasts(run)
     check_asked(run, steps, interval)
     series = read_as(run, file, time=time, time_format=time_format)
     return forecast_series(run, series, str(file), at=at, steps=steps, interval=interval, weights=weights, device=device)
@@ -83,6 +82,7 @@ def predict(
 
 def check_asked(run: Run, steps: int | None, interval: float | None) -> None:
     """Raises ValueError for what can't be forecast, before anything is read."""
+    check_forecasts(run)
     check_steps(steps, run.about["horizon"])
     check_level(interval)
 
@@ -99,6 +99,7 @@ def forecast_series(
     device: str | None,
 ) -> Forecasts:
     """As `predict`, of a series that is there. what: what messages call it."""
+    check_asked(run, steps, interval)
     horizon = run.about["horizon"]
     count = check_steps(steps, horizon)
     rows = _rows(series, at, what)

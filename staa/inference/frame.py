@@ -7,7 +7,6 @@ import numpy as np
 
 from staa.data.series.series import TimeSeries
 from staa.inference.forecast import check_asked, forecast_series
-from staa.inference.prepared import check_forecasts
 from staa.runs.load import Run, Weights, opened
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ def forecast(
     import pandas as pd
 
     run = opened(run, trust=trust)
-    check_forecasts(run)
     check_asked(run, steps, interval)
     series = _series(frame, pd)
     row = () if at is None else _named(at, frame.index, pd)

@@ -120,6 +120,7 @@ def prepare(run: Run, series: TimeSeries, what: str, *, ahead: int) -> Prepared:
     Variates are put into the run's order and normalised as the run's data were. Gaps are filled as the run's recipe says, at
     each origin from the rows up to it alone. Raises ValueError if variates, time step or features are not the run's.
     """
+    check_forecasts(run)
     recipe, about = run.recipe, run.about
     names = tuple(about["names"])
     values = series.values[:, _order(series, names, what)]
