@@ -79,6 +79,25 @@ def test_rolling_forecasts_have_the_figures_of_the_result(model, runs, tmp_path)
         assert [float(row["forecast"]) for row in own] == pytest.approx(made.forecast.ravel(), rel=1e-4)
 
 
+@pytest.mark.parametrize("gaps", ["mask", "interpolate"])
+def test_rolling_forecasts_have_the_figures_of_a_result_with_gaps(gaps, tmp_path, monkeypatch):
+    """And what is not known stays unknown in the table."""
+    series = tiny.series()
+    values = series.values.copy()
+    values[np.random.default_rng(0).random(values.shape) < 0.1] = np.nan
+    monkeypatch.setitem(SERIES, "holed", lambda: replace(series, values=values))
+    recipe = small("linear")
+    recipe = replace(recipe, data=replace(recipe.data, name="holed"), series=Series(horizon=4, gaps=gaps))
+    finish(recipe, tmp_path / "run")
+    figures, result = evaluate_rolling(tmp_path / "run", out=tmp_path / "all.csv"), read_result(tmp_path / "run")
+    assert (figures["mae"], figures["r2"]) == (result["test_mae"], result["test_r2"])
+    assert figures["horizons"] == result["horizons"]
+    rows = {(row["time"], row["variate"]): row["truth"] for row in read_table(tmp_path / "all.csv")}
+    for (time, name), truth in rows.items():
+        row = int((np.datetime64(time) - series.times[0]) / np.timedelta64(1, "h"))
+        assert (truth == "") == np.isnan(values[row, "abcdef".index(name)])
+
+
 def test_a_stride_takes_every_so_many_rows(runs, tmp_path):
     every = evaluate_rolling(runs / "gru", out=tmp_path / "a.csv")
     some = evaluate_rolling(runs / "gru", out=tmp_path / "b.csv", stride=7)

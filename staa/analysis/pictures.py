@@ -87,7 +87,7 @@ def draw_bars(
     height = 1.6 + 0.45 * len(names)
     figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels) + 2, height), sharey=True, layout="constrained")
     rows = np.arange(len(names))
-    for axis, (title, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+    for axis, (above, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         drawn = {label: _drawable(values) for label, values in parts.items()}
         spread, left = np.nan_to_num(drawn.pop("±", np.zeros(len(names)))), np.zeros(len(names))
         for shade, (label, values) in zip((0.45, 0.75), drawn.items(), strict=False):
@@ -98,7 +98,7 @@ def draw_bars(
         for row, total, end in zip(rows, left, left + spread, strict=True):
             text = " not drawn" if np.isnan(total) else f" {total:.3g}" if total < 1000 else f" {total:,.0f}"
             axis.annotate(for_figure(text), (np.nan_to_num(end), row), va="center", fontsize=8)
-        axis.set_title(for_figure(title), fontsize=9)
+        axis.set_title(for_figure(above), fontsize=9)
         axis.set_xlim(0, 1.3 * max(np.nan_to_num(left + spread).max(), 1e-9))
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=4)
