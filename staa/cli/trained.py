@@ -1,6 +1,7 @@
 """Commands on a trained run."""
 
 import statistics
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
@@ -74,7 +75,9 @@ def _evaluate_rolling(options: EvaluateOptions) -> int:
             )
     finally:
         if out is not None and options.out is None and not out.exists():
-            out.parent.rmdir()
+            with suppress(OSError):  # the first that is not empty ends it
+                for folder in (out.parent, out.parent.parent):
+                    folder.rmdir()
     _tell_figures(figures, options)
     if options.interval is not None:
         say(f"coverage is of intervals that shall hold {options.interval:.4g} of the values; by steps ahead:")

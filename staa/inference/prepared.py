@@ -10,7 +10,7 @@ from torch import Tensor
 
 from staa.build.forecasting import Forecasting
 from staa.data.series.files import TEXT, read_series
-from staa.data.series.prepare import Normaliser, calendar_features, check_not_negative, fill_gaps
+from staa.data.series.prepare import Gaps, Normaliser, calendar_features, check_not_negative, fill_gaps
 from staa.data.series.series import TimeSeries, common_step
 from staa.data.series.times import FormatError
 from staa.data.series.windows import Inputs, SeriesSource
@@ -24,8 +24,9 @@ class Prepared:
 
     Args:
         values: float64, in real units, NaN if nothing was measured.
-        normal: float32, as the network sees them, without gaps.
-        held: Number of the last row with a value up to each row, -1 before the first; None: gaps are filled from before alone.
+        normal: float32, as the network sees them; in a gap the last known value goes on.
+        between: float32, the same with gaps filled in from both sides; None if they are not to be.
+        arrives: The row, at or after each, at which its variate is known: from then on, `between` is.
         when: Times (datetime64[ns]), or row numbers, of all rows and of some that follow.
         time: Features of these times; None if the network has none.
         names: Names of the variates.
@@ -34,12 +35,13 @@ class Prepared:
         horizon: Steps P that are forecast at once.
 
     Shapes:
-        values, normal, held [n, K], when [m], time [m, F], m ≥ n
+        values, normal, between, arrives [n, K], when [m], time [m, F], m ≥ n
     """
 
     values: np.ndarray
     normal: Tensor
-    held: Tensor | None
+    between: Tensor | None
+    arrives: Tensor | None
     when: np.ndarray
     time: Tensor | None
     names: tuple[str, ...]
@@ -60,11 +62,9 @@ class Prepared:
     def _seen(self, rows: Tensor, origins: Tensor) -> Tensor:
         """The rows [B, L] up to each origin, as if the series ended there."""
         x = self.normal[rows]
-        if self.held is None:
+        if self.between is None or self.arrives is None:
             return x
-        last = self.held[origins]
-        kept = self.normal[last, torch.arange(x.shape[2])]
-        return torch.where(rows[:, :, None] > last[:, None], kept[:, None], x)
+        return torch.where(self.arrives[rows] <= origins[:, None, None], self.between[rows], x)
 
     def seen(self, origins: np.ndarray) -> np.ndarray:
         """The rows up to each origin in real units, gaps filled: [B, L, K]."""
@@ -134,20 +134,19 @@ def prepare(run: Run, series: TimeSeries, what: str, *, ahead: int) -> Prepared:
     when = np.concatenate([np.arange(len(values)) if series.times is None else series.times, following(series, ahead)])
     time = None
     if about["features"]:
-        time = calendar_features(when[: len(values)])  # of the whole file, since whether it tells minutes depends on all of it
+        time = calendar_features(when)  # of the whole file, since whether it tells minutes depends on all of it
         if time.shape[1] != about["features"]:
             raise ValueError(f"the run was trained with {about['features']} time features, {what} gives {time.shape[1]}")
-        time = calendar_features(when)
-    held = None
-    filled = values
-    if np.isnan(values).any():
-        filled = _filled(values, recipe)
-        rows = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
-        held = torch.from_numpy(np.maximum.accumulate(rows, 0)) if recipe.series.gaps == "interpolate" else None
+    between = arrives = None
+    if recipe.series.gaps == "interpolate" and np.isnan(values).any():
+        between = normaliser.normalise(torch.from_numpy(_filled(values, "interpolate"))).float()
+        rows = np.where(np.isnan(values), len(values), np.arange(len(values))[:, None])
+        arrives = torch.from_numpy(np.minimum.accumulate(rows[::-1], 0)[::-1].copy())
     return Prepared(
         values=values,
-        normal=normaliser.normalise(torch.from_numpy(filled)).float(),
-        held=held,
+        normal=normaliser.normalise(torch.from_numpy(_filled(values, "mask"))).float(),  # what is refused is never seen
+        between=between,
+        arrives=arrives,
         when=when,
         time=time,
         names=names,
@@ -164,7 +163,8 @@ def own_data(run: Run) -> tuple[SeriesSource, Prepared]:
     own = Prepared(
         values=series.values,
         normal=source.values,
-        held=None,
+        between=None,
+        arrives=None,
         when=np.arange(len(series.values)) if series.times is None else series.times,
         time=source.time,
         names=source.names,
@@ -226,10 +226,11 @@ def _order(series: TimeSeries, names: tuple[str, ...], what: str) -> list[int]:
     return [places[name] for name in names]
 
 
-def _filled(values: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Without gaps, but for variates that have no value at all, which no origin comes to."""
+def _filled(values: np.ndarray, how: Gaps) -> np.ndarray:
+    """Without gaps; 0 for variates that have no value at all, which no origin comes to."""
+    if not np.isnan(values).any():
+        return values
     there = ~np.isnan(values).all(0)
-    how = "mask" if recipe.series.gaps == "refuse" else recipe.series.gaps  # what is refused is never seen
     filled = np.zeros_like(values)
     filled[:, there] = fill_gaps(values[:, there], how)[0]
     return filled
