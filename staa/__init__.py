@@ -2,6 +2,7 @@
 
 from staa import attention, data, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
+from staa.inference.frame import forecast
 from staa.ops.switch import reference
 from staa.recipes import RECIPES
 from staa.recipes.parts import Augment, Data, Early, Loss, Model, Optim
@@ -23,6 +24,7 @@ __all__ = [
     "attention",
     "data",
     "estimate_energy",
+    "forecast",
     "layers",
     "load",
     "models",

@@ -169,6 +169,24 @@ def save_with(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
     return write(path, buffer.getbuffer())
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that is written piece by piece within the block, and is at `path` once the block has come to its end. Raises
+    RuntimeError, with what was there untouched, if the disk is full or not writable."""
+    temporary = _beside(path)
+    try:
+        with open(temporary, "xb", opener=_new) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise RuntimeError(f"could not write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def append_text(path: Path, text: str) -> None:
     """Add text to the end of a file, on a line of its own. Raises OSError, also for a link or a pipe in the file's place."""
     with open(path, "ab+", opener=_new_or_regular) as file:

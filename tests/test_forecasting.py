@@ -16,7 +16,8 @@ import staa
 from staa.analysis.energy import estimate_energy
 from staa.build import task_of
 from staa.cli import main
-from staa.inference.forecast import Prediction, predict, write_csv
+from staa.inference.drawing import write_csv
+from staa.inference.forecast import Forecasts, predict
 from staa.losses import mean_absolute_error, mean_squared_error
 from staa.recipes import RECIPES
 from staa.recipes.parts import Series
@@ -167,13 +168,13 @@ def test_predict(tmp_path, capsys):
     folder = tmp_path / "run"
     finish(small(), folder)
     file = series_file(tmp_path / "series.csv")
-    made = predict(folder, file, at="2024-01-21T04:00")
+    made = predict(folder, file, at=["2024-01-21T04:00"])
     values = tiny.series().values
     row = 20 * 24 + 4
     assert made.names == tuple("abcdef")
-    assert np.allclose(made.seen, values[row - 11 : row + 1])
-    assert np.allclose(made.truth, values[row + 1 : row + 5])
-    assert made.when[12] == np.datetime64("2024-01-21T05:00")
+    assert np.allclose(made.seen[0], values[row - 11 : row + 1])
+    assert np.allclose(made.truth[0], values[row + 1 : row + 5])
+    assert made.ahead[0, 0] == np.datetime64("2024-01-21T05:00")
     source = task_of(small()).source(Path("data"))
     forecast = staa.load(folder)(source.values[row - 11 : row + 1][None], source.time[row - 11 : row + 1][None])
     expected = forecast[0].detach().double() * source.normaliser.scale + source.normaliser.offset
@@ -181,7 +182,7 @@ def test_predict(tmp_path, capsys):
     turned = tmp_path / "turned.csv"  # the same variates in another order
     lines = [line.split(",") for line in file.read_text().splitlines()]
     turned.write_text("\n".join(",".join([line[0], *line[:0:-1]]) for line in lines))
-    assert np.allclose(predict(folder, turned, at=str(row)).forecast, made.forecast)
+    assert np.allclose(predict(folder, turned, at=[str(row)]).forecast, made.forecast)
     out = tmp_path / "out"
     assert main(["predict", str(folder), str(file), "--out", str(out), "--nodes", "c", "a"]) == 0
     text = capsys.readouterr().out
@@ -202,7 +203,7 @@ def test_predict(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--at", "5"], "sees 12 rows, but .* has only 6 up to 5"),
+        (["--at", "5"], r"sees 12 rows, but .* has only 6 up to row 5 \(2024-01-01T05:00:00\)"),
         (["--at", "600"], "600 is no row of .* rows are 0 to 599"),
         (["--at", "-5"], "-5 is no row of"),
         (["--at", "1999-01-01"], "not between the times of .*, 2024-01-01T00:00:00 to 2024-01-25T23:00:00"),
@@ -236,7 +237,7 @@ def test_times_of_another_format_are_said_once_and_predict_follows_the_run(tmp_p
     assert not (tmp_path / "run").exists()
     assert main([*train, "--series.time-format", day_first]) == 0
     made = predict(tmp_path / "run", file)
-    assert made.when[-12] == np.datetime64("2024-01-26T00:00")
+    assert made.ahead[0, 0] == np.datetime64("2024-01-26T00:00")
     assert np.array_equal(predict(tmp_path / "run", iso, time_format="%Y-%m-%dT%H:%M:%S.%f").forecast, made.forecast)
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), str(iso)]) == 2
@@ -282,9 +283,10 @@ def test_predict_minds_gaps_in_its_window_alone(tmp_path):
 
 
 def test_forecasts_are_written_in_full(tmp_path):
-    made = Prediction(("a",), np.arange(2), np.ones((1, 1)), np.array([[123457169.0]]), np.array([[123457209.0]]), {}, ())
+    seen, forecast, truth = (np.full((1, 1, 1), value) for value in (1.0, 123457169.0, 123457209.0))
+    made = Forecasts(("a",), np.arange(2)[None], seen, forecast, truth, None, None, {}, ())
     write_csv(made, tmp_path / "f.csv")
-    assert (tmp_path / "f.csv").read_text().splitlines()[1] == "1,1,a,123457169,123457209"
+    assert (tmp_path / "f.csv").read_text().splitlines()[1] == "0,1,1,a,123457169,123457209"
 
 
 def test_start_from_another_run(tmp_path, capsys):

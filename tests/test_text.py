@@ -22,7 +22,7 @@ from test_events import some_events, write_nmnist
 
 import staa.cli
 from staa.analysis.compare import read_names
-from staa.analysis.pictures import draw_bars, draw_forecast, draw_horizons
+from staa.analysis.pictures import Drawn, draw_adjacency, draw_bars, draw_forecasts, draw_horizons
 from staa.cli import COMMANDS, main
 from staa.files import check_writable
 from staa.text import for_csv, for_figure, for_terminal, from_csv
@@ -98,8 +98,9 @@ def test_pictures_of_hostile_names(tmp_path):
     figures = [{"step": k, "mae": k, "rmse": k, "r2": 0} for k in (1, 2)]
     draw_horizons(dict.fromkeys(names, figures), tmp_path / "horizons.png", title=NAMES[0])
     values = np.ones((4, len(names)))
-    draw_forecast(names, values, values, values, tmp_path / "forecast.png", when=range(8), title="".join(NAMES))
-    for name in ("bars", "horizons", "forecast"):
+    draw_forecasts(names, [Drawn(range(8), *[values] * 5)], tmp_path / "forecast.png", title="".join(NAMES))
+    draw_adjacency(np.eye(len(names)), None, tmp_path / "adjacency.png", names=names, title="".join(NAMES))
+    for name in ("bars", "horizons", "forecast", "adjacency"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.size[0] > 500
 
@@ -327,7 +328,7 @@ def test_what_can_not_be_drawn_is_left_out(value, tmp_path):
     draw_bars(["a", "b"], {"x": {"": [value, 2.0], "±": [value, 0.1]}, "y": {"": [value, value]}}, tmp_path / "bars.png")
     draw_horizons({"a": [{"step": k, "mae": value, "rmse": 1.0, "r2": value} for k in (1, 2)]}, tmp_path / "curves.png")
     numbers = np.full((3, 1), value)
-    draw_forecast(["a"], numbers, numbers, numbers, tmp_path / "forecast.png", when=range(6), title="")
+    draw_forecasts(["a"], [Drawn(range(6), *[numbers] * 5)], tmp_path / "forecast.png", title="")
     assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("bars", "curves", "forecast"))
 
 

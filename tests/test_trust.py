@@ -17,6 +17,7 @@ from pathlib import Path
 
 import broken_runs
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -136,8 +137,17 @@ def arguments(f, folder, runs, kind, tmp_path):
         "file": runs / ("0.bin" if kind == "images" else "table.csv"), "weights": "last", "split": "test",
         "data_root": tmp_path,
         "out": tmp_path / "shared", "event": {"event": "x", "step": 1}, "wanted": BASE, "sensor": "16x16",
+        "series": tiny.series(), "frame": pd.DataFrame(tiny.series().values, tiny.series().times, tiny.series().names),
+        "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
+        "device": "cpu", "name": "it",
     }  # fmt: skip
+    if f.__name__ == "evaluate_rolling":
+        known["out"] = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+    if f.__name__ == "forecast":
+        known["at"] = None
     signature = inspect.signature(f).parameters
+    if "run" in signature and signature["run"].annotation is Run:
+        known["run"] = Run(folder)
     if "recipe" in signature:
         known["recipe"] = read_recipe(folder)
     if "about" in signature:
@@ -180,10 +190,13 @@ def commands(folder, runs, kind):
     out = str(folder.parent / "out")
     return {
         "train": [["train", "--resume", run_], ["train", TINY, "--init-from", run_, "--out", out]],
-        "evaluate": [["evaluate", run_], ["evaluate", run_, "--weights", "best"]],
+        "evaluate": [
+            ["evaluate", run_], ["evaluate", run_, "--weights", "best"],
+            ["evaluate", run_, "--rolling", "--out", f"{out}/all.csv", "--interval", "0.5"],
+        ],
         "compare": [["compare", run_, "--out", out]],
         "stream": [["stream", run_, file, "--window", "30"]],
-        "predict": [["predict", run_, file, "--out", out]],
+        "predict": [["predict", run_, file, "--out", out, "--interval", "0.5", "--steps", "9"]],
         "share": [["share", run_, "--out", out]],
         "check": [], "recipes": [], "data": [], "bench": [], "doctor": [],
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ BINS = 100  # of the curve of event rates
 POINTS = 4000  # of the scatter
 LARGEST = 1e30  # that is drawn: matplotlib's own sums overflow far above it
 TITLE = 120  # characters above a whole figure
+NAMED = 30  # nodes at most whose names stand at a matrix
+RED = (0.85, 0.25, 0.1)
 COLOURS = {"OFF": (0.13, 0.35, 0.75), "ON": (0.85, 0.25, 0.1)}
 
 
@@ -73,7 +75,9 @@ def _drawable(values: Any) -> np.ndarray:
     return np.where(np.abs(numbers) < LARGEST, numbers, np.nan)
 
 
-def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+def draw_bars(
+    names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], path: Path, *, title: str = ""
+) -> None:
     """Draw a panel of horizontal bars for each title to a PNG, a bar for each name, the names at the left of the first.
 
     panels: title -> parts that are stacked, label -> values; a label may be empty if there is one part. Part "±" is
@@ -83,7 +87,7 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
     height = 1.6 + 0.45 * len(names)
     figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels) + 2, height), sharey=True, layout="constrained")
     rows = np.arange(len(names))
-    for axis, (title, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+    for axis, (above, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         drawn = {label: _drawable(values) for label, values in parts.items()}
         spread, left = np.nan_to_num(drawn.pop("±", np.zeros(len(names)))), np.zeros(len(names))
         for shade, (label, values) in zip((0.45, 0.75), drawn.items(), strict=False):
@@ -94,7 +98,7 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
         for row, total, end in zip(rows, left, left + spread, strict=True):
             text = " not drawn" if np.isnan(total) else f" {total:.3g}" if total < 1000 else f" {total:,.0f}"
             axis.annotate(for_figure(text), (np.nan_to_num(end), row), va="center", fontsize=8)
-        axis.set_title(for_figure(title), fontsize=9)
+        axis.set_title(for_figure(above), fontsize=9)
         axis.set_xlim(0, 1.3 * max(np.nan_to_num(left + spread).max(), 1e-9))
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=4)
@@ -104,61 +108,89 @@ def draw_bars(names: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[f
     axis = np.atleast_1d(axes)[0]
     axis.set_yticks(rows, [for_figure(name) for name in names])
     axis.invert_yaxis()
+    if title:
+        figure.suptitle(for_figure(title, TITLE), fontsize=10)
     _save(figure, path, dpi=120)
 
 
-def draw_forecast(
-    names: Sequence[str],
-    seen: np.ndarray,
-    forecast: np.ndarray,
-    truth: np.ndarray,
-    path: Path,
-    *,
-    when: Sequence[Any],
-    title: str,
-) -> None:
-    """Draw, a panel for each variate, what was seen, what is forecast and, if it is known, what came, to a PNG.
+class Drawn(NamedTuple):
+    """A forecast to draw: when [L + P] times or row numbers, seen [L, K], forecast and truth [P, K], truth NaN if it is not
+    known, and the ends of an interval [P, K], or None."""
 
-    seen: [L, K]; forecast, truth: [P, K], truth NaN if it is not known; when: L + P times or row numbers.
+    when: Sequence[Any] | np.ndarray
+    seen: np.ndarray
+    forecast: np.ndarray
+    truth: np.ndarray
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
+
+
+def draw_forecasts(names: Sequence[str], each: Sequence[Drawn], path: Path, *, title: str) -> None:
+    """Draw, a panel for each variate, what was seen, what was forecast and, if it is known, what came, to a PNG.
+
+    each: the forecasts, after one origin or several, with a column for each name.
     """
-    seen, forecast, truth = map(_drawable, (seen, forecast, truth))
     plt = _pyplot()
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(6.5 * columns, 2.4 * rows + 0.8), sharex=True, squeeze=False, layout="constrained"
     )
-    length = len(seen)
     for k, axis in enumerate(axes.flat):
         if k >= len(names):
             axis.set_visible(False)
             continue
-        axis.plot(when[:length], seen[:, k], color="0.35", label="seen")
-        axis.plot(when[length - 1 :], [seen[-1, k], *truth[:, k]], color="0.35", linestyle=":", label="came")
-        axis.plot(when[length:], forecast[:, k], color=(0.85, 0.25, 0.1), marker=".", label="forecast")
-        axis.axvline(when[length - 1], color="0.8", linewidth=1, zorder=0)
+        for when, *parts in each:
+            seen, forecast, truth, lower, upper = (None if a is None else _drawable(a[:, k]) for a in parts)
+            assert seen is not None
+            assert forecast is not None
+            assert truth is not None
+            length = len(seen)
+            axis.plot(when[:length], seen, color="0.35", label=for_figure("seen"))
+            if not np.isnan(truth).all():
+                axis.plot(
+                    when[length - 1 :], [seen[-1], *truth], color="0.35", linestyle=":", marker=".", markersize=3,
+                    label=for_figure("actual"),
+                )  # fmt: skip
+            axis.plot(when[length:], forecast, color=RED, marker=".", label=for_figure("forecast"))
+            if lower is not None and upper is not None:
+                axis.fill_between(when[length:], lower, upper, color=RED, alpha=0.2, linewidth=0, label=for_figure("interval"))
+            axis.axvline(when[length - 1], color="0.8", linewidth=1, zorder=0)
         axis.set_title(for_figure(names[k]), fontsize=9)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    axes.flat[0].legend(fontsize=8, frameon=False)
-    figure.autofmt_xdate(rotation=30)
+    told = [dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True)) for axis in axes.flat]  # each label once
+    most = max(told, key=len)
+    figure.legend(most.values(), most.keys(), fontsize=8, frameon=False, ncols=len(most), loc="outside lower center")
+    if np.asarray(each[0].when).dtype.kind == "M":
+        figure.autofmt_xdate(rotation=30)
+    else:
+        for axis in axes[-1]:
+            axis.set_xlabel(for_figure("row"), fontsize=8)
     figure.suptitle(for_figure(title, TITLE), fontsize=10)
     _save(figure, path, dpi=120)
 
 
-def draw_adjacency(learned: np.ndarray, given: np.ndarray | None, path: Path) -> None:
+def draw_adjacency(
+    learned: np.ndarray, given: np.ndarray | None, path: Path, *, names: Sequence[str] = (), title: str = ""
+) -> None:
     """Draw the matrix a forecaster aggregates neighbours by, beside the data's graph if there is one, to a PNG.
 
-    learned, given: [K, K]. Both on a colour scale of their own, cut at their 99th percentile of what is not 0.
+    learned, given: [K, K]. Both on a colour scale of their own, cut at their 99th percentile of what is not 0. names: of the
+    nodes, which are written if there are few, else their numbers.
     """
     plt = _pyplot()
     matrices = {"used by the network": learned} | ({} if given is None else {"given with the data": given})
     figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 5.4), squeeze=False, layout="compressed")
-    for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
+    for axis, (which, matrix) in zip(axes.flat, matrices.items(), strict=True):
         above = matrix[matrix > 0]
         image = axis.imshow(matrix, cmap="viridis", vmin=0, vmax=np.quantile(above, 0.99) if len(above) else 1)
-        axis.set(title=for_figure(title), xlabel="neighbour", ylabel="node")
+        axis.set(title=for_figure(which), xlabel="neighbour", ylabel="node")
+        if 0 < len(names) <= NAMED:
+            axis.set_xticks(range(len(names)), [for_figure(name, 16) for name in names], rotation=90, fontsize=7)
+            axis.set_yticks(range(len(names)), [for_figure(name, 16) for name in names], fontsize=7)
         figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.suptitle(for_figure(title, TITLE), fontsize=10)
     _save(figure, path, dpi=120)
 
 

@@ -61,8 +61,13 @@ class Forecasting(Task[SeriesSource]):
         names = "graph", "distances", "time", "time_format"
         return partial(self.dataset, **settings_for(self.dataset, f"the series {recipe.data.name}", ("series", s, names)))
 
-    def source(self, root: Path, *, check: bool = True) -> SeriesSource:
-        recipe, s, read = self.recipe, self.recipe.series, self.read
+    def series(self, root: Path) -> TimeSeries:
+        """The recipe's series, in its own units.
+
+        Args:
+            root: File of the series, or folder of published ones, for series in files.
+        """
+        recipe, read = self.recipe, self.read
         if self.needs_files:
             read = partial(read, root=root)
         elif root.is_file():
@@ -71,14 +76,20 @@ class Forecasting(Task[SeriesSource]):
         series = read()
         if not isinstance(series, TimeSeries):
             raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
+        return series
+
+    def source(self, root: Path, *, check: bool = True) -> SeriesSource:
+        recipe, s = self.recipe, self.recipe.series
         source = forecast_source(
-            series,
+            self.series(root),
             window=s.window,
             horizon=s.horizon or 1,
             train=s.train,
             validation=recipe.data.validation,
             normalise=s.normalise,
             fit_on=s.fit_on,
+            transform=s.transform,
+            nonnegative=s.nonnegative,
             gaps=s.gaps,
             time_features=s.time_features,
             period=s.period,
@@ -154,14 +165,15 @@ class Forecasting(Task[SeriesSource]):
         """The errors of a forecast, in the series' own units."""
         recipe = self.recipe
         fitted = "the training rows" if recipe.series.fit_on == "train" else "all rows"
-        offset, scale = (part.to(device) for part in source.normaliser)
-        naive = naive_error(source)
+        normaliser, naive = source.normaliser, naive_error(source)
+        offset, scale = normaliser.offset.to(device), normaliser.scale.to(device)
+        how = {"log1p": normaliser.transform == "log1p", "nonnegative": normaliser.nonnegative}
         return Measure(
-            partial(forecast_sums, offset=offset, scale=scale, missing=source.missing),
+            partial(forecast_sums, offset=offset, scale=scale, missing=source.missing, **how),
             partial(forecast_figures, loss="mae" if name_of(recipe.loss.name) == "mae" else "mse", naive=naive),
             score=lambda figures: -figures["loss"],
             details=lambda sums: {
-                "normaliser": f"{recipe.series.normalise} of {fitted}",
+                "normaliser": f"{recipe.series.normalise} of {fitted}" + (", after log1p" if how["log1p"] else ""),
                 "horizons": forecast_figures_by_horizon(sums, naive=naive),
             },
         )

@@ -57,8 +57,8 @@ def best_season(source: SeriesSource) -> SeriesSource:
         model = linear(source.with_season(kind))
         total = known = 0.0
         for inputs, y in windows_of(source.with_season(kind), chosen):
-            error = (call(model, inputs) - y).abs() * source.normaliser.scale
-            total, known = total + float(error.nansum()), known + float((~y.isnan()).sum())
+            error = source.normaliser.real(call(model, inputs)) - source.normaliser.real(y)
+            total, known = total + float(error.abs().nansum()), known + float((~y.isnan()).sum())
         errors[kind] = total / known
     best: Kind = next(kind for kind in possible if errors[kind] <= (1 + WORTH) * min(errors.values()))
     told = ", ".join(f"{kind} {error:.4g}" for kind, error in errors.items())
@@ -87,16 +87,18 @@ def windows_of(source: SeriesSource, chosen: Tensor) -> Any:
     return (batches.at(some) for some in chosen.split(BATCH))
 
 
-def naive_error(source: SeriesSource) -> Tensor:
+def naive_error(source: SeriesSource) -> Tensor | None:
     """What MASE divides by: the mean absolute error over the training rows of the value a day before, or of the row before if
-    their day is not known or too long; 0 if nothing tells: [K], in the series' units."""
-    measured = source.measured
+    their day is not known or too long; 0 if nothing tells: [K], in the series' units. None for data that nothing trains on."""
+    if not source.train:
+        return None
+    measured = source.normaliser.real(source.measured)
     if source.clock is not None and source.why_no_season("day") is None:
         before = torch.from_numpy(rows_before(source.rows[: source.told], source.clock, 1))
     else:
         before = torch.arange(-1, source.told - 1)
     error = (measured - measured[before]).where((before >= 0)[:, None], torch.nan)
-    return error.abs().double().nanmean(0).nan_to_num() * source.normaliser.scale
+    return error.abs().nanmean(0).nan_to_num()
 
 
 def trivial_figures(source: SeriesSource, measure: Measure) -> dict[str, dict[str, Any] | None]:

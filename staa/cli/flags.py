@@ -14,6 +14,7 @@ NAMES = {"data_root": "data", "trust": "trust-code"}
 PARTS = tuple(f"--{field}." for field in dict.fromkeys(field for field, _ in KINDS.values()))
 """What the options of parts begin with, such as --model.attention.reduction."""
 HIDDEN, POSITIONAL = get_args(tyro.conf.Suppress[str])[1], get_args(tyro.conf.Positional[str])[1]
+APPENDED = get_args(tyro.conf.UseAppendAction[str])[1]
 
 
 def hints_of(kind: Any) -> dict[str, tuple[Any, list[Any]]]:

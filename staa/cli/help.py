@@ -91,6 +91,8 @@ def _flag(name: str, hint: Any, value: Any) -> str:
     if value is None or value is inspect.Parameter.empty:
         kinds = [a.__name__.upper() for a in alternatives(hint) if isinstance(a, type) and a is not type(None)]
         return f"{flag} {(kinds or ['NAME'])[0]}"
+    if value == ():
+        return f"{flag} NAME …"
     text = str(name_of(value) if isinstance(value, tuple) and value else value)
     return f"{flag} {text if len(text) <= LONGEST else f'…{text[-LONGEST:]}'}"
 

@@ -98,6 +98,15 @@ class EvaluateOptions(OfRun):
     """cpu, cuda …; by default the GPU if there is one."""
     workers: int | None = None
     """Processes that read images; by default as many as serve."""
+    rolling: bool = False
+    """Write all forecasts of the part, with their origins and what came; --data may then be another series."""
+    stride: int | None = None
+    """With --rolling: forecast from every so many rows; by default from each."""
+    out: Path | None = None
+    """With --rolling: .csv or .parquet to write; by default a new one in the run folder."""
+    interval: float | None = None
+    """Of forecasts: also measure how many values an interval holds that shall hold this share of them, such as 0.9. It is made
+    from the errors on validation."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +136,15 @@ class PredictOptions(OfRun):
     """The run folder."""
     file: tyro.conf.Positional[Path]
     """Series with the variates of the run's data: .csv, .txt, .npz or .h5."""
-    at: str | None = None
-    """Row number or time of the last row that is seen; by default the file's last."""
+    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Row number or time of the last row that is seen, or several; by default the file's last."""
+    steps: int | None = None
+    """How many steps; by default as many as the run was trained for. Beyond them its forecasts are fed back."""
+    interval: float | None = None
+    """Draw and write the interval that shall hold this share of the values, such as 0.9. It is made from the errors on
+    validation."""
+    data: Path | None = None
+    """Where the run's own data are, for --interval; by default where the run found them."""
     nodes: tuple[str, ...] = ()
     """Variates to draw; by default the first four."""
     time: str | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from staa.build import task_of
-from staa.cli.flags import PARTS, flags_of
+from staa.cli.flags import APPENDED, PARTS, POSITIONAL, flags_of, hints_of
 from staa.cli.help import show_help
 from staa.files import LIMIT, parse_bytes
 from staa.recipes.find import options_taken
@@ -28,9 +28,11 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         "--compile=True" if arg == "--compile" and (after is None or after.startswith("-")) else arg
         for arg, after in zip(args, [*args, None][1:], strict=True)
     ]
+    several = {name.replace("_", "-") for name, (_, marks) in hints_of(kind).items() if APPENDED in marks}
+    args = _each_named(args, several, kind)
     given = [re.sub(r"(^|\.)no-", r"\1", _flag(arg)) for arg in args if re.match("--[a-z]", arg)]
     for k, flag in enumerate(given):
-        if flag in given[:k]:
+        if flag in given[:k] and flag not in several:
             raise ValueError(f"--{flag} is given twice: give it once")
     groups = {"": args} if default is None else _apart(args)
     args = groups.pop("")
@@ -82,6 +84,23 @@ def _parsed(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
 def _flag(arg: str) -> str:
     """model.top-k of --model.top_k=3"""
     return arg.lstrip("-").partition("=")[0].replace("_", "-")
+
+
+def _each_named(args: list[str], several: set[str], kind: Any) -> list[str]:
+    """--at a b as --at a --at b, for options of several values, once all that has no flag was given before."""
+    first = next((k for k, arg in enumerate(args) if arg.startswith("-")), len(args))
+    if first < sum(POSITIONAL in marks for _, marks in hints_of(kind).values()):
+        return args
+    told: list[str] = []
+    option, values = "", 0
+    for arg in args:
+        if re.match("--?[a-z]", arg):
+            option, values = arg.partition("=")[0], int("=" in arg)
+        elif _flag(option) in several:
+            values += 1
+            told += [option] * (values > 1)
+        told.append(arg)
+    return told
 
 
 def _apart(args: list[str]) -> dict[str, list[str]]:

@@ -103,6 +103,17 @@ def reached(figures: Mapping[str, Any]) -> str:
     return ", ".join(told(name, figures[name]) for name in (names if len(names) > 1 else [*names, "loss"]))
 
 
+def horizons(curve: list[dict[str, float]]) -> Table:
+    """A table of the figures of each step ahead, those of an interval among them."""
+    names = [name for name in ("mae", "rmse", "coverage", "width") if name in curve[0]]
+    table = Table(box=None, pad_edge=False)
+    for header in ("step", *(shown(name).name for name in names)):
+        table.add_column(header, justify="right", no_wrap=True)
+    for figures in curve:
+        table.add_row(*map(for_terminal, [figures["step"], *(f"{figures[name]:{shown(name).form}}" for name in names)]))
+    return table
+
+
 class Shown(NamedTuple):
     """How a figure is written."""
 
@@ -124,6 +135,8 @@ FIGURES = {
     "r2_nodes": Shown("R² by node", ".3f", rises=True),
     "rse": Shown("RSE", ".3f"),
     "loss": Shown("loss", ".4f"),
+    "coverage": Shown("coverage", ".1%"),
+    "width": Shown("mean width", ".4g"),
 }
 
 

@@ -1,21 +1,25 @@
 """Commands on a trained run."""
 
 import statistics
+from contextlib import suppress
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
 from staa.cli.options import EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
 from staa.cli.parse import parse
-from staa.cli.text import reached, say, warn
+from staa.cli.text import horizons, reached, say, show, warn
 from staa.cli.waiting import waiting
 from staa.export.share import share as share_run
 from staa.files import check_writable
 from staa.inference.camera import stream_run
-from staa.inference.forecast import check_nodes, draw_run, forecasts_of, new_folder
-from staa.inference.forecast import draw as draw_prediction
+from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_folder
+from staa.inference.drawing import draw as draw_prediction
+from staa.inference.drawing import write_csv as write_prediction
 from staa.inference.forecast import predict as predict_file
-from staa.inference.forecast import write_csv as write_prediction
+from staa.inference.prepared import check_forecasts, moment
+from staa.inference.rolling import evaluate_rolling
 from staa.recipes.code import UntrustedCodeError, named_files
 from staa.runs import Run, evaluate_run
 
@@ -23,6 +27,11 @@ from staa.runs import Run, evaluate_run
 def evaluate(args: list[str]) -> int:
     """measure the model of a run"""
     options = parse(EvaluateOptions, args, "staa evaluate")
+    for name in ("stride", "out"):
+        if getattr(options, name) is not None and not options.rolling:
+            raise ValueError(f"--{name} is of --rolling: add --rolling, or leave it out")
+    if options.rolling or options.interval is not None:
+        return _evaluate_rolling(options)
     with waiting():
         figures = evaluate_run(
             options.run,
@@ -33,11 +42,48 @@ def evaluate(args: list[str]) -> int:
             workers=options.workers,
             trust=options.trust_code,
         )
+    _tell_figures(figures, options)
+    return 0
+
+
+def _tell_figures(figures: dict[str, Any], options: EvaluateOptions) -> None:
     for note in figures["notes"]:
         warn(note, EvaluateOptions)
-    say(f"{figures['split']} {reached(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}")
+    part = options.data if figures["split"] == "own" else figures["split"]
+    say(f"{part} {reached(figures)} on {figures['samples']} samples, {figures['weights']} weights of {options.run}")
     if figures["weights"] == "best" and figures["protocol"] == "paper":
         say("its best epoch was chosen on the test set, as the papers do")
+
+
+def _evaluate_rolling(options: EvaluateOptions) -> int:
+    run = Run(options.run, data_root=options.data, trust=options.trust_code)
+    check_forecasts(run)
+    out = options.out
+    if options.rolling:
+        check_writable(out or forecasts_of(options.run) / "forecasts.csv")
+        out = out or new_folder(options.run, "rolling") / "forecasts.csv"
+    try:
+        with waiting():
+            figures = evaluate_rolling(
+                run,
+                out=out,
+                split=options.split,
+                stride=1 if options.stride is None else options.stride,
+                interval=options.interval,
+                weights=options.weights,
+                device=options.device,
+            )
+    finally:
+        if out is not None and options.out is None and not out.exists():
+            with suppress(OSError):  # the first that is not empty ends it
+                for folder in (out.parent, out.parent.parent):
+                    folder.rmdir()
+    _tell_figures(figures, options)
+    if options.interval is not None:
+        say(f"coverage is of intervals that shall hold {options.interval:.4g} of the values; by steps ahead:")
+    show(horizons(figures["horizons"]), [])
+    if out is not None:
+        say(f"all forecasts → {out}")
     return 0
 
 
@@ -79,32 +125,45 @@ def stream(args: list[str]) -> int:
 def predict(args: list[str]) -> int:
     """forecast what follows a series"""
     options = parse(PredictOptions, args, "staa predict")
-    run = Run(options.run, trust=options.trust_code)  # what is no run is told before what can't be written
+    if options.data is not None and options.interval is None:
+        raise ValueError("--data is of --interval: add --interval, such as 0.9, or leave it out")
+    # What is no run is told before what can't be written.
+    run = Run(options.run, data_root=options.data, trust=options.trust_code)
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
     with waiting():
         made = predict_file(
-            run, options.file, at=options.at, time=options.time, time_format=options.time_format, weights=options.weights,
-            device=options.device,
+            run, options.file, at=options.at, steps=options.steps, interval=options.interval, time=options.time,
+            time_format=options.time_format, weights=options.weights, device=options.device,
         )  # fmt: skip
     check_nodes(options.nodes, made.names)
     if options.out is not None:
         options.out.mkdir(parents=True)
-    folder = options.out or new_folder(options.run, options.file)
+    folder = options.out or new_folder(options.run, options.file.name)
     title = f"{options.file.name}, forecast by {options.run}"
+    if options.interval is not None:
+        title += f"; interval of {options.interval:.4g}"
     with waiting("drawing"):
         draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=title)
         write_prediction(made, folder / "forecast.csv")
         others = draw_run(run, folder, made.rates, weights=options.weights)
     for note in made.notes:
         warn(note, PredictOptions)
-    begin, end = (str(made.when[k]).removesuffix(".000000000") for k in (-len(made.forecast), -1))
-    say(f"{len(made.names)} variates, {len(made.forecast)} steps from {begin} to {end}")
+    count, steps, _ = made.forecast.shape
+    if count == 1:
+        begin, end = moment(made.ahead[0, 0]), moment(made.ahead[0, -1])
+        say(f"{len(made.names)} variates, {steps} steps from {begin} to {end}")
+    else:
+        told = ", ".join(map(moment, made.origins[:4])) + " …" * (count > 4)
+        say(f"{len(made.names)} variates, {steps} steps after each of {count} origins: {told}")
     error = abs(made.forecast - made.truth)
     if (known := ~np.isnan(error)).any():
-        last = abs(made.seen[-1] - made.truth)
+        last = abs(made.seen[:, -1:] - made.truth)
         say(f"MAE {error[known].mean():.4g} where the file goes on; repeating the last value gives {last[known].mean():.4g}")
+        if made.lower is not None:
+            inside = ((made.lower <= made.truth) & (made.truth <= made.upper))[known]
+            say(f"the interval of {options.interval:.4g} holds {inside.mean():.1%} of the {inside.size:,} values there")
     say(f"table and pictures → {', '.join(str(folder / name) for name in ('forecast.csv', 'forecast.png'))}")
     if others:
         say(f"of the run → {', '.join(map(str, others))}")

@@ -69,6 +69,10 @@ class Series:
     """Divide by the largest absolute value, or subtract the mean and divide by the standard deviation."""
     fit_on: Literal["train", "all"] = "train"
     """What that is taken of: the rows that training sees, or the whole series (a leak, as in SeqSNN's code)."""
+    transform: Literal["none", "log1p"] = "none"
+    """log1p: take log(1 + x) of values that can't be negative before they are normalised; it is undone on a forecast."""
+    nonnegative: bool = False
+    """Values can't be negative: forecasts below 0 become 0."""
     gaps: Literal["refuse", "mask", "interpolate"] = "refuse"
     """Missing values: refuse them, or leave them out of loss and figures (mask) and show the network what came before them, or
     a line between what came before and after, once it came (interpolate)."""

@@ -31,26 +31,45 @@ def classification_figures(sums: Tensor) -> dict[str, float]:
 TINY = 1e-3  # of a variate's scale: what MAPE does not divide by
 
 
-def forecast_sums(forecast: Tensor, truth: Tensor, *, offset: Tensor, scale: Tensor, missing: float | None = None) -> Tensor:
-    """What the figures of forecasts are made of, for each horizon and variate: [12, P, K], float64.
+def forecast_sums(
+    forecast: Tensor,
+    truth: Tensor,
+    *,
+    offset: Tensor,
+    scale: Tensor,
+    missing: float | None = None,
+    log1p: bool = False,
+    nonnegative: bool = False,
+) -> Tensor:
+    """What the figures of forecasts are made of, for each horizon and variate: [12, P, K], float64, [13, P, K] with log1p.
 
     forecast, truth: [B, P, K], normalised; truth is NaN if it is not known, which counts for nothing. offset, scale: [K],
     real = normalised · scale + offset. missing: a real value that stands for no measurement, as 0 does in METR-LA: the errors
-    in real units leave it out, R² and RSE do not.
+    in real units leave it out, R² and RSE do not. log1p: normalised · scale + offset is log(1 + real). nonnegative: a forecast
+    below 0 in real units counts as 0.
     """
     y, offset, scale = truth.double(), offset.to(truth.device).double(), scale.to(truth.device).double()
     known = ~y.isnan()
-    e = (forecast.double() - y).where(known, 0.0)
+    f = forecast.double()
+    f = f.maximum(-offset / scale) if nonnegative else f  # where real units have their 0, with log1p too
+    e = (f - y).where(known, 0.0)
     y = y.where(known, 0.0)
     real, nothing = y * scale + offset, 1e-6 * (scale + offset.abs())  # float32 took a zero's last digits
+    all_errors = e * scale
+    if log1p:
+        real, nothing = torch.expm1(real), nothing * torch.exp(real)
+        all_errors = torch.expm1(f * scale + offset) - real
     counted = known if missing is None else known & ((real - missing).abs() > nothing)
-    error, size = (e * scale).where(counted, 0.0), real.abs()
-    relative = counted & (size > torch.maximum(nothing, TINY * scale))
+    error, size = all_errors.where(counted, 0.0), real.abs()
+    small = nothing if log1p else torch.maximum(nothing, TINY * scale)
+    relative = counted & (size > small)
     share = (error / real.where(relative, 1.0)).where(relative, 0.0)
     both = size + (real + error).abs()
     symmetric = (2 * error.abs() / both.where(both > nothing, 1.0)).where(both > nothing, 0.0)
-    parts = (known, y, y.square(), e.abs(), e.square(), counted, error.abs(), error.square(), relative, share.abs())
-    return torch.stack([part.double().sum(0) for part in (*parts, symmetric, size.where(counted, 0.0))])
+    z = real.where(known, 0.0) if log1p else y  # what R² and RSE are of
+    parts = (known, z, z.square(), e.abs(), e.square(), counted, error.abs(), error.square(), relative, share.abs())
+    parts = (*parts, symmetric, size.where(counted, 0.0), *((all_errors.where(known, 0.0).square(),) if log1p else ()))
+    return torch.stack([part.double().sum(0) for part in parts])
 
 
 def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive: Tensor | None = None) -> dict[str, float]:
@@ -66,15 +85,16 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive
         rse         √(Σ error² / Σ (y − ȳ_pk)²),       ȳ_pk a mean for each horizon and variate   (SeqSNN too)
         loss        mean squared or absolute error of the normalised values
 
-    r2, r2_nodes and rse are of the normalised values. NaN if the truth does not vary, or none is counted; no mase without
-    `naive`, the mean absolute error of a naive forecast of the training rows.
+    r2, r2_nodes and rse are of the normalised values; if these are logarithms, of the real ones. NaN if the truth does not
+    vary, or none is counted; no mase without `naive`, the mean absolute error of a naive forecast of the training rows.
     """
     sums = sums.cpu()
-    n, y, yy, a, ee, counted, absolute, squared, relative, share, symmetric, size = sums.flatten(1)
+    n, y, yy, a, ee, counted, absolute, squared, relative, share, symmetric, size, *own = sums.flatten(1)
+    errors = own[0] if own else ee
     total = yy.sum() - y.sum().square() / n.sum()
     each = (yy - y.square() / n.clamp(min=1)).clamp(min=0).sum()
     varies = 1e-12 * yy.sum()  # below it, a difference of such sums is rounding
-    r2, rse = 1 - ee.sum() / total, (ee.sum() / each).sqrt()
+    r2, rse = 1 - errors.sum() / total, (errors.sum() / each).sqrt()
     values = {
         "mae": absolute.sum() / counted.sum(),
         "rmse": (squared.sum() / counted.sum()).sqrt(),
@@ -87,17 +107,17 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive
         "loss": (ee if loss == "mse" else a).sum() / n.sum(),
     }
     if naive is not None:
-        counts, errors = sums[5].sum(0), sums[6].sum(0)
+        counts, by_node = sums[5].sum(0), sums[6].sum(0)
         fine = (counts > 0) & (naive > 0)
-        values["mase"] = (errors / counts / naive)[fine].mean()
+        values["mase"] = (by_node / counts / naive)[fine].mean()
     return {name: float(value) for name, value in values.items()}
 
 
 def _r2_nodes(sums: Tensor) -> Tensor:
-    n, y, yy, _, ee = sums[:5].sum(1)
+    n, y, yy, _, ee, *more = sums.sum(1)
     total = yy - y.square() / n.clamp(min=1)
     varies = total > 1e-12 * yy
-    return (1 - ee / total)[varies].mean()
+    return (1 - (more[7] if len(more) > 7 else ee) / total)[varies].mean()
 
 
 def forecast_figures_by_horizon(sums: Tensor, *, naive: Tensor | None = None) -> list[dict[str, float]]:

@@ -8,14 +8,17 @@ from torch import Tensor
 
 Normalisation = Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"]
 Gaps = Literal["refuse", "mask", "interpolate"]
+Transform = Literal["none", "log1p"]
 
 
 class Normaliser(NamedTuple):
-    """How values were normalised: normalised = (x − offset) / scale.
+    """How values were normalised: normalised = (x − offset) / scale, or (log(1 + x) − offset) / scale.
 
     Args:
         offset: float64, what is subtracted.
         scale: float64, what it is divided by, above 0.
+        transform: What comes before: "none", or "log1p", the logarithm of 1 + x.
+        nonnegative: Forecasts below 0 in real units become 0.
 
     Shapes:
         offset, scale [K]
@@ -23,11 +26,63 @@ class Normaliser(NamedTuple):
 
     offset: Tensor
     scale: Tensor
+    transform: Transform = "none"
+    nonnegative: bool = False
+
+    @property
+    def start(self) -> np.ndarray:
+        """What stands for a variate in real units before its first known value, normalised 0: [K]."""
+        return self.real(torch.zeros_like(self.offset)).numpy()
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """Values as the network sees them, in float64.
+
+        Args:
+            values: float64, in real units.
+
+        Shapes:
+            values [..., K] -> [..., K]
+        """
+        return ((torch.log1p(values) if self.transform == "log1p" else values) - self.offset) / self.scale
+
+    def clipped(self, forecast: Tensor) -> Tensor:
+        """A forecast, at least 0 in real units if it can't be negative.
+
+        Args:
+            forecast: Normalised.
+
+        Shapes:
+            forecast [..., K] -> [..., K]
+        """
+        return forecast.maximum((-self.offset / self.scale).to(forecast)) if self.nonnegative else forecast
+
+    def real(self, normalised: Tensor) -> Tensor:
+        """Values in real units, in float64; clipped at 0 if they can't be negative.
+
+        Args:
+            normalised: As the network sees or forecasts them.
+
+        Shapes:
+            normalised [..., K] -> [..., K]
+        """
+        values = normalised.double() * self.scale + self.offset
+        values = torch.expm1(values) if self.transform == "log1p" else values
+        return values.clamp(min=0) if self.nonnegative else values
+
+
+def check_not_negative(values: np.ndarray, names: tuple[str, ...], setting: str) -> None:
+    """Raises ValueError for a value [n, K] below 0. setting: what can't be so, such as "series.transform=log1p"."""
+    if (values < 0).any():
+        row, k = np.argwhere(values < 0)[0]
+        raise ValueError(
+            f"`{setting}` is for values that can't be negative, but variate {names[k]} is {values[row, k]:g} in row {row}: "
+            f"leave the setting out, or the cell empty if nothing was measured"
+        )
 
 
 def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | None = None) -> Normaliser:
     """Offset and scale of values [n, K], NaN left out: the largest absolute value, or mean and (population) standard deviation,
-    of all variates together or of each.
+    of all variates together or of each. If they are to be transformed, `values` are so already.
 
     Raises ValueError if what is to be divided by is 0: a constant series, or a constant variate.
     """

@@ -14,7 +14,9 @@ from staa.data.series.prepare import (
     Gaps,
     Normalisation,
     Normaliser,
+    Transform,
     calendar_features,
+    check_not_negative,
     fill_gaps,
     fit_normaliser,
     next_known,
@@ -115,7 +117,7 @@ class SeriesSource:
         rows = self.targets[: self.told]
         if self.missing is None:
             return rows
-        real = rows * self.normaliser.scale + self.normaliser.offset
+        real = self.normaliser.real(rows)
         nothing = 1e-6 * (self.normaliser.scale + self.normaliser.offset.abs())
         return rows.where((real - self.missing).abs() > nothing, torch.nan)
 
@@ -140,6 +142,8 @@ def forecast_source(
     validation: float = 0.1,
     normalise: Normalisation = "zscore",
     fit_on: Literal["train", "all"] = "train",
+    transform: Transform = "none",
+    nonnegative: bool = False,
     gaps: Gaps = "refuse",
     time_features: bool = True,
     season: Kind = "none",
@@ -162,6 +166,8 @@ def forecast_source(
         normalise: "none"; "max", divide by the largest absolute value; or "zscore", subtract the mean and divide by the
             standard deviation: of all variates together, or of each with "-per-variate".
         fit_on: What that is taken of: "train", the rows that training sees or is told, or "all" rows, a leak that is noted.
+        transform: "log1p", take log(1 + x) of all values before they are normalised, which is undone on a forecast; "none".
+        nonnegative: Values can't be negative: forecasts below 0 become 0.
         gaps: "refuse" missing values; "mask", leave them out of loss and figures, and show a window the last value before them;
             or "interpolate", show it a line between the values on both sides if both came before its end.
         time_features: Tell the network minute (if the step is no whole hours), hour, weekday, day and day of the year, if there
@@ -174,7 +180,7 @@ def forecast_source(
     Raises:
         ValueError: If window or horizon is below 1; if the shares leave nothing to test on; if the series is too short for a
             window or a part; if there are gaps that are refused; if a part is gaps throughout; if normalising would divide by
-            0.
+            0; if there are negative values where there can't be.
 
     Source:
         SeqSNN, Lv et al., ICML 2024; fit_on="all" is as in its code.
@@ -204,6 +210,9 @@ def forecast_source(
             )
     if fit_on not in ("train", "all"):
         raise ValueError(f"fit_on must be train or all, got {fit_on!r}")
+    for setting, wanted in (("series.transform=log1p", transform == "log1p"), ("series.nonnegative=True", nonnegative)):
+        if wanted:
+            check_not_negative(series.values, series.names, setting)
     if gaps != "refuse" and np.isnan(series.values).all(0).any():
         empty = int(np.flatnonzero(np.isnan(series.values).all(0))[0])
         raise ValueError(f"variate {series.names[empty]} has no value at all: remove it")
@@ -212,7 +221,9 @@ def forecast_source(
         if not known[part.start + window : part.stop + window + horizon - 1].any():
             raise ValueError(f"the rows that {name} is measured on are gaps throughout: give it another share, or fill them")
     seen = series.values if fit_on == "all" else series.values[: trained + window + horizon - 1]
+    seen = np.log1p(seen) if transform == "log1p" else seen
     normaliser = fit_normaliser(torch.from_numpy(seen), normalise, series.names)
+    normaliser = normaliser._replace(transform=transform, nonnegative=nonnegative)
     notes = list(series.notes)
     if fit_on == "all":
         notes.append("the normaliser is of the whole series, its test rows too, as in SeqSNN's code: a leak")
@@ -227,14 +238,13 @@ def forecast_source(
                 f"variates of very different size share one scale (deviations {spread.min():.3g} to {spread.max():.3g}), so "
                 f"the small ones hardly count: `series.normalise={normalise}-per-variate` gives each its own"
             )
-    about = {"times": series.times, "names": series.names, "start": normaliser.offset.numpy()}
+    about = {"times": series.times, "names": series.names, "start": normaliser.start}
     across = gaps == "interpolate" and not known.all()
     carried, _ = fill_gaps(series.values, "mask" if across else gaps, **about)
-
-    def normal(values: np.ndarray) -> Tensor:
-        return ((torch.from_numpy(values) - normaliser.offset) / normaliser.scale).float()
-
-    values = normal(carried)
+    values = normaliser.normalise(torch.from_numpy(carried)).float()
+    between = None
+    if across:
+        between = normaliser.normalise(torch.from_numpy(fill_gaps(series.values, gaps, **about)[0])).float()
     clock = clock_of(series.times, series.every, period)
     points = np.arange(rows) if series.times is None or period is not None else series.times
     times = series.times if time_features else None
@@ -258,7 +268,7 @@ def forecast_source(
         every=series.every,
         notes=tuple(notes),
         content=None if series.graph is None else Content(partial(_sha256, series.graph)),
-        between=normal(fill_gaps(series.values, gaps, **about)[0]) if across else None,
+        between=between,
         arrives=torch.from_numpy(next_known(known)) if across else None,
         rows=points,
         clock=clock,
