@@ -248,7 +248,7 @@ def test_times_of_another_format_are_said_once_and_predict_follows_the_run(tmp_p
 def test_predict_refuses_another_series_and_a_classifier(tmp_path, capsys):
     finish(small("gru"), tmp_path / "run")
     other = tmp_path / "other.csv"
-    other.write_text("time,a,b\n" + "\n".join(f"2024-01-01T{h:02}:00,1,{h}" for h in range(24)))
+    other.write_text("time,a,b\n" + "\n".join(f"2024-01-01T{h:02}:00,1,{h % 5}" for h in range(24)))
     with pytest.raises(ValueError, match=r"forecasts 6 variates, a, b, c, d …; .* has 2 and lacks c, d, e, f"):
         predict(tmp_path / "run", other)
     no_times = series_file(tmp_path / "plain.csv")

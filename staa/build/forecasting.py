@@ -20,6 +20,7 @@ from staa.forecasters import FORECASTERS, ClosedForm
 from staa.neurons import LIF
 from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
+from staa.recipes.reading import Reading
 from staa.recipes.recipe import Recipe
 from staa.recipes.values import field_names
 from staa.training.evaluate import Epochs, Inputs, Measure
@@ -54,7 +55,7 @@ class Forecasting(Task[SeriesSource]):
         ):
             if part != default:
                 raise ValueError(f"a forecast takes no settings of {what} but the data's name and validation; leave them out")
-        names = "graph", "distances", "time", "time_format"
+        names = field_names(Reading)
         return partial(self.dataset, **settings_for(self.dataset, f"the series {recipe.data.name}", ("series", s, names)))
 
     def source(self, root: Path, *, check: bool = True) -> SeriesSource:

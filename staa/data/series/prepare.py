@@ -56,25 +56,34 @@ def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | 
 
 
 def fill_gaps(
-    values: np.ndarray, how: Gaps, *, times: np.ndarray | None = None, names: tuple[str, ...] | None = None
+    values: np.ndarray,
+    how: Gaps,
+    *,
+    times: np.ndarray | None = None,
+    names: tuple[str, ...] | None = None,
+    unmeasured: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(values without NaN, which of them count as known), both [n, K].
 
     refuse: raise ValueError if there is a NaN. interpolate: along time, from both sides, and all count as known. mask: the
-    last known value goes on, at the beginning the first known one, and only what was there counts as known.
+    last known value goes on, at the beginning the first known one, and only what was there counts as known. unmeasured: gaps
+    that the user has said, which are masked where others are refused.
     """
     if how not in ("refuse", "mask", "interpolate"):
         raise ValueError(f"gaps must be refuse, mask or interpolate, got {how!r}")
     known = ~np.isnan(values)
     if known.all():
         return values, known
-    row, column = np.argwhere(~known)[0]
-    where = f"variate {names[column] if names else column}, row {row}" + ("" if times is None else f" ({str(times[row])[:19]})")
     if how == "refuse":
-        raise ValueError(
-            f"the series has {(~known).sum()} gaps, the first in {where}: `series.gaps=mask` leaves them out of loss and "
-            f"figures, `series.gaps=interpolate` fills them in"
-        )
+        gaps = ~known if unmeasured is None else ~known & ~unmeasured
+        if gaps.any():
+            row, column = np.argwhere(gaps)[0]
+            when = "" if times is None else f" ({str(times[row])[:19]})"
+            raise ValueError(
+                f"the series has {gaps.sum()} gaps, the first in variate {names[column] if names else column}, row {row}{when}"
+                f": `series.gaps=mask` leaves them out of loss and figures, `series.gaps=interpolate` fills them in"
+            )
+        how = "mask"
     if not known.any(0).all():
         empty = int(np.flatnonzero(~known.any(0))[0])
         raise ValueError(f"variate {names[empty] if names else empty} has no value at all: remove it")

@@ -137,7 +137,7 @@ def forecast_source(
             )
     if fit_on not in ("train", "all"):
         raise ValueError(f"fit_on must be train or all, got {fit_on!r}")
-    values, known = fill_gaps(series.values, gaps, times=series.times, names=series.names)
+    values, known = fill_gaps(series.values, gaps, times=series.times, names=series.names, unmeasured=series.unmeasured)
     for name, part in parts.items():
         if not known[part.start + window : part.stop + window + horizon - 1].any():
             raise ValueError(f"the rows that {name} is measured on are gaps throughout: give it another share, or fill them")
