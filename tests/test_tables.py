@@ -7,15 +7,21 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hdf_files import write_hdf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_series import publish
 
 from staa.cli import main
 from staa.cli.flags import flags_of
 from staa.cli.options import DescribeOptions
-from staa.data import describe, forecast_source, read_graph, read_series
+from staa.data import SERIES, describe, forecast_source, read_graph, read_series
 from staa.data.series.calendar import following
 from staa.data.series.files import series_for
+from staa.inference.forecast import predict
+from staa.losses import mean_absolute_error
+from staa.training.metrics import forecast_figures, forecast_sums
 
 ROWS = 40
 VALUES = np.random.default_rng(0).normal(50, 10, (ROWS, 3)).round(3)
@@ -577,6 +583,44 @@ def test_values_that_stand_for_none_are_masked_and_other_gaps_refused(tmp_path):
     path.write_bytes(csv(frame))
     with pytest.raises(ValueError, match=r"has 1 gaps, the first in variate west, row 30 \(2024-01-02T06:00:00\)"):
         forecast_source(read_series(path, missing="0,-9999"), window=4, horizon=2)
+
+
+def test_metr_la_as_a_table_scores_as_the_published_set(tmp_path, monkeypatch):
+    """The same forecasts of the same rows: MAE, RMSE and MAPE are equal, though the normalisers differ."""
+    values = np.random.default_rng(2).uniform(30, 70, (60, 4)).round(3)
+    values[np.random.default_rng(3).random(values.shape) < 0.2] = 0.0
+    names, times = ["773869", "767541", "767542", "717447"], pd.date_range("2012-03-01", periods=60, freq="5min")
+    write_hdf(tmp_path / "metr-la.h5", values, times=times.to_numpy(), names=names, key="df")
+    publish(monkeypatch, "metr-la", tmp_path / "metr-la.h5")
+    pd.DataFrame(values, times, names).to_csv(tmp_path / "a.csv")
+    figures = []
+    for series in (SERIES["metr-la"](root=tmp_path), read_series(tmp_path / "a.csv", missing="0")):
+        source = forecast_source(series, window=6, horizon=2)
+        truth = torch.stack([source.targets[k + 6 : k + 8] for k in source.test])
+        forecast = (torch.full_like(truth, 50.0) - source.normaliser.offset) / source.normaliser.scale
+        offset, scale = source.normaliser
+        figures.append(forecast_figures(forecast_sums(forecast, truth, offset=offset, scale=scale, missing=source.missing)))
+        loss = mean_absolute_error(forecast, truth)
+    for name in ("mae", "rmse", "mape"):
+        assert figures[0][name] == pytest.approx(figures[1][name], rel=1e-5), name
+    assert float(loss * scale[0]) == pytest.approx(figures[1]["mae"], rel=1e-5)  # of the table it leaves the zeros out
+
+
+def test_a_run_and_its_predictions_read_alike(tmp_path):
+    """Semicolons, Unix seconds and values that stand for none: said for training, and known to predict."""
+    hours = np.arange(400)
+    x = np.stack([np.sin(2 * np.pi * hours / 24 + k) for k in range(3)], 1).round(4)
+    x[::50, 1] = x[-3, 0] = -9999
+    frame = pd.DataFrame(x, columns=list(NAMES)).assign(ts=hours * 3600 + 1_700_000_000)
+    path, run = tmp_path / "a.csv", str(tmp_path / "run")
+    frame.to_csv(path, sep=";")
+    train = ["train", "series-last-value", "--data", str(path), "--out", run]
+    assert main(train) == 2  # numbers that look like times
+    assert main([*train, "--series.time-format", "unix-s", "--series.missing", "-9999"]) == 0
+    made = predict(run, path)
+    assert made.when[0] == np.datetime64(1_700_000_000 + 388 * 3600, "s")
+    assert np.allclose(made.forecast[0], [x[-1, 0], x[-1, 1], x[-1, 2]], atol=1e-3)
+    assert made.seen.min() > -2
 
 
 def test_a_file_for_a_run_has_its_variates_whatever_they_hold(tmp_path):

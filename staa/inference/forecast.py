@@ -13,15 +13,17 @@ import torch
 
 from staa.analysis.pictures import draw_adjacency, draw_bars, draw_forecast, draw_horizons
 from staa.build.forecasting import Forecasting
-from staa.data.series.files import TEXT, read_series
+from staa.data.series.files import TEXT, series_for
 from staa.data.series.prepare import calendar_features, fill_gaps
-from staa.data.series.series import TimeSeries, common_step
+from staa.data.series.series import TimeSeries, common_step, following
 from staa.data.series.times import FormatError
 from staa.data.series.windows import SeriesSource
 from staa.files import inside, save_text
 from staa.forecasters import LearnsGraph
 from staa.machine import choose_device
 from staa.rates import firing_rates
+from staa.recipes.reading import Reading
+from staa.recipes.values import field_names
 from staa.runs.load import Run, opened
 from staa.text import for_csv
 
@@ -72,12 +74,15 @@ def predict(
     window, horizon, names = about["window"], about["horizon"], tuple(about["names"])
     own = recipe.series.time_format if time_format is None and file.name.lower().endswith(TEXT) else None
     try:
-        series = read_series(file, time=time, time_format=time_format or own)
+        given = {name: getattr(recipe.series, name) for name in field_names(Reading)}
+        series = series_for(file, names, given, time=time, time_format=time_format)
     except FormatError as error:
         if own is None:
             raise
         raise FormatError(f"{error}: the run's data had it; give this file's own, or ISO8601 for 2024-01-31 12:00") from error
-    values = series.values[:, _order(series, names, file)]
+    order = _order(series, names, file)
+    values = series.values[:, order]
+    refused = np.isnan(values) if series.unmeasured is None else np.isnan(values) & ~series.unmeasured[:, order]
     last = _row(series, at, file)
     if last + 1 < window:
         raise ValueError(
@@ -87,17 +92,16 @@ def predict(
         raise ValueError(f"the run was trained on a row every {about['every']:g} s, {file} has one every {series.every:g} s")
     if about["features"] and series.times is None:
         raise ValueError(f"the run was trained with time features, but {file} has no times: name their column, `time`")
-    if recipe.series.gaps == "refuse":
-        seen = values[last + 1 - window : last + 1]
-        if (gaps := np.argwhere(np.isnan(seen))).size:
-            row, k = gaps[0]
-            raise ValueError(
-                f"{file} has {len(gaps)} gaps in the {window} rows that the network sees, the first in variate {names[k]}, row "
-                f"{last + 1 - window + row}: fill them, or take a run trained with `series.gaps=mask` or "
-                f"`series.gaps=interpolate`"
-            )
-    else:
-        seen = fill_gaps(values[: last + 1], recipe.series.gaps, times=series.times, names=names)[0][-window:]
+    gaps = np.argwhere(refused[last + 1 - window : last + 1])
+    if recipe.series.gaps == "refuse" and gaps.size:
+        row, k = gaps[0]
+        raise ValueError(
+            f"{file} has {len(gaps)} gaps in the {window} rows that the network sees, the first in variate {names[k]}, row "
+            f"{last + 1 - window + row}: fill them, or take a run trained with `series.gaps=mask` or "
+            f"`series.gaps=interpolate`"
+        )
+    how = "mask" if recipe.series.gaps == "refuse" else recipe.series.gaps
+    seen = fill_gaps(values[: last + 1], how, times=series.times, names=names)[0][-window:]
     truth = np.full((horizon, len(names)), np.nan)
     came = values[last + 1 : last + 1 + horizon]
     truth[: len(came)] = came
@@ -239,7 +243,4 @@ def _when(series: TimeSeries, last: int, window: int, horizon: int) -> np.ndarra
     if series.times is None:
         return np.arange(last + 1 - window, last + 1 + horizon)
     known = series.times[last + 1 - window : last + 1 + horizon]
-    common, lacking = common_step(series.times), window + horizon - len(known)
-    if common is None:
-        raise ValueError("one row alone does not tell the time step: give two at least")
-    return np.concatenate([known, known[-1] + common * np.arange(1, lacking + 1)])
+    return np.concatenate([known, following(series.times, window + horizon - len(known))])

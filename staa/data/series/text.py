@@ -114,7 +114,12 @@ def _time_of(text: Text) -> int | None:
     if asked.time is not None:
         return place_of(asked.time, text.names, text.path, "time")
     for k, cell in enumerate(text.examples):
-        if cell and is_time(cell, way) and (way not in UNIX or float(cell) > EARLIEST * PER_SECOND[UNIX[way]]):
+        number = text.dialect.is_number(cell)
+        if way in UNIX:
+            fits = number and float(plain(cell, text.dialect.decimal)) > EARLIEST * PER_SECOND[UNIX[way]]
+        else:
+            fits = cell != "" and not (number and way == ISO) and is_time(cell, way)
+        if fits:
             return k
     return None if way == ISO else 0
 

@@ -70,7 +70,7 @@ def _stamps(column: Any, way: str, *, utc: bool = False) -> Any:
     import pandas as pd
 
     if way in UNIX:
-        numbers = pd.to_numeric(column, errors="coerce")
+        numbers: Any = pd.to_numeric(column, errors="coerce")
         return pd.to_datetime(numbers, unit=UNIX[way], errors="coerce", utc=utc)
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)  # of different offsets, before pandas 3
