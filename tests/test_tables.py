@@ -66,9 +66,37 @@ SECONDS = HOURS.as_unit("s").asi8
 AUTUMN = pd.date_range("2024-10-26", periods=ROWS, freq="h", tz="Europe/Berlin", name="t")
 IN_UTC = pd.date_range("2024-10-25 22:00", periods=ROWS, freq="h")
 LABELS = "column without a name comes first, as row labels do"
+NO_IDS = "it holds text, no numbers: leave it out with `series.drop`, or .* `series.id`"
 COUNTED = r"column 0 counts the rows from 0 in steps of 1, so it is left out"
 
 READ = {
+    "row labels are texts": ("a.csv", lambda: csv(FRAME.set_axis([f"r{k}" for k in range(ROWS)])), {}, NAMES, None, LABELS),
+    "parquet, row labels are texts": (
+        "a.parquet",
+        lambda: parquet(FRAME.set_axis([f"r{k}" for k in range(ROWS)])),
+        {},
+        NAMES,
+        None,
+        LABELS,
+    ),
+    "an id": ("a.csv", lambda: csv(DATED.assign(sensor_id=773869)), {}, NAMES, HOURS, "sensor_id is called as ids are"),
+    "uneven seconds": (
+        "a.csv",
+        lambda: csv(FRAME.assign(time=np.arange(ROWS) ** 1.1)[["time", *NAMES]], index=False),
+        {},
+        NAMES,
+        None,
+        "time is called as times are, and grows",
+    ),
+    "two columns of times": (
+        "a.csv",
+        lambda: csv(DATED.reset_index(names="start").assign(end=HOURS)[["start", "end", *NAMES]], index=False),
+        {"drop": "start"},
+        NAMES,
+        HOURS,
+        None,
+    ),
+    "the times among the columns": ("a.csv", lambda: csv(DATED), {"columns": "time,north,south,west"}, NAMES, HOURS, None),
     "pandas, an index without a name": ("a.csv", lambda: csv(FRAME), {}, NAMES, None, LABELS),
     "pandas, names and rows are numbers": ("a.csv", lambda: csv(PLAIN), {}, ("0", "1", "2"), None, LABELS),
     "pandas, names are numbers, without rows": ("a.csv", lambda: csv(PLAIN, index=False), {}, ("0", "1", "2"), None, None),
@@ -130,7 +158,7 @@ READ = {
         lambda: csv(numbered(range(1980, 1980 + ROWS))),
         {"time_format": "%Y"},
         NAMES,
-        pd.date_range("1980-01-01", periods=ROWS, freq="YS"),
+        pd.date_range("1980-01-01", periods=ROWS, freq=pd.offsets.YearBegin()),
         None,
     ),
     "unix seconds beside times": (
@@ -250,10 +278,10 @@ READ = {
     ),
     "monthly": (
         "a.csv",
-        lambda: csv(FRAME.set_axis(pd.date_range("2020-01-31", periods=ROWS, freq="ME").rename("t"))),
+        lambda: csv(FRAME.set_axis(pd.date_range("2020-01-31", periods=ROWS, freq=pd.offsets.MonthEnd()).rename("t"))),
         {},
         NAMES,
-        pd.date_range("2020-01-31", periods=ROWS, freq="ME"),
+        pd.date_range("2020-01-31", periods=ROWS, freq=pd.offsets.MonthEnd()),
         None,
     ),
     "one offset": (
@@ -334,6 +362,13 @@ def test_it_is_read_right(case, tmp_path):
 
 
 REFUSED = {
+    "texts beside one variate": ("a.csv", lambda: csv(DATED[["north"]].assign(remark="fine")), {}, NO_IDS),
+    "unix seconds, their column said": (
+        "a.csv",
+        lambda: csv(numbered(SECONDS)),
+        {"time": "when"},
+        'say its format with `time_format`, here "unix-s"',
+    ),
     "unix seconds": ("a.csv", lambda: csv(numbered(SECONDS)), {}, "`series.time=when` and `series.time_format=unix-s`"),
     "unix milliseconds, unnamed": (
         "a.csv",
@@ -640,7 +675,10 @@ def test_a_file_for_a_run_has_its_variates_whatever_they_hold(tmp_path):
     )
 
 
-MONTHS = ["MS", "ME", "QS", "QE", "YS", "YE", "BME", "BMS"]
+MONTHS = [
+    *(pd.offsets.MonthBegin(), pd.offsets.MonthEnd(), pd.offsets.BMonthBegin(), pd.offsets.BMonthEnd()),
+    *(pd.offsets.QuarterBegin(startingMonth=1), pd.offsets.QuarterEnd(), pd.offsets.YearBegin(), pd.offsets.YearEnd()),
+]
 
 
 @pytest.mark.parametrize("step", [*MONTHS, "B", "D", "h", "5min", "W", "2D", "7h"])

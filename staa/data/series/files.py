@@ -118,7 +118,7 @@ def series_in(
     table, own = _table(data, path, asked)
     skipped = left_out(table.names, asked) - {table.time}
     every = tuple(name for k, name in enumerate(table.names) if k in table.places or k in skipped)
-    if is_long(table, asked):
+    if is_long(table, asked, path):
         table = widened(table, asked, path)
         every = tuple(table.names)
     values, names = measurements(table, asked, path)

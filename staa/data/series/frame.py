@@ -10,7 +10,7 @@ import numpy as np
 from staa.data.series.hdf import read_hdf
 from staa.data.series.parquet import read_parquet
 from staa.data.series.series import by
-from staa.data.series.table import Asked, Table, check_names, left_out, place_of
+from staa.data.series.table import Asked, Table, check_names, left_out, listed, place_of
 from staa.data.series.times import is_time, parsed, way_of
 from staa.files import max_bytes
 
@@ -67,7 +67,7 @@ def _table(names: list[str], columns: list[Any], times: Any, asked: Asked, path:
         raise ValueError(f"{path} holds no rows")
     check_names(names, path)
     skipped, time = left_out(names, asked), None
-    dated = [k for k, column in enumerate(columns) if column.dtype.kind == "M"]
+    dated = [k for k, column in enumerate(columns) if column.dtype.kind == "M" and names[k] not in listed(asked.drop)]
     if asked.time is not None:
         time = place_of(asked.time, names, path, "time")
     elif times is None:
@@ -87,10 +87,14 @@ def _table(names: list[str], columns: list[Any], times: Any, asked: Asked, path:
     for j, place in enumerate(places):
         values[:, j] = columns[place].to_numpy(np.float64)
     kept = {k: c.array for k, c in enumerate(columns) if c.dtype == "category" and k != time and k not in skipped}
+    notes = []
+    if kept and names[next(iter(kept))] == "":
+        kept.pop(next(iter(kept)))
+        notes.append("the column without a name comes first, as row labels do, so it is left out")
     if kept and times is None:
         name = names[next(iter(kept))]
         raise ValueError(f"{path}, column {name}: it holds text, no numbers: leave it out with `series.drop`")
-    table = Table(names, values, places, times, time, kept)
+    table = Table(names, values, places, times, time, kept, notes=notes)
     table.notes += [
         f"column {names[k]} holds times as well, so it is left out" for k in dated if k != time and k not in skipped
     ]

@@ -153,7 +153,7 @@ class Text:
     def _no_text(self, error: Exception) -> ValueError:
         return ValueError(f"{self.path} can't be read as text: {error}; save it as UTF-8")
 
-    def pieces(self, kinds: dict[int, Any]) -> Iterator[Any]:
+    def pieces(self, kinds: Any) -> Iterator[Any]:
         """The rows in pieces, each column of the given kind. Raises ValueError for a row of more columns than the first."""
         import pandas as pd
 

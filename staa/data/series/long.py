@@ -6,20 +6,34 @@ from typing import Any
 
 import numpy as np
 
+from staa.data.series.roles import IDS
 from staa.data.series.table import Asked, Table, place_of
 from staa.files import check_bytes
 
-IDS = ("id", "uniqueid", "item", "itemid", "sensor", "sensorid", "station", "stationid", "node", "nodeid", "detector", "series")
-IDS += ("seriesid", "variable", "name", "key", "location", "locationid", "tag", "channel")
+REPEATED = 0.75  # different times a row, above which times are there once, but for faults
 
 
-def is_long(table: Table, asked: Asked) -> bool:
-    """Whether rows are of one variate each: an id is said, or a column of texts is there, or times are there several times."""
-    if asked.id is not None or table.texts:
+def is_long(table: Table, asked: Asked, path: Path) -> bool:
+    """Whether rows are of one variate each: an id or a value is said, or times come several times beside texts or ids.
+
+    Raises ValueError for a column of texts that names no variates.
+    """
+    if asked.id is not None or asked.value is not None:
         return True
-    if asked.value is not None or table.times is None or table.values.shape[1] < 2 or len(table.times) < 2:
-        return asked.value is not None
-    return bool(table.times.has_duplicates) and _ids(table) != []
+    repeated = table.times is not None and table.times.nunique() <= REPEATED * len(table.times)
+    if table.texts:
+        name = table.names[next(iter(table.texts))]
+        if repeated or _called(name) in IDS:
+            return True
+        raise ValueError(
+            f"{path}, column {name}: it holds text, no numbers: leave it out with `series.drop`, or if it names the variate of "
+            f"each row, say `series.id`"
+        )
+    return repeated and table.values.shape[1] > 1 and _ids(table) != []
+
+
+def _called(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def widened(table: Table, asked: Asked, path: Path) -> Table:
@@ -69,7 +83,7 @@ def _pairs_are_unique(table: Table, j: int) -> bool:
 def _ids(table: Table) -> list[int]:
     """Columns of values that could be ids: whole numbers, each but once at a time, those that are called so before others."""
     fitting = [j for j in range(table.values.shape[1]) if table.names[table.places[j]] and _pairs_are_unique(table, j)]
-    called = [j for j in fitting if re.sub(r"[\W_]", "", table.names[table.places[j]].lower()) in IDS]
+    called = [j for j in fitting if _called(table.names[table.places[j]]) in IDS]
     return called or fitting
 
 

@@ -12,6 +12,9 @@ EARLIEST, LATEST = 3e8, 5e9  # seconds since 1970, from 1979 to 2128
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 ENOUGH = 10  # rows, from which equal steps are no chance
 REGULAR = 0.5  # share of the steps that are the commonest one
+IDS = ("id", "uniqueid", "item", "itemid", "sensor", "sensorid", "station", "stationid", "node", "nodeid", "detector")
+IDS += ("detectorid", "series", "seriesid", "variable", "name", "key", "location", "locationid", "tag", "channel")
+"""What columns that name variates are called."""
 CLOCKS = ("time", "date", "datetime", "timestamp", "epoch", "ts", "ds", "year", "yyyymm", "yyyymmdd")
 PARTS = {
     **dict.fromkeys(("year", "yr"), (1500, 2200)),
@@ -33,10 +36,9 @@ def measurements(table: Table, asked: Asked, path: Path) -> tuple[np.ndarray, tu
     times where no times are known, for a name that no column has, and if no column is left.
     """
     chosen, drop = listed(asked.columns), listed(asked.drop)
-    known = [name for k, name in enumerate(table.names) if k != table.time]
     for setting, names in (("series.columns", chosen), ("series.drop", drop)):
         for name in names:
-            place_of(name, known, path, setting)
+            place_of(name, table.names, path, setting)
     skipped = left_out(table.names, asked)
     kept = [j for j, place in enumerate(table.places) if place not in skipped]
     open_to_question = [j for j in kept if table.names[table.places[j]] not in (*chosen, *asked.expected)]
@@ -50,6 +52,10 @@ def measurements(table: Table, asked: Asked, path: Path) -> tuple[np.ndarray, tu
             odd[j] = f"holds numbers that look like times ({found})"
         elif table.named and table.names[table.places[j]] == "":
             odd[j] = _unnamed(table, j, path)
+        elif _called(table, j) in IDS and _whole(table.values[:, j]):
+            odd[j] = "is called as ids are, and holds whole numbers"
+        elif _called(table, j) in CLOCKS and j not in parts and _grows(table.values[:, j]):
+            odd[j] = "is called as times are, and grows"
     parts = [j for j in parts if j not in odd]
     if parts and table.times is None:
         raise _are_parts([table.names[table.places[j]] for j in parts], path)
@@ -113,6 +119,11 @@ def _progression(x: np.ndarray) -> float | None:
     step = (x[-1] - x[0]) / (len(x) - 1)
     even = np.abs(x - (x[0] + step * np.arange(len(x)))) <= 1e-6 * abs(step) + 1e-9 * abs(x)
     return float(step) if step and even.all() else None
+
+
+def _grows(x: np.ndarray) -> bool:
+    """Whether numbers grow from row to row, but not as those that count the rows."""
+    return len(x) > 1 and bool((np.diff(x) > 0).all()) and _progression(x) is None
 
 
 def _whole(x: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from staa.data.series.dialect import Dialect, plain
 from staa.data.series.layout import NotNumbersError, Text
 from staa.data.series.roles import EARLIEST, PER_SECOND
-from staa.data.series.table import Asked, Table, left_out, place_of
+from staa.data.series.table import Asked, Table, left_out, listed, place_of
 from staa.data.series.times import CLOCK, ISO, UNIX, is_time, parsed, way_of
 from staa.files import check_bytes
 
@@ -22,6 +22,8 @@ def read_text(file: IO[bytes], path: Path, asked: Asked) -> Table:
     """The table in a text file. Raises ValueError for what is none, naming the cell that is no number or no time."""
     text = Text(file, path, asked)
     skipped, time = left_out(text.names, asked), _time_of(text)
+    labels = _labels(text, time)
+    skipped |= labels
     texts = _texts_of(text, skipped, time)
     places = [k for k in range(len(text.names)) if k != time and k not in skipped and k not in texts]
     lines = text.lines()
@@ -30,6 +32,7 @@ def read_text(file: IO[bytes], path: Path, asked: Asked) -> Table:
         f"{path} can't be read in memory: its {lines:,} rows of {len(text.names):,} columns",
     )
     table = Table(text.names, np.empty((lines, len(places))), places, time=time, named=text.named, notes=list(text.notes))
+    table.notes += ["the column without a name comes first, as row labels do, so it is left out"] * len(labels)
     try:
         _fill(table, text, texts, whole=True)
     except NotNumbersError:
@@ -111,6 +114,7 @@ def _hint(cell: str, name: str, dialect: Dialect) -> str:
 def _time_of(text: Text) -> int | None:
     """Which column holds the times: the one that is named, else the first that holds some."""
     asked, way = text.asked, way_of(text.asked.time_format)
+    drop = listed(asked.drop)
     if asked.time is not None:
         return place_of(asked.time, text.names, text.path, "time")
     for k, cell in enumerate(text.examples):
@@ -119,9 +123,16 @@ def _time_of(text: Text) -> int | None:
             fits = number and float(plain(cell, text.dialect.decimal)) > EARLIEST * PER_SECOND[UNIX[way]]
         else:
             fits = cell != "" and not (number and way == ISO) and is_time(cell, way)
-        if fits:
+        if fits and text.names[k] not in drop:
             return k
     return None if way == ISO else 0
+
+
+def _labels(text: Text, time: int | None) -> set[int]:
+    """The first column, if it has no name and holds texts."""
+    cell = text.examples[0]
+    is_label = text.named and text.names[0] == "" and time != 0 and cell and not text.dialect.is_number(cell)
+    return {0} if is_label else set()
 
 
 def _texts_of(text: Text, skipped: set[int], time: int | None) -> set[int]:

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from staa.data.series.roles import clock_of
+
 ISO = "ISO8601"  # pandas' word
 UNIX = {f"unix-{unit}": unit for unit in ("s", "ms", "us", "ns")}
 """What a number of such units since 1970 is called."""
@@ -102,7 +104,8 @@ def parsed(column: Any, form: str | None, path: Path, *, zone: str | None = None
         raise FormatError(f"{told} is no time of the format {form!r} (`time_format`)")
     if CLOCK.fullmatch(str(cell)):
         raise ValueError(f"{told} is a time of day without a date: write the date before it, as 2024-01-31 {cell}")
-    proposals = _proposals(column)
+    clock = _clock(column)
+    proposals = [clock] if clock else _proposals(column)
     if not proposals:
         raise ValueError(
             f"{told} is no time of ISO 8601, as 2024-01-31 12:00: write it so, or say the format of all with `time_format`, "
@@ -110,6 +113,14 @@ def parsed(column: Any, form: str | None, path: Path, *, zone: str | None = None
         )
     formats = " or ".join(f'"{proposal}"' for proposal in proposals)
     raise ValueError(f"{told} is no time of ISO 8601, as 2024-01-31 12:00: say its format with `time_format`, here {formats}")
+
+
+def _clock(column: Any) -> str | None:
+    """What numbers look like as times."""
+    import pandas as pd
+
+    numbers: Any = pd.to_numeric(column, errors="coerce")
+    return clock_of(numbers.to_numpy(np.float64), sure=True)
 
 
 def _has_offset(column: Any, way: str) -> bool:
