@@ -22,8 +22,8 @@ from benchmarks.mutators import CANARY, Mutator, in_json, in_lines, in_table, na
 from staa.data.events.cache import EventFiles
 from staa.data.events.read import read_events
 from staa.data.images.files import ENDINGS, decode
-from staa.data.series import cells, hdf
 from staa.data.series import files as files_module
+from staa.data.series import frame, hdf
 from staa.data.series.files import read_series
 from staa.data.series.graph import read_graph
 from staa.data.series.series import TimeSeries
@@ -202,7 +202,7 @@ def read_hdf_here(path: Path) -> None:
             raise ValueError(f"{what} can't be read as one pandas table: {error}") from error
         return found | {"about": about}
 
-    with mock.patch.object(cells, "read_hdf", here):
+    with mock.patch.object(frame, "read_hdf", here):
         files_module.read_series(path)
 
 

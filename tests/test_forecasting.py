@@ -16,6 +16,7 @@ import staa
 from staa.analysis.energy import estimate_energy
 from staa.build import task_of
 from staa.cli import main
+from staa.forecasters.seasonal import forecaster_of
 from staa.inference.drawing import write_csv
 from staa.inference.forecast import Forecasts, predict
 from staa.losses import mean_absolute_error, mean_squared_error
@@ -249,7 +250,7 @@ def test_times_of_another_format_are_said_once_and_predict_follows_the_run(tmp_p
 def test_predict_refuses_another_series_and_a_classifier(tmp_path, capsys):
     finish(small("gru"), tmp_path / "run")
     other = tmp_path / "other.csv"
-    other.write_text("time,a,b\n" + "\n".join(f"2024-01-01T{h:02}:00,1,{h}" for h in range(24)))
+    other.write_text("time,a,b\n" + "\n".join(f"2024-01-01T{h:02}:00,1,{h % 5}" for h in range(24)))
     with pytest.raises(ValueError, match=r"forecasts 6 variates, a, b, c, d …; .* has 2 and lacks c, d, e, f"):
         predict(tmp_path / "run", other)
     no_times = series_file(tmp_path / "plain.csv")
@@ -302,7 +303,7 @@ def test_start_from_another_run(tmp_path, capsys):
     assert main(["train", *options, *first]) == 0
     second = ["--series.graph", str(graphs["other"]), "--init-from", str(tmp_path / "first"), "--out", str(tmp_path / "second")]
     assert main(["train", *options, "--data", str(file), *second]) == 0
-    assert staa.load(tmp_path / "second").adjacency().equal(torch.roll(torch.eye(6), 2, 0))
+    assert forecaster_of(staa.load(tmp_path / "second")).adjacency().equal(torch.roll(torch.eye(6), 2, 0))
     text = capsys.readouterr().out
     assert "graph (the data's own)" in text
     assert "node" not in text.partition("left out")[2].splitlines()[0]
@@ -382,7 +383,7 @@ def test_seeds_give_mean_and_spread(tmp_path, capsys):
     maes = [read_json(out / f"seed{s}" / "result.json")["test_mae"] for s in range(2)]
     assert f"MAE {np.mean(maes):.4g} ± {np.std(maes, ddof=1):.2g}" in line
     assert "MAE" in capsys.readouterr().out
-    given = staa.load(out / "seed0").adjacency()
+    given = forecaster_of(staa.load(out / "seed0")).adjacency()
     assert given.shape == (6, 6)
     assert (given > 0).sum() == 6
     assert json.loads((out / "seed0" / "environment.json").read_text())["data"]["nodes"] == 6

@@ -19,8 +19,8 @@ PUBLIC = {
     "staa.build": "TASKS Task check_recipe task_of",
     "staa.cli": "main",
     "staa.data": "DATASETS DOWNLOADS SERIES Batches Events Normaliser Samples SeriesSource Source TimeSeries WindowBatches "
-    "cifar cifar10dvs diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source image_folder "
-    "inventory load_cifar nmnist read_events read_graph read_series saccade_events split_by_hash to_frames",
+    "cifar cifar10dvs describe diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source "
+    "image_folder inventory load_cifar nmnist read_events read_graph read_series saccade_events split_by_hash to_frames",
     "staa.forecasters": "FORECASTERS",
     "staa.layers": "PerStep Site Passive Window fold_batch_norm per_step",
     "staa.losses": "LOSSES FORECAST_LOSSES mean_cross_entropy mean_binary_cross_entropy tet mean_squared_error "

@@ -24,6 +24,7 @@ from staa.forecasters.seasonal import Seasonal, forecaster_of
 from staa.neurons import LIF
 from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
+from staa.recipes.reading import Reading
 from staa.recipes.recipe import Recipe
 from staa.recipes.values import field_names
 from staa.training.evaluate import Epochs, Inputs, Measure
@@ -58,7 +59,7 @@ class Forecasting(Task[SeriesSource]):
         ):
             if part != default:
                 raise ValueError(f"a forecast takes no settings of {what} but the data's name and validation; leave them out")
-        names = "graph", "distances", "time", "time_format"
+        names = field_names(Reading)
         return partial(self.dataset, **settings_for(self.dataset, f"the series {recipe.data.name}", ("series", s, names)))
 
     def series(self, root: Path) -> TimeSeries:

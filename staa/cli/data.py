@@ -4,11 +4,12 @@ import textwrap
 from pathlib import Path
 
 from staa.analysis.pictures import draw_recording
-from staa.cli.options import DataOptions, RecipesOptions, ShowOptions
+from staa.cli.flags import in_flags
+from staa.cli.options import DataOptions, DescribeOptions, RecipesOptions, ShowOptions
 from staa.cli.parse import parse
 from staa.cli.text import out, say
 from staa.cli.waiting import waiting
-from staa.data import DOWNLOADS, inventory, read_events
+from staa.data import DOWNLOADS, describe, inventory, read_events, read_series
 from staa.data.events.folder import parse_sensor
 from staa.files import check_writable
 from staa.recipes import RECIPES
@@ -36,9 +37,11 @@ def recipes(args: list[str]) -> int:
 
 
 def data(args: list[str]) -> int:
-    """download a data set, or draw a recording"""
+    """download a data set, draw a recording, or describe a series"""
     if args[:1] == ["show"]:
         return _show(args[1:])
+    if args[:1] == ["describe"]:
+        return _describe(args[1:])
     options = parse(DataOptions, args, "staa data")
     if options.name not in DOWNLOADS:
         raise ValueError(unknown("data set", options.name, DOWNLOADS))
@@ -64,4 +67,12 @@ def _show(args: list[str]) -> int:
     with waiting("drawing"):
         draw_recording(events, path, options.file.name)
     say(f"{options.file} drawn in {path}")
+    return 0
+
+
+def _describe(args: list[str]) -> int:
+    options = parse(DescribeOptions, args, "staa data describe")
+    with waiting():
+        lines = describe(read_series(options.file, **vars(options.series)))
+    say(options.file, *(in_flags(line, DescribeOptions) for line in lines))
     return 0

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from staa.recipes import RECIPES
+from staa.recipes.reading import Reading
 from staa.recipes.recipe import Recipe
 
 DEFAULT = "digits-events"
@@ -186,7 +187,7 @@ class DataOptions(OfFile):
 
     name: tyro.conf.Positional[str]
     """cifar10, cifar100, nmnist, cifar10dvs, dvsgesture, metr-la, pems-bay, solar or electricity;
-    or show, to draw a recording: staa data show --help."""
+    or show, to draw a recording, or describe, to tell what is in a series: staa data show --help, staa data describe --help."""
     data: Path = Path("data")
     """Where data sets are."""
 
@@ -201,6 +202,15 @@ class ShowOptions(OfFile):
     """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+
+
+@dataclass(frozen=True)
+class DescribeOptions(OfFile):
+    """Tell what is understood of a series' file, as training reads it: columns, times, gaps, scale, seasons."""
+
+    file: tyro.conf.Positional[Path]
+    """Series: .csv, .txt, .tsv (also .gz), .npz, .npy, .h5 or .parquet."""
+    series: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -236,6 +246,7 @@ OPTIONS: dict[str, Any] = {
     "check": CheckOptions,
     "data": DataOptions,
     "data show": ShowOptions,
+    "data describe": DescribeOptions,
     "recipes": RecipesOptions,
     "doctor": DoctorOptions,
     "bench": BenchOptions,

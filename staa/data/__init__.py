@@ -13,6 +13,7 @@ from staa.data.events.recording import Events
 from staa.data.events.sets import cifar10dvs, dvsgesture, nmnist
 from staa.data.images.cifar import cifar, download_cifar, load_cifar
 from staa.data.images.folder import image_folder
+from staa.data.series.describe import describe
 from staa.data.series.files import read_series
 from staa.data.series.graph import read_graph
 from staa.data.series.named import FILES, SERIES, diffusion_ring, download_series
@@ -62,6 +63,7 @@ __all__ = [
     "WindowBatches",
     "cifar",
     "cifar10dvs",
+    "describe",
     "diffusion_ring",
     "digits_events",
     "download_cifar",

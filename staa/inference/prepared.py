@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from staa.build.forecasting import Forecasting
-from staa.data.series.files import TEXT, read_series
+from staa.data.series import calendar
+from staa.data.series.files import TEXT, series_for
 from staa.data.series.prepare import Normaliser, calendar_features, check_not_negative, fill_gaps, next_known
 from staa.data.series.season import Clock
 from staa.data.series.series import TimeSeries, common_step
 from staa.data.series.source import SeriesSource
 from staa.data.series.times import FormatError
 from staa.data.series.windows import Inputs
+from staa.recipes.reading import Reading
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import field_names
 from staa.runs.load import Run
 
 
@@ -26,6 +29,7 @@ class Prepared:
 
     Args:
         values: float64, in real units, NaN if nothing was measured.
+        gaps: Which of them are missing, but for what the run's recipe says to be no measurement.
         normal: float32, as the network sees them; in a gap the last known value goes on.
         between: float32, the same with gaps filled in from both sides; None if they are not to be.
         arrives: The row, at or after each, at which its variate is known: from then on, `between` is.
@@ -38,10 +42,11 @@ class Prepared:
         horizon: Steps P that are forecast at once.
 
     Shapes:
-        values, normal, between, arrives [n, K], when [m], time [m, F], phase [m, 2], m ≥ n
+        values, gaps, normal, between, arrives [n, K], when [m], time [m, F], phase [m, 2], m ≥ n
     """
 
     values: np.ndarray
+    gaps: np.ndarray
     normal: Tensor
     between: Tensor | None
     arrives: Tensor | None
@@ -96,10 +101,11 @@ class Prepared:
             return
         before = np.concatenate([np.zeros((1, missing.shape[1]), np.int64), np.cumsum(missing, 0)])
         if gaps == "refuse":
-            counts = (before[origins + 1] - before[origins + 1 - self.window]).sum(1)
+            refused = np.concatenate([np.zeros((1, missing.shape[1]), np.int64), np.cumsum(self.gaps, 0)])
+            counts = (refused[origins + 1] - refused[origins + 1 - self.window]).sum(1)
             if counts.any():
                 origin = int(origins[np.flatnonzero(counts)[0]])
-                row, k = np.argwhere(missing[origin + 1 - self.window : origin + 1])[0]
+                row, k = np.argwhere(self.gaps[origin + 1 - self.window : origin + 1])[0]
                 raise ValueError(
                     f"{what} has {counts[counts > 0][0]} gaps in the {self.window} rows that the network sees, the first in "
                     f"variate {self.names[k]}, row {origin + 1 - self.window + row}: fill them, or take a run trained with "
@@ -130,7 +136,8 @@ def prepare(run: Run, series: TimeSeries, what: str, *, ahead: int) -> Prepared:
     check_forecasts(run)
     recipe, about = run.recipe, run.about
     names = tuple(about["names"])
-    values = series.values[:, _order(series, names, what)]
+    order = _order(series, names, what)
+    values = series.values[:, order]
     if None not in (series.every, about["every"]) and series.every != about["every"]:
         raise ValueError(f"the run was trained on a row every {about['every']:g} s, {what} has one every {series.every:g} s")
     if about["features"] and series.times is None:
@@ -152,8 +159,10 @@ def prepare(run: Run, series: TimeSeries, what: str, *, ahead: int) -> Prepared:
     if recipe.series.gaps == "interpolate" and np.isnan(values).any():
         between = normaliser.normalise(torch.from_numpy(fill_gaps(values, "interpolate", start=normaliser.start)[0])).float()
         arrives = torch.from_numpy(next_known(~np.isnan(values)))
+    unmeasured = False if series.unmeasured is None else series.unmeasured[:, order]
     return Prepared(
         values=values,
+        gaps=np.isnan(values) & ~np.asarray(unmeasured),
         normal=normaliser.normalise(torch.from_numpy(carried)).float(),
         between=between,
         arrives=arrives,
@@ -173,6 +182,7 @@ def own_data(run: Run) -> tuple[SeriesSource, Prepared]:
     series = check_forecasts(run).series(Path(run.data_root or run.environment.get("data_root") or ""))
     own = Prepared(
         values=series.values,
+        gaps=np.isnan(series.values),
         normal=source.values,
         between=source.between,
         arrives=source.arrives,
@@ -197,15 +207,12 @@ def following(series: TimeSeries, count: int) -> np.ndarray:
     """Times, or row numbers, of the rows that follow a series. Raises ValueError if its step is not known, or time runs out."""
     if series.times is None:
         return len(series.values) + np.arange(count)
-    step = common_step(series.times)
-    if step is None:
-        raise ValueError("one row alone does not tell the time step: give two at least")
-    end = series.times[-1].astype("datetime64[ns]")
-    if count * int(step.astype("timedelta64[ns]")) > np.iinfo(np.int64).max - int(end.astype(np.int64)):
+    step, end = common_step(series.times), series.times[-1].astype("datetime64[ns]")
+    if step is not None and count * int(step.astype("timedelta64[ns]")) > np.iinfo(np.int64).max - int(end.astype(np.int64)):
         raise ValueError(
             f"{count} steps after {moment(end)} would end after the year 2262, which no time here can tell: take fewer"
         )
-    return end + step * np.arange(1, count + 1)
+    return calendar.following(series.times, count)
 
 
 def read_as(run: Run, file: Path, *, time: str | None = None, time_format: str | None = None) -> TimeSeries:
@@ -213,7 +220,8 @@ def read_as(run: Run, file: Path, *, time: str | None = None, time_format: str |
     `read_series` does."""
     own = run.recipe.series.time_format if time_format is None and file.name.lower().endswith(TEXT) else None
     try:
-        return read_series(file, time=time, time_format=time_format or own)
+        given = {name: getattr(run.recipe.series, name) for name in field_names(Reading)}
+        return series_for(file, run.about["names"], given, time=time, time_format=time_format)
     except FormatError as error:
         if own is None:
             raise

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.constructors import PrimitiveConstructorSpec
 
 from staa.recipes.options import Part, as_part, name_of
+from staa.recipes.reading import Reading
 from staa.recipes.values import check_types
 
 
@@ -56,7 +57,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Series:
+class Series(Reading):
     """Forecasting: what of a series is seen and told. The rest of the series' settings is data's: its name, its validation."""
 
     horizon: int | None = None
@@ -83,14 +84,6 @@ class Series:
     """Rows of a day, for a season of a series without times, or of a longer one, such as 12 for months; None: times tell."""
     time_features: bool = True
     """Tell the network minute, hour, weekday, day and day of the year, if the series has times."""
-    graph: str | None = None
-    """File of the graph of a series of one's own: a matrix, or a list of edges."""
-    distances: bool = False
-    """That graph holds distances: its weights become exp(−(d / std)²)."""
-    time: str | None = None
-    """Column of the times in a CSV file of one's own; None: the first, if it holds dates."""
-    time_format: str | None = None
-    """What the times are written in, such as %d/%m/%Y %H:%M; None: ISO 8601, such as 2024-01-31 12:00."""
 
     def __post_init__(self) -> None:
         check_types(self, "series.")

@@ -1,18 +1,48 @@
 """Time series from files: a table of values, with times and a graph if there are any."""
 
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from staa.arrays import arrays_in
-from staa.data.series.cells import CELL, cells_of, content_of, hdf_table
+from staa.arrays import inflate
+from staa.data.series.arrays import arrays_table
+from staa.data.series.calendar import common_step, months_between
+from staa.data.series.dialect import Decimal, Separator
+from staa.data.series.frame import hdf_table, parquet_table
 from staa.data.series.graph import read_graph
-from staa.data.series.series import TimeSeries, common_step
-from staa.data.series.times import is_time, parsed, way_of
-from staa.files import check_bytes
+from staa.data.series.long import is_long, widened
+from staa.data.series.roles import measurements
+from staa.data.series.series import TimeSeries
+from staa.data.series.table import Asked, Table, left_out, listed
+from staa.data.series.text import read_text
+from staa.data.series.times import on_one_clock
+from staa.files import open_regular, read_bytes
 
-TEXT = (".csv", ".txt", ".csv.gz", ".txt.gz")
+TEXT = tuple(f"{ending}{packed}" for ending in (".csv", ".txt", ".tsv") for packed in ("", ".gz"))
+NUMPY, HDF, PARQUET = (".npz", ".npy"), (".h5", ".hdf5"), (".parquet", ".pq")
+ENDINGS = "its name must end in .csv, .txt, .tsv (also .gz), .npz, .npy, .h5 or .parquet"
+OF_TEXT = ("header", "separator", "decimal")
+OF_TABLES = ("time", "time_format", "zone", "id", "value")
+OTHERS = {
+    **dict.fromkeys(
+        (".xlsx", ".xls", ".xlsm", ".ods"),
+        "is a spreadsheet: save its sheet as CSV there, or in Python with pandas.read_excel({name!r}).to_csv('other.csv')",
+    ),
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".p"),
+        "is a pickle, which runs its writer's code when it is opened, so it never is here: if you trust it, save its table in "
+        "Python with pandas.read_pickle({name!r}).to_csv('other.csv')",
+    ),
+    ".mat": "is a file of MATLAB: save its array in Python with numpy.savez('other.npz', values=scipy.io.loadmat({name!r})[…])",
+    ".feather": "can't be read: save it in Python with pandas.read_feather({name!r}).to_parquet('other.parquet')",
+    ".json": "can't be read: save it in Python with pandas.read_json({name!r}).to_csv('other.csv')",
+    ".zip": "is an archive: unpack it, and give the file that comes out",
+}
+"""What can't be read, and the way out."""
 
 
 def read_series(
@@ -20,23 +50,48 @@ def read_series(
     *,
     time: str | None = None,
     time_format: str | None = None,
+    zone: str | None = None,
+    header: Literal["yes", "no"] | None = None,
+    separator: Separator | None = None,
+    decimal: Decimal | None = None,
+    columns: str | Sequence[str] | None = None,
+    drop: str | Sequence[str] | None = None,
+    missing: str | float | Sequence[float] | None = None,
+    id: str | None = None,
+    value: str | None = None,
+    channel: int | None = None,
     graph: str | None = None,
     distances: bool = False,
 ) -> TimeSeries:
     """A series of one's own from a file; nothing in it is unpickled.
 
-        .csv, .txt (also .gz)  a row each step, a column each variate, commas between
-        .npz                   values [n, K], and time, names and graph if they are there
-        .h5                    one pandas table, in its fixed format
+        .csv, .txt, .tsv (also .gz)  a row each step, a column each variate
+        .npz, .npy                   values or data [n, K] or [n, K, C], and time, names and graph if a .npz has them
+        .h5                          one pandas table, in its fixed format
+        .parquet                     columns of numbers, times and texts
 
-    In text, a first row that is not all numbers is a header, and a first column that holds dates the times. Without times, a
-    blank line is a step at which nothing was measured, but for blank lines above a header and at the end of the file.
+    A column that is no measurement is left out, and a note says so: row labels, a step counter, parts of a time beside the
+    times. What only the user can know is refused, with the setting that says it: numbers that look like times, a first row that
+    may be names or measurements, separators and decimals that can be read in two ways. Texts beside times are the names of the
+    variates (long format). Without times, a blank line is a step at which nothing was measured, but for blank lines above a
+    header and at the end of the file.
 
     Args:
         path: The file.
-        time: Column of the times; None: the first one, if it holds dates.
-        time_format: What the times are written in, such as "%d/%m/%Y %H:%M" (the codes of `datetime.strptime`); None: ISO 8601,
-            such as 2024-01-31 12:00. No other is guessed.
+        time: Column of the times; None: the first that holds dates.
+        time_format: What the times are written in, such as "%d/%m/%Y %H:%M" (the codes of `datetime.strptime`), or unix-s,
+            unix-ms, unix-us, unix-ns; None: ISO 8601, such as 2024-01-31 12:00. No other is guessed.
+        zone: Time zone, such as Europe/Berlin, from which times become UTC, so that daylight saving doubles no hour; None: they
+            are read as they are written.
+        header: Whether the first row names the columns; None: as its cells tell.
+        separator: What is between columns: comma, semicolon, tab, bar or space; None: as the rows tell.
+        decimal: What is before a fraction: point or comma; None: as the numbers tell.
+        columns: The variates, as names or as a text with commas between them, whatever they hold; None: all that are measured.
+        drop: Columns to leave out, in the same way; None: none.
+        missing: Values that stand for no measurement, as numbers or as a text such as "0,-9999": they become NaN.
+        id: Column that names the variates, in long format; None: as the columns tell.
+        value: Column of their values, in long format; None: the only one.
+        channel: Which channel of values [n, K, C]; None: there is only one.
         graph: File of a graph between the variates, as `staa.data.read_graph` takes it; None: no graph, or a .npz's own.
         distances: The graph's file holds distances, from which weights are made.
 
@@ -45,160 +100,153 @@ def read_series(
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If it is no such table; if a cell is no number or no time, with its row and column; if it takes more memory
-            than `staa.files.max_bytes` allows.
+        ValueError: If it is no such table, or can be read in more than one way; if a cell is no number or no time, with its row
+            and column; if it takes more memory than `staa.files.max_bytes` allows.
     """
-    path = Path(path)
-    return series_in(
-        content_of(path, "give a series as .csv, .txt, .npz or .h5"),
-        path,
-        time=time,
-        time_format=time_format,
-        graph=graph,
-        distances=distances,
-    )
+    asked = Asked(time, time_format, zone, header, separator, decimal, columns, drop, missing, id, value, channel)
+    return series_in(None, Path(path), asked, graph=graph, distances=distances)
 
 
 def series_in(
-    data: bytes,
-    path: Path,
-    *,
-    time: str | None = None,
-    time_format: str | None = None,
-    graph: str | None = None,
-    distances: bool = False,
+    data: bytes | None, path: Path, asked: Asked | None = None, *, graph: str | None = None, distances: bool = False
 ) -> TimeSeries:
-    """The series in a file's bytes; see `read_series`."""
-    own: np.ndarray | None = None
-    if path.suffix == ".npz":
-        values, times, names, own = _from_npz(data, path)
-    elif path.suffix in (".h5", ".hdf5"):
-        values, times, names = _from_table(hdf_table(data, path), time, time_format, path)
-    elif path.name.lower().endswith(TEXT):
-        values, times, names = _from_table(_text(data, path, way_of(time_format)), time, time_format, path)
-    else:
-        raise ValueError(f"{path} is not a series that can be read: its name must end in .csv, .txt (also .gz), .npz or .h5")
-    if path.suffix == ".npz":
-        for name, given in (("time", time), ("time_format", time_format)):
-            if given is not None:
-                raise ValueError(f"`{name}={given}` is not supported by {path}, whose times are in its array 'time'; remove it")
-    if graph is not None:
-        own = read_graph(Path(graph), names, distances=distances)
-    elif distances:
+    """The series in a file, or in its bytes if they are read already; see `read_series`."""
+    asked = asked or Asked()
+    _check_path(path, asked)
+    if graph is None and distances:
         raise ValueError("`series.distances` needs a graph: name its file with `series.graph`")
+    table, own = _table(data, path, asked)
+    skipped = left_out(table.names, asked) - {table.time}
+    every = tuple(name for k, name in enumerate(table.names) if k in table.places or k in skipped)
+    if is_long(table, asked, path):
+        table = widened(table, asked, path)
+        every = tuple(table.names)
+    values, names = measurements(table, asked, path)
+    if graph is not None:
+        own = _graph(Path(graph), names, every, distances)
+    elif own is not None and names != every:
+        own = _of(own, names, every) if own.shape == (len(every),) * 2 else own
     try:
-        notes = () if times is None else _irregular(times)
-        return TimeSeries(values, times, names, graph=own, notes=notes)
+        times = None
+        if table.times is not None:
+            times, told = on_one_clock(table.times, asked.zone)
+            table.notes += [*told, *_irregular(times)]
+        unmeasured = _unmeasured(values, names, asked, table.notes)
+        if unmeasured is not None:
+            values[unmeasured] = np.nan
+        return TimeSeries(values, times, names, graph=own, notes=tuple(table.notes), unmeasured=unmeasured)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _from_npz(data: bytes, path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...], np.ndarray | None]:
-    z = arrays_in(data, str(path))
-    if "values" not in z:
-        raise ValueError(f"{path} must have an array 'values' [rows, variates]; it has {', '.join(z) or 'no arrays'}")
-    values, own, times = z["values"], z.get("graph"), z.get("time")
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{path}'s values must be [rows, variates], got {list(values.shape)}")
-    sizes = (
-        8 * (values.size + (0 if own is None else own.size)) + 2 * CELL * values.shape[1]
-    )  # a name is a str, and is kept twice
-    check_bytes(sizes, f"{path}'s values and names")
-    names = tuple(map(str, z["names"] if "names" in z and z["names"].ndim else range(values.shape[1])))
-    for name, array in (("values", values), ("graph", own)):
-        if array is not None and array.dtype.kind not in "iufb":
-            raise ValueError(f"{path}'s {name} must be numbers, got {array.dtype}")
-    if times is not None and times.dtype.kind not in "MUi":  # floating seconds would be read as nanoseconds
-        raise ValueError(
-            f"{path}'s time must be datetime64, text such as 2024-01-31T12:00, or int64 nanoseconds; got {times.dtype}"
-        )
-    if times is not None:
-        try:
-            times = _nanoseconds(times)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path}'s time can't be read: {error}") from error
-    return values.astype(np.float64), times, names, None if own is None else own.astype(np.float32)
+def series_for(
+    path: Path, names: Sequence[str], settings: Mapping[str, Any], *, time: str | None = None, time_format: str | None = None
+) -> TimeSeries:
+    """A series for a network of these variates, read by the settings of its own data as far as this kind of file takes them;
+    see `read_series`. Its variates are what they are called, whatever the file holds in them. time, time_format: this file's
+    own, in place of the settings'."""
+    text = path.name.lower().endswith(TEXT)
+    given = {name: value for name, value in settings.items() if name in readable(path)}
+    given |= {} if text else dict.fromkeys(("time", "time_format"))  # other kinds have times that need neither
+    given |= {name: value for name, value in (("time", time), ("time_format", time_format)) if value is not None}
+    return series_in(None, path, Asked(**given, expected=tuple(names)))
 
 
-def _nanoseconds(times: np.ndarray) -> np.ndarray:
-    """Times as datetime64[ns]. Raises ValueError for times before 1678 or after 2262, which can't be told so."""
-    if times.dtype.kind == "i":
-        return times.astype("datetime64[ns]")
-    days = times.astype("datetime64[D]")
-    odd = np.abs(days.astype(np.int64)) > 106_000  # more of them overflow, and come out as others
-    if (odd & ~np.isnat(days)).any():
-        raise ValueError(f"{times[odd & ~np.isnat(days)].flat[0]} is not between 1680 and 2260")
-    return times.astype("datetime64[ns]")
+def readable(path: Path) -> frozenset[str]:
+    """The settings of `read_series` that this kind of file takes."""
+    all_of_them = {field.name for field in fields(Asked)} - {"expected"}
+    name = path.name.lower()
+    if name.endswith(TEXT):
+        return frozenset(all_of_them - {"channel"})
+    if name.endswith(NUMPY):
+        return frozenset(all_of_them - {*OF_TEXT, *OF_TABLES})
+    return frozenset(all_of_them - {*OF_TEXT, "channel"})
 
 
-def _text(data: bytes, path: Path, way: str) -> Any:
-    """The cells of a series, its header in `columns` if it has one, else numbers from 0. way: see `is_time`."""
-    import pandas as pd
+def _check_path(path: Path, asked: Asked) -> None:
+    """Raises ValueError or OSError for a file that is none, or of a kind that can't be read or doesn't take what is asked."""
+    expected = "give a series as .csv, .txt, .tsv, .npz, .npy, .h5 or .parquet"
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: {expected}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: {expected}")
+    name = path.name.lower()
+    if not name.endswith((*TEXT, *NUMPY, *HDF, *PARQUET)):
+        told = OTHERS.get(path.suffix.lower(), f"is not a series that can be read: {ENDINGS}")
+        raise ValueError(f"{path} {told.format(name=path.name)}")
+    for field in fields(Asked):
+        given = getattr(asked, field.name)
+        if given is not None and field.name not in (*readable(path), "expected"):
+            setting = field.name if field.name in ("time", "time_format") else f"series.{field.name}"
+            where = ", whose times are in its array 'time'" if name.endswith(NUMPY) and field.name in OF_TABLES[:3] else ""
+            raise ValueError(f"`{setting}={given}` is not supported by {path}{where}; remove it")
 
-    table = cells_of(data, path, pd)
-    filled = table.dropna(how="all")
-    dated = is_time(filled.iloc[0, 0], way)
-    first: Any = filled.iloc[0, 1:] if dated else filled.iloc[0]
-    numbers: Any = pd.to_numeric(first, errors="coerce")
-    text = first.notna() & numbers.isna()  # an empty cell is a gap, not a name
-    # A header, or names that are numbers, over dates.
-    if text.any() or (not dated and len(filled) > 1 and is_time(filled.iloc[1, 0], way)):
-        table.columns = [str(name) for name in filled.iloc[0]]
-        table = table.iloc[filled.index[0] + 1 :].reset_index(drop=True)
-    return table
+
+def _table(data: bytes | None, path: Path, asked: Asked) -> tuple[Table, np.ndarray | None]:
+    name = path.name.lower()
+    if name.endswith(TEXT):
+        if name.endswith(".gz"):
+            return read_text(io.BytesIO(inflate(read_bytes(path) if data is None else data, str(path))), path, asked), None
+        with open_regular(path) if data is None else io.BytesIO(data) as file:
+            return read_text(file, path, asked), None
+    data = read_bytes(path) if data is None else data
+    if name.endswith(NUMPY):
+        return arrays_table(data, path, asked)
+    return (hdf_table if name.endswith(HDF) else parquet_table)(data, path, asked), None
 
 
-def _from_table(
-    table: Any, time: str | None, form: str | None, path: Path
-) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    import pandas as pd
-
-    if len(table) == 0 or table.shape[1] == 0:
-        raise ValueError(f"{path} holds no rows")
-    if not table.columns.is_unique:
-        raise ValueError(
-            f"{path} has two columns called {table.columns[table.columns.duplicated()][0]!r}: give each its own name"
-        )
-    times = table.index if isinstance(table.index, pd.DatetimeIndex) else None
-    column: Any = table.columns[0]
-    filled = table.dropna(how="all")  # beside times, an empty row says nothing
-    if time is not None:
-        column = next((c for c in table.columns if str(c) == time), None)
-        if column is None:
-            raise ValueError(
-                f"{path} has no column {time!r}; it has {', '.join(map(str, table.columns[:8]))}{' …' * (table.shape[1] > 8)}"
-            )
-    if times is not None and form is not None:
-        raise ValueError(f"{path} holds times, not text: leave out their format {form!r} (`time_format`)")
-    if times is None and (time is not None or form is not None or is_time(filled[column].iloc[0], way_of(None))):
-        times = parsed(filled[column], form, path)
-        table = filled.drop(columns=[column])
-        if table.shape[1] == 0:
-            raise ValueError(f"{path} has no column beside its times {column!r}: expected one for each variate")
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    wrong = np.argwhere((numbers.isna() & table.notna()).to_numpy())  # pandas has read "", nan, NA, … as none already
-    if len(wrong):
-        row, k = wrong[0]
-        raise ValueError(
-            f"{path}, row {row}, column {table.columns[k]}: {table.iloc[row, k]!r} is no number: separate columns by commas; "
-            f"if it is a time, name its column and its format (`series.time`, `series.time_format`)"
-        )
+def _graph(path: Path, names: tuple[str, ...], every: tuple[str, ...], distances: bool) -> np.ndarray:
+    """A graph of the variates, or of all that the file has, of which they are taken."""
     try:
-        stamps = None if times is None else _nanoseconds(np.asarray(pd.DatetimeIndex(times).tz_localize(None)))
-    except ValueError as error:
-        raise ValueError(f"{path}: a time of {error}") from error
-    return numbers.to_numpy(np.float64, copy=True), stamps, tuple(map(str, table.columns))
+        return read_graph(path, names, distances=distances)
+    except ValueError:
+        if set(names) == set(every):
+            raise
+        return _of(read_graph(path, every, distances=distances), names, every)
+
+
+def _of(graph: np.ndarray, names: tuple[str, ...], every: tuple[str, ...]) -> np.ndarray:
+    chosen = [every.index(name) for name in names]
+    return graph[np.ix_(chosen, chosen)]
+
+
+def _unmeasured(values: np.ndarray, names: tuple[str, ...], asked: Asked, notes: list[str]) -> np.ndarray | None:
+    """Where the file has a value that stands for no measurement. Raises ValueError for values that are no numbers."""
+    if asked.missing is None:
+        return None
+    try:
+        given = [asked.missing] if isinstance(asked.missing, int | float) else asked.missing
+        wanted = [float(value) for value in (listed(given) if isinstance(given, str) else given)]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"`series.missing` must be numbers such as 0,-9999, got {asked.missing!r}") from error
+    found = np.isin(values, wanted)
+    told = " or ".join(f"{value:g}" for value in wanted)
+    notes.append(f"{int(found.sum()):,} of {values.size:,} values are {told}, no measurement: loss and figures leave them out")
+    return found
 
 
 def _irregular(times: np.ndarray) -> tuple[str, ...]:
     steps, common = np.diff(times), common_step(times)
+    months = months_between(times)
+    if months is not None:
+        at = np.diff(times.astype("datetime64[M]").astype(np.int64))
+        odd = np.flatnonzero(at != months)
+        what = "a month" if months == 1 else f"{months} months"
+        where = f"{len(odd)} times, first after {str(times[odd[0]])[:10]}" if len(odd) else ""
+        return (f"the step between rows is {what}, but another one {where}: windows go across",) if len(odd) else ()
     odd = np.flatnonzero(steps != common)
     if not len(odd):
         return ()
     import pandas as pd
 
     step, other = (str(pd.Timedelta(step)).replace("0 days ", "") for step in (common, steps[odd[0]]))
+    hour = np.timedelta64(1, "h")
+    years = (times[-1] - times[0]) / np.timedelta64(365, "D") + 1
+    saving = (
+        len(odd) <= 2 * years and bool((np.abs(steps[odd] - common) == hour).all()) and common is not None and common <= hour
+    )
+    hint = ", as if the clock were set back and forth, which `series.zone` takes out" if saving else ""
     return (
-        f"the step between rows is {step}, but another one {len(odd)} times, first {other} after {str(times[odd[0]])[:19]}: "
-        f"windows go across",
+        f"the step between rows is {step}, but another one {len(odd)} times, first {other} after {str(times[odd[0]])[:19]}"
+        f"{hint}: windows go across",
     )

@@ -1,22 +1,15 @@
-"""The numbers in a table that pandas wrote as HDF5 (.h5), read by a process of their own.
+"""The numbers in a table that pandas wrote as HDF5 (.h5), read by a process of their own (`apart`).
 
-pandas.read_hdf unpickles attributes, which runs code. Here no attribute is unpickled, and HDF5 itself, a large C library that
-inflates a chunk however large it becomes, works in a child process with bounded memory and time. The child runs this file as a
-script, so it imports nothing of the package.
+pandas.read_hdf unpickles attributes, which runs code. Here no attribute is unpickled. The child process runs this file, so it
+imports nothing of the package at its top.
 """
 
-import io
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-REFUSED = 3  # exit status of a child that says why on stderr
-SECONDS, BYTES_A_SECOND = 60, 2**20  # how long a child may take: more for a large file
-OVERHEAD = 2**28  # bytes beside the file's and the arrays' own
+PACKAGE = "h5py"
+TABLE = "one pandas table"
+SECONDS = 60
 FILTERS = {1: "gzip", 2: "shuffle", 3: "checksums", 32000: "lzf"}
 """HDF5's number of a way to pack -> its name, for what h5py has."""
 PARTS = {"frame": ("axis0", "axis1"), "series": ("index", "values")}
@@ -29,62 +22,9 @@ def read_hdf(data: bytes, what: str, limit: int) -> dict[str, Any]:
     Raises ValueError, saying what to do, for a file that is no such table, is packed in a way that h5py lacks, points to other
     files, or would take more than `limit` bytes, and if h5py is not installed.
     """
-    from staa.arrays import arrays_in
+    from staa.data.series.apart import read_apart
 
-    given = {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}  # no plugins: they are code
-    try:
-        child = subprocess.run(
-            [sys.executable, "-P", __file__, str(limit)],
-            input=data,
-            capture_output=True,
-            timeout=SECONDS + len(data) / BYTES_A_SECOND,
-            env={**os.environ, **given},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"{what} can't be read: HDF5 took too long; copy or save it again") from error
-    if child.returncode == REFUSED:
-        raise ValueError(f"{what} {' '.join(child.stderr.decode(errors='replace').split())}")
-    if child.returncode:
-        raise ValueError(f"{what} can't be read: HDF5 crashed on it (status {child.returncode}); copy or save it again")
-    found: dict[str, Any] = arrays_in(child.stdout, what)
-    found["about"] = json.loads(found["about"].tobytes())
-    return found
-
-
-def _main() -> None:
-    """Bytes of a file on stdin, a .npz of its table on stdout."""
-    limit = int(sys.argv[1])
-    try:
-        import h5py  # noqa: F401
-        import numpy as np
-    except ImportError:
-        _refuse('is read by the package h5py: pip install "staa-snn[series]"')
-    data = sys.stdin.buffer.read()
-    _bound(len(data) + 3 * limit + OVERHEAD)
-    try:
-        found, about = table_in(data, limit)
-    except MemoryError:
-        _refuse(f"would take more memory than the limit of {limit:,} bytes")
-    except ValueError as error:
-        _refuse(f"can't be read as one pandas table: {error}")
-    buffer = io.BytesIO()
-    np.savez(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **found)  # type: ignore[arg-type]
-    sys.stdout.buffer.write(buffer.getbuffer())
-
-
-def _bound(more: int) -> None:
-    """Let this process take so many bytes more than it has, on systems that can tell and bound it."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        with open("/proc/self/statm") as file:
-            there = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (there + more, there + more))
-
-
-def _refuse(text: str) -> None:
-    print(text, file=sys.stderr)
-    raise SystemExit(REFUSED)
+    return read_apart(__file__, data, what, limit, library="HDF5", seconds=SECONDS)
 
 
 def table_in(data: bytes, limit: int) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
@@ -188,7 +128,3 @@ def _product(sides: tuple[int, ...]) -> int:
     for side in sides:
         result *= side
     return result
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,15 +1,18 @@
 """Time series that are named: published sets, and one from an equation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from staa.data.download import Archive, Tell, fetch, is_published, told
+from staa.data.series.dialect import Decimal, Separator
 from staa.data.series.files import read_series, series_in
 from staa.data.series.graph import read_graph
 from staa.data.series.series import TimeSeries
+from staa.data.series.table import Asked
 from staa.files import check_no_file, read_bytes
 from staa.registry import Registry
 
@@ -65,7 +68,7 @@ def _published(
     """A published set, its file checked against the published sum unless it was unpacked; time: start and step if the file
     doesn't say them."""
     path, data = published_file(name, root)
-    series = series_in(data, path)
+    series = series_in(data, path, None if path.suffix == ".h5" else Asked(header="no"))
     times = series.times if time is None else _every(*time, len(series.values))
     notes = series.notes
     if series.values.shape != shape:
@@ -158,16 +161,37 @@ def series_file(
     root: Path,
     time: str | None = None,
     time_format: str | None = None,
+    zone: str | None = None,
+    header: Literal["yes", "no"] | None = None,
+    separator: Separator | None = None,
+    decimal: Decimal | None = None,
+    columns: str | Sequence[str] | None = None,
+    drop: str | Sequence[str] | None = None,
+    missing: str | float | Sequence[float] | None = None,
+    id: str | None = None,
+    value: str | None = None,
+    channel: int | None = None,
     graph: str | None = None,
     distances: bool = False,
 ) -> TimeSeries:
-    """A series of one's own from a file: .csv, .txt (also .gz), .npz or .h5, as `staa.data.read_series` reads it.
+    """A series of one's own from a file, as `staa.data.read_series` reads it.
 
     Args:
         root: The file.
-        time: Column of the times; None: the first one, if it holds dates.
-        time_format: What the times are written in, such as "%d/%m/%Y %H:%M" (the codes of `datetime.strptime`); None: ISO 8601,
-            such as 2024-01-31 12:00. No other is guessed.
+        time: Column of the times; None: the first that holds dates.
+        time_format: What the times are written in, such as "%d/%m/%Y %H:%M" (the codes of `datetime.strptime`), or unix-s,
+            unix-ms, unix-us, unix-ns; None: ISO 8601, such as 2024-01-31 12:00. No other is guessed.
+        zone: Time zone, such as Europe/Berlin, from which times become UTC, so that daylight saving doubles no hour; None: they
+            are read as they are written.
+        header: Whether the first row names the columns; None: as its cells tell.
+        separator: What is between columns: comma, semicolon, tab, bar or space; None: as the rows tell.
+        decimal: What is before a fraction: point or comma; None: as the numbers tell.
+        columns: The variates, as names or as a text with commas between them, whatever they hold; None: all that are measured.
+        drop: Columns to leave out, in the same way; None: none.
+        missing: Values that stand for no measurement, as numbers or as a text such as "0,-9999": they become NaN.
+        id: Column that names the variates, in long format; None: as the columns tell.
+        value: Column of their values, in long format; None: the only one.
+        channel: Which channel of values [n, K, C]; None: there is only one.
         graph: File of a graph between the variates, as `staa.data.read_graph` takes it; None: no graph, or a .npz's own.
         distances: The graph's file holds distances, from which weights are made.
 
@@ -176,10 +200,26 @@ def series_file(
 
     Raises:
         OSError: If the file can't be read.
-        ValueError: If it is no such table; if a cell is no number or no time, with its row and column; if it takes more memory
-            than `staa.files.max_bytes` allows.
+        ValueError: If it is no such table, or can be read in more than one way; if a cell is no number or no time, with its row
+            and column; if it takes more memory than `staa.files.max_bytes` allows.
     """
-    return read_series(root, time=time, time_format=time_format, graph=graph, distances=distances)
+    return read_series(
+        root,
+        time=time,
+        time_format=time_format,
+        zone=zone,
+        header=header,
+        separator=separator,
+        decimal=decimal,
+        columns=columns,
+        drop=drop,
+        missing=missing,
+        id=id,
+        value=value,
+        channel=channel,
+        graph=graph,
+        distances=distances,
+    )
 
 
 SERIES: Registry[Callable[..., TimeSeries]] = Registry(

@@ -117,24 +117,29 @@ def fill_gaps(
     times: np.ndarray | None = None,
     names: tuple[str, ...] | None = None,
     start: np.ndarray | None = None,
+    unmeasured: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(values without NaN, which of them are known), both [n, K].
 
-    refuse: raise ValueError if there is a NaN. mask: the last known value goes on. interpolate: along time, and after the last
-    known value as mask. start [K]: what stands before a variate's first known value; None: that value.
+    refuse: raise ValueError if there is a NaN, but mask what the user has said to be unmeasured [n, K]. mask: the last known
+    value goes on. interpolate: along time, and after the last known value as mask. start [K]: what stands before a variate's
+    first known value; None: that value.
     """
     if how not in ("refuse", "mask", "interpolate"):
         raise ValueError(f"gaps must be refuse, mask or interpolate, got {how!r}")
     known = ~np.isnan(values)
     if known.all():
         return values, known
-    row, column = np.argwhere(~known)[0]
-    where = f"variate {names[column] if names else column}, row {row}" + ("" if times is None else f" ({str(times[row])[:19]})")
     if how == "refuse":
-        raise ValueError(
-            f"the series has {(~known).sum()} gaps, the first in {where}: `series.gaps=mask` leaves them out of loss and "
-            f"figures, `series.gaps=interpolate` fills them in as well"
-        )
+        gaps = ~known if unmeasured is None else ~known & ~unmeasured
+        if gaps.any():
+            row, column = np.argwhere(gaps)[0]
+            when = "" if times is None else f" ({str(times[row])[:19]})"
+            raise ValueError(
+                f"the series has {gaps.sum()} gaps, the first in variate {names[column] if names else column}, row {row}{when}"
+                f": `series.gaps=mask` leaves them out of loss and figures, `series.gaps=interpolate` fills them in as well"
+            )
+        how = "mask"
     if start is None and not known.any(0).all():
         empty = int(np.flatnonzero(~known.any(0))[0])
         raise ValueError(f"variate {names[empty] if names else empty} has no value at all: remove it")

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from staa.data.series.calendar import common_step
+from staa.data.series.calendar import following as following  # beside the series that it goes on from
+
+HOUR = np.timedelta64(1, "h")
+
 
 @dataclass(frozen=True)
 class TimeSeries:
@@ -16,9 +21,10 @@ class TimeSeries:
         graph: Weights float32, finite and at least 0, row i the weights of i's neighbours; None without a graph.
         missing: A value that stands for no measurement, which errors in real units leave out; None if there is none.
         notes: What the user should hear about the series.
+        unmeasured: Where values are NaN since the file has a value that stands for no measurement; None if none does.
 
     Shapes:
-        values [n, K], times [n], names [K], graph [K, K]
+        values, unmeasured [n, K], times [n], names [K], graph [K, K]
 
     Raises:
         ValueError: If values are no table or infinite, names are not K different ones, times are unsorted or twice there, or
@@ -31,6 +37,7 @@ class TimeSeries:
     graph: np.ndarray | None = None
     missing: float | None = None
     notes: tuple[str, ...] = ()
+    unmeasured: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or 0 in self.values.shape:
@@ -48,15 +55,9 @@ class TimeSeries:
 
     @property
     def every(self) -> float | None:
-        """Seconds from most rows to the next; None without times, or for a single row."""
+        """Seconds from most rows to the next (monthly: of most months); None without times, or for a single row."""
         common = None if self.times is None else common_step(self.times)
         return None if common is None else float(common / np.timedelta64(1, "s"))
-
-
-def common_step(times: np.ndarray) -> np.timedelta64 | None:
-    """From most of the times [n] to the next; None for a single one."""
-    steps, counts = np.unique(np.diff(times), return_counts=True)
-    return steps[counts.argmax()] if len(steps) else None
 
 
 def _check_times(times: np.ndarray, rows: int) -> None:
@@ -70,9 +71,11 @@ def _check_times(times: np.ndarray, rows: int) -> None:
     if len(wrong):
         row = int(wrong[0]) + 1
         what = "is there twice" if times[row] == times[row - 1] else "is before the one above it"
+        back = len(wrong) <= 1 + (times[-1] - times[0]) / np.timedelta64(300, "D") and times[row - 1] - times[row] < HOUR
+        saving = "; if the clock was set back there, say the zone of all times, `series.zone`" if back else ""
         raise ValueError(
             f"row {row}: its time {str(times[row])[:19]} {what} ({str(times[row - 1])[:19]}): sort the rows by "
-            f"time, and keep one row of each"
+            f"time, and keep one row of each{saving}"
         )
 
 

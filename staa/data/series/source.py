@@ -213,10 +213,9 @@ def forecast_source(
     for setting, wanted in (("series.transform=log1p", transform == "log1p"), ("series.nonnegative=True", nonnegative)):
         if wanted:
             check_not_negative(series.values, series.names, setting)
-    if gaps != "refuse" and np.isnan(series.values).all(0).any():
-        empty = int(np.flatnonzero(np.isnan(series.values).all(0))[0])
-        raise ValueError(f"variate {series.names[empty]} has no value at all: remove it")
     known = ~np.isnan(series.values)
+    if gaps in ("mask", "interpolate") and not known.any(0).all():
+        raise ValueError(f"variate {series.names[int(known.any(0).argmin())]} has no value at all: remove it")
     for name, part in parts.items():
         if not known[part.start + window : part.stop + window + horizon - 1].any():
             raise ValueError(f"the rows that {name} is measured on are gaps throughout: give it another share, or fill them")
@@ -238,7 +237,7 @@ def forecast_source(
                 f"variates of very different size share one scale (deviations {spread.min():.3g} to {spread.max():.3g}), so "
                 f"the small ones hardly count: `series.normalise={normalise}-per-variate` gives each its own"
             )
-    about = {"times": series.times, "names": series.names, "start": normaliser.start}
+    about = {"times": series.times, "names": series.names, "start": normaliser.start, "unmeasured": series.unmeasured}
     across = gaps == "interpolate" and not known.all()
     carried, _ = fill_gaps(series.values, "mask" if across else gaps, **about)
     values = normaliser.normalise(torch.from_numpy(carried)).float()
