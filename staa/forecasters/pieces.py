@@ -136,7 +136,7 @@ class _Pieces(torch.autograd.Function):
                 own = [x[:, at].detach().clone().requires_grad_(k in wanted) for k, x in enumerate(inputs)]
                 current = layer.current(*own)
             if norm is not None:
-                mean, scale = statistics[0], statistics[1]
+                mean, scale = saved[len(how)], saved[len(how) + 1]
                 if ctx.batch:
                     slope = slope - to_bias / numbers - (current.detach() - mean) * (scale * to_weight / numbers)
                 slope = slope * (scale * norm.weight)
