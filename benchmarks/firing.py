@@ -54,7 +54,7 @@ def first_step(recipe: Recipe, path: Path) -> dict[str, tuple[float, float, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--before", action="store_true")
     options = parser.parse_args()

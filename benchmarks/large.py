@@ -50,7 +50,7 @@ def measure(name: str, nodes: int, window: int, steps: int, *, bits: bool, plain
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="series-spikestag")
     parser.add_argument("--bits", action="store_true")
     parser.add_argument("--plain", action="store_true")
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2)
     options = parser.parse_args()
     if options.size:
-        measure(options.recipe, *options.size, options.steps, bits=options.bits, plain=options.plain)
+        nodes, window = options.size
+        measure(options.recipe, nodes, window, options.steps, bits=options.bits, plain=options.plain)
         return
     print("| nodes × steps | peak, GiB | seconds a step |\n|---|---|---|", flush=True)
     for nodes, window in SIZES:

@@ -152,9 +152,9 @@ class SpikingAttention(nn.Module):
         steps, groups, tokens, width = x.shape
         flat = x.reshape(steps, groups * tokens, width)
 
-        q, k, v = (f(flat) for f in (self.query, self.key, self.value))
-        mixed = Layer(partial(self._mixed, tokens), self.norm, self.neuron, group=tokens).in_pieces(width, q, k, v)
-        flat = flat + self.out(mixed)
+        mix = Layer(partial(self._mixed, tokens), self.norm, self.neuron, group=tokens)
+        # No name for what is large and not needed again: it would live as long as this call.
+        flat = flat + self.out(mix.in_pieces(width, self.query(flat), self.key(flat), self.value(flat)))
         return (flat + self.down(self.up(flat))).view(x.shape)
 
     def _mixed(self, tokens: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Layer:
     """
 
     current: Callable[..., Tensor]
-    norm: nn.Module | None
+    norm: nn.BatchNorm1d | None
     neuron: nn.Module
     modules: tuple[nn.Module, ...] = ()
     steps: int | None = None
@@ -103,13 +103,13 @@ class _Pieces(torch.autograd.Function):
         layer, size, how = ctx.layer, ctx.size, ctx.how
         norm, neuron, saved = layer.norm, layer.neuron, ctx.saved_tensors
         inputs = [x if len(form) == 1 else _unpack((x, *form)) for x, form in zip(saved, how, strict=False)]
-        statistics = () if norm is None else saved[len(how) : len(how) + 2]
+        statistics: Sequence[Tensor] = () if norm is None else saved[len(how) : len(how) + 2]
         wanted = [k for k, needed in enumerate(ctx.needs_input_grad[3 : 3 + len(inputs)]) if needed]
         of_neuron, of_current = (
             [p for m in part for p in m.parameters() if p.requires_grad] for part in ((neuron,), layer.modules)
         )
         grads = {id(p): torch.zeros_like(p) for p in (*of_neuron, *of_current)}
-        to_weight = to_bias = None
+        to_weight = to_bias = grad.new_zeros(())
         slopes: list[Tensor] = []  # kept if they are no more than the inputs, else computed again
 
         def backwards(at: slice) -> tuple[Tensor, Tensor | None, list[Tensor]]:
@@ -124,8 +124,7 @@ class _Pieces(torch.autograd.Function):
             if slope.shape[2] <= sum(x.shape[2] for x in inputs):
                 slopes.append(slope)
             if unit is not None:
-                more = (slope * unit).sum((0, 1)), slope.sum((0, 1))
-                to_weight, to_bias = more if to_weight is None else (to_weight + more[0], to_bias + more[1])
+                to_weight, to_bias = to_weight + (slope * unit).sum((0, 1)), to_bias + slope.sum((0, 1))
             for p, g in zip(of_neuron, others, strict=True):
                 grads[id(p)] += g
         numbers = (1 if layer.steps else len(grad)) * grad.shape[1]
@@ -137,7 +136,7 @@ class _Pieces(torch.autograd.Function):
                 own = [x[:, at].detach().clone().requires_grad_(k in wanted) for k, x in enumerate(inputs)]
                 current = layer.current(*own)
             if norm is not None:
-                mean, scale = statistics
+                mean, scale = saved[len(how)], saved[len(how) + 1]
                 if ctx.batch:
                     slope = slope - to_bias / numbers - (current.detach() - mean) * (scale * to_weight / numbers)
                 slope = slope * (scale * norm.weight)

@@ -178,24 +178,31 @@ class SpikeSTAG(Forecaster):
         check_phase(phase, x, self.day)
         batch, nodes, patches = len(x), x.shape[2], x.shape[1] // self.patch
         z, mean, deviation = normalised(x) if self.instance_norm else (x, 0.0, 1.0)
+        rows = (batch, nodes, patches)
+        y = self._fused(self._scales(self._embedded(z, time, phase), rows), rows).mean(0)  # [B·K·L', d]
+        forecast = self.head(y.view(batch, nodes, -1)).transpose(1, 2)
+        return forecast * deviation + mean
+
+    def _embedded(self, z: Tensor, time: Tensor | None, phase: Tensor | None) -> Tensor:
+        """e [T, B·K·L', d]."""
         c = self.encoder(z)  # [T, B, K, L]
-        e = self.of_patch(c.unflatten(3, (patches, self.patch)))  # [T, B, K, L', d]
+        e = self.of_patch(c.unflatten(3, (-1, self.patch)))  # [T, B, K, L', d]
         e = e + self.of_node(self.node)[:, None]
         if self.of_time is not None and time is not None:
             e = e + self.of_time(time[:, self.patch - 1 :: self.patch])[:, None]
         if self.day is not None and phase is not None:
-            e = e + self.day(phase[:, self.patch - 1 : x.shape[1] : self.patch])
-        rows = (batch, nodes, patches)
-        h = self.observe(e.flatten(1, 3))
+            e = e + self.day(phase[:, self.patch - 1 : z.shape[1] : self.patch])
+        return e.flatten(1, 3)
+
+    def _scales(self, e: Tensor, rows: tuple[int, int, int]) -> Tensor:
+        """G [T, B·K·L', d]."""
+        h = self.observe(e)
         neighbours, scales = self._neighbours(), [h]
         for message, hop in zip(self.messages, self.hops, strict=True):
-            around = message(neighbours(h.view(len(h), batch, nodes, -1)).view(h.shape))
+            around = message(neighbours(h.view(len(h), *rows[:2], -1)).view(h.shape))
             h = hop(h, around)
             scales.append(h)
-        g = self.scales(*scales)
-        y = self._fused(g, rows).mean(0)  # [B·K·L', d]
-        forecast = self.head(y.view(batch, nodes, -1)).transpose(1, 2)
-        return forecast * deviation + mean
+        return self.scales(*scales)
 
     def _neighbours(self) -> Callable[[Tensor], Tensor]:
         """A h of h [T, B, K, L' d]."""
