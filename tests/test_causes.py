@@ -25,7 +25,7 @@ WRONG = [
     *((args, "empty.csv", "is a file, not a folder: give") for args in FOLDERS.values()),
     (DATA["data of series"], "missing", "does not exist"),
     (DATA["data of series"], "folder", "is a folder"),
-    (DATA["data of series"], "a.zip", "its name must end in .csv"),
+    (DATA["data of series"], "a.zip", "a.zip is an archive: unpack it"),
     (DATA["data of series"], "empty.csv", "is empty"),
     (["train", "--out"], "empty.csv", "is a file"),
     (["train", "--out"], "empty.csv/run", "since empty.csv is a file"),

@@ -163,7 +163,7 @@ def test_a_graph_that_changed_is_noticed(tmp_path):
     recipe = replace(
         RECIPES["series-ispikformer"], epochs=1, max_steps=1, batch_size=8, data=Data(name="series", validation=0.2),
         series=Series(horizon=2, window=6), forecast=Forecast(),
-        model=replace(RECIPES["series-ispikformer"].model, name="linear"), weights="last",
+        model=replace(RECIPES["series-ispikformer"].model, name="linear", neuron="seqsnn"), weights="last",
     )  # fmt: skip
     list(run(recipe, folder, data_root=path))
     assert not evaluate_run(folder)["notes"]

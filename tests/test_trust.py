@@ -141,9 +141,9 @@ def arguments(f, folder, runs, kind, tmp_path):
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
         "device": "cpu", "name": "it",
     }  # fmt: skip
-    if f.__name__ == "evaluate_rolling":
+    if getattr(f, "__name__", "") == "evaluate_rolling":
         known["out"] = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
-    if f.__name__ == "forecast":
+    if getattr(f, "__name__", "") == "forecast":
         known["at"] = None
     signature = inspect.signature(f).parameters
     if "run" in signature and signature["run"].annotation is Run:

@@ -74,13 +74,13 @@ def forms_of(folder):
 
 @named(INTERRUPTED)
 def test_an_interrupted_run_goes_on(folder, kept):
-    """And its log goes on in the form it had."""
+    """And its log goes on in the form it had; figures that are new come beside."""
     events = list(run(read_recipe(folder), folder, resume=folder, data_root=data_of(folder), device="cpu", workers=0))
     assert isinstance(events[-1], Result)
     assert next(event.step for event in events if isinstance(event, Epoch)) > 9
     told, once = forms_of(folder), forms_of(kept.with_name(kept.name.removesuffix("-interrupted")))
     assert {"start", "epoch", "end", "result"} <= told.keys() & once.keys()
-    assert all(told[kind] == form for kind, form in once.items() if kind in told)
+    assert all([key for key in told[kind] if key in form] == form for kind, form in once.items() if kind in told)
 
 
 def newer_json(path):

@@ -206,7 +206,7 @@ class Forecasting(Task[SeriesSource]):
         return ([] if fine else ["horizons"]) + ([] if _are_baselines(result.get("baselines", {})) else ["baselines"])
 
     def own_weights(self, *, same: bool) -> dict[str, str]:
-        others = {"node": "of other variates", "neighbour": "of other variates"}
+        others = dict.fromkeys(("node", "neighbour", "day.node"), "of other variates")
         own = {"graph": "the data's own"} | ({} if same else others)
         return own | {f"forecaster.{name}": why for name, why in own.items()} | {"profile": "the data's own"}
 

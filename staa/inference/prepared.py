@@ -220,6 +220,7 @@ def read_as(run: Run, file: Path, *, time: str | None = None, time_format: str |
     `read_series` does."""
     own = run.recipe.series.time_format if time_format is None and file.name.lower().endswith(TEXT) else None
     try:
+        check_forecasts(run)
         given = {name: getattr(run.recipe.series, name) for name in field_names(Reading)}
         return series_for(file, run.about["names"], given, time=time, time_format=time_format)
     except FormatError as error:
