@@ -2,8 +2,8 @@
 
 DIR holds metr_la_week1.npz, hangzhou_tensor.mat, ETTh1.csv.gz and montevideo_bus.npz, as published (docs/recipes/series.md says
 where); each is written to RUNS/DATA.npz once. Trains what is not in RUNS yet, two runs at a time with a thread each, then
-writes the errors to results/forecast.json (`make figures` takes them into the pages) and draws RUNS/DATA.png. --ablation:
-SpikeSTAG's switches on Hangzhou instead.
+writes the errors to results/forecast.json (`make figures` takes them into the pages) and draws RUNS/DATA.png. The rows of
+trivial forecasts need no run; --trivial measures them alone. --ablation: SpikeSTAG's switches on Hangzhou instead.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +22,32 @@ import numpy as np
 from benchmarks.figures import RESULTS, measured
 from benchmarks.tables import TABLES
 from staa.analysis.pictures import draw_horizons
+from staa.build import task_of
+from staa.recipes import RECIPES
 from staa.runs.folder import RESULT, read_environment, read_json
 
+NO_SEASON = ["--series.season", "none"]
 MODELS = {
     "spikestag": [],
+    "spikestag, no season": NO_SEASON,
     "ispikformer": [],
     "gru": [],
-    "linear": [],
-    "linear, all nodes": ["--forecast.across"],
-    "last-value": [],
+    "linear, all nodes": ["--forecast.across", *NO_SEASON],
+    "linear, all nodes + profile": ["--forecast.across"],
 }
 RIDGE = {"metr-la-week": 30, "hangzhou": 0.01, "etth1": 0.001, "montevideo": 10}  # least MAE on validation, of six or so
 TRAINED = ("spikestag", "ispikformer", "gru")
-SEEDS = {"metr-la-week": 3, "hangzhou": 3, "etth1": 1, "montevideo": 1}
+SEEDS = {"metr-la-week": 3, "hangzhou": 3, "etth1": 3, "montevideo": 3}
 OPTIONS = {
     "etth1": ["--series.normalise", "zscore-per-variate"],  # its variates are of different units
     "montevideo": ["--epochs", "8"],  # 675 stops: SpikeSTAG's twelve take over three minutes
 }
+PATH = RESULTS / "forecast.json"
 AT = (3, 6, 12)
+FIGURES = ("mae", "rmse", "mase", "wmape", "r2", "r2_nodes")
 ABLATION = {
     "whole": [],
+    "no season": NO_SEASON,
     "no observation block": ["--forecast.no-observe"],
     **{f"K = {k}": ["--forecast.hops", str(k)] for k in (0, 1, 3)},
     "graph: identity": ["--forecast.graph", "identity"],
@@ -109,10 +116,10 @@ def train(folder: Path, arguments: list[str]) -> None:
 
 
 def row(folders: list[Path]) -> dict[str, Any]:
-    """Of each seed: MAE at each horizon, over all of them, RMSE, R² and CPU time; and the number of parameters."""
+    """Of each seed: MAE at each horizon, over all of them, the other figures and CPU time; and the number of parameters."""
     results = [read_json(folder / RESULT) for folder in folders]
     figures = {f"mae_{at}": [r["horizons"][at - 1]["mae"] for r in results] for at in AT}
-    figures |= {name: [r[f"test_{name}"] for r in results] for name in ("mae", "rmse", "r2")}
+    figures |= {name: [r[f"test_{name}"] for r in results] for name in FIGURES}
     seconds = [json.loads(folder.with_suffix(".json").read_text())["cpu_seconds"] for folder in folders]
     found: dict[str, Any] = {name: {"values": values} for name, values in figures.items()}
     return found | {
@@ -121,11 +128,25 @@ def row(folders: list[Path]) -> dict[str, Any]:
     }
 
 
-def store(name: str, rows: dict[str, list[Path]], seeds: int, *, ablation: bool) -> None:
+def trivial(name: str, path: Path) -> dict[str, dict[str, Any] | None]:
+    """What forecasts that need no network reach, by their names; None for one that is not possible on these data."""
+    recipe = RECIPES["series-last-value"]
+    if name == "etth1":
+        recipe = replace(recipe, series=replace(recipe.series, normalise="zscore-per-variate"))
+    task = task_of(recipe)
+    return task.beside(task.source(path))["baselines"]
+
+
+def trivial_row(figures: dict[str, Any] | None) -> dict[str, Any] | None:
+    if figures is None:
+        return None
+    return {f"mae_{at}": figures["mae_by_step"][at - 1] for at in AT} | {name: figures[name] for name in FIGURES}
+
+
+def store(name: str, rows: dict[str, list[Path]], baselines: dict[str, Any], *, seeds: int, ablation: bool) -> None:
     """A table of results/forecast.json."""
-    path = RESULTS / "forecast.json"
     first = read_environment(next(iter(rows.values()))[0])
-    tables = json.loads(path.read_text())
+    tables = json.loads(PATH.read_text())
     tables[name] = {
         "command": "python -m benchmarks.forecast RUNS --raw DIR" + " --ablation" * ablation,
         "commit": first["commit"][:7],
@@ -133,9 +154,21 @@ def store(name: str, rows: dict[str, list[Path]], seeds: int, *, ablation: bool)
         "machine": f"one thread of {first['device']} for each run, {first['processor']}",
         "torch": first["torch"],
         "seeds": list(range(seeds)),
-        "rows": {title: row(folders) for title, folders in rows.items()},
+        "rows": {title: row(folders) for title, folders in rows.items()}
+        | {title: trivial_row(figures) for title, figures in baselines.items()},
     }
-    path.write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n")
+    write(tables)
+
+
+def store_trivial(name: str, baselines: dict[str, Any]) -> None:
+    """Their rows beside those that are in the table."""
+    tables = json.loads(PATH.read_text())
+    tables[name]["rows"] |= {title: trivial_row(figures) for title, figures in baselines.items()}
+    write(tables)
+
+
+def write(tables: dict[str, Any]) -> None:
+    PATH.write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n")
     measured.cache_clear()
 
 
@@ -144,6 +177,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--trivial", action="store_true")
     parser.add_argument("--data", nargs="+", choices=list(SEEDS), default=list(SEEDS))
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -151,6 +185,11 @@ def main() -> None:
     for name in data:
         if not (options.runs / f"{name}.npz").is_file():
             convert(name, options.raw, options.runs / f"{name}.npz")
+    baselines = {} if options.ablation else {name: trivial(name, options.runs / f"{name}.npz") for name in data}
+    if options.trivial:
+        for name in data:
+            store_trivial(name, baselines[name])
+        return
     jobs: dict[Path, list[str]] = {}
     tables: dict[str, dict[str, list[Path]]] = {}
     for name in data:
@@ -162,13 +201,13 @@ def main() -> None:
                 tables.setdefault(name, {}).setdefault(title, []).append(folder)
                 source = ["--data", str(options.runs / f"{name}.npz")]
                 jobs[folder] = [f"series-{model}", *source, "--seed", str(seed), *OPTIONS.get(name, []), *more]
-                if title == "linear, all nodes":
+                if title.startswith("linear, all nodes"):
                     jobs[folder] += ["--forecast.ridge", str(RIDGE[name])]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train, jobs, jobs.values()))
     for name, rows in tables.items():
         kept = "ablation" if options.ablation else name
-        store(kept, rows, SEEDS[name], ablation=options.ablation)
+        store(kept, rows, baselines.get(name, {}), seeds=SEEDS[name], ablation=options.ablation)
         print(f"\n{name}\n\n{TABLES[f'forecast/{kept}']()}")
         if not options.ablation:
             curves = {title: read_json(folders[0] / RESULT)["horizons"] for title, folders in rows.items()}

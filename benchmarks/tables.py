@@ -1,11 +1,12 @@
 """The tables of figures in the pages, each by its name; see benchmarks/figures.py."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.figures import RESULTS, fill, mean, measured, text, value
+from benchmarks.figures import RESULTS, fill, mean, measured, text
 
 README = """\
 | data | network, T | paper | ours |
@@ -21,10 +22,10 @@ README = """\
 counts {nmnist/linear}) |
 | METR-LA, first week, 12 steps ahead | SpikeSTAG, 2 | | MAE {forecast/metr-la-week/spikestag.mae:.2f} mph (iSpikformer \
 {forecast/metr-la-week/ispikformer.mae:.2f}, linear on all nodes {forecast/metr-la-week/linear, all nodes.mae:.2f}, last value \
-{forecast/metr-la-week/last-value.mae:.2f}) |
+{forecast/metr-la-week/last value.mae:.2f}) |
 | Hangzhou metro, 12 steps ahead | SpikeSTAG, 2 | | MAE {forecast/hangzhou/spikestag.mae:.1f} passengers (iSpikformer \
-{forecast/hangzhou/ispikformer.mae:.1f}, **linear on all nodes {forecast/hangzhou/linear, all nodes.mae:.1f}**, last value \
-{forecast/hangzhou/last-value.mae:.1f}) |
+{forecast/hangzhou/ispikformer.mae:.1f}, historical average {forecast/hangzhou/historical average.mae:.1f}, linear beside it \
+{forecast/hangzhou/linear + profile.mae:.1f}) |
 """
 ACCURACIES = """\
 | data, network | recipe | test accuracy | lowest | seeds | a seed takes | commit |
@@ -51,16 +52,23 @@ ACCURACIES = """\
 """
 FORECASTERS = {
     "spikestag": "`series-spikestag`",
+    "spikestag, no season": "`series-spikestag --series.season none`",
     "ispikformer": "`series-ispikformer`",
     "gru": "`series-gru`",
-    "linear": "`series-linear`, a node's own values",
-    "linear, all nodes": "`series-linear --forecast.across`, all nodes'",
-    "last-value": "`series-last-value`",
+    "linear, all nodes": "`series-linear --forecast.across --series.season none`",
+    "linear, all nodes + profile": "`series-linear --forecast.across`",
+    "linear": "linear, a node's own values",
+    "linear + profile": "the same, of what the historical average leaves",
+    "historical average": "historical average",
+    "seasonal naive (day)": "seasonal naive, yesterday's value",
+    "seasonal naive (week)": "seasonal naive, last week's value",
+    "last value": "last value",
 }
 SETS = {"metr-la-week": "METR-LA, a week", "hangzhou": "Hangzhou", "etth1": "ETTh1", "montevideo": "Montevideo"}
 COLUMNS = {
     **{f"mae_{at}": (f"MAE, {at} ahead", "~#.3g") for at in (3, 6, 12)},
-    **{"mae": ("MAE", "~#.4g"), "rmse": ("RMSE", "~#.4g"), "r2": ("R²", "~.3f")},
+    **{"mae": ("MAE", "~#.4g"), "rmse": ("RMSE", "~#.4g"), "mase": ("MASE", "~.3f"), "wmape": ("wMAPE", "~.1%")},
+    **{"r2": ("R²", "~.3f"), "r2_nodes": ("R² by node", "~.3f")},
     **{"parameters": ("parameters", ""), "cpu_minutes": ("CPU min", ".1f")},
 }
 CASES = {
@@ -115,36 +123,52 @@ def folds() -> str:
 
 
 def forecasts() -> str:
-    """MAE of each model on each set."""
+    """MAE of each model on each set; bold: the least."""
+    best = {name: min(_mae(name, model) for model in FORECASTERS) for name in SETS}
     rows = []
+    there = {key.split("/", 2)[-1] for key in measured() if key.startswith("forecast/")}
     for model, title in FORECASTERS.items():
-        cells = {name: text(f"forecast/{name}/{model}.mae:~#.4g") for name in SETS}
-        if model == "linear, all nodes":
-            cells["hangzhou"] = f"**{cells['hangzhou']}**"  # ahead of every network
-        rows.append([title, *cells.values()])
+        if model not in there:
+            continue
+        cells = {name: _cell(f"forecast/{name}/{model}", "mae", "~#.4g") for name in SETS}
+        rows.append([title, *(f"**{cell}**" if _mae(name, model) == best[name] else cell for name, cell in cells.items())])
     return table(["", *SETS.values()], rows)
 
 
 def forecast(name: str) -> str:
-    """Errors of each model on one set, or of each form of SpikeSTAG; and where a linear one is ahead of it."""
+    """Errors of each model on one set, or of each form of SpikeSTAG; and which are ahead of it."""
     titles = [key.split("/", 2)[2] for key in measured() if key.startswith(f"forecast/{name}/")]
-    rows = [[title, *(text(f"forecast/{name}/{title}.{c}:{form}") for c, (_, form) in COLUMNS.items())] for title in titles]
+    if name in SETS:
+        titles = [title for title in FORECASTERS if title in titles]
+    rows = [[title, *(_cell(f"forecast/{name}/{title}", c, form) for c, (_, form) in COLUMNS.items())] for title in titles]
     told = table(["", *(head for head, _ in COLUMNS.values())], rows)
     if name not in SETS:
         return told
-    behind = [f"{title} in: {', '.join(_behind(name, title)) or 'nothing'}" for title in ("linear", "linear, all nodes")]
-    return f"{told}\nspikestag does not beat {'; '.join(behind)}.\n"
+    behind = {title: ", ".join(_behind(name, title)) for title in titles if not title.startswith("spikestag")}
+    ahead = "; ".join(f"{title} in {figures}" for title, figures in behind.items() if figures)
+    return (
+        f"{told}\nspikestag does not beat {ahead}.\n" if ahead else f"{told}\nspikestag is ahead of all in MAE, RMSE and R².\n"
+    )
+
+
+def _cell(entry: str, figure: str, form: str) -> str:
+    """A figure; n/a for a forecast that was not possible, and nothing for a figure that it does not have."""
+    figures = measured().get(entry, {"figures": {}})["figures"]
+    return "n/a" if figures is None else text(f"{entry}.{figure}:{form}") if figure in figures else ""
+
+
+def _mae(name: str, model: str) -> float:
+    figures = measured().get(f"forecast/{name}/{model}", {}).get("figures")
+    return math.inf if figures is None else mean(figures["mae"])
 
 
 def _behind(name: str, other: str) -> list[str]:
     """Figures in which SpikeSTAG is no better."""
+    own, others = (measured()[f"forecast/{name}/{model}"]["figures"] for model in ("spikestag", other))
+    if others is None:
+        return []
     signs = {"mae": 1, "rmse": 1, "r2": -1}
-    means = {
-        (model, f): sign * mean(value(f"forecast/{name}/{model}.{f}"))
-        for f, sign in signs.items()
-        for model in ("spikestag", other)
-    }
-    return [COLUMNS[f][0] for f in signs if means["spikestag", f] >= means[other, f]]
+    return [COLUMNS[f][0] for f, sign in signs.items() if sign * mean(own[f]) >= sign * mean(others[f])]
 
 
 def tricks() -> str:
