@@ -197,7 +197,7 @@ def test_predict(tmp_path, capsys):
     for name in ("forecast", "horizons", "rates", "adjacency"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
     assert main(["predict", str(folder), str(file), "--at", "100"]) == 0
-    assert "repeating the last value gives" in capsys.readouterr().out
+    assert "where the file goes on; last value " in capsys.readouterr().out
     assert len(list((folder / "forecasts").glob("series-*/forecast.csv"))) == 1
 
 
@@ -285,7 +285,7 @@ def test_predict_minds_gaps_in_its_window_alone(tmp_path):
 
 def test_forecasts_are_written_in_full(tmp_path):
     seen, forecast, truth = (np.full((1, 1, 1), value) for value in (1.0, 123457169.0, 123457209.0))
-    made = Forecasts(("a",), np.arange(2)[None], seen, forecast, truth, None, None, {}, ())
+    made = Forecasts(("a",), np.arange(2)[None], seen, forecast, truth, None, None, {}, {}, ())
     write_csv(made, tmp_path / "f.csv")
     assert (tmp_path / "f.csv").read_text().splitlines()[1] == "0,1,1,a,123457169,123457209"
 

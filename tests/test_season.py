@@ -223,6 +223,14 @@ def test_every_forecaster_takes_a_season(model, tmp_path, capsys):
     forecast = staa.load(tmp_path / "run")(*inputs)[0].detach().double()
     expected = forecast * source.normaliser.scale + source.normaliser.offset
     assert np.allclose(made.forecast, expected.numpy(), rtol=1e-4)
+    values, profile = weekly().values, forecast_profile(row)
+    assert np.allclose(made.trivial["last value"][0], values[row])
+    assert np.allclose(made.trivial["seasonal naive (day)"][0], values[row - 23 : row - 19])
+    assert np.allclose(made.trivial["seasonal naive (week)"][0], values[row - 167 : row - 163])
+    assert np.allclose(made.trivial["historical average"][0], profile, rtol=1e-4)
+    assert predict(tmp_path / "run", tmp_path / "weekly.csv", at="30").trivial.keys() == {
+        "last value", "seasonal naive (day)", "historical average",
+    }  # fmt: skip
     assert main(["compare", str(tmp_path / "run"), str(tmp_path / "other"), "--out", str(tmp_path / "compare")]) == 0
     assert "historical average" in capsys.readouterr().out
     with (tmp_path / "compare" / "compare.csv").open() as file:
@@ -230,6 +238,14 @@ def test_every_forecaster_takes_a_season(model, tmp_path, capsys):
     assert float(rows[2]["test_mae"]) == result.details["baselines"]["last value"]["mae"]
     assert rows[2]["seeds"] == ""
     assert main(["compare", str(tmp_path / "run"), str(tmp_path / "other"), "--out", str(tmp_path / "compare")]) == 0
+
+
+def forecast_profile(row):
+    """Means of the training rows at the hours of the four rows that follow, on weekdays or on weekends."""
+    series = weekly()
+    index, told = pd.DatetimeIndex(series.times), forecast_source(series, window=12, horizon=4).told
+    end, train = index.day_of_week >= 5, np.arange(len(index)) < told
+    return [series.values[train & (index.hour == index.hour[k]) & (end == end[k])].mean(0) for k in range(row + 1, row + 5)]
 
 
 def written(folder):

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from staa.counting import counted
 from staa.data import SeriesSource, WindowBatches
 from staa.data.batches import spread
-from staa.data.series.season import Kind, rows_before
+from staa.data.series.season import Kind, latest_known, rows_before
 from staa.forecasters import FORECASTERS
 from staa.forecasters.seasonal import Seasonal
 from staa.training.evaluate import Measure, call
@@ -153,13 +152,11 @@ def _last_value(source: SeriesSource) -> Callable[[Tensor], Tensor]:
 
 def _seasonal_naive(source: SeriesSource, days: int) -> Callable[[Tensor], Tensor]:
     assert source.clock is not None
-    before = torch.from_numpy(np.append(rows_before(source.rows, source.clock, days), -1))  # −1 leads to −1
+    before = rows_before(source.rows, source.clock, days)
 
     def forecast(first: Tensor) -> Tensor:
-        last, row = _rows_told(first, source)
-        while bool((row > last).any()):
-            row = torch.where(row > last, before[row], row)
-        return source.values[torch.where(row < 0, last, row)]
+        last, rows = _rows_told(first, source)
+        return source.values[torch.from_numpy(latest_known(rows.numpy(), last.numpy(), before))]
 
     return forecast
 

@@ -159,8 +159,9 @@ def predict(args: list[str]) -> int:
         say(f"{len(made.names)} variates, {steps} steps after each of {count} origins: {told}")
     error = abs(made.forecast - made.truth)
     if (known := ~np.isnan(error)).any():
-        last = abs(made.seen[:, -1:] - made.truth)
-        say(f"MAE {error[known].mean():.4g} where the file goes on; repeating the last value gives {last[known].mean():.4g}")
+        others_reach = {name: abs(forecast - made.truth)[known].mean() for name, forecast in made.trivial.items()}
+        told = ", ".join(f"{name} {reached:.4g}" for name, reached in others_reach.items())
+        say(f"MAE {error[known].mean():.4g} where the file goes on; {told}")
         if made.lower is not None:
             inside = ((made.lower <= made.truth) & (made.truth <= made.upper))[known]
             say(f"the interval of {options.interval:.4g} holds {inside.mean():.1%} of the {inside.size:,} values there")

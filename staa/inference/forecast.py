@@ -14,6 +14,7 @@ from staa.files import check_bytes
 from staa.inference.ahead import check_steps, look_ahead
 from staa.inference.intervals import Band, calibrated, check_level
 from staa.inference.prepared import check_forecasts, moment, own_data, prepare, read_as
+from staa.inference.trivial import trivial
 from staa.machine import choose_device
 from staa.rates import firing_rates
 from staa.runs.load import Run, opened
@@ -35,6 +36,8 @@ class Forecasts:
     lower: np.ndarray | None
     upper: np.ndarray | None
     """[B, N, K], the ends of the interval; None if none was asked for."""
+    trivial: dict[str, np.ndarray]
+    """[B, N, K] of each trivial forecast that is possible, by name (`staa.inference.trivial`)."""
     rates: dict[str, float]
     """Firing rate of each layer that fires, at its last call after each origin: spikes per neuron and step."""
     notes: tuple[str, ...]
@@ -134,6 +137,7 @@ def forecast_series(
         truth=prepared.truth(origins, count),
         lower=lower,
         upper=upper,
+        trivial=trivial(model, prepared, series, origins, count, run.recipe.series.period),
         rates=rates,
         notes=tuple(notes),
     )

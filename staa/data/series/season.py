@@ -131,3 +131,21 @@ def rows_before(rows: np.ndarray, clock: Clock, days: int) -> np.ndarray:
     wanted = rows - np.timedelta64(days * DAY, "s")
     found = np.searchsorted(rows, wanted)
     return np.where(rows[np.minimum(found, len(rows) - 1)] == wanted, found, -1).astype(np.int64)
+
+
+def latest_known(rows: np.ndarray, last: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The row of the same phase that is known at the end of each window: as many periods back as it takes; if there is none,
+    the window's last row.
+
+    Args:
+        rows: Rows that are forecast.
+        last: The last row that each window sees.
+        before: The row a period before each row, −1 if there is none.
+
+    Shapes:
+        rows [B, P], last [B, 1], before [n] -> [B, P]
+    """
+    before = np.append(before, -1)  # −1 leads to −1
+    while (rows > last).any():
+        rows = np.where(rows > last, before[rows], rows)
+    return np.where(rows < 0, last, rows)
