@@ -196,6 +196,16 @@ def test_what_is_not_possible_is_told_as_such():
     assert [name for name, figures in found.items() if figures is not None] == ["last value", "linear"]
 
 
+def test_a_result_does_not_need_a_linear_model(tmp_path):
+    """Each window ahead has a gap, so that none can be fitted; nor can a season be chosen by one."""
+    recipe = recipe_of("last-value", season="auto", gaps="mask")
+    recipe = replace(recipe, data=replace(recipe.data, name=f"{tiny.__file__}:holes"))
+    result = list(run(recipe, tmp_path / "run"))[-1]
+    assert result.details["baselines"]["linear"] is None
+    assert result.details["baselines"]["last value"]["mae"] == pytest.approx(result.test["mae"])
+    assert Run(tmp_path / "run").about["season"] == "none"
+
+
 def test_auto_takes_the_season_that_is_there():
     source = task_of(recipe_of(season="auto")).source(Path("data"))
     assert source.season == "day+weekend"

@@ -176,3 +176,10 @@ def weekly(rows=24 * 40, nodes=3, seed=0, **changes):
 def undated():
     """`weekly` without its times."""
     return replace(weekly(), times=None)
+
+
+def holes():
+    """`weekly` with every fourth row missing."""
+    whole = weekly()
+    whole.values[::4] = np.nan
+    return whole

@@ -1,5 +1,6 @@
 """Forecasts that need no network: what any has to beat, on the same windows."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.counting import counted
-from staa.data import SeriesSource, WindowBatches
+from staa.data import Normaliser, SeriesSource, WindowBatches
 from staa.data.batches import spread
 from staa.data.series.season import Kind, latest_known, rows_before
 from staa.forecasters import FORECASTERS
@@ -53,25 +54,35 @@ def best_season(source: SeriesSource) -> SeriesSource:
     chosen = thinned(source.validation, source)
     errors: dict[Kind, float] = {}
     for kind in counted(possible, "choosing the season", len(possible)):
-        model = linear(source.with_season(kind))
-        total = known = 0.0
-        for inputs, y in windows_of(source.with_season(kind), chosen):
-            error = source.normaliser.real(call(model, inputs)) - source.normaliser.real(y)
-            total, known = total + float(error.abs().nansum()), known + float((~y.isnan()).sum())
-        errors[kind] = total / known
+        told = source.with_season(kind)
+        model = linear(told)
+        errors[kind] = math.inf if model is None else _error(model, windows_of(told, chosen), source.normaliser)
     best: Kind = next(kind for kind in possible if errors[kind] <= (1 + WORTH) * min(errors.values()))
-    told = ", ".join(f"{kind} {error:.4g}" for kind, error in errors.items())
-    note = f"season: {best}, chosen by a linear model's mean absolute error on validation ({told})"
+    listed = ", ".join(f"{kind} {error:.4g}" for kind, error in errors.items())
+    note = f"season: {best}, chosen by a linear model's mean absolute error on validation ({listed})"
     return replace(source.with_season(best), notes=(*source.notes, note))
 
 
-def linear(source: SeriesSource) -> nn.Module:
-    """Least squares on a node's own window and the time features, shared by the nodes, beside the data's season."""
+def _error(model: nn.Module, batches: Any, normaliser: Normaliser) -> float:
+    """Mean absolute error in the series' units; infinite if nothing is known."""
+    total = known = 0.0
+    for inputs, y in batches:
+        error = normaliser.real(call(model, inputs)) - normaliser.real(y)
+        total, known = total + float(error.abs().nansum()), known + float((~y.isnan()).sum())
+    return total / known if known else math.inf
+
+
+def linear(source: SeriesSource) -> nn.Module | None:
+    """Least squares on a node's own window and the time features, shared by the nodes, beside the data's season; None if the
+    window is too long for it, or no window is without gaps."""
     facts = source.facts
-    model = FORECASTERS["linear"](facts["nodes"], facts["window"], facts["horizon"], time_features=facts["features"])
     batches = windows_of(source, thinned(source.train, source))
-    whole = in_season(model, facts, source)
-    cast(Any, model).fit(whole.rest(batches) if isinstance(whole, Seasonal) else batches)
+    try:
+        model = FORECASTERS["linear"](facts["nodes"], facts["window"], facts["horizon"], time_features=facts["features"])
+        whole = in_season(model, facts, source)
+        cast(Any, model).fit(whole.rest(batches) if isinstance(whole, Seasonal) else batches)
+    except ValueError:
+        return None
     return whole
 
 
@@ -168,6 +179,8 @@ def _average(source: SeriesSource) -> Callable[[Tensor], Tensor]:
     return lambda first: cast(Tensor, season(phase[_rows_told(first, source)[1]]))
 
 
-def _of_model(model: nn.Module, source: SeriesSource) -> Callable[[Tensor], Tensor]:
+def _of_model(model: nn.Module | None, source: SeriesSource) -> Callable[[Tensor], Tensor] | None:
+    if model is None:
+        return None
     batches = WindowBatches(source, "train", 1)
     return lambda first: call(model, batches.at(first)[0])
