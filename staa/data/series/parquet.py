@@ -1,5 +1,6 @@
 """The columns of a Parquet file, read by a process of their own (`apart`), which runs this file."""
 
+import importlib
 from typing import Any
 
 PACKAGE = "pyarrow"
@@ -24,9 +25,7 @@ def table_in(data: bytes, limit: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
     To be called where the library may break down. Raises ValueError for what is no table of such columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         schema, rows = file.schema_arrow, file.metadata.num_rows
