@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.figures import RESULTS, measured
 from benchmarks.tables import TABLES
@@ -134,7 +135,8 @@ def trivial(name: str, path: Path) -> dict[str, dict[str, Any] | None]:
     if name == "etth1":
         recipe = replace(recipe, series=replace(recipe.series, normalise="zscore-per-variate"))
     task = task_of(recipe)
-    return task.beside(task.source(path))["baselines"]
+    source = task.source(path)
+    return task.beside(source, task.measure(source, torch.device("cpu")))["baselines"]
 
 
 def trivial_row(figures: dict[str, Any] | None) -> dict[str, Any] | None:

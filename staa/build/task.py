@@ -265,11 +265,12 @@ class Task(ABC, Generic[S]):
             batches: Its training data, in order.
         """
 
-    def beside(self, source: S) -> dict[str, Any]:
+    def beside(self, source: S, measure: Measure) -> dict[str, Any]:
         """What a result tells beside the network's figures and their details.
 
         Args:
             source: The data, as `source` gives them.
+            measure: Theirs, as `measure` gives it.
         """
         return {}
 

@@ -83,11 +83,12 @@ def predict(
     return forecast_series(run, series, str(file), at=at, steps=steps, interval=interval, weights=weights, device=device)
 
 
-def check_asked(run: Run, steps: int | None, interval: float | None) -> None:
-    """Raises ValueError for what can't be forecast, before anything is read."""
+def check_asked(run: Run, steps: int | None, interval: float | None) -> int:
+    """How many steps to forecast. Raises ValueError for what can't be forecast, before anything is read."""
     check_forecasts(run)
-    check_steps(steps, run.about["horizon"])
+    count = check_steps(steps, run.about["horizon"])
     check_level(interval)
+    return count
 
 
 def forecast_series(
@@ -102,11 +103,8 @@ def forecast_series(
     device: str | None,
 ) -> Forecasts:
     """As `predict`, of a series that is there. what: what messages call it."""
-    check_asked(run, steps, interval)
-    horizon = run.about["horizon"]
-    count = check_steps(steps, horizon)
+    count, horizon, window = check_asked(run, steps, interval), run.about["horizon"], run.about["window"]
     rows = _rows(series, at, what)
-    window = run.about["window"]
     check_bytes(5 * 8 * len(rows) * (window + count) * len(series.names), f"{len(rows)} forecasts of {count} steps")
     prepared = prepare(run, series, what, ahead=-(-count // horizon) * horizon)
     origins = np.array(rows)

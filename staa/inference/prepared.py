@@ -96,16 +96,15 @@ class Prepared:
             raise ValueError(
                 f"the network sees {self.window} rows, but {what} has only {short[0] + 1} up to {self.at(short[0])}"
             )
-        missing = np.isnan(self.values)
+        missing = self.gaps if gaps == "refuse" else np.isnan(self.values)
         if not missing.any():
             return
         before = np.concatenate([np.zeros((1, missing.shape[1]), np.int64), np.cumsum(missing, 0)])
         if gaps == "refuse":
-            refused = np.concatenate([np.zeros((1, missing.shape[1]), np.int64), np.cumsum(self.gaps, 0)])
-            counts = (refused[origins + 1] - refused[origins + 1 - self.window]).sum(1)
+            counts = (before[origins + 1] - before[origins + 1 - self.window]).sum(1)
             if counts.any():
                 origin = int(origins[np.flatnonzero(counts)[0]])
-                row, k = np.argwhere(self.gaps[origin + 1 - self.window : origin + 1])[0]
+                row, k = np.argwhere(missing[origin + 1 - self.window : origin + 1])[0]
                 raise ValueError(
                     f"{what} has {counts[counts > 0][0]} gaps in the {self.window} rows that the network sees, the first in "
                     f"variate {self.names[k]}, row {origin + 1 - self.window + row}: fill them, or take a run trained with "

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from staa.build.trivial import NAIVE
 from staa.data.series.season import clock_of, latest_known, rows_before
 from staa.data.series.series import TimeSeries
 from staa.forecasters.seasonal import Seasonal
 from staa.inference.prepared import Prepared
-
-NAIVE = {"seasonal naive (day)": 1, "seasonal naive (week)": 7}
 
 
 def trivial(
@@ -29,10 +28,10 @@ def trivial(
     clock = clock_of(series.times, series.every, period)
     if clock is not None:
         points = prepared.when if clock.seconds is not None else np.arange(len(prepared.when))
-        for name, days in NAIVE.items():
+        for kind, days in NAIVE.items():
             before = rows_before(points, clock, days)
             if (before[last] >= 0).all():
-                found[name] = values[latest_known(rows, last, before)]
+                found[f"seasonal naive ({kind})"] = values[latest_known(rows, last, before)]
     if isinstance(model, Seasonal) and model.profile is not None and prepared.phase is not None:
         season = cast(torch.Tensor, model.season(prepared.phase[torch.from_numpy(rows)].to(model.profile.device)))
         found["historical average"] = prepared.normaliser.real(season.cpu()).numpy()

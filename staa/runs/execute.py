@@ -230,7 +230,7 @@ def run(
                 seed=recipe.seed,
                 protocol=recipe.protocol,
                 best_epoch=event.best_epoch,
-                details={**details, **task.beside(source)},
+                details={**details, **task.beside(source, measure)},
                 best_test_accuracy=event.best if paper else None,
                 best_test_epoch=event.best_epoch if paper else None,
             )

@@ -89,12 +89,12 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive
     vary, or none is counted; no mase without `naive`, the mean absolute error of a naive forecast of the training rows.
     """
     sums = sums.cpu()
-    n, y, yy, a, ee, counted, absolute, squared, relative, share, symmetric, size, *own = sums.flatten(1)
-    errors = own[0] if own else ee
+    n, y, yy, a, ee, counted, absolute, squared, relative, share, symmetric, size = sums[:12].flatten(1)
+    squares = sums[12 if len(sums) > 12 else 4]  # in real units with log1p
     total = yy.sum() - y.sum().square() / n.sum()
     each = (yy - y.square() / n.clamp(min=1)).clamp(min=0).sum()
     varies = 1e-12 * yy.sum()  # below it, a difference of such sums is rounding
-    r2, rse = 1 - errors.sum() / total, (errors.sum() / each).sqrt()
+    r2, rse = 1 - squares.sum() / total, (squares.sum() / each).sqrt()
     values = {
         "mae": absolute.sum() / counted.sum(),
         "rmse": (squared.sum() / counted.sum()).sqrt(),
@@ -102,7 +102,7 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive
         "smape": symmetric.sum() / counted.sum(),
         "wmape": absolute.sum() / size.sum(),
         "r2": r2 if total > varies else torch.tensor(math.nan),
-        "r2_nodes": _r2_nodes(sums),
+        "r2_nodes": _r2_nodes(sums[:3].sum(1), squares.sum(0)),
         "rse": rse if each > varies else torch.tensor(math.nan),
         "loss": (ee if loss == "mse" else a).sum() / n.sum(),
     }
@@ -113,11 +113,12 @@ def forecast_figures(sums: Tensor, *, loss: Literal["mse", "mae"] = "mse", naive
     return {name: float(value) for name, value in values.items()}
 
 
-def _r2_nodes(sums: Tensor) -> Tensor:
-    n, y, yy, _, ee, *more = sums.sum(1)
+def _r2_nodes(sums: Tensor, squares: Tensor) -> Tensor:
+    """sums [3, K]: of how many values, of them and of their squares; squares [K]: of the errors."""
+    n, y, yy = sums
     total = yy - y.square() / n.clamp(min=1)
     varies = total > 1e-12 * yy
-    return (1 - (more[7] if len(more) > 7 else ee) / total)[varies].mean()
+    return (1 - squares / total)[varies].mean()
 
 
 def forecast_figures_by_horizon(sums: Tensor, *, naive: Tensor | None = None) -> list[dict[str, float]]:

@@ -60,7 +60,7 @@ def following(times: np.ndarray, count: int) -> np.ndarray:
     found: list[np.datetime64] = []
     day = times[-1].astype("datetime64[D]")
     while len(found) < count:
-        if _weekday(day) in days:
+        if weekday(day) in days:
             found += [moment for moment in day.astype(times.dtype) + slots if moment > times[-1]]
         day = day + 1
     return np.array(found[:count], times.dtype)
@@ -88,8 +88,9 @@ def _months_on(times: np.ndarray, months: int, count: int) -> np.ndarray:
     return rule(month[-1] + months * np.arange(1, count + 1)).astype(times.dtype) + (times[-1] - day[-1])
 
 
-def _weekday(day: np.ndarray) -> np.ndarray:
-    return (day.astype("datetime64[D]").astype(np.int64) + 3) % 7  # 0 is a Monday
+def weekday(times: np.ndarray) -> np.ndarray:
+    """The day of the week of times, from Monday, 0: int64."""
+    return (times.astype("datetime64[D]").astype(np.int64) + 3) % 7  # 1970 began on a Thursday
 
 
 def _pattern(times: np.ndarray, step: np.timedelta64) -> tuple[np.ndarray | None, set[int]]:
@@ -98,7 +99,7 @@ def _pattern(times: np.ndarray, step: np.timedelta64) -> tuple[np.ndarray | None
     clock = times - day
     slots, counts = np.unique(clock, return_counts=True)
     seen = np.unique(day)
-    weekdays = {int(d) for d in np.unique(_weekday(seen))}
+    weekdays = {int(d) for d in np.unique(weekday(seen))}
     spans_week = seen[-1] - seen[0] >= 7 * DAY
     if not spans_week:
         weekdays = set(range(7))

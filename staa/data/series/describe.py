@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from staa.data.series.calendar import common_step, months_between
+from staa.data.series.season import DAY
 from staa.data.series.series import TimeSeries
 
 FIRST = 6  # names that are told
 FAR = 100  # times the middle half's width beyond which a value is far from the others
-DAY = 86_400
 LINE = "{:<10}{}"
 
 

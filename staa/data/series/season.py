@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from staa.data.series.calendar import weekday
+
 Kind = Literal["none", "day", "week", "day+weekend"]
 DAY = 86_400  # seconds
 WEEK = 7
@@ -44,8 +46,7 @@ class Clock:
             return np.stack([rows % self.slots, rows // self.slots % WEEK], 1).astype(np.int64)
         days = rows.astype("datetime64[D]")
         since = (rows - days) / np.timedelta64(1, "s")
-        weekday = (days.astype(np.int64) + 3) % WEEK  # 1970 began on a Thursday
-        return np.stack([np.minimum(since // self.seconds, self.slots - 1), weekday], 1).astype(np.int64)
+        return np.stack([np.minimum(since // self.seconds, self.slots - 1), weekday(days)], 1).astype(np.int64)
 
     def points(self, times: np.ndarray | None, count: int, every: float | None) -> np.ndarray:
         """What `phase` takes for the rows of another file: their times, or their numbers from the clock's first row on.
@@ -109,7 +110,7 @@ def why_not(kind: Kind, rows: np.ndarray, clock: Clock | None) -> str | None:
     if days < needed:
         return f"it needs {needed} days to train on, and there are {days:.3g}"
     if kind == "day+weekend":
-        weekend = (np.unique(rows.astype("datetime64[D]")).astype(np.int64) + 3) % WEEK >= 5
+        weekend = weekday(np.unique(rows.astype("datetime64[D]"))) >= 5
         if min(weekend.sum(), (~weekend).sum()) < 2:
             return "it needs two days of a weekend and two others to train on"
     return None
