@@ -170,13 +170,12 @@ def bring_home(folder: Path, out: Path, *, size: int, files: int, about: dict[st
     """A run folder as NAME.tar, cut into NAME.tar.0, NAME.tar.1, … of at most `size` bytes if it is larger: its records, the
     weights that it is measured with as bfloat16, and `about` as loan.json. Without the weights if it takes more than `files`.
     """
-    content = {name: read_bytes(folder / name) for name in RECORDS if (folder / name).is_file()}
-    content["loan.json"] = (json.dumps(about, indent=2) + "\n").encode()
-    plain = _tar(folder.name, content)
+    content = _records(folder, about)
+    plain = _tar(content)
     try:
         weights = measured_weights(load_checkpoint(folder))
         half = {k: (w.to(torch.bfloat16) if w.is_floating_point() else w).contiguous() for k, w in weights.items()}
-        whole = _tar(folder.name, {**content, "weights.safetensors": save(half)})
+        whole = _tar({**content, f"{folder.name}/weights.safetensors": save(half)})
     except (OSError, ValueError) as error:  # there is no checkpoint, or a broken one
         print(f"{folder.name} comes home without weights: {error}")
         whole = plain
@@ -190,11 +189,21 @@ def bring_home(folder: Path, out: Path, *, size: int, files: int, about: dict[st
     return [_put(out / name, piece) for name, piece in zip(names, pieces, strict=True)]
 
 
-def _tar(folder: str, content: dict[str, bytes]) -> bytes:
+def bring_records(runs: dict[Path, dict[str, Any]], path: Path) -> Path:
+    """The records of several run folders, without weights, each with what is said about it, as one archive."""
+    return _put(path, _tar({name: data for folder, about in runs.items() for name, data in _records(folder, about).items()}))
+
+
+def _records(folder: Path, about: dict[str, Any]) -> dict[str, bytes]:
+    content = {f"{folder.name}/{name}": read_bytes(folder / name) for name in RECORDS if (folder / name).is_file()}
+    return content | {f"{folder.name}/loan.json": (json.dumps(about, indent=2) + "\n").encode()}
+
+
+def _tar(content: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in content.items():
-            entry = tarfile.TarInfo(f"{folder}/{name}")
+            entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.loan_process import Call, end_strays
-from benchmarks.loan_training import PAIR, choose_form, go_on, train
+from benchmarks.loan_training import FORMS, PAIR, choose_form, go_on, train
 
 ROWS = ("cifar100-resnet20-gc", "cifar100-resnet20-gc-pe", "cifar100-resnet20-gc-pe-sa")
 LARGER = ("cifar100-resnet19-plain", "cifar100-resnet19-staa")
@@ -30,7 +30,7 @@ GPU_TESTS = ("tests/test_gpu.py", "tests/test_augment.py")
 def call1(call: Call) -> None:
     call.stage("facts", 30)
     unpack(call)
-    smoke = call.stage("smoke", 30)
+    smoke = call.stage("smoke", 45)
     wrong = [r["case"] for r in smoke.results if not r.get("right", True)]
     if wrong or smoke.status == "failed":
         why = f"{len(wrong)} cases of the kernels are wrong, first {wrong[0]}" if wrong else "the kernels' smoke test broke off"
@@ -44,7 +44,7 @@ def call2(call: Call) -> None:
     unpack(call)
     choose_form(call)
     if not go_on(call):
-        call.remember(epochs=train(call, PAIR))
+        call.remember(epochs=train(call, PAIR, seeds=call.options.seeds))
 
 
 def call3(call: Call) -> None:
@@ -82,7 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add("--mib", type=float, default=16.0, help="of one file that comes home, at most (16)")
         add("--archive-mib", type=float, default=15.0, help="of an archive, or of a piece of one (15)")
         add("--epochs", type=int, default=200, help="at most (200)")
-        add("--seed", type=int, default=0)
+        add("--seed", type=int, default=0, help="the first one (0)")
+        add("--seeds", type=int, default=4, help="of the pair, at most (4)")
+        add(
+            "--forms", nargs="+", choices=(*FORMS, "compile"), default=FORMS, help="of a step, to choose from (all but compile)"
+        )
         add("--policy", action="store_true", help="keep AutoAugment, in worker processes")
         add("--device", default="cuda", help="cpu to see that it runs (cuda)")
         add("--small", action="store_true", help="shrunk networks, to see that it runs")

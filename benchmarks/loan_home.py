@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from benchmarks import cargo
 from benchmarks.loan_process import FAULT, HERE
+from benchmarks.study import student_interval
 from staa.files import read_bytes, read_text, save_text, write
 from staa.runs.folder import commit_of
 
@@ -87,8 +89,32 @@ def collect(options: argparse.Namespace) -> None:
     rows = [row(path.parent) for path in sorted(options.to.glob("*/loan.json"))]
     lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
     head = "# Trained on a GPU that was lent for minutes\n\nThe test set was looked at once, after the last step.\n\n"
-    save_text(options.to / "README.md", head + "\n".join(lines) + "\n")
-    print("\n".join(lines))
+    text = "\n".join(lines) + "\n" + paired(sorted(path.parent for path in options.to.glob("*/loan.json")))
+    save_text(options.to / "README.md", head + text)
+    print(text)
+
+
+def paired(folders: Sequence[Path]) -> str:
+    """A sentence for each recipe that was trained beside its plain twin: the mean difference over the seeds both have, in
+    percentage points, with its 95 % interval by Student's t."""
+    found: dict[tuple[str, int], dict[int, float]] = {}
+    for folder in folders:
+        recipe = json.loads(read_text(folder / "recipe.json"))
+        if (folder / "result.json").is_file():
+            accuracy = json.loads(read_text(folder / "result.json"))["test_accuracy"]
+            found.setdefault((recipe["name"], recipe["epochs"]), {})[recipe["seed"]] = 100 * accuracy
+    told = ""
+    for (name, epochs), values in sorted(found.items()):
+        twin = found.get((name.rpartition("-")[0] + "-plain", epochs), {}) if not name.endswith("-plain") else {}
+        differences = [values[seed] - twin[seed] for seed in sorted(values.keys() & twin.keys())]
+        if differences:
+            interval = student_interval(differences)
+            between = f", 95 % {interval[0]:+.2f} … {interval[1]:+.2f}" if interval else ""
+            pairs = f"{len(differences)} pair{'s'[: len(differences) > 1]}"
+            told += (
+                f"\n{name} against its plain twin, {pairs} of {epochs} epochs: {np.mean(differences):+.2f} points{between}.\n"
+            )
+    return told
 
 
 def row(folder: Path) -> list[str]:
@@ -123,7 +149,7 @@ def dry_run(options: argparse.Namespace) -> None:
         command = [sys.executable, "-m", "benchmarks.loan", call, "--cargo", str(folder / "cargo" / carried)]
         command += ["--out", str(folder / call), "--work", str(folder / "work"), "--data", str(folder / "data")]
         limits = f"--seconds {seconds} --stage-seconds {options.stage_seconds} --patience {options.patience}"
-        command += f"{limits} --device cpu --small --epochs 2".split()
+        command += f"{limits} --device cpu --small --epochs 2 --seeds 2".split()
         subprocess.run(command, check=True, env={**os.environ, FAULT: faults.get(call, "")}, cwd=HERE)
     collect(argparse.Namespace(home=[folder / call for call in ("call1", "call2", "call3")], to=folder / "results"))
 

@@ -110,6 +110,18 @@ def step_taker(model: nn.Module, x: Inputs, y: Tensor, form: str, precision: str
     return take
 
 
+def kernels_of(take: Callable[[], object], *, steps: int = 3, most: int = 15) -> list[tuple[str, float, int]]:
+    """(name, milliseconds, launches) a step of the kernels that take longest on a CUDA device, and of all together."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(steps):
+            take()
+        torch.cuda.synchronize()
+    found = [(e.key[:90], e.self_device_time_total / 1e3 / steps, e.count // steps) for e in profile.key_averages()]
+    found.sort(key=lambda kernel: -kernel[1])
+    whole = ("all", sum(ms for _, ms, _ in found), sum(count for *_, count in found))
+    return [(name, round(ms, 3), count) for name, ms, count in [whole, *found[:most]]]
+
+
 def copy_bandwidth(device: torch.device) -> float:
     """GB a second, bytes read and bytes written."""
     source = torch.empty((1 << 30) if device.type == "cuda" else (1 << 24), dtype=torch.uint8, device=device)

@@ -29,6 +29,8 @@ from staa.machine import choose_device, choose_precision
 from staa.recipes.find import find_recipe
 from staa.recipes.recipe import Recipe
 from staa.runs import run
+from staa.runs.folder import RESULT
+from staa.training.checkpoint import LAST
 from staa.training.progress import Epoch, Interrupted, Result, Start, Warned, for_log
 
 KINDS = ("raise", "die", "break", "hang", "wrong")
@@ -110,7 +112,8 @@ def tests(ends: float, files: list[str]) -> None:
 
 
 def step(recipe: str, forms: list[str], device: str, **how: Any) -> None:
-    """Loss, norm of the gradient and milliseconds of a training step in each form, from the same weights on the same batch."""
+    """Loss, norm of the gradient and milliseconds of a training step in each form, from the same weights on the same batch;
+    and where the milliseconds go."""
     chosen, wanted = choose_device(device), recipe_of(recipe, **how)
     say(usable=usable(chosen))
     source = task_of(wanted).source(Path(how["data"]))
@@ -137,6 +140,8 @@ def step(recipe: str, forms: list[str], device: str, **how: Any) -> None:
                 raise  # nothing after it in this process would tell anything
             continue
         say(form=form, loss=right * loss, norm=norm, ms=ms)
+        if form == "eager" and chosen.type == "cuda":
+            say(kernels=loan_kernels.kernels_of(take))
 
 
 def recipe_of(
@@ -204,18 +209,33 @@ def _meet(folder: Path, mine: int, of: int, patience: float = 40.0) -> float:
     return max(came) + 1.0 if len(came) == of else time.time() + 0.1
 
 
-def train(recipe: str, form: str, runs: str, device: str, ends: float, home: dict[str, Any], **how: Any) -> None:
-    """A whole run, or the rest of one that broke off; if its limit comes first, it saves what it has. Then it comes home."""
-    folder = Path(runs) / f"{recipe}-seed{how['seed']}"
-    if not how["resume"]:
-        shutil.rmtree(folder, ignore_errors=True)  # what there is of another one
-    event = None
+def train(
+    recipe: str, form: str, runs: str, device: str, ends: float, home: dict[str, Any], seeds: list[int], **how: Any
+) -> None:
+    """A whole run for each seed, or what is left of them; if the limit comes first, the last one saves what it has. Each comes
+    home once it has ended, the first with its weights."""
+    more: dict[Path, dict[str, Any]] = {}
     over = lambda: time.time() > ends - STOP_EARLY  # noqa: E731
-    resume = folder if how["resume"] else None
-    for event in run(recipe_of(recipe, **how), folder, resume=resume, stop=over, **_running(form, device, how)):
-        if isinstance(event, Epoch | Interrupted | Result | Warned):
-            say(recipe=recipe, **{k: v for k, v in for_log(event).items() if k not in ("rates", "recipe")})
-    archive(recipe, str(folder), {**home, "form": form, "finished": isinstance(event, Result)})
+    for seed in seeds:
+        folder, event = Path(runs) / f"{recipe}-seed{seed}", None
+        about = {**home, "form": form, "finished": True}
+        goes_on = how["resume"] and (folder / LAST).is_file()
+        if not goes_on:
+            shutil.rmtree(folder, ignore_errors=True)  # what there is of another one
+        if not (goes_on and (folder / RESULT).is_file()):
+            wanted, resume = recipe_of(recipe, **{**how, "seed": seed}), folder if goes_on else None
+            for event in run(wanted, folder, resume=resume, stop=over, **_running(form, device, how)):
+                if isinstance(event, Epoch | Interrupted | Result | Warned):
+                    told = {k: v for k, v in for_log(event).items() if k not in ("rates", "recipe", "seed")}
+                    say(recipe=recipe, seed=seed, **told)
+            about["finished"] = isinstance(event, Result)
+        if seed == seeds[0]:
+            archive(recipe, str(folder), about)
+        else:
+            more[folder] = {k: v for k, v in about.items() if k not in ("out", "size", "files")}
+            cargo.bring_records(more, Path(home["out"]) / f"{recipe}-more.tar")
+        if not about["finished"]:
+            return
 
 
 def archive(recipe: str, folder: str, home: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 import staa
 from benchmarks import cargo, loan_home, loan_kernels, loan_process
 from benchmarks.loan_process import Journal, Outcome, marks, run_stages
-from benchmarks.loan_training import ENDING, SLACK, fastest, go_on, how_many, train
+from benchmarks.loan_training import AGAIN, ENDING, LEAST_EPOCHS, SLACK, fastest, go_on, how_many, train
 from staa.runs import run
 
 HERE = Path(__file__).resolve().parents[1]
@@ -144,6 +145,23 @@ def test_a_run_comes_home_in_pieces_and_is_told_of(tmp_path, trained, capsys):
     assert not (tmp_path / "other").exists()
 
 
+def test_further_seeds_come_home_as_records_and_as_paired_differences(tmp_path, trained):
+    found = {("a-plain", 0): 0.5, ("a-plain", 1): 0.6, ("a-staa", 0): 0.52, ("a-staa", 1): 0.61, ("a-staa", 2): 0.9}
+    folders = {}
+    for (name, seed), accuracy in found.items():
+        folder = tmp_path / f"{name}-seed{seed}"
+        shutil.copytree(trained[0], folder)
+        for file, more in (("recipe.json", {"name": name, "seed": seed}), ("result.json", {"test_accuracy": accuracy})):
+            (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | more))
+        folders[folder] = ABOUT
+    cargo.bring_records(folders, tmp_path / "home" / "a-more.tar")
+    loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results"))
+    text = (tmp_path / "results" / "README.md").read_text()
+    assert "a-staa against its plain twin, 2 pairs of 2 epochs: +1.50 points, 95 % -4.85 … +7.85." in text
+    assert text.count("against") == 1
+    assert not list((tmp_path / "results").rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("name", ["../elsewhere/log.jsonl", "/tmp/log.jsonl", "deep/er/log.jsonl", "log.jsonl"])
 def test_an_archive_writes_nowhere_else(tmp_path, name):
     (tmp_path / "home").mkdir()
@@ -213,6 +231,8 @@ def form(name, loss=4.6, norm=1.0, ms=10.0):
         ([form("eager", loss=float("nan"), ms=5), form("reference", ms=20)], None, "reference"),
         ([form("eager", ms=5), form("reference", ms=20)], "the smoke test", "reference"),
         ([form("eager", ms=5), {"form": "reference", "failed": "no memory"}], None, "eager"),
+        ([form("eager", ms=5), {"form": "reference", "failed": "no memory"}, form("graph", ms=3)], None, "graph"),
+        ([form("eager", ms=5), form("graph", loss=4.8, ms=3)], None, "eager"),
         ([{"form": "eager", "failed": "an illegal address"}], None, "reference"),
         ([form("reference", loss=float("nan"))], None, "reference"),
         ([], None, "eager"),
@@ -273,6 +293,17 @@ def test_a_pair_is_trained_at_the_same_time_for_as_long_as_there_is(tmp_path):
     assert call.state["unfinished"] == {}
 
 
+def test_a_pair_is_trained_on_as_many_seeds_as_leave_enough_epochs(tmp_path):
+    for seconds, seeds in ((1000, 4), (330, 2), (200, 1)):
+        call = Scripted(tmp_path, seconds, pace=[(30, [QUICK, QUICK])], train=[(400, [FINE, FINE])])
+        epochs = train(call, ("a", "b"), seeds=4)
+        whole = (seconds - 30 - 10 - ENDING) / (10 * SLACK)
+        assert epochs == int(whole / seeds - (seeds - 1) * AGAIN / seeds / (10 * SLACK))
+        assert epochs >= LEAST_EPOCHS
+        (_, jobs, _) = call.asked[-1]
+        assert [(job["seeds"], job["home"]["files"]) for job in jobs.values()] == [(list(range(seeds)), 2 + (seeds == 1))] * 2
+
+
 def test_runs_that_break_off_go_on_in_a_simpler_form(tmp_path):
     broke = ("failed", [{"event": "epoch"}] * 4)
     script = {"pace": [(30, [QUICK, QUICK])], "train": [(100, [broke, ("failed", [])]), (300, [FINE, FINE])]}
@@ -293,7 +324,7 @@ def test_without_a_pace_the_simpler_form_is_taken_and_what_was_stopped_goes_on_l
     call = Scripted(tmp_path, 500, **script)
     assert train(call, ("a", "b")) == 5
     assert [slow for name, _, slow in call.asked if name == "train"] == [True, True]
-    assert call.state["unfinished"] == {"b": (5, "reference")}
+    assert call.state["unfinished"] == {"b": (5, "reference", 1)}
     call.seconds, call.script["train"] = 100, iter([(50, [FINE])])
     assert go_on(call)
     assert call.asked[-1][1]["b"]["resume"]
