@@ -95,26 +95,27 @@ def collect(options: argparse.Namespace) -> None:
 
 
 def paired(folders: Sequence[Path]) -> str:
-    """A sentence for each recipe that was trained beside its plain twin: the mean difference over the seeds both have, in
-    percentage points, with its 95 % interval by Student's t."""
-    found: dict[tuple[str, int], dict[int, float]] = {}
+    """A line for each recipe that was trained beside its plain twin, or beside the twin with learned neurons: the mean
+    difference over the seeds that both have, in percentage points, with its 95 % interval by Student's t."""
+    found: dict[tuple[str, str, int], dict[int, float]] = {}
     for folder in folders:
         recipe = json.loads(read_text(folder / "recipe.json"))
         if (folder / "result.json").is_file():
+            network, _, row = recipe["name"].rpartition("-")
             accuracy = json.loads(read_text(folder / "result.json"))["test_accuracy"]
-            found.setdefault((recipe["name"], recipe["epochs"]), {})[recipe["seed"]] = 100 * accuracy
-    told = ""
-    for (name, epochs), values in sorted(found.items()):
-        twin = found.get((name.rpartition("-")[0] + "-plain", epochs), {}) if not name.endswith("-plain") else {}
-        differences = [values[seed] - twin[seed] for seed in sorted(values.keys() & twin.keys())]
-        if differences:
-            interval = student_interval(differences)
-            between = f", 95 % {interval[0]:+.2f} … {interval[1]:+.2f}" if interval else ""
-            pairs = f"{len(differences)} pair{'s'[: len(differences) > 1]}"
-            told += (
-                f"\n{name} against its plain twin, {pairs} of {epochs} epochs: {np.mean(differences):+.2f} points{between}.\n"
-            )
-    return told
+            found.setdefault((network, row, recipe["epochs"]), {})[recipe["seed"]] = 100 * accuracy
+    lines = []
+    for (network, row, epochs), values in sorted(found.items()):
+        for twin in [name for name in ("plain", "adaptive") if row not in ("plain", name)]:
+            others = found.get((network, twin, epochs), {})
+            differences = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
+            if differences:
+                interval = student_interval(differences)
+                between = f"{interval[0]:+.2f} … {interval[1]:+.2f}" if interval else "one pair"
+                cells = (f"{network}-{row}", twin, str(epochs), str(len(differences)), f"{np.mean(differences):+.2f}", between)
+                lines.append(f"| {' | '.join(cells)} |")
+    head = "\n| recipe | against | epochs | pairs | difference, points | 95 % (t) |\n| --- | --- | --- | --- | --- | --- |\n"
+    return head + "\n".join(lines) + "\n" if lines else ""
 
 
 def row(folder: Path) -> list[str]:
