@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu
 from staa.analysis.cost import ratio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ def measured() -> dict[str, dict[str, Any]]:
     entries = json.loads((RESULTS / "measured.json").read_text())
     for data, table in json.loads((RESULTS / "forecast.json").read_text()).items():
         entries |= {f"forecast/{data}/{title}": {"figures": row} for title, row in table["rows"].items()}
-    return entries | derived(entries)
+    return entries | gpu.entries(RESULTS / "gpu") | derived(entries)
 
 
 def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -169,7 +170,7 @@ def pages() -> list[Path]:
 
 def written() -> Iterator[tuple[Path, str]]:
     """Every file that is made from results/, and what it holds."""
-    from benchmarks import mutations, run, study
+    from benchmarks import loan_home, mutations, run, study
     from benchmarks.tables import TABLES
 
     for page in pages():
@@ -179,6 +180,7 @@ def written() -> Iterator[tuple[Path, str]]:
     yield RESULTS / "bench" / "bench.md", run.markdown(bench["environment"], bench["cases"])
     broken = json.loads((RESULTS / "mutations.json").read_text())
     yield RESULTS / "mutations.md", mutations.markdown(broken["about"], broken["kinds"])
+    yield RESULTS / "gpu" / "README.md", loan_home.page(RESULTS / "gpu")
     folder = RESULTS / "study"
     yield folder / "table.md", study.as_table(study.differences(study.read_plan(folder), study.read_results(folder)))
 

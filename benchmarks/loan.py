@@ -108,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--patience", type=float, default=1.0, help="the limits of stages times this (1)")
     add("--fault", action="append", default=[], metavar="CALL=STAGE:KIND,…", help="kinds: see benchmarks/loan_stages.py")
     options = parser.parse_args(arguments)
-    options.told = shlex.join(["python", "-m", "benchmarks.loan", *(sys.argv[1:] if arguments is None else arguments)])
+    told = [word.replace(str(Path.home()), "~") for word in (sys.argv[1:] if arguments is None else arguments)]
+    options.told = shlex.join(["python", "-m", "benchmarks.loan", *told])
     if options.command in ("pack", "collect", "dry-run"):
         from benchmarks import loan_home  # which imports what may not be there
 

@@ -8,18 +8,17 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import cargo
+from benchmarks import cargo, gpu
 from benchmarks.loan_process import FAULT, HERE
-from benchmarks.study import student_interval
 from staa.files import read_bytes, read_text, save_text, write
-from staa.runs.folder import commit_of
+from staa.runs.folder import ENVIRONMENT, commit_of
+from staa.runs.log import LOG
 
 CALLS = ("call1", "call2")
 WHEELS = ("tyro", "docstring_parser", "typeguard", "typing_extensions", "spikingjelly", "loguru")
@@ -77,7 +76,7 @@ def collect(options: argparse.Namespace) -> None:
                     content = archive.extractfile(member)
                     if content is None or len(parts) != 2 or ".." in parts or Path(member.name).is_absolute():
                         raise ValueError(f"an archive in {home} holds {member.name}, which is no file of a run folder")
-                    found[options.to / member.name] = content.read()
+                    found[options.to / member.name] = without_folders(parts[1], content.read())
     if not found:
         raise ValueError(f"nothing of a loan is in {', '.join(map(str, options.home))}")
     for path, data in found.items():
@@ -86,36 +85,28 @@ def collect(options: argparse.Namespace) -> None:
     for path, data in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, data)
-    rows = [row(path.parent) for path in sorted(options.to.glob("*/loan.json"))]
+    save_text(options.to / "README.md", page(options.to))
+    print(page(options.to))
+
+
+def without_folders(name: str, data: bytes) -> bytes:
+    """A file of a run folder without what says where it lay on the machine: data root and command."""
+    events = data.decode().splitlines() if name == LOG else [data.decode()] if name == ENVIRONMENT else []
+    if not events:
+        return data
+    kept = [{k: v for k, v in json.loads(event).items() if k not in ("data_root", "command")} for event in events]
+    return "".join(json.dumps(event, indent=2 if name == ENVIRONMENT else None) + "\n" for event in kept).encode()
+
+
+def page(folder: Path) -> str:
+    """README.md of what came home: a line for each run, and paired differences."""
+    rows = [row(path.parent) for path in sorted(folder.glob("*/loan.json"))]
     lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
-    head = "# Trained on a GPU that was lent for minutes\n\nThe test set was looked at once, after the last step.\n\n"
-    text = "\n".join(lines) + "\n" + paired(sorted(path.parent for path in options.to.glob("*/loan.json")))
-    save_text(options.to / "README.md", head + text)
-    print(text)
-
-
-def paired(folders: Sequence[Path]) -> str:
-    """A line for each recipe that was trained beside its plain twin, or beside the twin with learned neurons: the mean
-    difference over the seeds that both have, in percentage points, with its 95 % interval by Student's t."""
-    found: dict[tuple[str, str, int], dict[int, float]] = {}
-    for folder in folders:
-        recipe = json.loads(read_text(folder / "recipe.json"))
-        if (folder / "result.json").is_file():
-            network, _, row = recipe["name"].rpartition("-")
-            accuracy = json.loads(read_text(folder / "result.json"))["test_accuracy"]
-            found.setdefault((network, row, recipe["epochs"]), {})[recipe["seed"]] = 100 * accuracy
-    lines = []
-    for (network, row, epochs), values in sorted(found.items()):
-        for twin in [name for name in ("plain", "adaptive") if row not in ("plain", name)]:
-            others = found.get((network, twin, epochs), {})
-            differences = [values[seed] - others[seed] for seed in sorted(values.keys() & others.keys())]
-            if differences:
-                interval = student_interval(differences)
-                between = f"{interval[0]:+.2f} … {interval[1]:+.2f}" if interval else "one pair"
-                cells = (f"{network}-{row}", twin, str(epochs), str(len(differences)), f"{np.mean(differences):+.2f}", between)
-                lines.append(f"| {' | '.join(cells)} |")
-    head = "\n| recipe | against | epochs | pairs | difference, points | 95 % (t) |\n| --- | --- | --- | --- | --- | --- |\n"
-    return head + "\n".join(lines) + "\n" if lines else ""
+    text = "# Trained on a GPU that was lent for minutes\n\nThe test set was looked at once, after the last step.\n\n"
+    text += "\n".join(lines) + "\n"
+    if table := gpu.paired(folder):
+        text += f"\nTest accuracy by seed, minus that of a twin without attention:\n\n{table}\n"
+    return text
 
 
 def row(folder: Path) -> list[str]:

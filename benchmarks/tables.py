@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
+from benchmarks import gpu
 from benchmarks.figures import RESULTS, fill, mean, measured, text
 
 README = """\
@@ -13,6 +14,9 @@ README = """\
 |---|---|---|---|
 | CIFAR-10 | ResNet-19, 4 | 97.14 % | |
 | CIFAR-100 | ResNet-19, 4 | 82.05 % | |
+| CIFAR-100, 11 epochs on one GPU | ResNet-20, 4 | | {gpu/cifar100-resnet20-staa} (plain twin {gpu/cifar100-resnet20-plain}; \
+difference {gpu/cifar100-resnet20-staa/plain.mean:+.1f} points, 95 % {gpu/cifar100-resnet20-staa/plain.low:+.1f} to \
+{gpu/cifar100-resnet20-staa/plain.high:+.1f}, {gpu/cifar100-resnet20-staa/plain.pairs} pairs) |
 | ImageNet-1k | ResNet-34, 4 | 70.40 % | |
 | CIFAR10-DVS | not known, 10 | 82.10 % | |
 | DVS128 Gesture | not known | | |
@@ -52,7 +56,6 @@ ACCURACIES = """\
 """
 FORECASTERS = {
     "spikestag": "`series-spikestag`",
-    "spikestag, no season": "`series-spikestag --series.season none`",
     "ispikformer": "`series-ispikformer`",
     "gru": "`series-gru`",
     "linear, all nodes": "`series-linear --forecast.across --series.season none`",
@@ -234,4 +237,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "tricks": tricks,
     "memory": memory,
     "speed": speed,
+    "gpu/neuron": partial(gpu.neurons, RESULTS / "gpu"),
+    "gpu/pairs": partial(gpu.paired, RESULTS / "gpu"),
 }

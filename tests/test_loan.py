@@ -157,8 +157,8 @@ def test_further_seeds_come_home_as_records_and_as_paired_differences(tmp_path, 
     cargo.bring_records(folders, tmp_path / "home" / "a-more.tar")
     loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results"))
     text = (tmp_path / "results" / "README.md").read_text()
-    assert "| a-staa | plain | 2 | 2 | +1.50 | -4.85 … +7.85 |" in text
-    assert text.count("a-staa | plain") == 1
+    assert "| `a-staa` | plain | 2 | 2 | +1.50 | -4.85 … +7.85 |" in text
+    assert text.count("a-staa` | plain") == 1
     assert not list((tmp_path / "results").rglob("*.safetensors"))
 
 

@@ -215,6 +215,25 @@ def test_auto_takes_the_season_that_is_there():
     assert task_of(same).source(Path("data")).season == "day"  # a finer one is within 5 %
 
 
+@pytest.mark.parametrize("model", ["spikestag", "ispikformer", "gru"])
+def test_a_window_keeps_its_level_beside_a_season_of_weekdays(model):
+    for season, usual in (("none", True), ("day", True), ("week", False), ("day+weekend", False), ("auto", False)):
+        for asked, found in ((None, usual), (True, True), (False, False)):
+            recipe = recipe_of(model, season=season)
+            task = task_of(replace(recipe, forecast=replace(recipe.forecast, instance_norm=asked)))
+            network = task.model_for(task.source(Path("data")))
+            assert getattr(network, "forecaster", network).instance_norm == found
+
+
+def test_recipes_of_older_versions_say_true_where_nothing_is_normalised():
+    recipe = recipe_of("linear")
+    task_of(replace(recipe, forecast=replace(recipe.forecast, instance_norm=True))).model_for(
+        task_of(recipe).source(Path("data"))
+    )
+    with pytest.raises(ValueError, match="`forecast.instance_norm=False` is not supported by the forecaster linear"):
+        _ = task_of(replace(recipe, forecast=replace(recipe.forecast, instance_norm=False))).backbone
+
+
 @pytest.mark.parametrize("model", ["spikestag", "ispikformer", "gru", "linear", "last-value"])
 def test_every_forecaster_takes_a_season(model, tmp_path, capsys):
     recipe = recipe_of(model, season="auto")

@@ -118,7 +118,9 @@ class Forecasting(Task[SeriesSource]):
             )
         forecaster = self.named("model.name")
         asked = inspect.signature(forecaster).parameters
-        known = [f.name for f in fields(own) if f.name != "day_embedding" or "day_slots" not in asked]
+        known = {f.name for f in fields(own)} - ({"day_embedding"} if "day_slots" in asked else set())
+        if own.instance_norm and "instance_norm" not in asked:  # the default once: old runs of all forecasters have it
+            known -= {"instance_norm"}
         groups = ("forecast", own, known), ("model", config, ["residual_init"])
         settings = settings_for(forecaster, f"the forecaster {name_of(config.name)}", *groups)
         if "steps" in asked:
@@ -138,6 +140,8 @@ class Forecasting(Task[SeriesSource]):
             if facts.get("clock") is None:
                 raise ValueError(f"`forecast.day_embedding` needs to know what a day is: {NO_CLOCK}")
             model = partial(model, day_slots=facts["clock"][0])
+        if self.recipe.forecast.instance_norm is None and "instance_norm" in asked:
+            model = partial(model, instance_norm=facts.get("season") not in ("week", "day+weekend"))
         neuron = {"neuron": self.neuron} if "neuron" in asked else {}
         own = name in FORECASTERS
         with_graph = self.recipe.forecast.graph == "given" and "graph" in asked

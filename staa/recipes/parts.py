@@ -124,8 +124,9 @@ class Forecast:
     encoder: Literal["conv", "delta", "repeat"] = "conv"
     """ispikformer: currents of the first neuron are a convolution over three steps, a step's change (delta), or the values as
     they are (repeat)."""
-    instance_norm: bool = True
-    """Normalise each window by its own mean and standard deviation, and undo it on the forecast."""
+    instance_norm: bool | None = None
+    """Normalise each window by its own mean and standard deviation, and undo it on the forecast; None: unless a season of
+    weekdays is subtracted, after which a window's level tells what follows."""
     across: bool = False
     """linear: a node's forecast is of all nodes' windows, not of its own."""
     ridge: float = 1e-3

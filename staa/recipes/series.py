@@ -58,7 +58,7 @@ def benchmark_of(data: str, model: str, horizon: int) -> Recipe:
         data=Data(name=data, validation=0.2),
         series=series if ispikformer else replace(series, time_features=True),  # SpikeSTAG embeds them everywhere
         model=Model(name=model, steps=4, neuron="seqsnn" if ispikformer else NEURON, attention=None),
-        forecast=ISPIKFORMER[data] if ispikformer else replace(ALIVE, width=128, heads=2),
+        forecast=replace(ISPIKFORMER[data] if ispikformer else replace(ALIVE, width=128, heads=2), instance_norm=True),
         loss=Loss(name="mse"),
         optim=Optim(
             name="adamw",  # Adam's steps, without weight decay
