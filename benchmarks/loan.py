@@ -36,7 +36,7 @@ def call1(call: Call) -> None:
         why = f"{len(wrong)} cases of the kernels are wrong, first {wrong[0]}" if wrong else "the kernels' smoke test broke off"
         call.note(f"{why}: training will take the reference path")
         call.remember(reference=why)
-    call.stage("speed", 30)
+    call.stage("speed", 45)
     call.stage("tests", 90, files=list(GPU_TESTS))
 
 

@@ -29,6 +29,9 @@ SHAPES = {
     "T=16 128×128×32×32": (16, 128, 128, 32, 32),
 }
 
+TILES = (1, 8, 16), (2, 8, 16), (2, 4, 16), (4, 8, 16), (4, 4, 16), (1, 8, 8), (1, 4, 8), (1, 8, 4)
+"""Of the backward pass: times the elements that it holds, warps, steps of a segment."""
+
 
 def equalities(device: torch.device) -> Iterator[dict[str, Any]]:
     """Each form of the neuron in each dtype and layout, those first that training takes most, and a network. "right" says
@@ -151,6 +154,34 @@ def speeds(device: torch.device, *, small: bool) -> Iterator[dict[str, Any]]:
                 moved = x.numel() * x.element_size() / 1e6 / bandwidth  # milliseconds a copy takes to read or write it once
                 share = {"forward_share": 2 * moved / forward, "backward_share": 3 * moved / backward}
                 yield {**row, "forward_ms": forward, "backward_ms": backward, **{k: round(s, 3) for k, s in share.items()}}
+
+
+def tilings(device: torch.device, *, small: bool) -> Iterator[dict[str, Any]]:
+    """Milliseconds of the backward pass at T = 16 with other tiles: a thread that has one element loads two bytes at a time."""
+    from staa.ops import lif_triton
+
+    shape = SHAPES["T=16 128×128×32×32"]
+    shape = tuple(max(1, n // 8) if k else n for k, n in enumerate(shape)) if small else shape
+    usual = lif_triton.HELD, lif_triton.WARPS, lif_triton.SEGMENT
+    for dtype in (torch.bfloat16, torch.float32):
+        x = torch.randn(shape, device=device).to(dtype).requires_grad_()
+        grad, spikes = torch.randn_like(x), _ours(x)
+        for held, warps, segment in (
+            (1, 8, 16),
+            (2, 8, 16),
+            (2, 4, 16),
+            (4, 8, 16),
+            (4, 4, 16),
+            (1, 8, 8),
+            (1, 4, 8),
+            (1, 8, 4),
+        ):
+            lif_triton.HELD, lif_triton.WARPS, lif_triton.SEGMENT = held * usual[0], warps, segment
+            try:
+                ms = milliseconds(lambda: torch.autograd.grad(spikes, x, grad, retain_graph=True), device)  # noqa: B023
+                yield {"dtype": str(dtype).removeprefix("torch."), "tile": [held, warps, segment], "backward_ms": ms}
+            finally:
+                lif_triton.HELD, lif_triton.WARPS, lif_triton.SEGMENT = usual
 
 
 def _ours(x: Tensor) -> Tensor:

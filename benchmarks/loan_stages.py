@@ -82,6 +82,9 @@ def smoke(device: str) -> None:
 def speed(device: str, small: bool) -> None:
     for row in loan_kernels.speeds(choose_device(device), small=small):
         say(**row)
+    if choose_device(device).type == "cuda":
+        for row in loan_kernels.tilings(choose_device(device), small=small):
+            say(**row)
 
 
 def tests(ends: float, files: list[str]) -> None:

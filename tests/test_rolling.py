@@ -130,7 +130,7 @@ def test_parquet_without_its_library_is_refused_first(runs, tmp_path, monkeypatc
         raise ImportError(name)
 
     monkeypatch.setattr("staa.inference.table.importlib.import_module", absent)
-    with pytest.raises(ValueError, match=r"package pyarrow: pip install pyarrow"):
+    with pytest.raises(ValueError, match=r'package pyarrow: pip install "staa-snn\[series\]"'):
         evaluate_rolling(runs / "gru", out=tmp_path / "a.parquet")
     assert not list(tmp_path.iterdir())
 

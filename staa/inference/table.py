@@ -126,7 +126,7 @@ def _parquet() -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise ValueError("Parquet is written by the package pyarrow: pip install pyarrow") from error
+        raise ValueError('Parquet is written by the package pyarrow: pip install "staa-snn[series]"') from error
 
 
 FORMATS: dict[str, Callable[..., Any]] = {".csv": _csv, ".parquet": _in_parquet}

@@ -24,6 +24,7 @@ BLOCK = 1024  # elements of a tile, at most
 COLUMNS = 256  # of a tile at most, where rows are channels: an odd width wastes little
 CHANNELS = 32  # of a tile at most, where columns are channels: 128 bytes a row, and a sum takes many rows at once
 SEGMENT = 16  # steps at most whose currents and membranes backward holds in registers
+HELD, WARPS = 4 * BLOCK, 8  # of a tile of backward: elements times steps at most, and warps
 PLAIN = ("steps", "rows", "channels", "sum_size")  # numbers not compiled for
 
 
@@ -62,7 +63,7 @@ def lif_backward(
     steps, samples = geometry[:2]
     segments = triton.cdiv(steps, SEGMENT)
     segment = triton.cdiv(steps, segments)
-    grid, tiling, parts = _tiles(geometry, min(BLOCK, 4 * BLOCK // triton.next_power_of_2(segment)))
+    grid, tiling, parts = _tiles(geometry, min(BLOCK, HELD // triton.next_power_of_2(segment)))
     checkpoints = None if segments == 1 else x.new_empty(segments - 1, x[0].numel(), dtype=torch.float32)
     wanted = len(sums) // 2  # pairs
     by_step, channels = (sums[0].shape[0], sums[0].shape[2]) if wanted else (1, 1)
@@ -75,7 +76,7 @@ def lif_backward(
             *pointers, samples * channels, checkpoints, steps, segments, **tiling,
             STRICT=strict, SUBTRACT=reset == "subtract", SURROGATE=list(SURROGATES).index(surrogate), KEEP=not detach_reset,
             SEGMENT=segment, MANY=segments > 1, PADDED=steps % segment > 0, SUMS=wanted, BY_STEP=by_step > 1,
-            num_warps=8, enable_fp_fusion=False,
+            num_warps=WARPS, enable_fp_fusion=False,
         )  # fmt: skip
     for total, part in zip(sums, partial, strict=True):
         if total.ndim == 1:

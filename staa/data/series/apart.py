@@ -60,7 +60,7 @@ def _main() -> None:
         __import__(reader["PACKAGE"])
         import numpy as np
     except ImportError:
-        _refuse(f"is read by the package {reader['PACKAGE']}: pip install {reader['PACKAGE']}")
+        _refuse(f'is read by the package {reader["PACKAGE"]}: pip install "staa-snn[series]"')
     data = sys.stdin.buffer.read()
     _bound(len(data) + 3 * limit + OVERHEAD)
     try:
