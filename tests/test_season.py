@@ -206,6 +206,20 @@ def test_a_result_does_not_need_a_linear_model(tmp_path):
     assert Run(tmp_path / "run").about["season"] == "none"
 
 
+def test_a_season_is_chosen_once(tmp_path, monkeypatch):
+    recipe = recipe_of("gru", season="auto")
+    asked = iter(range(10**6))
+    list(run(recipe, tmp_path / "run", stop=lambda: next(asked) > 3))
+
+    def again(source):
+        raise AssertionError("chosen anew")
+
+    monkeypatch.setattr("staa.build.forecasting.best_season", again)
+    result = list(run(recipe, tmp_path / "run", resume=tmp_path / "run"))[-1]
+    assert evaluate_run(tmp_path / "run")["mae"] == pytest.approx(result.test["mae"], rel=1e-6)
+    assert Run(tmp_path / "run").data.season == "day+weekend"
+
+
 def test_auto_takes_the_season_that_is_there():
     source = task_of(recipe_of(season="auto")).source(Path("data"))
     assert source.season == "day+weekend"

@@ -1,5 +1,6 @@
 """A kind of job is one class: everything above `staa.build` takes it as it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -83,7 +84,7 @@ class Regression(Task[Points]):
     def read(self):
         return self.dataset
 
-    def source(self, root: Path, *, check: bool = True) -> Points:
+    def source(self, root: Path, *, check: bool = True, about: Mapping[str, Any] | None = None) -> Points:
         return self.read()
 
     def _points(self, source: Points, part: str) -> Samples:

@@ -62,7 +62,7 @@ class Classification(Task[Source]):
         given = {"validation": data.validation, "steps": recipe.model.steps or data.steps}
         return partial(self.dataset, **settings, **{name: value for name, value in given.items() if name in asked})
 
-    def source(self, root: Path, *, check: bool = True) -> Source:
+    def source(self, root: Path, *, check: bool = True, about: Mapping[str, Any] | None = None) -> Source:
         more: dict[str, Any] = {"root": root} if self.needs_files else {}
         if "corrupt" in inspect.signature(self.dataset).parameters and self.recipe.data.corrupt == "refuse" and not check:
             more["corrupt"] = "unchecked"

@@ -79,7 +79,7 @@ class Forecasting(Task[SeriesSource]):
             raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
         return series
 
-    def source(self, root: Path, *, check: bool = True) -> SeriesSource:
+    def source(self, root: Path, *, check: bool = True, about: Mapping[str, Any] | None = None) -> SeriesSource:
         recipe, s = self.recipe, self.recipe.series
         source = forecast_source(
             self.series(root),
@@ -96,7 +96,10 @@ class Forecasting(Task[SeriesSource]):
             period=s.period,
             phases=s.season != "none" or recipe.forecast.day_embedding,
         )
-        return best_season(source) if s.season == "auto" else source.with_season(s.season)
+        if s.season != "auto":
+            return source.with_season(s.season)
+        recorded = (about or {}).get("season")
+        return source.with_season(recorded) if recorded in SEASONS else best_season(source)
 
     def batches(
         self, source: SeriesSource, part: Part, device: torch.device, *, workers: int, training: bool = False

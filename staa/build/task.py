@@ -86,9 +86,7 @@ class Task(ABC, Generic[S]):
                 raise
             except ValueError as error:
                 errors.append(str(error))
-        if not errors:
-            errors += self.odd_settings()
-        raise_all(errors)
+        raise_all(errors or self.odd_settings())
 
     @cached_property
     def dataset(self) -> Callable[..., Any]:
@@ -105,12 +103,13 @@ class Task(ABC, Generic[S]):
         """The data set with the recipe's settings."""
 
     @abstractmethod
-    def source(self, root: Path, *, check: bool = True) -> S:
+    def source(self, root: Path, *, check: bool = True, about: Mapping[str, Any] | None = None) -> S:
         """The recipe's data, split.
 
         Args:
             root: Folder or file of the data, for data sets in files.
             check: Look for files that can't be read; else such a file is named when it is met.
+            about: What a run recorded of them; what it chose is not chosen anew.
         """
 
     @abstractmethod
@@ -296,5 +295,5 @@ class Task(ABC, Generic[S]):
         Args:
             in_epoch: Batches of an epoch.
         """
-        steps = self.recipe.epochs * in_epoch
-        return steps if self.recipe.max_steps is None else min(steps, self.recipe.max_steps)
+        steps, most = self.recipe.epochs * in_epoch, self.recipe.max_steps
+        return steps if most is None else min(steps, most)

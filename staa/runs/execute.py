@@ -125,13 +125,15 @@ def run(
             state = load_checkpoint(resume)
             check_origin(state, recipe, resume)
         kept, copies = for_folder(recipe)
-        source = task.source(data_root)
-        notes = source.notes
-        if same_data_as is not None:
-            check_split(same_data_as.folder, source, same_data_as.about)
         begun = None
         if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
             begun = old.environment
+        earlier = begun["data"] if begun is not None else None if same_data_as is None else same_data_as.about
+        source = task.source(data_root, about=earlier)
+        notes = source.notes
+        if same_data_as is not None:
+            check_split(same_data_as.folder, source, same_data_as.about)
+        if begun is not None:
             notes += check_split(folder, source, begun["data"])
 
         def batches(part: Part, *, training: bool = False) -> Loader:

@@ -96,7 +96,7 @@ class Run:
         if root is None and self.task.needs_files:
             raise ValueError(f"{self.folder} doesn't say where its data are, as a shared run never does: give `data_root`")
         try:
-            source = self.task.source(Path(root or ""), check=False)
+            source = self.task.source(Path(root or ""), check=False, about=self.about)
         except (OSError, ValueError) as error:
             told = self.data_root is not None or root is None or isinstance(error, UntrustedCodeError)
             if told or str(root) not in str(error):
