@@ -206,6 +206,18 @@ def test_a_result_does_not_need_a_linear_model(tmp_path):
     assert Run(tmp_path / "run").about["season"] == "none"
 
 
+@pytest.mark.parametrize("normalise", ["zscore", "zscore-per-variate"])
+def test_a_value_that_outweighs_all_others_is_named(normalise):
+    options = dict(window=6, horizon=4, train=0.7, validation=0.1, normalise=normalise)
+    usual = weekly()
+    assert not any("outweighs" in note for note in forecast_source(usual, **options).notes)
+    for value, row in ((1e30, 100), (-1e300, 950), (1e9, 3)):  # the last rows are the test's
+        values = usual.values.copy()
+        values[row, 1] = value
+        (note,) = [n for n in forecast_source(replace(usual, values=values), **options).notes if "outweighs" in n]
+        assert f"{value:.4g} in b, row {row};" in note
+
+
 def test_a_season_is_chosen_once(tmp_path, monkeypatch):
     recipe = recipe_of("gru", season="auto")
     asked = iter(range(10**6))

@@ -9,6 +9,7 @@ from torch import Tensor
 Normalisation = Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"]
 Gaps = Literal["refuse", "mask", "interpolate"]
 Transform = Literal["none", "log1p"]
+LONE = 0.9  # share of the squared deviations that one value makes alone
 
 
 class Normaliser(NamedTuple):
@@ -108,6 +109,17 @@ def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | 
             + ("remove it, or take `series.normalise=zscore`" if each else "there is nothing to forecast")
         )
     return Normaliser(offset, scale)
+
+
+def outweighing(values: np.ndarray, *, each: bool) -> list[tuple[int, int]]:
+    """(row, variate) of a value that makes LONE of the squared deviations from the mean, of all values [n, K] or with
+    `each` of its variate's. NaN is left out; each variate has a value."""
+    groups = values if each else values.reshape(-1, 1)
+    groups = groups / np.maximum(np.nanmax(np.abs(groups), 0), 1e-300)  # so that no square overflows
+    squares = np.nan_to_num(np.square(groups - np.nanmean(groups, 0)))
+    at = squares.argmax(0)
+    heavy = np.flatnonzero(squares.max(0) > LONE * squares.sum(0))
+    return [(int(at[k]), int(k)) if each else divmod(int(at[k]), values.shape[1]) for k in heavy]
 
 
 def fill_gaps(

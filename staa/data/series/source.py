@@ -20,6 +20,7 @@ from staa.data.series.prepare import (
     fill_gaps,
     fit_normaliser,
     next_known,
+    outweighing,
 )
 from staa.data.series.season import Clock, Kind, clock_of, why_not
 from staa.data.series.series import TimeSeries
@@ -230,6 +231,13 @@ def forecast_source(
     if len(flat):
         which = ", ".join(series.names[k] for k in flat[:5]) + (" …" if len(flat) > 5 else "")
         notes.append(f"{len(flat)} of {nodes} variates are constant, or all gaps, over the normaliser's rows: {which}")
+    lone = outweighing(series.values, each=normalise not in ("max", "zscore")) if known.any(0).all() else []
+    if lone:
+        where = ", ".join(f"{series.values[row, k]:.4g} in {series.names[k]}, row {row}" for row, k in lone[:3])
+        notes.append(
+            f"one value outweighs all others: {where}{' …' * (len(lone) > 3)}; if it is no measurement, leave it out by "
+            f"`series.missing` and `series.gaps=mask`"
+        )
     if normalise in ("max", "zscore"):
         spread = np.nanstd(np.delete(seen, flat, 1), 0)
         if len(spread) and spread.max() > UNLIKE * spread.min():
