@@ -44,7 +44,7 @@ def call2(call: Call) -> None:
     unpack(call)
     choose_form(call)
     if not go_on(call):
-        call.remember(epochs=train(call, PAIR, seeds=call.options.seeds))
+        call.remember(epochs=train(call, call.options.recipes, seeds=call.options.seeds))
 
 
 def call3(call: Call) -> None:
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add("--archive-mib", type=float, default=15.0, help="of an archive, or of a piece of one (15)")
         add("--epochs", type=int, default=200, help="at most (200)")
         add("--seed", type=int, default=0, help="the first one (0)")
-        add("--seeds", type=int, default=4, help="of the pair, at most (4)")
+        add("--seeds", type=int, default=4, help="of call 2's recipes, at most (4)")
+        add("--recipes", nargs="+", default=PAIR, help="of call 2 (cifar100-resnet20-plain and -staa)")
         add(
             "--forms", nargs="+", choices=(*FORMS, "compile"), default=FORMS, help="of a step, to choose from (all but compile)"
         )
