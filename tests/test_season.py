@@ -116,12 +116,28 @@ def test_a_season_must_be_seen_twice(kind, rows, start, clock, why):
     assert found is None if why is None else why in found
 
 
+def test_months_and_other_periods_have_no_week():
+    for every in ("MS", "ME", "2D"):
+        rows = times(60, "2020-01-01", every)
+        clock = clock_of(rows, float((rows[1] - rows[0]) / np.timedelta64(1, "s")), None)
+        assert {kind: why_not(kind, rows, clock) for kind in ("week", "day+weekend")} == dict.fromkeys(
+            ("week", "day+weekend"), "rows are more than a day apart"
+        )
+    for every in ("D", "B"):
+        rows = times(60, "2020-01-01", every)
+        assert why_not("week", rows, clock_of(rows, 86400.0, None)) is None
+    assert "is no day" in why_not("week", np.arange(600), clock_of(times(600), 3600.0, 7))
+    assert why_not("week", np.arange(600), clock_of(None, None, 7)) is None  # nobody knows
+
+
 def test_a_season_that_is_not_possible_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="`series.season=week` is not possible: it needs 14 days"):
         forecast_source(weekly(24 * 15), window=6, horizon=4, season="week")
     with pytest.raises(ValueError, match="`series.season=day` is not possible: nothing tells what a day is.*series.period"):
         forecast_source(replace(weekly(), times=None), window=6, horizon=4, season="day")
-    with pytest.raises(ValueError, match="`series.season=day.weekend` is not possible: rows without times have no weekend"):
+    with pytest.raises(
+        ValueError, match="`series.season=day.weekend` is not possible: rows that go by their number have no weekend"
+    ):
         forecast_source(replace(weekly(), times=None), window=6, horizon=4, season="day+weekend", period=24)
     recipe = replace(recipe_of(season="auto"), data=replace(recipe_of().data, validation=0.0))
     with pytest.raises(ValueError, match="chooses on validation, and there is none.*none, day, day.weekend, week"):
@@ -142,8 +158,9 @@ def test_rows_of_another_file_go_on_with_the_clock():
     later = clock.points(months[30:], 10, 31 * 86400.0)
     assert later.tolist() == list(range(30, 40))
     hours = times(100)
-    clock = clock_of(hours, 3600.0, 24)
+    clock = clock_of(hours, 3600.0, 25)
     assert clock.points(hours[55:], 45, 3600.0).tolist() == list(range(55, 100))
+    assert clock_of(hours, 3600.0, 24) == clock_of(hours, 3600.0, None)  # a day by its times, which tell weekends too
     assert Clock(24).points(None, 3, None).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="these rows have no times"):
         Clock(24, 3600.0).points(None, 3, None)
@@ -206,6 +223,13 @@ def test_a_result_does_not_need_a_linear_model(tmp_path):
     assert Run(tmp_path / "run").about["season"] == "none"
 
 
+def test_values_too_large_to_normalise_are_not_called_constant():
+    values = weekly().values.copy()
+    values[5, 1] = 1e300
+    with pytest.raises(ValueError, match=r"values up to 1e\+300 are too large to normalise"):
+        forecast_source(replace(weekly(), values=values), window=6, horizon=4)
+
+
 @pytest.mark.parametrize("normalise", ["zscore", "zscore-per-variate"])
 def test_a_value_that_outweighs_all_others_is_named(normalise):
     options = dict(window=6, horizon=4, train=0.7, validation=0.1, normalise=normalise)
@@ -230,6 +254,16 @@ def test_a_season_is_chosen_once(tmp_path, monkeypatch):
     result = list(run(recipe, tmp_path / "run", resume=tmp_path / "run"))[-1]
     assert evaluate_run(tmp_path / "run")["mae"] == pytest.approx(result.test["mae"], rel=1e-6)
     assert Run(tmp_path / "run").data.season == "day+weekend"
+
+
+def test_a_run_that_has_lost_its_season_is_broken(tmp_path):
+    list(run(recipe_of("linear", season="auto"), tmp_path / "run"))
+    path = tmp_path / "run" / "environment.json"
+    about = json.loads(path.read_text())
+    del about["data"]["season"]
+    path.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"environment.json is broken: its data.season is missing or makes no sense"):
+        evaluate_run(tmp_path / "run")
 
 
 def test_auto_takes_the_season_that_is_there():

@@ -190,7 +190,7 @@ class Forecasting(Task[SeriesSource]):
         names, every, count = about.get("names"), about.get("every"), about.get("nodes")
         odd = [name for name in ("nodes", "window", "horizon") if not is_whole(about.get(name), 1)]
         odd += [] if _is_clock(about.get("clock")) else ["clock"]
-        odd += [] if about.get("season", "none") in SEASONS else ["season"]
+        odd += [] if about.get("season", None if about.get("clock") else "none") in SEASONS else ["season"]
         odd += [] if is_whole(about.get("features"), 0) else ["features"]
         if not (isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)):
             odd.append("names")

@@ -136,7 +136,7 @@ class PredictOptions(OfRun):
     run: tyro.conf.Positional[Path]
     """The run folder."""
     file: tyro.conf.Positional[Path]
-    """Series with the variates of the run's data: .csv, .txt, .npz or .h5."""
+    """Series with the variates of the run's data: a table such as .csv, .parquet, .npz or .h5."""
     at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Row number or time of the last row that is seen, or several; by default the file's last."""
     steps: int | None = None

@@ -49,7 +49,9 @@ def check_nodes(nodes: tuple[str, ...], names: tuple[str, ...]) -> None:
     """Raises ValueError for a node that is no variate."""
     unknown = [name for name in nodes if name not in names]
     if unknown:
-        raise ValueError(f"no variate is called {', '.join(unknown)}; there are {', '.join(names[:20])} …")
+        raise ValueError(
+            f"no variate is called {', '.join(unknown)}; there are {', '.join(names[:20])}{' …' * (len(names) > 20)}"
+        )
 
 
 def draw_run(

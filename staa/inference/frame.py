@@ -60,6 +60,8 @@ def forecast(
     run = opened(run, trust=trust)
     check_asked(run, steps, interval)
     series = _series(frame, pd)
+    if series.times is None and run.about["features"]:
+        raise ValueError(f"{WHAT} has no times, and the run was trained with them: make them its index, frame.set_index(…)")
     row = () if at is None else _named(at, frame.index, pd)
     made = forecast_series(run, series, WHAT, at=row, steps=steps, interval=interval, weights=weights, device=device)
     index = _labels(made.ahead[0], frame.index, pd)
@@ -92,7 +94,7 @@ def _series(frame: Any, pd: Any) -> TimeSeries:
         raise ValueError(f"{WHAT} must have rows and columns, got {frame.shape[0]} × {frame.shape[1]}")
     for name, kind in zip(frame.columns, frame.dtypes, strict=True):
         if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_complex_dtype(kind):
-            raise ValueError(f"{WHAT}'s column {name!r} must be numbers, got {kind}: convert it, or leave it out")
+            raise ValueError(f"{WHAT}'s column {name!r} must be numbers, got {kind}: convert it; times are the index")
     try:
         return TimeSeries(frame.to_numpy(np.float64, na_value=np.nan), times, tuple(map(str, frame.columns)))
     except ValueError as error:

@@ -239,8 +239,8 @@ def _order(series: TimeSeries, names: tuple[str, ...], what: str) -> list[int]:
     if set(series.names) != set(names):
         lacking = [name for name in names if name not in series.names]
         raise ValueError(
-            f"the run forecasts {len(names)} variates, {', '.join(names[:4])} …; {what} has {len(series.names)}"
-            + (f" and lacks {', '.join(lacking[:4])}" if lacking else ", more than those")
+            f"the run forecasts {len(names)} variates, {', '.join(names[:4])}{' …' * (len(names) > 4)}; {what} has "
+            f"{len(series.names)}" + (f" and lacks {', '.join(lacking[:4])}" if lacking else ", more than those")
         )
     places = {name: k for k, name in enumerate(series.names)}
     return [places[name] for name in names]

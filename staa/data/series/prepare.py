@@ -101,6 +101,11 @@ def fit_normaliser(values: Tensor, how: Normalisation, names: tuple[str, ...] | 
     else:
         offset = groups.nanmean(0).expand(nodes).clone()
         scale = (groups - groups.nanmean(0)).square().nanmean(0).sqrt().expand(nodes).clone()
+    if scale.isinf().any() or offset.isinf().any():
+        raise ValueError(
+            f"values up to {values.abs().nan_to_num(0.0).max():.4g} are too large to normalise: if they are no measurement, "
+            f"leave them out by `series.missing` and `series.gaps=mask`"
+        )
     flat = ((scale <= 1e-12 * offset.abs().clamp(min=1e-300)) | ~scale.isfinite()).nonzero().flatten().tolist()
     if flat:
         which = "the series" if not each else ", ".join(names[k] if names else str(k) for k in flat[:5])

@@ -9,6 +9,7 @@ from staa.data.series.calendar import weekday
 
 Kind = Literal["none", "day", "week", "day+weekend"]
 DAY = 86_400  # seconds
+DAY_APART = np.timedelta64(DAY + 3600, "s")  # with the hour by which clocks are set back
 WEEK = 7
 NO_CLOCK = "give the series times, or the rows of a period (`series.period`)"
 
@@ -80,8 +81,9 @@ def _steps(start: np.datetime64, end: np.datetime64, every: float) -> int:
 
 
 def clock_of(times: np.ndarray | None, every: float | None, period: int | None) -> Clock | None:
-    """The clock of a series with a row every so many seconds, or with so many rows a day; None if nothing tells."""
-    if period is not None:
+    """The clock of a series with a row every so many seconds, or with so many rows a day; None if nothing tells. Times tell
+    more than the number of rows that a day has by them: weekends."""
+    if period is not None and (every is None or abs(period * every - DAY) > 1e-6 * DAY):
         return Clock(period, first=None if times is None else str(times[0]))
     return None if every is None else Clock(max(1, int(np.ceil(DAY / every - 1e-9))), min(every, DAY))
 
@@ -100,8 +102,12 @@ def why_not(kind: Kind, rows: np.ndarray, clock: Clock | None) -> str | None:
         return f"nothing tells what a day is: {NO_CLOCK}"
     if kind == "day" and clock.slots < 2:
         return "a day is a single row"
+    if kind == "week" and clock.seconds is None and clock.first is not None:
+        return "a period of the rows (`series.period`) that is no day makes no week"
     if kind == "day+weekend" and clock.seconds is None:
-        return "rows without times have no weekend"
+        return "rows that go by their number have no weekend"
+    if kind in ("week", "day+weekend") and clock.seconds == DAY and np.diff(rows).min(initial=rows[-1] - rows[0]) > DAY_APART:
+        return "rows are more than a day apart"
     if clock.seconds is None:
         days = len(rows) / clock.slots
     else:
