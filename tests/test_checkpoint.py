@@ -457,7 +457,8 @@ def test_ctrl_c_reaches_workers_too_and_they_stay_calm(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert stderr.strip() == "stopping after this step; ask again to stop at once"
+    told = [line for line in stderr.splitlines() if line.strip() != "preparing …"]  # which a slow machine says
+    assert told == ["stopping after this step; ask again to stop at once"]
     assert f"staa train --resume {out}" in stdout.replace("\n", "")
     step = load_checkpoint(out)["step"]
     *_, last = run(replace(tiny.pictures, epochs=200), out, resume=out, stop=lambda: True)
