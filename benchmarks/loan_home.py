@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import cargo, gpu
 from benchmarks.loan_process import FAULT, HERE
+from staa.export.share import PRIVATE
 from staa.files import read_bytes, read_text, save_text, write
 from staa.runs.folder import ENVIRONMENT, commit_of
 from staa.runs.log import LOG
@@ -85,8 +86,9 @@ def collect(options: argparse.Namespace) -> None:
     for path, data in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, data)
-    save_text(options.to / "README.md", page(options.to))
-    print(page(options.to))
+    text = page(options.to)
+    save_text(options.to / "README.md", text)
+    print(text)
 
 
 def without_folders(name: str, data: bytes) -> bytes:
@@ -94,7 +96,7 @@ def without_folders(name: str, data: bytes) -> bytes:
     events = data.decode().splitlines() if name == LOG else [data.decode()] if name == ENVIRONMENT else []
     if not events:
         return data
-    kept = [{k: v for k, v in json.loads(event).items() if k not in ("data_root", "command")} for event in events]
+    kept = [{k: v for k, v in json.loads(event).items() if k not in PRIVATE} for event in events]
     return "".join(json.dumps(event, indent=2 if name == ENVIRONMENT else None) + "\n" for event in kept).encode()
 
 

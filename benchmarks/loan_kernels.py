@@ -136,8 +136,8 @@ def speeds(device: torch.device, *, small: bool) -> Iterator[dict[str, Any]]:
     """Milliseconds forward and backward, and the share of the copy's bandwidth that the bytes which must move make of it: the
     current in, spikes out; current and gradient in, gradient out. What else a library moves is not counted."""
     bandwidth = copy_bandwidth(device)
-    for name, shape in SHAPES.items():
-        shape = tuple(max(1, n // 8) if k else n for k, n in enumerate(shape)) if small else shape
+    for name in SHAPES:
+        shape = _shape(name, small)
         for dtype in (torch.bfloat16, torch.float32):
             torch.manual_seed(0)
             x = torch.randn(shape, device=device).to(dtype).requires_grad_()
@@ -160,28 +160,23 @@ def tilings(device: torch.device, *, small: bool) -> Iterator[dict[str, Any]]:
     """Milliseconds of the backward pass at T = 16 with other tiles: a thread that has one element loads two bytes at a time."""
     from staa.ops import lif_triton
 
-    shape = SHAPES["T=16 128×128×32×32"]
-    shape = tuple(max(1, n // 8) if k else n for k, n in enumerate(shape)) if small else shape
+    shape = _shape("T=16 128×128×32×32", small)
     usual = lif_triton.HELD, lif_triton.WARPS, lif_triton.SEGMENT
     for dtype in (torch.bfloat16, torch.float32):
         x = torch.randn(shape, device=device).to(dtype).requires_grad_()
         grad, spikes = torch.randn_like(x), _ours(x)
-        for held, warps, segment in (
-            (1, 8, 16),
-            (2, 8, 16),
-            (2, 4, 16),
-            (4, 8, 16),
-            (4, 4, 16),
-            (1, 8, 8),
-            (1, 4, 8),
-            (1, 8, 4),
-        ):
+        for held, warps, segment in TILES:
             lif_triton.HELD, lif_triton.WARPS, lif_triton.SEGMENT = held * usual[0], warps, segment
             try:
                 ms = milliseconds(lambda: torch.autograd.grad(spikes, x, grad, retain_graph=True), device)  # noqa: B023
                 yield {"dtype": str(dtype).removeprefix("torch."), "tile": [held, warps, segment], "backward_ms": ms}
             finally:
                 lif_triton.HELD, lif_triton.WARPS, lif_triton.SEGMENT = usual
+
+
+def _shape(name: str, small: bool) -> tuple[int, ...]:
+    shape = SHAPES[name]
+    return (shape[0], *(max(1, n // 8) for n in shape[1:])) if small else shape
 
 
 def _ours(x: Tensor) -> Tensor:

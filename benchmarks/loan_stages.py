@@ -80,11 +80,11 @@ def smoke(device: str) -> None:
 
 
 def speed(device: str, small: bool) -> None:
-    for row in loan_kernels.speeds(choose_device(device), small=small):
+    chosen = choose_device(device)
+    for row in loan_kernels.speeds(chosen, small=small):
         say(**row)
-    if choose_device(device).type == "cuda":
-        for row in loan_kernels.tilings(choose_device(device), small=small):
-            say(**row)
+    for row in loan_kernels.tilings(chosen, small=small) if chosen.type == "cuda" else ():
+        say(**row)
 
 
 def tests(ends: float, files: list[str]) -> None:
@@ -118,7 +118,6 @@ def step(recipe: str, forms: list[str], device: str, **how: Any) -> None:
     """Loss, norm of the gradient and milliseconds of a training step in each form, from the same weights on the same batch;
     and where the milliseconds go."""
     chosen, wanted = choose_device(device), recipe_of(recipe, **how)
-    say(usable=usable(chosen))
     source = task_of(wanted).source(Path(how["data"]))
     x, y = next(iter(task_of(wanted).batches(source, "train", chosen, workers=0, training=True).epoch()))
     for form in forms:
@@ -251,11 +250,6 @@ def _running(form: str, device: str, how: dict[str, Any]) -> dict[str, Any]:
     """What `run` is told."""
     workers = (os.cpu_count() or 1) // 2 if how.get("policy") else None
     return {"data_root": Path(how["data"]), "device": device, "workers": workers, **FORMS[form]}
-
-
-def usable(device: torch.device) -> list[str]:
-    """The forms that a run is tried in. To compile takes minutes on a CPU, and a graph a GPU."""
-    return [form for form, options in FORMS.items() if device.type == "cuda" or not options]
 
 
 STAGES: dict[str, Callable[..., None]] = {

@@ -27,13 +27,12 @@ def choose_form(call: Call) -> None:
     if "form" in call.state:
         return
     first = call.stage("step", CHOOSING, recipe=PAIR[1], forms=list(call.options.forms))
-    usable = next((r["usable"] for r in first.results if "usable" in r), [])
     found = first.results
     if first.status == "failed" and not any(r.get("form") == "eager" for r in found):
         found = [*found, {"form": "eager", "failed": "the process broke off"}]
     form, why = fastest(found, call.state.get("reference"))
     call.note(f"a step is taken in the form {form}: {why}")
-    call.remember(form=form, usable=usable, ms={r["form"]: r["ms"] for r in found if "ms" in r})
+    call.remember(form=form, ms={r["form"]: r["ms"] for r in found if "ms" in r})
 
 
 def fastest(found: Sequence[dict[str, Any]], distrusted: str | None) -> tuple[str, str]:

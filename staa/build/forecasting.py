@@ -20,7 +20,7 @@ from staa.data.batches import spread
 from staa.data.series.season import NO_CLOCK
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
-from staa.forecasters.seasonal import Seasonal, forecaster_of
+from staa.forecasters.seasonal import DAYS, Seasonal, forecaster_of
 from staa.neurons import LIF
 from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
@@ -144,7 +144,7 @@ class Forecasting(Task[SeriesSource]):
                 raise ValueError(f"`forecast.day_embedding` needs to know what a day is: {NO_CLOCK}")
             model = partial(model, day_slots=facts["clock"][0])
         if self.recipe.forecast.instance_norm is None and "instance_norm" in asked:
-            model = partial(model, instance_norm=facts.get("season") not in ("week", "day+weekend"))
+            model = partial(model, instance_norm=DAYS.get(facts.get("season", "none"), 1) == 1)
         neuron = {"neuron": self.neuron} if "neuron" in asked else {}
         own = name in FORECASTERS
         with_graph = self.recipe.forecast.graph == "given" and "graph" in asked

@@ -125,10 +125,10 @@ def run(
             state = load_checkpoint(resume)
             check_origin(state, recipe, resume)
         kept, copies = for_folder(recipe)
-        begun = None
+        begun, earlier = None, None if same_data_as is None else same_data_as.about
         if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
             begun = old.environment
-        earlier = begun["data"] if begun is not None else None if same_data_as is None else same_data_as.about
+            earlier = begun["data"]
         source = task.source(data_root, about=earlier)
         notes = source.notes
         if same_data_as is not None:

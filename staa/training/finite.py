@@ -29,14 +29,10 @@ def check_gradients(finite: Mapping[int, Tensor], *, folder: Path, before: float
 
 
 def check_weights(weights: Mapping[str, Any], *, step: int, folder: Path) -> None:
-    """The tensors among them, by name."""
-    by_device: dict[torch.device, dict[str, Tensor]] = {}  # an average counts on the CPU, wherever its weights are
-    for name, value in weights.items():
-        if isinstance(value, Tensor):
-            by_device.setdefault(value.device, {})[name] = value
-    flags = {device: torch.stack([value.isfinite().all() for value in some.values()]) for device, some in by_device.items()}
-    fine = {name: good for device, some in by_device.items() for name, good in zip(some, flags[device].tolist(), strict=True)}
-    bad = [name for name, good in fine.items() if not good]
+    """The tensors among them, by name, all on one device."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    good = torch.stack([value.isfinite().all() for value in tensors.values()]).tolist()
+    bad = [name for name, fine in zip(tensors, good, strict=True) if not fine]
     if bad:
         raise FloatingPointError(
             f"a weight is not finite after step {step}; {_advice(folder)} ({len(bad)} tensors, first {bad[0]})"

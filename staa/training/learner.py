@@ -114,7 +114,8 @@ class Learner:
         """Raises FloatingPointError if a loss, a gradient or a weight is not finite."""
         self.read()
         self.check_gradients()
-        averaged = {} if self.average is None else self.average.state_dict(prefix="average.")
+        # of an average its network alone: its counter is on the CPU, wherever that is
+        averaged = {} if self.average is None else self.average.module.state_dict(prefix="average.module.")
         check_weights({**self.model.state_dict(), **averaged}, step=self.step, folder=self.folder)
 
     def save(self) -> None:
