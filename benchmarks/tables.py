@@ -188,6 +188,14 @@ def _behind(name: str, other: str) -> list[str]:
     return [COLUMNS[f][0] for f, sign in signs.items() if sign * mean(own[f]) >= sign * mean(others[f])]
 
 
+def large() -> str:
+    """Peak memory and CPU seconds of a step, in each form, by nodes and steps."""
+    rows = measured()["forecast/large"]["rows"]
+    forms = list(next(iter(rows.values())))
+    told = [[size, *(f"{row[f][0]:.2f} GiB, {row[f][1]:.1f} s" for f in forms)] for size, row in rows.items()]
+    return table(["nodes × steps", *forms], told)
+
+
 def tricks() -> str:
     rows = []
     for title, (ms, ratio, low, high) in measured()["cifar100-speedrun/tricks"]["rows"].items():
@@ -247,7 +255,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracies": accuracies,
     "folds": folds,
     "forecasts": forecasts,
-    **{f"forecast/{name}": partial(forecast, name) for name in (*SETS, "ablation")},
+    **{f"forecast/{name}": partial(forecast, name) for name in (*SETS, "hangzhou, ablation", "metr-la-week, ablation")},
+    "forecast/large": large,
     "tricks": tricks,
     "memory": memory,
     "speed": speed,
