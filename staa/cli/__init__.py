@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, data, machine, train, trained
+from staa.cli import check, data, machine, predict, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
         trained.evaluate,
         train.compare,
         trained.stream,
-        trained.predict,
+        predict.predict,
         trained.share,
         check.check,
         data.recipes,
