@@ -1,11 +1,12 @@
 """A run folder, opened: its records, model and data, and what they measure."""
 
 import warnings
-from contextlib import closing
+from collections.abc import Iterator, Sized
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -25,13 +26,14 @@ from staa.runs.folder import (
 )
 from staa.runs.log import read_log
 from staa.training.checkpoint import BEST, LAST, load_checkpoint, read_origin
-from staa.training.evaluate import evaluate
+from staa.training.evaluate import Epochs, evaluate
 from staa.training.weights import load_weights, measured_weights, read_weights
 
 if TYPE_CHECKING:
     import pandas
 
 Weights = Literal["last", "best"]
+Split = Literal["train", "validation", "test"]
 
 
 class Run:
@@ -70,6 +72,11 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What the run recorded of its data."""
         return self.environment["data"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its classes, or their numbers if they have none; of a series, its variates."""
+        return tuple(self.about.get("names") or map(str, range(self.about["classes"])))
 
     @property
     def finished(self) -> bool:
@@ -175,7 +182,7 @@ def load(run_folder: str | Path, *, weights: Weights | None = None, trust: bool 
 def evaluate_run(
     run: Run | str | Path,
     *,
-    split: Literal["train", "validation", "test"] | None = None,
+    split: Split | None = None,
     weights: Weights | None = None,
     data_root: Path | None = None,
     device: str | None = None,
@@ -202,15 +209,44 @@ def evaluate_run(
         ValueError: If the run is broken, its data have changed, or it has no validation samples to measure on.
     """
     run = opened(run, data_root=data_root, trust=trust)
-    model, chosen = run.model(weights), choose_device(device)
+    with measuring(run, split=split, weights=weights, device=device, workers=workers) as (model, batches, at):
+        measure = run.task.measure(run.data, at.device)
+        figures = evaluate(model, batches, measure=measure, precision=at.precision)
+    return {
+        "split": at.split, "weights": at.weights, "samples": at.samples, "protocol": run.recipe.protocol,
+        "notes": run.data.notes, **figures,
+    }  # fmt: skip
+
+
+class At(NamedTuple):
+    """How a run's model is measured: on which part of its data, of how many samples, with which weights, where, and how."""
+
+    split: Split
+    samples: int
+    weights: Weights
+    device: torch.device
+    precision: Literal["float32", "bfloat16"]
+
+
+@contextmanager
+def measuring(
+    run: Run,
+    *,
+    split: Split | None = None,
+    weights: Weights | None = None,
+    device: str | torch.device | None = None,
+    workers: int | None = None,
+) -> Iterator[tuple[nn.Module, Epochs, At]]:
+    """(the run's model on a device, batches of a part of its data there, how it is measured), as `evaluate_run` takes them.
+
+    Raises what `evaluate_run` does.
+    """
+    model, chosen = run.model(weights), choose_device(None if device is None else str(device))
     split = split or ("test" if run.finished else "validation")
     source = run.data
-    if getattr(source, split) is None:
+    samples: Sized | None = getattr(source, split)
+    if samples is None:
         raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): split must be train or test")
-    precision, measure = choose_precision(run.recipe.precision, chosen), run.task.measure(source, chosen)
+    at = At(split, len(samples), weights or run.recipe.weights, chosen, choose_precision(run.recipe.precision, chosen))
     with closing(run.task.batches(source, split, chosen, workers=choose_workers(workers, chosen))) as batches:
-        figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
-    return {
-        "split": split, "weights": weights or run.recipe.weights, "samples": len(getattr(source, split)),
-        "protocol": run.recipe.protocol, "notes": source.notes, **figures,
-    }  # fmt: skip
+        yield model.to(chosen), batches, at

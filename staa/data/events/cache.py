@@ -60,6 +60,10 @@ class EventFiles:
         return len(self.recordings)
 
     @property
+    def files(self) -> list[str]:
+        return self.recordings
+
+    @property
     def how(self) -> tuple[object, ...]:
         """What frames follow from, beside the recording."""
         return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor

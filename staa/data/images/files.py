@@ -53,6 +53,10 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def files(self) -> list[str]:
+        return [os.fsdecode(bytes(path)) for path in self.paths]
+
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The chosen images [N, 3, size, size], uint8. Raises ValueError naming one that can't be decoded."""
         paths = [os.fsdecode(bytes(self.paths[i])) for i in chosen.tolist()]
