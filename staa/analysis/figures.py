@@ -41,3 +41,12 @@ def told(figure: str, value: float, form: str | None = None) -> str:
 def figures_in(figures: Mapping[str, Any]) -> list[str]:
     """The figures among these values, but for the loss; the one that counts is the first."""
     return [name for name, value in figures.items() if name != "loss" and (name in FIGURES or type(value) is float)]
+
+
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
+
+
+def si(value: float, unit: str = "") -> str:
+    """A number of at least 0 with three digits that count and a prefix, such as 9.97 M or 12.3 µJ."""
+    size, prefix = next(((size, prefix) for size, prefix in PREFIXES if value >= 0.9995 * size), PREFIXES[-1])
+    return f"{value / size:.3g} {prefix}{unit}".rstrip() if value else f"0 {unit}".rstrip()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, data, machine, predict, train, trained
+from staa.cli import check, data, machine, predict, report, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
         train.compare,
         trained.stream,
         predict.predict,
+        report.report,
         trained.share,
         check.check,
         data.recipes,

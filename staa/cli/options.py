@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from staa.cli.run_options import EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
+from staa.cli.run_options import EvaluateOptions, PredictOptions, ReportOptions, ShareOptions, StreamOptions
 from staa.cli.shared_options import OfCommand, OfFile, OfRun
 from staa.recipes import RECIPES
 from staa.recipes.reading import Reading
@@ -132,6 +132,7 @@ OPTIONS: dict[str, Any] = {
     "evaluate": EvaluateOptions,
     "stream": StreamOptions,
     "predict": PredictOptions,
+    "report": ReportOptions,
     "share": ShareOptions,
     "check": CheckOptions,
     "data": DataOptions,

@@ -95,3 +95,23 @@ class ShareOptions(OfFile):
     """The run folder."""
     out: Path | None = None
     """Folder to make, or .zip to write; by default NAME-shared in this folder, after the run's."""
+
+
+@dataclass(frozen=True)
+class ReportOptions(OfRun):
+    """Write what a run is, has learned, costs and says as one HTML file, which a browser shows without a network."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    out: Path | None = None
+    """HTML file to write; by default report.html in the run folder, in the place of an older one."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Part of the data that answers and forecasts are of; by default test for a finished run, else validation."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    workers: int | None = None
+    """Processes that read images; by default as many as serve."""
