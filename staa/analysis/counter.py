@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from staa.analysis.products import Products, bytes_of, mean, of_context, of_convolution, of_matrices, rarer
 from staa.analysis.provenance import SPIKES, Kinds, tensors_in
-from staa.layers import Passive, Site
+from staa.layers import Passive, Site, Window
 from staa.neurons import Neuron
 from staa.ops.averages import Folded
 from staa.rates import fires
@@ -130,6 +130,8 @@ class Counter(TorchDispatchMode):
         first = inputs[0] if inputs else None
         first = first.x if isinstance(first, Folded) else first
         told = isinstance(first, Tensor) and takes_steps(module, first.ndim)
+        if told and isinstance(module, Window):  # which the module around it asks how many steps there are
+            self.steps[-1] = first.shape[0]
         self.steps.append(first.shape[0] if told else self.steps[-1])
 
     def _end(self, *_: Any) -> None:

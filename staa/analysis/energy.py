@@ -20,8 +20,8 @@ def estimate_energy(
     events: bool = False,
     samples: int | None = None,
     free: Collection[str] = (),
-    mac_joules: float = MAC,
-    ac_joules: float = AC,
+    mac_pj: float = MAC * 1e12,
+    ac_pj: float = AC * 1e12,
 ) -> Energy:
     """What an inference would cost, a sample over all its T steps, counted while the model runs once in evaluation mode:
 
@@ -65,8 +65,8 @@ def estimate_energy(
             of images [N, C, H, W] for a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says
             batch_first for itself.
         free: Names of operations that multiply nothing, such as "aten::fft_fft", if they have no price.
-        mac_joules: Energy of a multiply-accumulate in joules, at least 0.
-        ac_joules: Energy of an addition in joules, at least 0.
+        mac_pj: Energy of a multiply-accumulate in picojoules, at least 0.
+        ac_pj: Energy of an addition in picojoules, at least 0.
 
     Shapes:
         inputs [N, C, H, W], [T, N, ...] or [B, L, K], as the model takes them
@@ -79,7 +79,7 @@ def estimate_energy(
         The field's model, with energies of 32-bit arithmetic in 45 nm: Horowitz, ISSCC 2014. Exact operations: NeuroBench,
         Yik et al., Nature Communications 2025. Membranes read and written at each step: Lemaire et al., ICONIP 2022.
     """
-    for name, value in (("mac_joules", mac_joules), ("ac_joules", ac_joules)):
+    for name, value in (("mac_pj", mac_pj), ("ac_pj", ac_pj)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}")
     if samples is None:
@@ -105,7 +105,7 @@ def estimate_energy(
         rate = found.additions / found.dense if spiking and found.dense else 0.0 if spiking else None
         counts = (x / samples for x in (found.inside, found.effective, found.once, found.once_inside))
         bytes_ = found.weight_bytes, found.membrane_bytes / samples
-        layers.append(LayerEnergy(name, found.dense / samples, rate, *counts, *bytes_, mac_joules, ac_joules))
+        layers.append(LayerEnergy(name, found.dense / samples, rate, *counts, *bytes_, mac_pj / 1e12, ac_pj / 1e12))
     for name in sorted(counter.graded):
         warnings.warn(
             f"{name or 'the model'} counts as a spiking neuron, and puts out other numbers than whole ones from 0 up: what "

@@ -2,7 +2,7 @@
 not spike to compare with."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -147,26 +147,46 @@ def average(parts: Sequence[Energy]) -> Energy:
         parts: What each batch cost, of one network at the same joules an operation.
     """
     samples = sum(part.samples for part in parts)
-    spiking: dict[tuple[str, bool], list[tuple[LayerEnergy, float]]] = defaultdict(list)
+    layers: dict[tuple[str, bool], list[tuple[LayerEnergy, float]]] = defaultdict(list)
     left_out: dict[tuple[str, str], float] = defaultdict(float)
     for part in parts:
         for layer in part.layers:
-            spiking[layer.name, layer.rate is not None].append((layer, part.samples / samples))
+            layers[layer.name, layer.rate is not None].append((layer, part.samples / samples))
         for found in part.left_out:
             left_out[found.name, found.operation] += found.elements * part.samples / samples
-    layers = []
-    for (name, binary), some in spiking.items():
-        own = {
-            f.name: _sum(getattr(layer, f.name) * share for layer, share in some)
-            for f in fields(LayerEnergy)
-            if f.name not in ("name", "rate", "mac_joules", "ac_joules")
-        }
-        additions = _sum(layer.operations * share for layer, share in some)
-        rate = (additions / own["dense"] if own["dense"] else 0.0) if binary else None
-        first = some[0][0]
-        layers.append(LayerEnergy(name=name, rate=rate, mac_joules=first.mac_joules, ac_joules=first.ac_joules, **own))
-    return Energy(tuple(layers), tuple(LeftOut(*key, elements) for key, elements in left_out.items()), samples)
+    return Energy(
+        tuple(_together(name, some) for (name, _), some in layers.items()),
+        tuple(LeftOut(*key, elements) for key, elements in left_out.items()),
+        samples,
+    )
 
 
-def _sum(values: Iterable[float]) -> float:
-    return sum(values, 0.0)
+def by_attention(layers: Sequence[LayerEnergy]) -> list[LayerEnergy]:
+    """The same layers, all that multiplies in the attention of one `staa.layers.Site` put together.
+
+    Args:
+        layers: Those of an `Energy`.
+    """
+    scaled = [layer.name for layer in layers if layer.name.endswith(".attention") and layer.rate is None]
+    of = {part: name for name in scaled for part in (name, name.removesuffix(".attention"))}
+    rows: dict[tuple[str, bool], list[tuple[LayerEnergy, float]]] = defaultdict(list)
+    for layer in layers:
+        inside = next((name for name in scaled if layer.name.startswith(f"{name}.")), None)
+        name = layer.name if layer.rate is not None else inside or of.get(layer.name, layer.name)
+        rows[name, layer.rate is not None].append((layer, 1.0))
+    return [_together(name, some) for (name, _), some in rows.items()]
+
+
+def _together(name: str, some: Sequence[tuple[LayerEnergy, float]]) -> LayerEnergy:
+    """The sum of layers that all read spikes or all do not, each times a factor."""
+    first = some[0][0]
+    kept = {"name": name, "mac_joules": first.mac_joules, "ac_joules": first.ac_joules}
+    added = {f.name: sum(getattr(layer, f.name) * by for layer, by in some) for f in fields(first) if f.name not in KEPT}
+    rate = None
+    if first.rate is not None:
+        additions = sum(layer.operations * by for layer, by in some)
+        rate = additions / added["dense"] if added["dense"] else 0.0
+    return LayerEnergy(rate=rate, **kept, **added)
+
+
+KEPT = ("name", "rate", "mac_joules", "ac_joules")

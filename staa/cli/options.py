@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from staa.cli.run_options import EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
+from staa.cli.run_options import EnergyOptions, EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
 from staa.cli.shared_options import OfCommand, OfFile, OfRun
 from staa.recipes import RECIPES
 from staa.recipes.reading import Reading
@@ -130,6 +130,7 @@ OPTIONS: dict[str, Any] = {
     "train": TrainOptions,
     "compare": CompareOptions,
     "evaluate": EvaluateOptions,
+    "energy": EnergyOptions,
     "stream": StreamOptions,
     "predict": PredictOptions,
     "share": ShareOptions,
