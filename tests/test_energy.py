@@ -14,7 +14,8 @@ from staa.rates import firing_rates
 
 
 def only(energy):
-    (layer,) = energy.layers
+    """The one layer that has products."""
+    (layer,) = (layer for layer in energy.layers if layer.dense)
     return layer
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from staa.analysis.cost import interleaved, kept_bytes
-from staa.analysis.energy import AC, MAC, estimate_energy
+from staa.analysis.energy import estimate_energy
 from staa.analysis.pictures import draw_bars
+from staa.analysis.priced import AC, MAC
 from staa.build import Task, task_of
 from staa.counting import counted
 from staa.files import read_text, save_text

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from staa.attention import ATTENTIONS
 from staa.build.settings import settings_for
+from staa.data.batches import spread
 from staa.data.source import SplitData
 from staa.neurons import NEURONS
 from staa.recipes.code import UntrustedCodeError
@@ -125,8 +126,21 @@ class Task(ABC, Generic[S]):
         """
 
     @abstractmethod
+    def take(self, source: S, part: Part, chosen: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+        """Inputs of some samples, plain, and their targets in the form that training has.
+
+        Args:
+            source: The data, as `source` gives them.
+            part: Which part of them.
+            chosen: Places in the part, from 0.
+            device: Where they are.
+
+        Shapes:
+            chosen [N] -> as the batches of `batches`
+        """
+
     def samples(self, source: S, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Inputs of some training samples, spread over all of them, and their targets in the form that training has.
+        """Those of some training samples, spread over all of them.
 
         Args:
             source: The data, as `source` gives them.
@@ -136,6 +150,7 @@ class Task(ABC, Generic[S]):
         Shapes:
             as the batches of `batches`, N = count
         """
+        return self.take(source, "train", spread(count, source.train), device)
 
     @cached_property
     @abstractmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, data, machine, predict, report, train, trained
+from staa.cli import check, data, energy, machine, predict, report, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     for f in (
         train.train,
         trained.evaluate,
+        energy.energy,
         train.compare,
         trained.stream,
         predict.predict,

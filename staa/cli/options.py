@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from staa.cli.run_options import EvaluateOptions, PredictOptions, ReportOptions, ShareOptions, StreamOptions
+from staa.cli.run_options import (
+    EnergyOptions,
+    EvaluateOptions,
+    PredictOptions,
+    ReportOptions,
+    ShareOptions,
+    StreamOptions,
+)
 from staa.cli.shared_options import OfCommand, OfFile, OfRun
 from staa.recipes import RECIPES
 from staa.recipes.reading import Reading
@@ -130,6 +137,7 @@ OPTIONS: dict[str, Any] = {
     "train": TrainOptions,
     "compare": CompareOptions,
     "evaluate": EvaluateOptions,
+    "energy": EnergyOptions,
     "stream": StreamOptions,
     "predict": PredictOptions,
     "report": ReportOptions,

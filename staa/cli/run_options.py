@@ -38,6 +38,32 @@ class EvaluateOptions(OfRun):
 
 
 @dataclass(frozen=True)
+class EnergyOptions(OfRun):
+    """Count what an inference of a run's network costs, layer by layer: operations, energy, memory traffic, in the papers'
+    convention and exactly, beside the same network as an ANN. Rates are those on the test set, or on validation if the run is
+    not finished."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    samples: int = 64
+    """How many samples the rates are of."""
+    batch: int | None = None
+    """How many run at once, which changes no figure; by default the recipe's batch size."""
+    csv: Path | None = None
+    """.csv to write, with all columns."""
+    mac_pj: float = 4.6
+    """Energy of a multiply-accumulate in picojoules; by default that of 32 bits in 45 nm."""
+    ac_pj: float = 0.9
+    """Energy of an addition in picojoules; by default that of 32 bits in 45 nm."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+
+
+@dataclass(frozen=True)
 class StreamOptions(OfRun):
     """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
     recipe made for it can be streamed, such as nmnist-stream."""

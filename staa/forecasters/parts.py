@@ -59,6 +59,8 @@ class LinearNeuron(nn.Module):
     Called with steps=T, they have one step, and the current is the same at each of the T.
     """
 
+    per_step = True
+
     def __init__(self, inputs: int, outputs: int, neuron: NeuronFactory):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
@@ -72,6 +74,12 @@ class LinearNeuron(nn.Module):
     def _current(self, *parts: Tensor) -> Tensor:
         x = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         return self.linear(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class StepLinear(nn.Linear):
+    """nn.Linear of what has T steps first, [T, B, ..., in] -> [T, B, ..., out], which its class alone can say."""
+
+    per_step = True
 
 
 class SpikeEncoder(nn.Module):
@@ -135,6 +143,8 @@ class SpikingAttention(nn.Module):
     always with many.
     """
 
+    per_step = True
+
     def __init__(self, width: int, heads: int, neuron: NeuronFactory, *, scale: float | None):
         super().__init__()
         if width % heads:
@@ -168,6 +178,8 @@ class SpikingAttention(nn.Module):
 
 class NormedNeuron(nn.Module):
     """spikes = neuron(BatchNorm(x)) of x [T, M, d]."""
+
+    per_step = True
 
     def __init__(self, width: int, neuron: NeuronFactory):
         super().__init__()

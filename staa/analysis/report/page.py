@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from staa.analysis.report.classes import classification
 from staa.analysis.report.curves import curves
+from staa.analysis.report.energy import energy
 from staa.analysis.report.forecasts import forecasts
 from staa.analysis.report.parts import Fold, Part, Picture, Section, Table
 from staa.analysis.report.summary import about_data, recipe_of, state_of, summary, warned
@@ -119,6 +120,7 @@ def _builders(
         "Learning curves": lambda: curves(run.log, run.task.figures[0]),
         "Warnings": lambda: warned(run.log),
         **(answers if classifies else ahead),
+        "Energy": partial(energy, run, weights=options["weights"], device=options["device"]),
         "Data": partial(about_data, run),
         "Recipe": partial(recipe_of, run.recipe),
     }

@@ -1,0 +1,129 @@
+"""What an inference of a trained run costs."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from rich.table import Column, Table
+
+from staa.analysis.priced import Account, Energy, LayerEnergy, by_attention
+from staa.analysis.run_energy import energy_of, part_of, write_csv
+from staa.cli.parse import parse
+from staa.cli.run_options import EnergyOptions
+from staa.cli.text import say, show, warn
+from staa.cli.waiting import waiting
+from staa.files import check_writable
+from staa.runs import Run
+
+PARTS = {"train": "training", "validation": "validation", "test": "test"}
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
+
+
+def energy(args: list[str]) -> int:
+    """count what an inference costs: operations, energy, memory"""
+    options = parse(EnergyOptions, args, "staa energy")
+    run = Run(options.run, data_root=options.data, trust=options.trust_code)
+    if options.csv is not None:
+        if options.csv.exists() or options.csv.is_symlink():
+            raise ValueError(f"{options.csv} is there already: choose another name")
+        check_writable(options.csv)
+    with waiting("counting operations"):
+        found = energy_of(
+            run, samples=options.samples, batch=options.batch, weights=options.weights, device=options.device,
+            mac_pj=options.mac_pj, ac_pj=options.ac_pj,
+        )  # fmt: skip
+        part = part_of(run)
+    for note in run.data.notes:
+        warn(note, EnergyOptions)
+    say(
+        f"{options.run}: what a sample costs, over all its steps, by the rates on {found.samples} {PARTS[part]} samples",
+        f"what reads real numbers multiplies, {options.mac_pj:g} pJ; what reads spikes adds, {options.ac_pj:g} pJ",
+        "",
+    )
+    show(_layers(found), [])
+    say("")
+    show(_sums(found), [])
+    say(
+        "",
+        f"memory: {_one(found.weight_bytes, 'B')} of weights read, {_one(found.membrane_bytes, 'B')} of membranes read and "
+        f"written, in no sum",
+    )
+    if found.left_out:
+        elements: dict[str, float] = defaultdict(float)
+        for some in found.left_out:
+            elements[some.operation.removeprefix("aten::")] += some.elements
+        told = ", ".join(f"{name} {_number(count)}" for name, count in elements.items())
+        say(f"not counted, by the numbers that they put out: {told}")
+    if options.csv is not None:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(found, options.csv)
+        say(f"table → {options.csv}")
+    return 0
+
+
+def _layers(found: Energy) -> Table:
+    """The layers, 80 characters wide unless their names are long."""
+    layers = by_attention(found.layers)
+    counts, joules, memory = (
+        _unit(max(values, default=0.0))
+        for values in (
+            [layer.dense for layer in layers],
+            [layer.joules for layer in layers],
+            [layer.memory_bytes for layer in layers],
+        )
+    )
+    table = Table(Column("\nlayer", overflow="fold"), box=None, pad_edge=False)
+    for top, unit in (
+        ("dense", counts[1]), ("input", "rate"), ("papers'", counts[1]), ("", f"{joules[1]}J"), ("exact", counts[1]),
+        ("", f"{joules[1]}J"), ("memory", f"{memory[1]}B"),
+    ):  # fmt: skip
+        table.add_column(f"{top}\n{f'[{unit}]' if unit not in ('', 'rate') else unit}", justify="right", no_wrap=True)
+
+    def cells(layer: LayerEnergy) -> Iterable[str]:
+        yield layer.name or "the model"
+        values = (
+            (layer.dense, counts), None, (layer.operations, counts), (layer.joules, joules), (layer.effective, counts),
+            (layer.joules_exact, joules),
+        )  # fmt: skip
+        for value in values:
+            if not layer.dense:
+                yield ""
+            elif value is None:
+                yield "real" if layer.rate is None else f"{layer.rate:.1%}"
+            else:
+                yield _number(value[0] / value[1][0])
+        yield _number(layer.memory_bytes / memory[0]) if layer.memory_bytes else ""
+
+    for layer in layers:
+        table.add_row(*cells(layer))
+    return table
+
+
+def _sums(found: Energy) -> Table:
+    table = Table(Column("in all", no_wrap=True), box=None, pad_edge=False)
+    for name in ("MACs", "SOPs", "energy"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def add(name: str, account: Account) -> None:
+        table.add_row(name, _one(account.macs), _one(account.sops), _one(account.joules, "J"))
+        table.add_row("  as an ANN, for one step", _one(account.ann_macs), "", _one(account.ann_joules, "J"))
+
+    add("papers: rate × dense", found.papers)
+    add("exact: no border, no zeros", found.exact)
+    return table
+
+
+def _unit(most: float) -> tuple[float, str]:
+    """The unit in which such a number is 1 to 999, and its sign; 1 for 0."""
+    return next((unit for unit in PREFIXES if most >= unit[0]), PREFIXES[-1] if most else (1.0, ""))
+
+
+def _one(value: float, unit: str = "") -> str:
+    size, prefix = _unit(value)
+    return f"{_number(value / size)} {prefix}{unit}".rstrip()
+
+
+def _number(x: float) -> str:
+    """Three digits that count, without an exponent."""
+    if x >= 1000:
+        return f"{x:,.0f}"
+    return "<0.001" if 0 < x < 0.001 else f"{x:.3g}"
