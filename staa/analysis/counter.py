@@ -1,7 +1,6 @@
 """Counts the multiply-accumulates and additions of a call, operation by operation."""
 
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager

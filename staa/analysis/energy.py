@@ -14,6 +14,7 @@ from staa.analysis.priced import AC, MAC, Energy, LayerEnergy, LeftOut
 from staa.analysis.provenance import SPIKES
 from staa.training.evaluate import evaluation_mode
 
+
 def estimate_energy(
     model: nn.Module,
     *inputs: Tensor,

@@ -46,7 +46,12 @@ def figures_in(figures: Mapping[str, Any]) -> list[str]:
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
+def unit_of(value: float) -> tuple[float, str]:
+    """(size, prefix) of the unit in which a number is from 1 to 999."""
+    return next(((size, prefix) for size, prefix in PREFIXES if value >= 0.9995 * size), PREFIXES[-1] if value else (1.0, ""))
+
+
 def si(value: float, unit: str = "") -> str:
     """A number of at least 0 with three digits that count and a prefix, such as 9.97 M or 12.3 µJ."""
-    size, prefix = next(((size, prefix) for size, prefix in PREFIXES if value >= 0.9995 * size), PREFIXES[-1])
-    return f"{value / size:.3g} {prefix}{unit}".rstrip() if value else f"0 {unit}".rstrip()
+    size, prefix = unit_of(value)
+    return f"{value / size:.3g} {prefix}{unit}".rstrip()

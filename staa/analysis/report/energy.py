@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from staa.analysis.figures import si
+from staa.analysis.figures import si, unit_of
 from staa.analysis.priced import Account, Energy, LayerEnergy, by_attention
 from staa.analysis.report.drawing import HELD_OUT, TRAIN, axes, legend, picture
 from staa.analysis.report.parts import Fold, Part, Picture, Section, Table
@@ -55,11 +55,19 @@ def priced(found: Energy, samples: str) -> Section:
     if multiplying:
         parts.insert(2, _bars(multiplying))
     if found.left_out:
-        parts.append(f"Not counted: {'; '.join(map(str, found.left_out[:8]))}{' …' * (len(found.left_out) > 8)}.")
+        parts.append(f"Not counted, by the numbers that they put out: {_left_out(found)}.")
     header = ("layer", "dense", "rate of its input", "papers'", "papers' energy", "exact", "exact energy", "memory")
     table = Table(header, [_cells(layer) for layer in layers], "Operations, energy and memory traffic of each layer, a sample")
     parts.append(Fold(f"All {len(layers)} layers", [table]))
     return Section("Energy", parts)
+
+
+def _left_out(found: Energy) -> str:
+    elements: dict[str, float] = {}
+    for some in found.left_out:
+        operation = some.operation.removeprefix("aten::")
+        elements[operation] = elements.get(operation, 0.0) + some.elements
+    return ", ".join(f"{operation} {si(count)}" for operation, count in elements.items())
 
 
 def _sums(name: str, account: Account) -> list[str]:
@@ -80,14 +88,15 @@ def _bars(layers: list[LayerEnergy]) -> Picture:
     """Energy of each layer in both conventions; of many, those that cost most."""
     order = sorted(range(len(layers)), key=lambda k: -layers[k].joules)[:DRAWN]
     kept = [layers[k] for k in sorted(order)]
-    papers, exact = ([1e9 * getattr(layer, name) for layer in kept] for name in ("joules", "joules_exact"))
+    size, prefix = unit_of(max(layer.joules for layer in kept))
+    papers, exact = ([getattr(layer, name) / size for layer in kept] for name in ("joules", "joules_exact"))
     figure, axis = axes(height=1.2 + 0.26 * len(kept))
     rows = np.arange(len(kept))
     axis.barh(rows - 0.2, papers, 0.38, color=TRAIN, label="papers'")
     axis.barh(rows + 0.2, exact, 0.38, color=HELD_OUT, label="exact")
     axis.set_yticks(rows, [for_figure(layer.name or "the model", 24) for layer in kept], fontsize=8)
     axis.invert_yaxis()
-    axis.set(xlabel="energy of a sample [nJ]")
+    axis.set(xlabel=f"energy of a sample [{prefix}J]")
     legend(figure)
     most = max(kept, key=lambda layer: layer.joules)
     of = f"the {len(kept)} of {len(layers)} layers that cost most" if len(kept) < len(layers) else "each layer"

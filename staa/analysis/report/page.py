@@ -71,12 +71,14 @@ def write_report(
 
     Raises:
         FileNotFoundError: If there is no such run.
-        ValueError: If its records are broken; if `out` is there, or can't be written.
+        ValueError: If its records are broken; if `out` is there already, is no .html, or can't be written.
         RuntimeError: If the disk is full.
     """
     run = opened(run, data_root=data_root, trust=trust)
     if out is not None and (out.exists() or out.is_symlink()):
         raise ValueError(f"{out} is there already: choose another `out`")
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"`out` is an HTML file to write, such as {REPORT}; got {out}")
     path = out or inside(run.folder, REPORT)
     check_writable(path)
     _check_records(run)
@@ -92,7 +94,9 @@ def write_report(
             why = " ".join(str(error).split()) or type(error).__name__
             left_out.append(f"{title}: {why}")
             sections.append(Section(title, [f"Left out: {why}"]))
-    write(path, page(run, sections, left_out).encode())
+    text = page(run, sections, left_out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, text.encode())
     return Report(path, tuple(left_out))
 
 

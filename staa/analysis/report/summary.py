@@ -53,9 +53,9 @@ def state_of(run: Run) -> str | None:
         return None
     try:
         log: Any = run.log
-        steps, start = log[log["event"].isin(["step", "epoch"])], log[log["event"] == "start"]
+        steps, start = log[log["event"].isin(["step", "epoch", "interrupted"])], log[log["event"] == "start"]
         at, total = int(steps["step"].max()), int(start["steps"].iloc[-1])
-        how = f": {at} of its {total} steps are in its log"
+        how = f": {at} of {total} steps are in its log"
     except (OSError, ValueError, KeyError, IndexError):
         how = ""
     return (
