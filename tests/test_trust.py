@@ -194,6 +194,7 @@ def commands(folder, runs, kind):
             ["evaluate", run_], ["evaluate", run_, "--weights", "best"],
             ["evaluate", run_, "--rolling", "--out", f"{out}/all.csv", "--interval", "0.5"],
         ],
+        "energy": [["energy", run_, "--csv", f"{out}/energy.csv"]],
         "compare": [["compare", run_, "--out", out]],
         "stream": [["stream", run_, file, "--window", "30"]],
         "predict": [["predict", run_, file, "--out", out, "--interval", "0.5", "--steps", "9"]],

@@ -120,7 +120,7 @@ class Counter(TorchDispatchMode):
                     if wanted:
                         stack.callback(module.register_forward_hook(Passive(partial(after, name))).remove)
                 if _charges(module) and "scan" not in vars(module):
-                    module.scan = partial(self._scan, name, module, module.scan)
+                    vars(module)["scan"] = partial(self._scan, name, module, module.scan)
                     stack.callback(vars(module).pop, "scan")
             yield
 
@@ -128,10 +128,10 @@ class Counter(TorchDispatchMode):
         self.running.append(name)
         first = inputs[0] if inputs else None
         first = first.x if isinstance(first, Folded) else first
-        told = isinstance(first, Tensor) and takes_steps(module, first.ndim)
-        if told and isinstance(module, Window):  # which the module around it asks how many steps there are
-            self.steps[-1] = first.shape[0]
-        self.steps.append(first.shape[0] if told else self.steps[-1])
+        steps = first.shape[0] if isinstance(first, Tensor) and takes_steps(module, first.ndim) else self.steps[-1]
+        if isinstance(module, Window):  # which the module around it asks how many steps there are
+            self.steps[-1] = steps
+        self.steps.append(steps)
 
     def _end(self, *_: Any) -> None:
         self.running.pop()
@@ -148,7 +148,7 @@ class Counter(TorchDispatchMode):
         entry.once_inside += inside / self.steps[-1]
 
     def _read(self, name: str, rate: float | None, weights: Any, times: int | None = None) -> None:
-        """Note that weights and biases are read, once a step unless it is said."""
+        """Note that weights, if these are some, are read, once a step unless it is said."""
         read = sum(bytes_of(x) for x in tensors_in(weights) if self.kinds.fixed(x))
         self.found[name, rate is not None].weight_bytes += read * (self.steps[-1] if times is None else times)
 
@@ -192,12 +192,15 @@ class Counter(TorchDispatchMode):
         spiking, rows = self._is_spikes(x), x.shape[:-1].numel()
         length = x.shape[1 if module.batch_first and x.ndim == 3 else 0]
         for key, weight in module.named_parameters():
-            rate = mean(x) if spiking and key.startswith("weight_ih_l0") else None
+            if not key.startswith("weight"):
+                continue
+            rate, dense = None, rows * weight.numel()
             if key.startswith("weight_ih_l0"):
+                rate = mean(x) if spiking else None
                 products = of_matrices(x.flatten(0, -2), weight.T, spikes=(spiking, False))
-                self._add(name, rows * weight.numel(), rate, products)
-            elif key.startswith("weight"):  # of states that nobody sees, none of which is taken for 0
-                self._add(name, rows * weight.numel(), None, Products(rows * weight.numel(), rows * int((weight != 0).sum())))
+            else:  # of states that nobody sees, none of which is taken for 0
+                products = Products(dense, rows * int((weight != 0).sum()))
+            self._add(name, dense, rate, products)
             self._read(name, rate, weight, times=length)
         self.running.pop()
 
@@ -220,14 +223,14 @@ class Counter(TorchDispatchMode):
             spiking = self._is_spikes(x)
             rate = mean(x) if spiking else None
             self._add(where, dense, rate, of_convolution(args, spikes=spiking))
-            self._read(where, rate, args[1:3])
+            self._read(where, rate, weight)
         elif name in PRODUCTS:
             a, b = args[1:3] if "add" in name else args[:2]
             times = a.shape[0] if name == "aten::addbmm" else 1  # which it adds up
             spiking = self._is_spikes(a), self._is_spikes(b)
             rate = rarer(a, b) if all(spiking) else mean(a) if spiking[0] else mean(b) if spiking[1] else None
             self._add(where, times * out.numel() * a.shape[-1], rate, of_matrices(a, b, spikes=spiking))
-            self._read(where, rate, args)
+            self._read(where, rate, (a, b))
         elif name.startswith("aten::_scaled_dot_product"):  # Q Kᵀ, and its softmax times V, where a kernel was called itself
             query, key, value = args[:3]
             self._add(where, query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1]), None)

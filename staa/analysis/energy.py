@@ -50,9 +50,9 @@ def estimate_energy(
     whose published figures leave these out, a warning names them.
 
     Memory traffic is told beside, in bytes, and is in no sum: on real hardware it is the larger part. For a sample that runs
-    alone, each weight and bias of a product, and each parameter of a neuron, is read once a step, and each membrane is read and
-    written once a step, in at least 32 bits. That is the least: without a store near the arithmetic, each operation reads its
-    weight. BatchNorm's and the gates' own parameters, and the traffic of activations, are left out.
+    alone, each weight of a product and each parameter of a neuron is read once a step, and each membrane is read and written
+    once a step, in at least 32 bits. That is the least: without a store near the arithmetic, each operation reads its weight.
+    Biases, what BatchNorm and position encodings add or scale by, and activations are left out.
 
     The same network without spikes, `Account.ann_macs` and `ann_joules`, runs each layer for one step, and every product is a
     multiply-accumulate. T of a layer is that of the innermost module around it whose input is [T, N, …].
@@ -104,9 +104,21 @@ def estimate_energy(
     layers = []
     for (name, spiking), found in counter.found.items():
         rate = found.additions / found.dense if spiking and found.dense else 0.0 if spiking else None
-        counts = (x / samples for x in (found.inside, found.effective, found.once, found.once_inside))
-        bytes_ = found.weight_bytes, found.membrane_bytes / samples
-        layers.append(LayerEnergy(name, found.dense / samples, rate, *counts, *bytes_, mac_pj / 1e12, ac_pj / 1e12))
+        layers.append(
+            LayerEnergy(
+                name,
+                found.dense / samples,
+                rate,
+                inside=found.inside / samples,
+                effective=found.effective / samples,
+                once=found.once / samples,
+                once_inside=found.once_inside / samples,
+                weight_bytes=found.weight_bytes,
+                membrane_bytes=found.membrane_bytes / samples,
+                mac_joules=mac_pj / 1e12,
+                ac_joules=ac_pj / 1e12,
+            )
+        )
     for name in sorted(counter.graded):
         warnings.warn(
             f"{name or 'the model'} counts as a spiking neuron, and puts out other numbers than whole ones from 0 up: what "

@@ -3,7 +3,7 @@ not spike to compare with."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 MAC, AC = 4.6e-12, 0.9e-12
@@ -29,7 +29,7 @@ class LayerEnergy:
     once_inside: float
     """Those of them without a border."""
     weight_bytes: float
-    """Weights and biases of its products, read once a step."""
+    """Weights of its products, or a neuron's parameters, read once a step."""
     membrane_bytes: float
     """A neuron's membranes, read and written once a step."""
     mac_joules: float = MAC
@@ -180,13 +180,12 @@ def by_attention(layers: Sequence[LayerEnergy]) -> list[LayerEnergy]:
 def _together(name: str, some: Sequence[tuple[LayerEnergy, float]]) -> LayerEnergy:
     """The sum of layers that all read spikes or all do not, each times a factor."""
     first = some[0][0]
-    kept = {"name": name, "mac_joules": first.mac_joules, "ac_joules": first.ac_joules}
-    added = {f.name: sum(getattr(layer, f.name) * by for layer, by in some) for f in fields(first) if f.name not in KEPT}
+    added = {part: sum(getattr(layer, part) * by for layer, by in some) for part in ADDED}
     rate = None
     if first.rate is not None:
         additions = sum(layer.operations * by for layer, by in some)
         rate = additions / added["dense"] if added["dense"] else 0.0
-    return LayerEnergy(rate=rate, **kept, **added)
+    return replace(first, name=name, rate=rate, **added)
 
 
-KEPT = ("name", "rate", "mac_joules", "ac_joules")
+ADDED = "dense", "inside", "effective", "once", "once_inside", "weight_bytes", "membrane_bytes"
