@@ -13,7 +13,7 @@ IN_FILES = {recipe.data.name: name for name, recipe in RECIPES.items() if recipe
 """Each data set that lies in files, and a recipe that takes it."""
 DATA = {f"data of {name}": ["train", recipe, "--data"] for name, recipe in IN_FILES.items()}
 FOLDERS = {name: args for name, args in DATA.items() if name != "data of series"}
-RUNS = {name: [*name.split(" ")] for name in ("evaluate", "energy", "share", "train --resume")}
+RUNS = {name: [*name.split(" ")] for name in ("evaluate", "energy", "report", "share", "train --resume")}
 WRONG = [
     *((args, "missing", "does not exist") for args in RUNS.values()),
     *((args, "folder", "it has no recipe.json") for args in RUNS.values()),

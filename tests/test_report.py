@@ -148,10 +148,9 @@ def test_without_data_the_rest_is_there_and_the_page_says_what_is_missing(tmp_pa
     shutil.copytree(VERSIONS / "images", tmp_path / "run")
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page.html")]) == 0
     told, text = capsys.readouterr().out, text_of(tmp_path / "page.html")
-    assert "left out: Answers: " in told
-    assert "left out: Energy: " in told
+    assert "warning: left out: all that needs samples, Answers, Energy: " in told
     assert "give --data" in told
-    assert re.search(r"Left out \(Answers, Energy[^)]*\): .*removed/tests/versions/images", text)
+    assert re.search(r"Left out: all that needs samples, Answers, Energy: .*removed/tests/versions/images", text)
     assert "Loss by epoch" in text
     assert "test accuracy 0.00%" in text
     assert main(["report", str(tmp_path / "run"), "--data", str(VERSIONS.parent / "images")]) == 0
@@ -162,10 +161,11 @@ def test_without_data_the_rest_is_there_and_the_page_says_what_is_missing(tmp_pa
 def test_forecasts_without_data_keep_what_the_records_tell(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "data", property(lambda _: (_ for _ in ()).throw(FileNotFoundError("no series here"))))
     made = write_report(runs / "series", tmp_path / "page.html")
-    assert made.left_out == ("Energy: no series here",)
+    assert made.left_out == ("all that needs samples, Energy: no series here",)
     text = text_of(tmp_path / "page.html")
     assert "last value" in text
     assert "Left out, forecasts beside what came: no series here" in text
+    assert "no spiking neurons" in text
 
 
 @pytest.mark.parametrize("name", ["digits-interrupted", "ring-interrupted"])
@@ -198,6 +198,7 @@ def test_a_broken_record_is_refused_or_its_section_left_out(runs, tmp_path, monk
     """Whatever a file of a stranger's run says, it is a clear error or a page."""
     monkeypatch.setattr(page, "classification", lambda *_, **__: ())
     monkeypatch.setattr(page, "energy", lambda *_, **__: ())
+    monkeypatch.setattr(page, "activity", lambda *_, **__: ())
     chance = random.Random(0)
     for k in range(3):
         for name in ("log.jsonl", "environment.json"):

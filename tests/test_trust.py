@@ -139,10 +139,12 @@ def arguments(f, folder, runs, kind, tmp_path):
         "out": tmp_path / "shared", "event": {"event": "x", "step": 1}, "wanted": BASE, "sensor": "16x16",
         "series": tiny.series(), "frame": pd.DataFrame(tiny.series().values, tiny.series().times, tiny.series().names),
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
-        "device": "cpu", "name": "it",
+        "device": "cpu", "name": "it", "sections": (),
     }  # fmt: skip
     if getattr(f, "__name__", "") == "evaluate_rolling":
         known["out"] = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+    if getattr(f, "__name__", "") == "write_report":
+        known["out"] = None
     if getattr(f, "__name__", "") == "forecast":
         known["at"] = None
     signature = inspect.signature(f).parameters
@@ -198,6 +200,7 @@ def commands(folder, runs, kind):
         "compare": [["compare", run_, "--out", out]],
         "stream": [["stream", run_, file, "--window", "30"]],
         "predict": [["predict", run_, file, "--out", out, "--interval", "0.5", "--steps", "9"]],
+        "report": [["report", run_, "--out", f"{out}/page.html"]],
         "share": [["share", run_, "--out", out]],
         "check": [], "recipes": [], "data": [], "bench": [], "doctor": [],
     }  # fmt: skip

@@ -133,7 +133,7 @@ def reliability(p: Predictions) -> Section:
     figure, axis = axes()
     sure_of = [TRAIN if n >= SOME else "#b6cbe3" for n in found.count.tolist()]
     axis.bar(middle, np.nan_to_num(accuracy), width * 0.92, color=sure_of)
-    axis.bar([], [], color=TRAIN, label="share that is right")
+    axis.bar([0], [0], color=TRAIN, label="share that is right")
     axis.plot(sure, accuracy, ".", color=HELD_OUT, label="at their mean confidence")
     axis.plot([0, 1], [0, 1], "--", color=QUIET, linewidth=1, label="as sure as right")
     axis.set(xlabel="probability of the predicted class", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))

@@ -95,7 +95,7 @@ def _bars(layers: list[LayerEnergy]) -> Picture:
     axis.barh(rows - 0.2, papers, 0.38, color=TRAIN, label="papers'")
     axis.barh(rows + 0.2, exact, 0.38, color=HELD_OUT, label="exact")
     axis.set_yticks(rows, [for_figure(layer.name or "the model", 24) for layer in kept], fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(len(kept) - 0.4, -0.6)
     axis.set(xlabel=f"energy of a sample [{prefix}J]")
     legend(figure)
     most = max(kept, key=lambda layer: layer.joules)

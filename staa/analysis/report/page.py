@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from staa.analysis.report.activity import activity
 from staa.analysis.report.classes import classification
 from staa.analysis.report.curves import curves
 from staa.analysis.report.energy import energy
@@ -30,7 +31,7 @@ REPORT = "report.html"
 POLICY = "default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
 """What a browser may do with the page: show it, with this one style sheet and the pictures in it."""
 NUMBER = re.compile(r"[−+-]?[\d,]*\.?\d+(e[+-]?\d+)?( ?[%a-zA-Zµ]{1,3})?|n/a|–?")
-WIDE = 1.9  # a picture as many times as wide as high takes a row of its own
+WIDE = 640  # pixels: a picture that is wider takes a row of its own
 CAUSES = (OSError, ValueError, ImportError, FloatingPointError)
 """What a part of a report may fail with while the others stand: data that are gone, an answer that is not finite."""
 
@@ -41,7 +42,7 @@ class Report:
 
     path: Path
     left_out: tuple[str, ...]
-    """Sections that could not be made, each with why."""
+    """What could not be made, by why."""
 
 
 def write_report(
@@ -82,8 +83,10 @@ def write_report(
     path = out or inside(run.folder, REPORT)
     check_writable(path)
     _check_records(run)
-    left_out: list[str] = []
     sections: list[Section] = []
+    causes: dict[str, list[str]] = {}
+    if (lacking := _lacking(run)) is not None:
+        causes[lacking] = ["all that needs samples"]
     builders = _builders(run, split=split, weights=weights, device=device, workers=workers)
     for title, build in counted(builders.items(), "making the report", len(builders)):
         try:
@@ -91,13 +94,14 @@ def write_report(
         except UntrustedCodeError:
             raise
         except CAUSES as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            left_out.append(f"{title}: {why}")
+            why = _why(error)
+            causes.setdefault(why, []).append(title)
             sections.append(Section(title, [f"Left out: {why}"]))
+    left_out = tuple(f"{', '.join(titles)}: {why}" for why, titles in causes.items())
     text = page(run, sections, left_out)
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, text.encode())
-    return Report(path, tuple(left_out))
+    return Report(path, left_out)
 
 
 def _check_records(run: Run) -> None:
@@ -112,6 +116,21 @@ def _check_records(run: Run) -> None:
         pass
 
 
+def _lacking(run: Run) -> str | None:
+    """Why there are no samples; None if there are."""
+    try:
+        _ = run.data
+    except UntrustedCodeError:
+        raise
+    except CAUSES as error:
+        return _why(error)
+    return None
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _builders(
     run: Run, *, split: Literal["train", "validation", "test"] | None, **options: Any
 ) -> dict[str, Callable[[], Section | Sequence[Section]]]:
@@ -124,6 +143,7 @@ def _builders(
         "Learning curves": lambda: curves(run.log, run.task.figures[0]),
         "Warnings": lambda: warned(run.log),
         **(answers if classifies else ahead),
+        "Spiking and attention": partial(activity, run, split=split, weights=options["weights"]),
         "Energy": partial(energy, run, weights=options["weights"], device=options["device"]),
         "Data": partial(about_data, run),
         "Recipe": partial(recipe_of, run.recipe),
@@ -150,14 +170,10 @@ def page(run: Run, sections: Sequence[Section], left_out: Sequence[str] = ()) ->
     Args:
         run: The run that they are of.
         sections: What they say; each title once.
-        left_out: Sections that could not be made, each with why.
+        left_out: What could not be made, by why.
     """
     notices = [text for text in (state_of(run),) if text is not None]
-    if left_out:
-        causes: dict[str, list[str]] = {}
-        for title, why in (text.split(": ", 1) for text in left_out):
-            causes.setdefault(why, []).append(title)
-        notices += [f"Left out ({', '.join(titles)}): {why}" for why, titles in causes.items()]
+    notices += [f"Left out: {text}" for text in left_out]
     template, style = _template()
     return template.render(
         title=run.recipe.name or run.folder.resolve().name,
@@ -194,7 +210,7 @@ def _template() -> tuple[Any, str]:
             "".join(f' {n}="{v}"' for n, v in zip(("width", "height"), _size(picture), strict=True))
         ),
     }
-    env.tests["wide"] = lambda picture: _size(picture)[0] > WIDE * _size(picture)[1]
+    env.tests["wide"] = lambda picture: _size(picture)[0] > WIDE
     style, _, _ = loader.get_source(env, "style.css")
     return env.get_template("page.html"), Markup(style)
 
