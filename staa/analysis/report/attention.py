@@ -58,7 +58,7 @@ def _of_samples(seen: Mapping[str, Tensor], x: Tensor, labels: Sequence[object] 
     by_channel = {name: gate for name, gate in gates.items() if gate.ndim == 3 and gate.shape[2] > 1}
     parts: list[Part] = [
         *maps_beside(
-            _short(ratios), x, labels, what="Where the global context looks, in times an even share", sign="×", power=0.5
+            _short(ratios), x, labels, what="Where the global context looks, in times an even share", sign="×", cubic=True
         ),
         *maps_beside(_short(graded), x, labels, what="DTA's gate of the spikes, mean over channels"),
     ]
@@ -91,8 +91,9 @@ def _extremes(rows: Mapping[str, np.ndarray]) -> str:
 
 
 def _step_gates(rows: Mapping[str, np.ndarray]) -> Picture:
+    close = np.ptp(np.stack([*rows.values()])) < 0.1
     return png(
-        heat(rows, what="gate", form=".2f"),
+        heat(rows, what="gate", form=".3f" if close else ".2f"),
         f"Gates of time steps, which multiply the current of a whole step: mean over up to {AVERAGED} samples. 1 leaves the "
         f"current as it is, 0 shuts it.",
         f"Gates of {len(rows)} layers are {_extremes(rows)}.",

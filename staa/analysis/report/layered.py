@@ -1,7 +1,7 @@
 """Figures with a row, or a panel, for each layer of a network; and the samples that they are of."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from staa.training.evaluate import Inputs, device_of
 
 WIDTH = 4.8
 """Inches of a figure: at 360 pixels a letter of 9 points is 9 pixels high."""
+DPI = 150
 ROW = 0.26  # inches of a layer at least
 LAYERS = 3  # layers with a panel each, at most
 WRITTEN = 12  # columns of a heat map at most whose values are written
@@ -35,17 +36,30 @@ def figure(height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple
 
 def png(figure: Any, caption: str, alt: str) -> Picture:
     """The figure as a PNG of few colours, without a date."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    file, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, facecolor="white", metadata={"Software": None})
-    Image.open(file).convert("RGB").quantize(192, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    return Picture(small.getvalue(), caption, alt)
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # savefig would draw twice
+    file = io.BytesIO()
+    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    pixels.quantize(192, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+    return Picture(file.getvalue(), caption, alt)
 
 
 def label(axis: Any, names: Sequence[str]) -> None:
     """The layers' names beside the rows 0, 1, … of an axis."""
-    axis.set_yticks(range(len(names)), [for_figure(name, NAME) for name in names])
+    axis.set_yticks(range(len(names)), in_figure(names))
+
+
+def in_figure(names: Iterable[str]) -> list[str]:
+    """Names of layers, without the module that holds all of them if they are long."""
+    names = [*names]
+    holders = {name.partition(".")[0] for name in names}
+    if len(holders) == 1 and max(map(len, names)) > NAME:
+        names = [name.partition(".")[2] or name for name in names]
+    return [for_figure(name, NAME) for name in names]
 
 
 def heat(rows: Mapping[str, np.ndarray], *, what: str, form: str, colours: str = "viridis", factor: float = 1.0) -> Any:

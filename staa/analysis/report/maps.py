@@ -22,7 +22,7 @@ def maps_beside(
     *,
     what: str,
     sign: str = "",
-    power: float = 1.0,
+    cubic: bool = False,
 ) -> list[Picture]:
     """Of the first samples, the input and below it the maps of some layers, at some steps.
 
@@ -32,7 +32,7 @@ def maps_beside(
         labels: Names of the samples' classes.
         what: What the maps are, for the caption.
         sign: Behind their values, such as ×.
-        power: Of the values that is drawn, so that what is small can be seen.
+        cubic: Draw the cube root of the values, so that small ones can be seen.
 
     Shapes:
         maps [T, N, H, W]; x [T, N, C, H, W] or [N, C, H, W]
@@ -48,13 +48,14 @@ def maps_beside(
         rows = {name: numpy(maps[name][:, n]) for name in names}
         at = some(total, COLUMNS)
         shown = "all" if len(at) == total else f"{len(at)} of the"
+        layers = f"{len(rows)} of {len(maps)} layers from front to back" if len(maps) > 1 else names[0]
         caption = (
             f"{what}. Sample {n + 1}{f' ({label})' if label else ''}, {shown} {total} steps: above the input, below it "
-            f"{len(rows)} of {len(maps)} layers from front to back. Dark is 0, light the largest value of the row, which "
-            f"stands beside it{'' if power == 1 else '; the square root is drawn, so that small values can be seen'}."
+            f"{layers}. Dark is 0, light the largest value of the row, which stands beside it"
+            f"{'; the cube root is drawn, so that small values can be seen' if cubic else ''}."
         )
         told = "; ".join(_told(name, values, sign) for name, values in rows.items())
-        drawn = _drawn(frames, rows, at, sign, power)
+        drawn = _drawn(frames, rows, at, sign, 1 / 3 if cubic else 1)
         if label:
             drawn.suptitle(for_figure(label), fontsize=10)
         made.append(png(drawn, caption, f"Sample {n + 1}. {told}."))

@@ -18,6 +18,7 @@ from staa.analysis.report.layered import (
     WARM,
     figure,
     heat,
+    in_figure,
     label,
     numpy,
     percent,
@@ -160,7 +161,7 @@ def _raster(seen: Mapping[str, Tensor]) -> Picture:
     made, ((axis,),) = figure(0.9 + max(ROW, min(0.5, 4 / len(layers))) * len(layers))
     colours = ListedColormap(["white", INK, COLD, "#d1d5db"])
     axis.imshow(np.vstack(bands)[:-2], aspect="auto", cmap=colours, vmin=0, vmax=3, interpolation="none")
-    axis.set_yticks(middles, [for_figure(name, 20) for name in layers])
+    axis.set_yticks(middles, in_figure(layers))
     axis.tick_params(axis="y", length=0)
     steps(axis, total)
     rates = {name: float(spikes.mean()) for name, spikes in layers.items()}
