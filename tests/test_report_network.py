@@ -11,7 +11,7 @@ from torch import nn
 
 import staa
 from staa.analysis.report import learned, maps, spiking
-from staa.analysis.report.attention import NONE, attention
+from staa.analysis.report.attention import NONE, attention, gates
 from staa.analysis.report.parts import Fold, Picture, Table
 from staa.attention import ATTENTIONS, STAA
 from staa.layers import PerStep, Site
@@ -150,7 +150,7 @@ def test_what_can_not_be_shown_is_said():
 
 WORDS = {
     "staa": ["Where the global context looks", "Gates of time steps", "Gates of channels", "Position encoding"],
-    "dta": ["DTA's gate of the spikes", "DTA's two looks"],
+    "dta": ["Gate of each place", "DTA's two looks"],
     "ta": ["Gates of time steps"],
     "se": ["Gates of channels"],
 }
@@ -162,6 +162,14 @@ def test_each_attention_shows_what_it_has(name):
     captions = [picture.caption for picture in pictures(section)]
     assert list(dict.fromkeys(word for c in captions for word in WORDS[name] if c.startswith(word))) == WORDS[name]
     assert NONE not in section.parts
+
+
+def test_gates_are_of_the_first_eight_samples():
+    model, x = small(attention=STAA).eval(), frames(samples=11)
+    seen, found = staa.record(model, x[:, :8]), gates(model, x)
+    assert set(found) == {key for key in seen if key.startswith(("1.attention", "4.attention")) and "encoding" not in key}
+    for key, value in found.items():
+        torch.testing.assert_close(value, seen[key])
 
 
 def test_an_attention_for_any_number_of_steps_has_two_gates_of_channels():

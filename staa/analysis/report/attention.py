@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from staa.analysis.record import record
@@ -19,6 +20,8 @@ from staa.training.evaluate import Inputs
 TITLE = "Attention"
 NONE = "This model has no attention."
 AVERAGED = 8  # samples that gates are averaged over, at most
+AT_ONCE = 2  # samples in a call
+WORDS = {"softmax", "gate", "time_gate", "channel_gate", "local_gate", "global_gate", "scores"}
 
 
 def attention(
@@ -40,10 +43,26 @@ def attention(
     if attends and (inputs is None or samples_in(inputs, model) == 0):
         parts.append("Gates and maps are missing: they need samples of the run's data.")
     elif attends and inputs is not None:
-        count = min(AVERAGED, samples_in(inputs, model))
-        args = some_of(inputs, slice(0, count), model)
-        parts += _of_samples(record(model, *args), args[0], labels)
+        x, *_ = some_of(inputs, slice(0, AVERAGED), model)
+        parts += _of_samples(gates(model, inputs), x, labels)
     return Section(TITLE, [*parts, *encodings(model), *leak_and_gain(model)])
+
+
+def gates(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+    """What `staa.record` tells of attention for the first 8 samples, two at once, since it keeps membranes too.
+
+    Args:
+        model: The network.
+        inputs: Samples, as `attention` takes them.
+
+    Shapes:
+        each [T, N, ...], but for scores, [T, N · groups of a sample, ...]
+    """
+    pieces: list[dict[str, Tensor]] = []
+    for begin in range(0, min(AVERAGED, samples_in(inputs, model)), AT_ONCE):
+        seen = record(model, *some_of(inputs, slice(begin, min(begin + AT_ONCE, AVERAGED)), model))
+        pieces.append({key: value for key, value in seen.items() if key.rpartition(".")[2] in WORDS})
+    return {key: torch.cat([piece[key] for piece in pieces], 1) for key in pieces[0]}
 
 
 def _attends(module: nn.Module) -> bool:
@@ -52,15 +71,15 @@ def _attends(module: nn.Module) -> bool:
 
 def _of_samples(seen: Mapping[str, Tensor], x: Tensor, labels: Sequence[object] | None) -> list[Part]:
     ratios = {name: a * a[0, 0].numel() for name, a in _find(seen, "softmax").items()}  # 1 if all places count alike
-    gates = _find(seen, "gate")
-    graded = {name: gate.mean(2) for name, gate in gates.items() if gate.ndim == 5}
-    by_step = {name: gate[..., 0] for name, gate in gates.items() if gate.ndim == 3 and gate.shape[2] == 1}
-    by_channel = {name: gate for name, gate in gates.items() if gate.ndim == 3 and gate.shape[2] > 1}
+    found = _find(seen, "gate")
+    graded = {name: gate.mean(2) for name, gate in found.items() if gate.ndim == 5}
+    by_step = {name: gate[..., 0] for name, gate in found.items() if gate.ndim == 3 and gate.shape[2] == 1}
+    by_channel = {name: gate for name, gate in found.items() if gate.ndim == 3 and gate.shape[2] > 1}
     parts: list[Part] = [
         *maps_beside(
             _short(ratios), x, labels, what="Where the global context looks, in times an even share", sign="×", cubic=True
         ),
-        *maps_beside(_short(graded), x, labels, what="DTA's gate of the spikes, mean over channels"),
+        *maps_beside(_short(graded), x, labels, what="Gate of each place, mean over channels"),
     ]
     if by_step:
         parts.append(_step_gates({name: numpy(gate.mean(1)) for name, gate in _short(by_step).items()}))
