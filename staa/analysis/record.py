@@ -42,9 +42,12 @@ def record(model: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
     reset="subtract": v · (1 − s), or v − θ · s.
 
     The network computes what it always computes, on its fast paths and folded, and what these do not write out is computed
-    beside them: a membrane by `staa.ops.lif`, step by step, with a threshold out of reach. A neuron of your own is known if it
-    says fires = True; it has a membrane if it puts out the spikes of `staa.ops.lif` as they are. An attention of your own tells
-    its gates by `staa.layers.note(self, gate=gate)`. What torch.compile has compiled runs uncompiled.
+    beside them: a membrane by `staa.ops.lif`, step by step, with a threshold out of reach. What torch.compile has compiled runs
+    uncompiled.
+
+    A neuron of your own is known if it says fires = True. It has a membrane if it puts out the spikes of `staa.ops.lif` as they
+    are; a warning tells of spikes that were changed in place. An attention of your own tells its gates by
+    `staa.layers.note(self, gate=gate)`.
 
     Args:
         model: The network. Each of its modules is left in the mode it was in.

@@ -72,8 +72,8 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are, or its buffers if it has none."""
-    return next(value for value in model.state_dict().values() if isinstance(value, Tensor)).device
+    """Where a model's weights are, or its buffers if it has none; the CPU if it has neither."""
+    return next((value.device for value in model.state_dict().values() if isinstance(value, Tensor)), torch.device("cpu"))
 
 
 @contextmanager
