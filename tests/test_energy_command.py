@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
-import torch
 
 import staa
 from staa.analysis import run_energy
-from staa.analysis.run_energy import COLUMNS, energy_of, part_of, write_csv
+from staa.analysis.priced import LeftOut
+from staa.analysis.run_energy import COLUMNS, energy_of, part_of
 from staa.cli import main
 from staa.runs import Run, run
 
@@ -150,24 +150,17 @@ def test_a_full_disk_leaves_no_file(runs, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_names_do_nothing_but_be_shown(tmp_path, capsys):
+def test_names_do_nothing_but_be_shown(runs, tmp_path, capsys, monkeypatch):
     """Those of modules are the user's, from a file that may be somebody else's."""
-
-    class Odd(torch.nn.Module):
-        batch_first = True
-
-        def __init__(self):
-            super().__init__()
-            self.add_module("=1+1\x1b[2J", torch.nn.Linear(3, 2))
-
-        def forward(self, x):
-            return self._modules["=1+1\x1b[2J"](x)
-
-    energy = staa.estimate_energy(Odd(), torch.randn(2, 3, 3))
-    write_csv(energy, tmp_path / "energy.csv")
-    (row,) = rows_of(tmp_path / "energy.csv")
-    assert row["layer"] == "'=1+1\\u001b[2J"
-    assert row["input_rate"] == ""
+    name = "=1+1\x1b[2J"
+    energy = energy_of(Run(runs / "images"))
+    layers = tuple(replace(layer, name=f"{name}.{layer.name}") for layer in energy.layers)
+    odd = replace(energy, layers=layers, left_out=(LeftOut(name, name, 3.0),))
+    monkeypatch.setattr("staa.cli.energy.energy_of", lambda *_, **__: odd)
+    text = told(capsys, runs / "images", "--csv", tmp_path / "energy.csv")
+    assert "\x1b" not in text
+    assert "=1+1\\x1b[2J" in text
+    assert rows_of(tmp_path / "energy.csv")[0]["layer"].startswith("'=1+1\\u001b[2J.")
 
 
 def test_a_network_without_products(runs, tmp_path, capsys):

@@ -13,6 +13,7 @@ from staa.cli.text import say, show, warn
 from staa.cli.waiting import waiting
 from staa.files import check_writable
 from staa.runs import Run
+from staa.text import for_terminal
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
@@ -68,7 +69,9 @@ def _layers(found: Energy) -> tuple[Table, list[list[str]]]:
         for of in (attrgetter("dense"), attrgetter("joules"), attrgetter("memory_bytes"))
     )
     shared = _shared([layer.name for layer in layers])
-    table = Table(Column(f"layer of\n{shared}" if shared else "\nlayer", overflow="fold"), box=None, pad_edge=False)
+    table = Table(
+        Column(f"layer of\n{for_terminal(shared)}" if shared else "\nlayer", overflow="fold"), box=None, pad_edge=False
+    )
     of_counts, of_joules = f"[{counts[1]}]" if counts[1] else "", f"[{joules[1]}J]"
     for header in (
         f"dense\n{of_counts}", "input\nrate", f"papers'\n{of_counts}", f"\n{of_joules}", f"exact\n{of_counts}",
