@@ -34,8 +34,8 @@ def estimate_energy(
         papers   (mean input) · (dense multiply-accumulates)      dense multiply-accumulates
         exact    a spike and a weight that is not 0               an input and a weight that are not 0
 
-    Dense products have a zero-padded border among them, exact ones do not: these are NeuroBench's effective operations. What
-    puts out `Energy.macs`, `sops` and `joules` is the papers' convention.
+    Dense products have those of a zero-padded border among them, exact ones do not: they are NeuroBench's effective operations.
+    `Energy.macs`, `sops` and `joules` are the papers'.
 
     Every convolution and matrix product is counted where it happens, so are the parts of an attention, and one multiplication
     for each value that it scales. A product adds and does not multiply if one side is made of spikes, whatever their values in
@@ -55,7 +55,8 @@ def estimate_energy(
     Biases, what BatchNorm and position encodings add or scale by, and activations are left out.
 
     The same network without spikes, `Account.ann_macs` and `ann_joules`, runs each layer for one step, and every product is a
-    multiply-accumulate. T of a layer is that of the innermost module around it whose input is [T, N, …].
+    multiply-accumulate. T of a layer is that of the innermost module around it whose input is [T, N, …], or 1. A module that
+    calls its layers step by step is to say so: per_step, or scan; else each turn counts for the ANN too.
 
     Args:
         model: The network.

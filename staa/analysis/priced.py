@@ -147,16 +147,16 @@ def average(parts: Sequence[Energy]) -> Energy:
         parts: What each batch cost, of one network at the same joules an operation.
     """
     samples = sum(part.samples for part in parts)
-    layers: dict[tuple[str, bool], list[tuple[LayerEnergy, float]]] = defaultdict(list)
+    layers: dict[tuple[str, bool], list[tuple[LayerEnergy, int]]] = defaultdict(list)
     left_out: dict[tuple[str, str], float] = defaultdict(float)
     for part in parts:
         for layer in part.layers:
-            layers[layer.name, layer.rate is not None].append((layer, part.samples / samples))
+            layers[layer.name, layer.rate is not None].append((layer, part.samples))
         for found in part.left_out:
-            left_out[found.name, found.operation] += found.elements * part.samples / samples
+            left_out[found.name, found.operation] += found.elements * part.samples
     return Energy(
-        tuple(_together(name, some) for (name, _), some in layers.items()),
-        tuple(LeftOut(*key, elements) for key, elements in left_out.items()),
+        tuple(_together(name, some, samples) for (name, _), some in layers.items()),
+        tuple(LeftOut(*key, elements / samples) for key, elements in left_out.items()),
         samples,
     )
 
@@ -169,21 +169,21 @@ def by_attention(layers: Sequence[LayerEnergy]) -> list[LayerEnergy]:
     """
     scaled = [layer.name for layer in layers if layer.name.endswith(".attention") and layer.rate is None]
     of = {part: name for name in scaled for part in (name, name.removesuffix(".attention"))}
-    rows: dict[tuple[str, bool], list[tuple[LayerEnergy, float]]] = defaultdict(list)
+    rows: dict[tuple[str, bool], list[tuple[LayerEnergy, int]]] = defaultdict(list)
     for layer in layers:
         inside = next((name for name in scaled if layer.name.startswith(f"{name}.")), None)
         name = layer.name if layer.rate is not None else inside or of.get(layer.name, layer.name)
-        rows[name, layer.rate is not None].append((layer, 1.0))
+        rows[name, layer.rate is not None].append((layer, 1))
     return [_together(name, some) for (name, _), some in rows.items()]
 
 
-def _together(name: str, some: Sequence[tuple[LayerEnergy, float]]) -> LayerEnergy:
-    """The sum of layers that all read spikes or all do not, each times a factor."""
+def _together(name: str, some: Sequence[tuple[LayerEnergy, int]], samples: int = 1) -> LayerEnergy:
+    """The sum of layers that all read spikes or all do not, each times the samples that it is the mean of, over all samples."""
     first = some[0][0]
-    added = {part: sum(getattr(layer, part) * by for layer, by in some) for part in ADDED}
+    added = {part: sum(getattr(layer, part) * of for layer, of in some) / samples for part in ADDED}
     rate = None
     if first.rate is not None:
-        additions = sum(layer.operations * by for layer, by in some)
+        additions = sum(layer.operations * of for layer, of in some) / samples
         rate = additions / added["dense"] if added["dense"] else 0.0
     return replace(first, name=name, rate=rate, **added)
 

@@ -207,7 +207,7 @@ class Classification(Task[Source]):
         if shrink is None:
             return
         early = self.recipe.early
-        x = cast(Tensor, self.samples(source, 1, device_of(model))[0])
+        x = cast(Tensor, self.take(source, "train", torch.tensor([0]), device_of(model))[0])
         if x.ndim != 4:
             raise ValueError(
                 f"`early.steps` and `early.size` are for still images, repeated at each step; {self.recipe.data.name} has a "

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from staa.attention import ATTENTIONS
 from staa.build.settings import settings_for
-from staa.data.batches import spread
 from staa.data.source import SplitData
 from staa.neurons import NEURONS
 from staa.recipes.code import UntrustedCodeError
@@ -138,19 +137,6 @@ class Task(ABC, Generic[S]):
         Shapes:
             chosen [N] -> as the batches of `batches`
         """
-
-    def samples(self, source: S, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Those of some training samples, spread over all of them.
-
-        Args:
-            source: The data, as `source` gives them.
-            count: How many samples, if there are as many.
-            device: Where they are.
-
-        Shapes:
-            as the batches of `batches`, N = count
-        """
-        return self.take(source, "train", spread(count, source.train), device)
 
     @cached_property
     @abstractmethod

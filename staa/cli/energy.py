@@ -1,7 +1,7 @@
 """What an inference of a trained run costs."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from operator import attrgetter
 
 from rich.table import Column, Table
 
@@ -13,6 +13,7 @@ from staa.cli.text import say, show, warn
 from staa.cli.waiting import waiting
 from staa.files import check_writable
 from staa.runs import Run
+from staa.text import for_terminal
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
@@ -39,7 +40,7 @@ def energy(args: list[str]) -> int:
         f"what reads real numbers multiplies, {options.mac_pj:g} pJ; what reads spikes adds, {options.ac_pj:g} pJ",
         "",
     )
-    show(_layers(found), [])
+    show(*_layers(found))
     say("")
     show(_sums(found), [])
     say(
@@ -60,42 +61,46 @@ def energy(args: list[str]) -> int:
     return 0
 
 
-def _layers(found: Energy) -> Table:
+def _layers(found: Energy) -> tuple[Table, list[list[str]]]:
     """The layers, 80 characters wide unless their names are long."""
     layers = by_attention(found.layers)
     counts, joules, memory = (
-        _unit(max(values, default=0.0))
-        for values in (
-            [layer.dense for layer in layers],
-            [layer.joules for layer in layers],
-            [layer.memory_bytes for layer in layers],
-        )
+        _unit(max((of(layer) for layer in layers), default=0.0))
+        for of in (attrgetter("dense"), attrgetter("joules"), attrgetter("memory_bytes"))
     )
-    table = Table(Column("\nlayer", overflow="fold"), box=None, pad_edge=False)
-    for top, unit in (
-        ("dense", counts[1]), ("input", "rate"), ("papers'", counts[1]), ("", f"{joules[1]}J"), ("exact", counts[1]),
-        ("", f"{joules[1]}J"), ("memory", f"{memory[1]}B"),
+    shared = _shared([layer.name for layer in layers])
+    table = Table(
+        Column(f"layer of\n{for_terminal(shared)}" if shared else "\nlayer", overflow="fold"), box=None, pad_edge=False
+    )
+    of_counts, of_joules = f"[{counts[1]}]" if counts[1] else "", f"[{joules[1]}J]"
+    for header in (
+        f"dense\n{of_counts}", "input\nrate", f"papers'\n{of_counts}", f"\n{of_joules}", f"exact\n{of_counts}",
+        f"\n{of_joules}", f"memory\n[{memory[1]}B]",
     ):  # fmt: skip
-        table.add_column(f"{top}\n{f'[{unit}]' if unit not in ('', 'rate') else unit}", justify="right", no_wrap=True)
+        table.add_column(header, justify="right", no_wrap=True)
 
-    def cells(layer: LayerEnergy) -> Iterable[str]:
-        yield layer.name or "the model"
-        values = (
-            (layer.dense, counts), None, (layer.operations, counts), (layer.joules, joules), (layer.effective, counts),
-            (layer.joules_exact, joules),
-        )  # fmt: skip
-        for value in values:
-            if not layer.dense:
-                yield ""
-            elif value is None:
-                yield "real" if layer.rate is None else f"{layer.rate:.1%}"
-            else:
-                yield _number(value[0] / value[1][0])
-        yield _number(layer.memory_bytes / memory[0]) if layer.memory_bytes else ""
+    def cells(layer: LayerEnergy) -> list[str]:
+        name = layer.name.removeprefix(f"{shared}.") or "the model"
+        kept = _number(layer.memory_bytes / memory[0]) if layer.memory_bytes else ""
+        if not layer.dense:
+            return [name, *[""] * 6, kept]
+        rate = "real" if layer.rate is None else f"{layer.rate:.1%}"
+        costs = [
+            _number(value / unit[0])
+            for value, unit in (
+                (layer.dense, counts), (layer.operations, counts), (layer.joules, joules), (layer.effective, counts),
+                (layer.joules_exact, joules),
+            )
+        ]  # fmt: skip
+        return [name, costs[0], rate, *costs[1:], kept]
 
-    for layer in layers:
-        table.add_row(*cells(layer))
-    return table
+    return table, [cells(layer) for layer in layers]
+
+
+def _shared(names: list[str]) -> str:
+    """The module that all of these are in."""
+    first, *others = [name.split(".")[:-1] for name in names] or [[]]
+    return ".".join(part for k, part in enumerate(first) if all(name[: k + 1] == first[: k + 1] for name in others))
 
 
 def _sums(found: Energy) -> Table:
@@ -123,7 +128,9 @@ def _one(value: float, unit: str = "") -> str:
 
 
 def _number(x: float) -> str:
-    """Three digits that count, without an exponent."""
+    """In at most five characters up to 999, without an exponent."""
     if x >= 1000:
         return f"{x:,.0f}"
-    return "<0.001" if 0 < x < 0.001 else f"{x:.3g}"
+    if x >= 1 or x == 0:
+        return f"{x:.3g}"
+    return "<0.001" if x < 0.0005 else f"{x:.3f}"

@@ -157,7 +157,7 @@ def run(
                 f"`batch_size` {size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
                 f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
             )
-        _try(model, *task.samples(source, 1, chosen), loss, penalty=_penalty(recipe))
+        _try(model, *task.take(source, "train", torch.tensor([0]), chosen), loss, penalty=_penalty(recipe))
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
