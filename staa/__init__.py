@@ -2,6 +2,7 @@
 
 from staa import attention, data, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
+from staa.inference.classify import predict
 from staa.inference.frame import forecast
 from staa.ops.switch import reference
 from staa.recipes import RECIPES
@@ -30,6 +31,7 @@ __all__ = [
     "models",
     "neurons",
     "ops",
+    "predict",
     "reference",
     "stream",
 ]
