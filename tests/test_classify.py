@@ -272,7 +272,11 @@ def test_fewer_steps(kind, root, recordings, pictures, runs):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("images-whole", {"margin": 0.5}, r"can't be stopped early: .*sees the whole window.*such as `model.attention=gc-pe`"),
+        (
+            "images-whole",
+            {"margin": 0.5},
+            r"can't be stopped early: .*sees the whole window\..*such as `model.attention=gc-pe`",
+        ),
         ("images-whole", {"steps": 2}, "can't be stopped early"),
         ("events-whole", {"steps": 4}, "`steps` must be from 1 to 3, the steps that the network was trained with; got 4"),
         ("events-whole", {"steps": 0}, "`steps` must be from 1 to 3"),

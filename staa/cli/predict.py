@@ -12,6 +12,7 @@ from staa.cli.run_options import PredictOptions
 from staa.cli.signals import FAILED
 from staa.cli.text import say, warn
 from staa.cli.waiting import waiting
+from staa.data import Events
 from staa.files import check_writable
 from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_folder
 from staa.inference.drawing import draw as draw_prediction
@@ -74,17 +75,23 @@ def _classify(options: PredictOptions, run: Run) -> int:
 
 def _tell_steps(options: PredictOptions, run: Run, answers: list[Answer]) -> None:
     """Say what the steps mean."""
-    steps = options.steps or run.preparation.steps
+    preparation, frames = run.preparation, run.recipe.data.frames
+    steps = options.steps or preparation.steps or 1
     if options.margin is not None:
-        early = sum(answer.steps < (steps or 0) for answer in answers)
+        early = sum(answer.steps < steps for answer in answers)
         mean = statistics.mean(answer.steps for answer in answers)
         say(f"{early} of {len(answers)} decided before step {steps}; {mean:.2f} steps in the mean")
-    if not run.preparation.frames or sees_the_whole(run.model(options.weights)) is None:
+        if preparation.takes is Events and frames != "window":
+            say(f"frames by {frames} end where the whole recording says: a camera can only make those by window as it goes")
+    if not preparation.frames or sees_the_whole(run.model(options.weights)) is None:
         return
-    if options.margin is not None or options.steps is not None:
-        say("this network's attention sees the whole window: frames that had not come were empty, and it ran anew at each step")
+    sees = "this network's attention sees the whole window"
+    if options.margin is not None:
+        say(f"{sees}: frames that had not come were empty, and it ran anew at each step, which saves no time")
+    elif steps != preparation.steps:
+        say(f"{sees}: frames after step {steps} were empty")
     else:
-        say("this network's attention sees the whole window, from its first step on: --margin shows what it says without")
+        say(f"{sees}, from its first step on: --margin shows what it says without the later ones")
 
 
 def _complain(text: str) -> None:

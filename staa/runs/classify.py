@@ -114,9 +114,9 @@ def check_can_stop(model: nn.Module, preparation: Preparation) -> None:
         raise ValueError(f"{preparation.whole}: leave out `steps` and `margin`")
     if not preparation.frames and (why := sees_the_whole(model)) is not None:
         raise ValueError(
-            f"of a still image, this network can't be stopped early: {why}. What it says at a step would rest on steps that it "
-            f"had not made: leave out `steps` and `margin`, or train with attention that looks back alone, such as "
-            f"`model.attention=gc-pe`"
+            f"of a still image, this network can't be stopped early: {why.partition(', so it')[0]}. What it says at a step "
+            f"would rest on steps that it had not made: leave out `steps` and `margin`, or train with attention that looks "
+            f"back alone, such as `model.attention=gc-pe`"
         )
 
 

@@ -156,7 +156,7 @@ class Run:
         weights: Weights | None = None,
         device: str | None = None,
     ) -> Iterator[Answer | Refused]:
-        """What the network says of each input, as `predict` does, one after the other; an input that can't be taken stops nothing.
+        """What the network says of each input, as `predict` does, but that one that can't be taken does not stop the rest.
 
         Args:
             inputs: An input or an iterable of them, as `predict` takes them.
