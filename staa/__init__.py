@@ -3,6 +3,7 @@
 from staa import attention, data, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
 from staa.analysis.record import record
+from staa.inference.classify import predict
 from staa.inference.frame import forecast
 from staa.ops.switch import reference
 from staa.recipes import RECIPES
@@ -31,6 +32,7 @@ __all__ = [
     "models",
     "neurons",
     "ops",
+    "predict",
     "record",
     "reference",
     "stream",

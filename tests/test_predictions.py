@@ -1,5 +1,6 @@
 """What a classifier says of a part of its data, against a loop over the samples and scikit-learn."""
 
+import csv
 import math
 from dataclasses import replace
 
@@ -19,7 +20,10 @@ from sklearn.metrics import (
 
 import staa
 from staa.analysis.predictions import Predictions, by_class, calibration, confusion, predictions, top
+from staa.cli import main
+from staa.cli.classes import show_predictions, write_predictions
 from staa.runs import evaluate_run, run
+from staa.text import from_csv
 
 
 @pytest.fixture(scope="module", params=["frames", "still"])
@@ -133,6 +137,56 @@ def test_what_is_out_of_range(some):
         top(some, 7)
     with pytest.raises(ValueError, match="`bins` must be at least 1, got 0"):
         calibration(some, 0)
+
+
+def test_the_command_says_what_was_measured(trained, tmp_path, capsys):
+    assert main(["evaluate", str(trained.folder), "--csv", str(tmp_path / "all.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    p, error = predictions(trained), calibration(predictions(trained)).ece
+    assert lines[0].startswith(
+        f"test accuracy {p.accuracy:.2%}, loss {p.loss:.4f} on {len(p.labels)} samples, last weights of "
+    )
+    assert lines[1].startswith(f"calibration error (ECE) {error:.2%}: sure by")  # no top-5 of two or three classes
+    for c, name in enumerate(p.names):
+        counts = [str(int(n)) if n else "·" for n in confusion(p)[c]]
+        (row,) = [line.split() for line in lines[4:] if name in line.split()]
+        assert row[-len(p.names) :] == counts
+    with open(tmp_path / "all.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["sample"]) for row in rows] == list(range(len(p.labels)))
+    assert [row["label"] for row in rows] == [p.names[c] for c in p.labels]
+    assert [row["prediction"] for row in rows] == [p.names[c] for c in p.predicted]
+    assert [row["correct"] == "1" for row in rows] == p.correct.tolist()
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], p.probabilities.amax(1), rtol=1e-4)
+    own = p.probabilities.gather(1, p.labels[:, None])[:, 0]
+    np.testing.assert_allclose([float(row["of the label"]) for row in rows], own, rtol=1e-4)
+    assert f"all predictions → {tmp_path / 'all.csv'}" in lines
+
+
+def test_of_many_classes_the_worst_and_the_most_common_confusions_are_told(capsys):
+    labels = torch.arange(40).repeat(5)
+    predicted = labels.clone()
+    predicted[labels == 7] = 8  # never right
+    predicted[(labels == 9).nonzero()[:2, 0]] = 3
+    p = of(labels, 0.9 * torch.nn.functional.one_hot(predicted, 40) + 0.1 / 40, tuple(f"c{i}" for i in range(40)))
+    show_predictions(p)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"top-5 accuracy {top(p, 5):.2%}, calibration error (ECE) {calibration(p).ece:.2%}")
+    assert lines[1] == "the 10 classes of the lowest accuracy, of 40:"
+    assert lines[3].split() == ["c7", "5", "0.0%", "c8", "(5)"]
+    assert lines[4].split() == ["c9", "5", "60.0%", "100.0%", "c3", "(2)"]
+    assert lines[-1] == "most common confusions: c7 taken for c8 (5), c9 taken for c3 (2)"
+
+
+def test_a_sample_of_a_file_is_told_by_its_name(some, tmp_path):
+    write_predictions(replace(some, files=tuple(f"={i}.png" for i in range(90))), tmp_path / "a.csv")
+    with open(tmp_path / "a.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [from_csv(row["file"]) for row in rows] == [f"={i}.png" for i in range(90)]
+    assert all(row["file"].startswith("'=") for row in rows)
+    for place in range(2, 6):
+        expected = some.probabilities.topk(place, 1).values[:, -1]
+        np.testing.assert_allclose([float(row[f"probability {place}"]) for row in rows], expected, rtol=1e-4)
 
 
 def test_a_forecast_has_no_classes(tmp_path):

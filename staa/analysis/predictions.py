@@ -10,8 +10,10 @@ from torch import Tensor
 from staa.counting import counted
 from staa.data import Source
 from staa.files import check_bytes
-from staa.runs.load import Run, Split, Weights, measuring
+from staa.runs.load import Run, Weights, check_classifies
+from staa.runs.measure import Split, measuring
 from staa.training.evaluate import autocast, call, evaluation_mode
+from staa.training.metrics import leading, running_means
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,6 @@ def predictions(
     return replace(made, loss=loss / at.samples)
 
 
-def check_classifies(run: Run) -> None:
-    """Raises ValueError if a run has no classes."""
-    if run.task.verb != "classify":
-        raise ValueError(f"{run.folder} forecasts a series, so it has no classes: give a run that was trained to classify")
-
-
 def _room(run: Run, split: Split, weights: Weights, samples: int, logits: Tensor) -> Predictions:
     """Predictions yet to be filled in, for logits of this form."""
     source, (steps, _, classes) = run.data, logits.shape
@@ -132,35 +128,6 @@ def _room(run: Run, split: Split, weights: Weights, samples: int, logits: Tensor
         weights=weights,
         files=None if files is None else tuple(files),
     )
-
-
-def running_means(logits: Tensor) -> Tensor:
-    """Means of the logits so far, in float32; the last one is bit for bit the mean by which accuracy is measured.
-
-    Args:
-        logits: Of each step.
-
-    Shapes:
-        logits [T, N, classes] -> [T, N, classes]
-    """
-    kind = torch.promote_types(logits.dtype, torch.float32)
-    steps = torch.arange(1, len(logits) + 1, device=logits.device).view(-1, 1, 1)
-    means = logits.cumsum(0, dtype=kind) / steps
-    means[-1] = logits.mean(0, dtype=kind)
-    return means.float()
-
-
-def leading(means: Tensor) -> tuple[Tensor, Tensor]:
-    """(the class that leads, how far its probability is ahead of the second's).
-
-    Args:
-        means: Logits; of a single class the margin is its probability, 1.
-
-    Shapes:
-        means [..., classes] -> classes [...], margins [...]
-    """
-    ahead = means.softmax(-1).topk(min(2, means.shape[-1]), -1).values
-    return means.argmax(-1), ahead[..., 0] - ahead[..., 1:].sum(-1)
 
 
 def confusion(p: Predictions) -> Tensor:

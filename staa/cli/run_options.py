@@ -26,8 +26,10 @@ class EvaluateOptions(OfRun):
     """cpu, cuda …; by default the GPU if there is one."""
     workers: int | None = None
     """Processes that read images; by default as many as serve."""
+    csv: Path | None = None
+    """Of classes: CSV to write, with every prediction."""
     rolling: bool = False
-    """Write all forecasts of the part, with their origins and what came; --data may then be another series."""
+    """Of forecasts: write all forecasts of the part, with their origins and what came; --data may then be another series."""
     stride: int | None = None
     """With --rolling: forecast from every so many rows; by default from each."""
     out: Path | None = None
@@ -84,29 +86,41 @@ class StreamOptions(OfRun):
 
 @dataclass(frozen=True)
 class PredictOptions(OfRun):
-    """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
+    """What a run's model says of files: the classes of images or of recordings of an event camera, or what follows a series,
+    with a table and pictures of the forecast and of what the run learned."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    file: tyro.conf.Positional[Path]
-    """Series with the variates of the run's data: a table such as .csv, .parquet, .npz or .h5."""
-    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Row number or time of the last row that is seen, or several; by default the file's last."""
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Images or recordings, and folders of them, as the run was trained on; or one series with the variates of the run's data:
+    a table such as .csv, .parquet, .npz or .h5."""
     steps: int | None = None
-    """How many steps; by default as many as the run was trained for. Beyond them its forecasts are fed back."""
+    """Of a series: how many steps; by default as many as the run was trained for, and beyond them forecasts are fed back. Of
+    classes: time steps that the network is given; by default all."""
+    top: int | None = None
+    """Of classes: how many are told for each file; by default three."""
+    margin: float | None = None
+    """Of classes: stop after the first time step at which the likeliest class is ahead of the second by so much probability,
+    such as 0.5."""
+    csv: Path | None = None
+    """Of classes: CSV to write."""
+    json: Path | None = None
+    """Of classes: JSON to write."""
+    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of a series: row number or time of the last row that is seen, or several; by default the file's last."""
     interval: float | None = None
-    """Draw and write the interval that shall hold this share of the values, such as 0.9. It is made from the errors on
-    validation."""
+    """Of a series: draw and write the interval that shall hold this share of the values, such as 0.9. It is made from the
+    errors on validation."""
     data: Path | None = None
     """Where the run's own data are, for --interval; by default where the run found them."""
     nodes: tuple[str, ...] = ()
-    """Variates to draw; by default the first four."""
+    """Of a series: variates to draw; by default the first four."""
     time: str | None = None
-    """Column of the times, where it is not the first."""
+    """Of a series: column of the times, where it is not the first."""
     time_format: str | None = None
-    """What they are written in, such as %d/%m/%Y %H:%M; by default as the run's recipe says."""
+    """Of a series: what they are written in, such as %d/%m/%Y %H:%M; by default as the run's recipe says."""
     out: Path | None = None
-    """Folder for the table and the pictures; by default a new one in the run's."""
+    """Of a series: folder for the table and the pictures; by default a new one in the run's."""
     weights: Literal["last", "best"] | None = None
     """Those of the last epoch, or best on validation; by default those that the test figure is of."""
     device: str | None = None

@@ -5,6 +5,8 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
+from staa.analysis.predictions import predictions
+from staa.cli.classes import check_new, show_predictions, write_predictions
 from staa.cli.parse import parse
 from staa.cli.run_options import EvaluateOptions, ShareOptions, StreamOptions
 from staa.cli.text import horizons, reached, say, show, warn
@@ -27,17 +29,30 @@ def evaluate(args: list[str]) -> int:
             raise ValueError(f"--{name} is of --rolling: add --rolling, or leave it out")
     if options.rolling or options.interval is not None:
         return _evaluate_rolling(options)
+    run = Run(options.run, data_root=options.data, trust=options.trust_code)
+    how = {"split": options.split, "weights": options.weights, "device": options.device, "workers": options.workers}
+    if run.task.verb == "classify":
+        return _evaluate_classes(options, run, how)
+    if options.csv is not None:
+        raise ValueError(f"--csv is of runs that classify, and {options.run} forecasts a series: --rolling --out writes that")
     with waiting():
-        figures = evaluate_run(
-            options.run,
-            split=options.split,
-            weights=options.weights,
-            data_root=options.data,
-            device=options.device,
-            workers=options.workers,
-            trust=options.trust_code,
-        )
+        figures = evaluate_run(run, **how)
     _tell_figures(figures, options)
+    return 0
+
+
+def _evaluate_classes(options: EvaluateOptions, run: Run, how: dict[str, Any]) -> int:
+    if options.csv is not None:
+        check_new(options.csv, "--csv")
+    with waiting():
+        p = predictions(run, **how)
+    figures = {"accuracy": p.accuracy, "loss": p.loss}
+    about = {"split": p.split, "weights": p.weights, "samples": len(p.labels), "protocol": run.recipe.protocol}
+    _tell_figures({**about, "notes": p.notes, **figures}, options)
+    show_predictions(p)
+    if options.csv is not None:
+        write_predictions(p, options.csv)
+        say(f"all predictions → {options.csv}")
     return 0
 
 
