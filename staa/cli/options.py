@@ -40,6 +40,8 @@ class TrainOptions(OfRun):
     --compile graph."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
+    log: Literal["tensorboard"] | None = None
+    """Also write TensorBoard's files, to RUN/tensorboard: pip install "staa-snn[logs]"."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from staa.training.progress import Result
 
 
 def new_console(**options: Any) -> Console:
-    console = Console(highlight=False, markup=False, emoji=False, **options)  # a path may hold [brackets] and :colons:
+    # A path may hold [brackets] and :colons:. A notebook gets lines of text as any other reader does.
+    console = Console(highlight=False, markup=False, emoji=False, force_jupyter=False, **options)
     console.on_broken_pipe = _cut_off  # else it ends the process itself
     return console
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from staa.analysis.compare import baselines_of, check_finished, draw, one_kind, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
+from staa.analysis.tensorboard import to_tensorboard
 from staa.build import check_recipe
 from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
 from staa.cli.parse import parse
 from staa.cli.render import render
 from staa.cli.signals import INTERRUPTED, Signals, listening
-from staa.cli.text import comparison, over_seeds, say, show
+from staa.cli.text import comparison, over_seeds, say, show, warn
 from staa.cli.waiting import waiting
 from staa.files import check_writable, inside, save_text
 from staa.recipes import RECIPES
@@ -204,7 +205,10 @@ def _train_one(
         trust=options.trust_code,
         stop=lambda: signals.asked,
     )
+    if options.log == "tensorboard":
+        events = to_tensorboard(events, folder)
+    title, go_on = f"{recipe.name}, seed {recipe.seed}", f"staa train --resume {folder}"
     try:
-        return render(events, f"{recipe.name}, seed {recipe.seed}", folder, signals)
+        return render(events, title, folder, signals, warn=lambda text: warn(text, TrainOptions), go_on=go_on)
     finally:
         signals.training = False
