@@ -7,7 +7,7 @@ from staa.ops.switch import reference
 from staa.recipes import RECIPES
 from staa.recipes.parts import Augment, Data, Early, Loss, Model, Optim
 from staa.recipes.recipe import Recipe
-from staa.runs.load import Run, load
+from staa.runs.load import Run, load, read_log
 from staa.streaming import stream
 from staa.version import __version__ as __version__
 
@@ -30,6 +30,7 @@ __all__ = [
     "models",
     "neurons",
     "ops",
+    "read_log",
     "reference",
     "stream",
 ]

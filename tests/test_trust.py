@@ -198,6 +198,7 @@ def commands(folder, runs, kind):
         "stream": [["stream", run_, file, "--window", "30"]],
         "predict": [["predict", run_, file, "--out", out, "--interval", "0.5", "--steps", "9"]],
         "share": [["share", run_, "--out", out]],
+        "runs": [["runs", run_], ["runs", str(folder.parent)]],
         "check": [], "recipes": [], "data": [], "bench": [], "doctor": [],
     }  # fmt: skip
 

@@ -111,6 +111,19 @@ class RecipesOptions(OfCommand):
 
 
 @dataclass(frozen=True)
+class RunsOptions(OfFile):
+    """List run folders, wherever they lie in these folders, with recipe, seed, state, result and training time. A run is
+    running if a process holds its folder. Nothing of a run is run, so that none needs to be trusted."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders to look in; by default ./runs."""
+    sort: Literal["last", "run", "recipe", "seed", "state", "result", "time"] = "last"
+    """What to sort by; last: of the last event, the newest last. Of results the best is last."""
+    csv: Path | None = None
+    """.csv to write, with all columns."""
+
+
+@dataclass(frozen=True)
 class DoctorOptions(OfFile):
     """Say what this machine has, and which data sets."""
 
@@ -140,6 +153,7 @@ OPTIONS: dict[str, Any] = {
     "data show": ShowOptions,
     "data describe": DescribeOptions,
     "recipes": RecipesOptions,
+    "runs": RunsOptions,
     "doctor": DoctorOptions,
     "bench": BenchOptions,
 }

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
 from staa.build.task import Loader, Part
-from staa.files import FORMAT, exclusive, inside, save_text, write
+from staa.files import FORMAT, inside, save_text, write
+from staa.locks import exclusive
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.rates import firing_rates
 from staa.recipes.as_json import to_json
