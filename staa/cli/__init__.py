@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, data, machine, predict, runs, train, trained
+from staa.cli import check, data, machine, predict, recipes, runs, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -32,7 +32,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
         trained.share,
         check.check,
         runs.runs,
-        data.recipes,
+        recipes.recipes,
         data.data,
         machine.bench,
         machine.doctor,

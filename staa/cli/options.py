@@ -107,7 +107,13 @@ class DescribeOptions(OfFile):
 
 @dataclass(frozen=True)
 class RecipesOptions(OfCommand):
-    """List the recipes."""
+    """List the recipes, by data set: all, or those that have each of these words in name, data set, network, attention,
+    summary or what to expect. A recipe's own name, or my_file.py:recipe, tells all that is known of it."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Words such as cifar100 or dta, or one recipe's name."""
+    data: str | None = None
+    """Data set whose recipes to list, such as nmnist."""
 
 
 @dataclass(frozen=True)
