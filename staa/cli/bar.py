@@ -1,6 +1,5 @@
 """A bar that shows how far work is: on a terminal it goes when the work is done, in a notebook it stays."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from staa.cli.text import out
+from staa.cli.text import in_notebook, out
 from staa.text import for_terminal
 
 Tell = Callable[[int, int | None, str], None]
@@ -20,24 +19,18 @@ EVERY = 0.2  # seconds between two looks of a notebook at it, at least
 @contextmanager
 def bar() -> Iterator[Tell]:
     """Within, a bar that shows what it is told; nothing where there is neither terminal nor notebook."""
-    if out.is_terminal:
+    if in_notebook():
+        shown = Notebook()
+        yield shown.tell
+        shown.show()
+    elif out.is_terminal:
         texts = (TextColumn(text, markup=False) for text in ("{task.fields[at]} ETA", "{task.fields[text]}"))
         columns = (BarColumn(12), next(texts), TimeRemainingColumn(), next(texts))
         with Progress(*columns, console=out, transient=True) as progress:
             task = progress.add_task("", total=None, at="", text="")
             yield lambda done, total, text: progress.update(task, completed=done, total=total, at=f"{done}/{total}", text=text)
-    elif in_notebook():
-        shown = Notebook()
-        yield shown.tell
-        shown.show()
     else:
         yield lambda *_: None
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return hasattr(shell, "kernel")
 
 
 class Notebook:

@@ -1,6 +1,7 @@
 """What is printed, and how."""
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,10 +16,17 @@ from staa.training.progress import Result
 
 
 def new_console(**options: Any) -> Console:
-    # A path may hold [brackets] and :colons:. A notebook gets lines of text as any other reader does.
-    console = Console(highlight=False, markup=False, emoji=False, force_jupyter=False, **options)
+    # A path may hold [brackets] and :colons:. A notebook says that it is a terminal, but moves no cursor.
+    lines = {"force_jupyter": False, "force_terminal": False if in_notebook() else None}
+    console = Console(highlight=False, markup=False, emoji=False, **lines, **options)
     console.on_broken_pipe = _cut_off  # else it ends the process itself
     return console
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
 
 
 def _cut_off() -> NoReturn:

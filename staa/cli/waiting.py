@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from staa.cli.bar import Notebook, in_notebook
-from staa.cli.text import new_console, out
+from staa.cli.bar import Notebook
+from staa.cli.text import in_notebook, new_console, out
 from staa.counting import telling
 from staa.text import for_terminal
 
