@@ -156,6 +156,8 @@ def arguments(f, folder, runs, kind, tmp_path):
         known["about"] = read_environment(folder)["data"]
     if "source" in signature:
         known["source"] = tiny.events(steps=3, validation=0.1)
+    if {"resume", "out"} <= signature.keys():
+        known.pop("out")  # it goes on in the run's own folder
     needed = {name for name, p in signature.items() if p.default is p.empty}
     assert needed <= known.keys(), f"say here what {f} takes as {', '.join(needed - known.keys())}"
     return {name: known[name] for name in signature if name in known}
@@ -204,6 +206,7 @@ def commands(folder, runs, kind):
         ],
         "report": [["report", run_, "--out", f"{out}/page.html"]],
         "share": [["share", run_, "--out", out]],
+        "runs": [["runs", run_], ["runs", str(folder.parent)]],
         "check": [], "recipes": [], "data": [], "bench": [], "doctor": [],
     }  # fmt: skip
 

@@ -47,6 +47,8 @@ class TrainOptions(OfRun):
     --compile graph."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
+    log: Literal["tensorboard"] | None = None
+    """Also write TensorBoard's files, to RUN/tensorboard: pip install "staa-snn[logs]"."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,26 @@ class DescribeOptions(OfFile):
 
 @dataclass(frozen=True)
 class RecipesOptions(OfCommand):
-    """List the recipes."""
+    """List the recipes, by data set: all, or those that have each of these words in name, data set, network, attention,
+    summary or what to expect. A recipe's own name, or my_file.py:recipe, tells all that is known of it."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Words such as cifar100 or dta, or one recipe's name."""
+    data: str | None = None
+    """Data set whose recipes to list, such as nmnist."""
+
+
+@dataclass(frozen=True)
+class RunsOptions(OfFile):
+    """List run folders, wherever they lie in these folders, with recipe, seed, state, result and training time. A run is
+    running if a process holds its folder. Nothing of a run is run, so that none needs to be trusted."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders to look in; by default ./runs."""
+    sort: Literal["last", "run", "recipe", "seed", "state", "result", "time"] = "last"
+    """What to sort by; last: of the last event, the newest last. Of results the best is last."""
+    csv: Path | None = None
+    """.csv to write, with all columns."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +168,7 @@ OPTIONS: dict[str, Any] = {
     "data show": ShowOptions,
     "data describe": DescribeOptions,
     "recipes": RecipesOptions,
+    "runs": RunsOptions,
     "doctor": DoctorOptions,
     "bench": BenchOptions,
 }

@@ -1,6 +1,7 @@
 """What is printed, and how."""
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -16,9 +17,17 @@ from staa.training.progress import Result
 
 
 def new_console(**options: Any) -> Console:
-    console = Console(highlight=False, markup=False, emoji=False, **options)  # a path may hold [brackets] and :colons:
+    # A path may hold [brackets] and :colons:. A notebook says that it is a terminal, but moves no cursor.
+    lines = {"force_jupyter": False, "force_terminal": False if in_notebook() else None}
+    console = Console(highlight=False, markup=False, emoji=False, **lines, **options)
     console.on_broken_pipe = _cut_off  # else it ends the process itself
     return console
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
 
 
 def _cut_off() -> NoReturn:

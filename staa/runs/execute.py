@@ -1,6 +1,6 @@
 """A run, from recipe to result, in its folder."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
 from staa.build.task import Loader, Part
-from staa.files import FORMAT, exclusive, inside, save_text, write
+from staa.files import FORMAT, inside, save_text, write
+from staa.locks import exclusive
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.rates import firing_rates
 from staa.recipes.as_json import to_json
@@ -63,7 +64,7 @@ def run(
     same_data_as: Run | None = None,
     trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train a recipe in a run folder, yielding `staa.training.loop.train`'s events, then a `Result` with the test figures.
 
     The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
@@ -211,10 +212,13 @@ def run(
         learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)})
         event = None
         for event in train(learner, training, settings=settings, validation=validation, state=state, stop=stop):
-            if not isinstance(event, Step) or event.step % LOG_EVERY == 0 or event.step == steps:
+            if is_logged(event, steps):
                 log(folder, for_log(event))
             if isinstance(event, Start):
-                yield replace(event, data=environment["data"], parameters=environment["parameters"])
+                yield replace(
+                    event, data=environment["data"], parameters=environment["parameters"], model=learner.measured,
+                    samples=lambda count: task.samples(source, count, chosen)[0],
+                )  # fmt: skip
                 yield from told
             else:
                 yield event
@@ -239,6 +243,11 @@ def run(
             save_json(folder / RESULT, result.values())
             log(folder, for_log(result))
             yield result
+
+
+def is_logged(event: Event, steps: int) -> bool:
+    """Whether an event of a run of so many steps stands in its log: of the steps, not each does."""
+    return not isinstance(event, Step) or event.step % LOG_EVERY == 0 or event.step == steps
 
 
 def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:

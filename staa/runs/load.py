@@ -26,7 +26,7 @@ from staa.runs.folder import (
     read_recipe,
     read_result,
 )
-from staa.runs.log import read_log
+from staa.runs.log import events_of
 from staa.training.checkpoint import BEST, LAST, load_checkpoint, read_origin
 from staa.training.weights import load_weights, measured_weights, read_weights
 
@@ -92,10 +92,8 @@ class Run:
 
     @cached_property
     def log(self) -> "pandas.DataFrame":
-        """What happened while it trained: a row for each event, with the columns that any of them has."""
-        import pandas
-
-        return pandas.DataFrame(read_log(self.folder))
+        """What happened while it trained, as `staa.read_log` reads it."""
+        return read_log(self)
 
     @cached_property
     def data(self) -> SplitData:
@@ -257,6 +255,26 @@ def check_classifies(run: Run) -> None:
 def opened(run: Run | str | Path, *, data_root: Path | None = None, trust: bool = False) -> Run:
     """The run, opened if it is a folder's path."""
     return run if isinstance(run, Run) else Run(run, data_root=data_root, trust=trust)
+
+
+def read_log(run: Run | str | Path) -> "pandas.DataFrame":
+    """What happened while a run trained, read anew: a row for each event, with the columns that any of them has.
+
+    The column `event` says what it is: "step" (of these, every fiftieth), "epoch", "warning", "result" …
+
+        epochs = staa.read_log(run).query("event == 'epoch'").set_index("epoch")
+        epochs[["loss", "validation_loss"]].plot()
+
+    Args:
+        run: A `staa.Run`, or a run folder; the run may be going on.
+
+    Raises:
+        FileNotFoundError: If there is no such run, or it has no log.
+        ValueError: If the log has a line that is no event, or that a newer version has written.
+    """
+    import pandas
+
+    return pandas.DataFrame(events_of(opened(run).folder))
 
 
 def load(run_folder: str | Path, *, weights: Weights | None = None, trust: bool = False) -> nn.Module:
