@@ -1,4 +1,4 @@
-"""What is under results/gpu, as figures and tables: runs that came home, their paired differences, kernels and steps."""
+"""What is under results/gpu, a folder for each loan, as figures and tables: runs, their paired differences, kernels, steps."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,13 @@ TWINS = ("plain", "adaptive")  # without attention: a LIF that learns nothing, a
 
 
 def runs(folder: Path) -> dict[tuple[str, str, int], dict[int, dict[str, Any]]]:
-    """Of each (network, row, epochs) the results by seed: cifar100-resnet20-staa is the row staa of cifar100-resnet20."""
+    """Of each (network, row, epochs) the results by seed: cifar100-resnet20-staa is the row staa of cifar100-resnet20. Of
+    runs of the same seed in several loans, the first counts."""
     found: dict[tuple[str, str, int], dict[int, dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*/result.json")):
+    for path in sorted(folder.glob("*/*/result.json")):
         recipe = json.loads(read_text(path.parent / "recipe.json"))
         network, _, row = recipe["name"].rpartition("-")
-        found.setdefault((network, row, recipe["epochs"]), {})[recipe["seed"]] = json.loads(read_text(path))
+        found.setdefault((network, row, recipe["epochs"]), {}).setdefault(recipe["seed"], json.loads(read_text(path)))
     return found
 
 
@@ -48,19 +49,19 @@ def paired(folder: Path) -> str:
 
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:
-    """As those of results/measured.json: gpu/RECIPE, gpu/RECIPE/TWIN and gpu/step."""
+    """As those of results/measured.json: gpu/RECIPE@EPOCHS, gpu/RECIPE@EPOCHS/TWIN and gpu/step."""
     found: dict[str, dict[str, Any]] = {}
     for (network, row, epochs), results in runs(folder).items():
         correct = [round(r["test_accuracy"] * r["test_samples"]) for r in results.values()]
-        found[f"gpu/{network}-{row}"] = {
+        found[f"gpu/{network}-{row}@{epochs}"] = {
             "correct": correct, "of": [r["test_samples"] for r in results.values()], "seeds": list(results),
             "figures": {"epochs": epochs},
         }  # fmt: skip
-    for network, row, twin, _, points in differences(folder):
+    for network, row, twin, epochs, points in differences(folder):
         figures: dict[str, Any] = {"mean": float(np.mean(points)), "pairs": len(points)}
         if interval := student_interval(points):
             figures |= {"low": interval[0], "high": interval[1]}
-        found[f"gpu/{network}-{row}/{twin}"] = {"figures": figures}
+        found[f"gpu/{network}-{row}@{epochs}/{twin}"] = {"figures": figures}
     step: dict[str, float] = {}
     for line in said(folder):
         if line.get("stage") == "step" and "ms" in line:
@@ -91,7 +92,7 @@ def neurons(folder: Path) -> str:
 
 
 def said(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every line of the calls' results."""
-    for path in sorted(folder.glob("call*.jsonl")):
+    """Every line of the calls' results, the latest loan's last."""
+    for path in sorted(folder.glob("*/call*.jsonl")):
         for line in read_text(path).splitlines():
             yield json.loads(line)

@@ -4,7 +4,7 @@
     python -m benchmarks.loan call1 --cargo build/loan/call1 --out O # there, 150 s: is it right, how fast is it
     python -m benchmarks.loan call2 --cargo build/loan/call2 --out O # there, 570 s: train the pair
     python -m benchmarks.loan call3 --cargo build/loan/call2 --out O # there, if time is left: the other rows, ResNet-19
-    python -m benchmarks.loan collect FOLDER …                       # here: what came home, into results/gpu
+    python -m benchmarks.loan collect FOLDER … --loan N              # here: what came home, into results/gpu/N
     python -m benchmarks.loan dry-run                                # here: all of it on the CPU with shrunk networks
 
 A call is stages in order of worth, each in a process of its own with a limit of its own (benchmarks/loan_stages.py). What a
@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = commands.add_parser("collect").add_argument
     add("home", type=Path, nargs="+", help="folders that came home")
     add("--to", type=Path, default=Path("results/gpu"))
+    add("--loan", type=int, required=True, help="its number, the name of its folder there")
     add = commands.add_parser("dry-run").add_argument
     add("--folder", type=Path, default=Path("runs/loan-dry"))
     add("--seconds", type=float, nargs=3, default=(150, 150, 120), help="of the calls (150 150 120)")

@@ -62,14 +62,16 @@ def pack(options: argparse.Namespace) -> None:
 
 
 def collect(options: argparse.Namespace) -> None:
-    """Archives as run folders, results and logs of the calls as they are, and a table of all runs in README.md.
+    """Archives as run folders, results and logs of the calls as they are, in the loan's own folder; and a table of all loans'
+    runs in README.md.
 
     What is there already stays: raises ValueError, before anything is written, where another file of the same name came home.
     """
     found: dict[Path, bytes] = {}
+    there = options.to / str(options.loan)
     for home in options.home:
         for path in sorted([*home.rglob("call*.jsonl"), *home.rglob("call*.log")]):
-            found[options.to / path.name] = read_bytes(path)
+            found[there / path.name] = read_bytes(path)
         for _, data in cargo.archives(home):
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 for member in archive:
@@ -77,12 +79,12 @@ def collect(options: argparse.Namespace) -> None:
                     content = archive.extractfile(member)
                     if content is None or len(parts) != 2 or ".." in parts or Path(member.name).is_absolute():
                         raise ValueError(f"an archive in {home} holds {member.name}, which is no file of a run folder")
-                    found[options.to / member.name] = without_folders(parts[1], content.read())
+                    found[there / member.name] = without_folders(parts[1], content.read())
     if not found:
         raise ValueError(f"nothing of a loan is in {', '.join(map(str, options.home))}")
     for path, data in found.items():
         if path.exists() and read_bytes(path) != data:
-            raise ValueError(f"{path} is there already and holds something else: move it, or collect elsewhere (--to)")
+            raise ValueError(f"{path} is there already and holds something else: give this loan another number (--loan)")
     for path, data in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, data)
@@ -102,7 +104,7 @@ def without_folders(name: str, data: bytes) -> bytes:
 
 def page(folder: Path) -> str:
     """README.md of what came home: a line for each run, and paired differences."""
-    rows = [row(path.parent) for path in sorted(folder.glob("*/loan.json"))]
+    rows = [row(path.parent) for path in sorted(folder.glob("*/*/loan.json"))]
     lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
     text = "# Trained on a GPU that was lent for minutes\n\nThe test set was looked at once, after the last step.\n\n"
     text += "\n".join(lines) + "\n"
@@ -145,7 +147,7 @@ def dry_run(options: argparse.Namespace) -> None:
         limits = f"--seconds {seconds} --stage-seconds {options.stage_seconds} --patience {options.patience}"
         command += f"{limits} --device cpu --small --epochs 2 --seeds 2".split()
         subprocess.run(command, check=True, env={**os.environ, FAULT: faults.get(call, "")}, cwd=HERE)
-    collect(argparse.Namespace(home=[folder / call for call in ("call1", "call2", "call3")], to=folder / "results"))
+    collect(argparse.Namespace(home=[folder / call for call in ("call1", "call2", "call3")], to=folder / "results", loan=1))
 
 
 def made_up(folder: Path, *, train: int, test: int) -> None:

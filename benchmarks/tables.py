@@ -8,15 +8,17 @@ from functools import partial
 
 from benchmarks import gpu
 from benchmarks.figures import RESULTS, fill, mean, measured, text
+from benchmarks.study import student_interval
 
 README = """\
 | data | network, T | paper | ours |
 |---|---|---|---|
 | CIFAR-10 | ResNet-19, 4 | 97.14 % | |
 | CIFAR-100 | ResNet-19, 4 | 82.05 % | |
-| CIFAR-100, 11 epochs on one GPU | ResNet-20, 4 | | {gpu/cifar100-resnet20-staa} (plain twin {gpu/cifar100-resnet20-plain}; \
-difference {gpu/cifar100-resnet20-staa/plain.mean:+.1f} points, 95 % {gpu/cifar100-resnet20-staa/plain.low:+.1f} to \
-{gpu/cifar100-resnet20-staa/plain.high:+.1f}, {gpu/cifar100-resnet20-staa/plain.pairs} pairs) |
+| CIFAR-100, 11 epochs on one GPU | ResNet-20, 4 | | {gpu/cifar100-resnet20-staa@11} (plain twin \
+{gpu/cifar100-resnet20-plain@11}; difference {gpu/cifar100-resnet20-staa@11/plain.mean:+.1f} points, \
+95 % {gpu/cifar100-resnet20-staa@11/plain.low:+.1f} to {gpu/cifar100-resnet20-staa@11/plain.high:+.1f}, \
+{gpu/cifar100-resnet20-staa@11/plain.pairs} pairs) |
 | ImageNet-1k | ResNet-34, 4 | 70.40 % | |
 | CIFAR10-DVS | not known, 10 | 82.10 % | |
 | DVS128 Gesture | not known | | |
@@ -144,14 +146,26 @@ def forecast(name: str) -> str:
     if name in SETS:
         titles = [title for title in FORECASTERS if title in titles]
     rows = [[title, *(_cell(f"forecast/{name}/{title}", c, form) for c, (_, form) in COLUMNS.items())] for title in titles]
-    told = table(["", *(head for head, _ in COLUMNS.values())], rows)
+    heads = ["", *(head for head, _ in COLUMNS.values())]
     if name not in SETS:
-        return told
+        return table([*heads, "MAE − whole (95 %)"], [[*row, _beside_whole(name, row[0])] for row in rows])
+    told = table(heads, rows)
     behind = {title: ", ".join(_behind(name, title)) for title in titles if not title.startswith("spikestag")}
     ahead = "; ".join(f"{title} in {figures}" for title, figures in behind.items() if figures)
     return (
         f"{told}\nspikestag does not beat {ahead}.\n" if ahead else f"{told}\nspikestag is ahead of all in MAE, RMSE and R².\n"
     )
+
+
+def _beside_whole(name: str, title: str) -> str:
+    """By how much a form's MAE is above the whole network's, seed by seed, with Student's interval."""
+    own, whole = (measured()[f"forecast/{name}/{row}"]["figures"]["mae"]["values"] for row in (title, "whole"))
+    differences = [a - b for a, b in zip(own, whole, strict=True)]
+    interval = student_interval(differences)
+    if title == "whole" or interval is None:
+        return ""
+    low, high = (f"{end:+.2f}".replace("-", "−") for end in interval)
+    return f"{statistics.mean(differences):+.2f} ({low} … {high})".replace("-", "−")
 
 
 def _cell(entry: str, figure: str, form: str) -> str:

@@ -123,9 +123,9 @@ def test_a_run_comes_home_in_pieces_and_is_told_of(tmp_path, trained, capsys):
     pieces = cargo.bring_home(folder, tmp_path / "home", size=30_000, files=8, about=ABOUT)
     assert 1 < len(pieces) <= 8
     assert all(p.stat().st_size <= 30_000 for p in pieces)
-    options = argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results")
+    options = argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results", loan=1)
     loan_home.collect(options)
-    there = tmp_path / "results" / "tiny-seed0"
+    there = tmp_path / "results" / "1" / "tiny-seed0"
     assert {p.name for p in there.iterdir()} == {*cargo.RECORDS, "loan.json", "weights.safetensors"}
     weights = load_file(there / "weights.safetensors")
     for name, weight in staa.load(folder).state_dict().items():
@@ -141,7 +141,7 @@ def test_a_run_comes_home_in_pieces_and_is_told_of(tmp_path, trained, capsys):
     assert (there / "log.jsonl").read_text() == "mine"
     pieces[1].unlink()
     with pytest.raises(ValueError, match="a piece is missing"):
-        loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "other"))
+        loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "other", loan=1))
     assert not (tmp_path / "other").exists()
 
 
@@ -155,7 +155,7 @@ def test_further_seeds_come_home_as_records_and_as_paired_differences(tmp_path, 
             (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | more))
         folders[folder] = ABOUT
     cargo.bring_records(folders, tmp_path / "home" / "a-more.tar")
-    loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results"))
+    loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results", loan=1))
     text = (tmp_path / "results" / "README.md").read_text()
     assert "| `a-staa` | plain | 2 | 2 | +1.50 | -4.85 … +7.85 |" in text
     assert text.count("a-staa` | plain") == 1
@@ -168,7 +168,7 @@ def test_an_archive_writes_nowhere_else(tmp_path, name):
     with tarfile.open(tmp_path / "home" / "odd.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     with pytest.raises(ValueError, match="no file of a run folder"):
-        loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results"))
+        loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results", loan=1))
     assert not (tmp_path / "results").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_run_that_broke_off_comes_home_too(tmp_path):
     asked = iter(range(10**6))
     list(run(replace(tiny.recipe, epochs=3), tmp_path / "tiny-seed0", stop=lambda: next(asked) > 5))
     cargo.bring_home(tmp_path / "tiny-seed0", tmp_path / "home", size=1 << 20, files=1, about={**ABOUT, "finished": False})
-    loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results"))
+    loan_home.collect(argparse.Namespace(home=[tmp_path / "home"], to=tmp_path / "results", loan=1))
     assert "| 1 of 3 | 40 | not finished |" in (tmp_path / "results" / "README.md").read_text()
 
 

@@ -50,6 +50,29 @@ def read_table(path):
         return list(csv.DictReader(file))
 
 
+def test_a_file_that_a_run_can_not_read_so_is_to_be_changed(runs, tmp_path):
+    """`predict` has none of the settings that training reads a file with."""
+    file = series_file(tmp_path / "text.csv", note=["x"] * len(tiny.series().values))
+    with pytest.raises(ValueError, match=r"`series.drop`.*The run reads every file by its own settings: change the file"):
+        predict(runs / "gru", file)
+
+
+def test_a_value_far_from_the_run_s_data_is_named(runs, tmp_path):
+    values = tiny.series().values[:, 0].copy()
+    assert not predict(runs / "gru", runs / "series.csv").notes
+    values[-3] = 1e30
+    file = series_file(tmp_path / "far.csv", **{tiny.series().names[0]: values})
+    (note,) = predict(runs / "gru", file).notes
+    assert f"1 of them, the first 1e+30 in variate {tiny.series().names[0]}, row {len(values) - 3} (" in note
+    assert not predict(runs / "gru", file, at=str(len(values) - 4)).notes
+
+
+def test_a_series_that_is_not_there_is_to_be_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "series-linear"]) == 2
+    assert capsys.readouterr().err.endswith("; name it with --data\n")
+
+
 # --- back-testing -------------------------------------------------------------------------------------------------------------
 
 

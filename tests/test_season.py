@@ -235,11 +235,45 @@ def test_a_value_that_outweighs_all_others_is_named(normalise):
     options = dict(window=6, horizon=4, train=0.7, validation=0.1, normalise=normalise)
     usual = weekly()
     assert not any("outweighs" in note for note in forecast_source(usual, **options).notes)
-    for value, row in ((1e30, 100), (-1e300, 950), (1e9, 3)):  # the last rows are the test's
+    for value, row in ((1e6, 100), (-1e300, 950), (1e9, 3)):  # the last rows are the test's
         values = usual.values.copy()
         values[row, 1] = value
         (note,) = [n for n in forecast_source(replace(usual, values=values), **options).notes if "outweighs" in n]
         assert f"{value:.4g} in b, row {row};" in note
+
+
+@pytest.mark.parametrize("normalise", ["zscore", "zscore-per-variate"])
+def test_values_that_float32_can_not_tell_apart_are_refused(normalise):
+    options = dict(window=6, horizon=4, train=0.7, validation=0.1, normalise=normalise)
+    usual, values = weekly(), weekly().values.copy()
+    values[[100, 101], 1] = 1e30
+    message = rf"normalised, `series.normalise={normalise}`: the largest value is 1e\+30, in b, row 100\..*`series.missing`"
+    with pytest.raises(ValueError, match=message):
+        forecast_source(replace(usual, values=values), **options)
+    values[[100, 101], 1] = np.nan
+    forecast_source(replace(usual, values=values), gaps="mask", **options)
+    values = usual.values * np.where(np.array(usual.names) == "b", 1e-9, 1.0)
+    if normalise == "zscore-per-variate":
+        forecast_source(replace(usual, values=values), **options)
+    else:
+        with pytest.raises(ValueError, match="variate b's values, .* take `series.normalise=zscore-per-variate`"):
+            forecast_source(replace(usual, values=values), **options)
+
+
+def test_seasonal_naive_is_called_after_what_it_goes_back_by():
+    undated = replace(weekly(), times=None)
+    source = forecast_source(undated, window=6, horizon=4, period=24, phases=True)
+    task = task_of(recipe_of("last-value"))
+    found = trivial_figures(source, task.measure(source, torch.device("cpu")))
+    dated = forecast_source(weekly(), window=6, horizon=4, phases=True)
+    expected = trivial_figures(dated, task.measure(dated, torch.device("cpu")))
+    for name, same in (
+        ("seasonal naive (period)", "seasonal naive (day)"),
+        ("seasonal naive (7 periods)", "seasonal naive (week)"),
+    ):
+        assert name not in expected
+        assert same not in found
+        assert found[name]["mae"] == pytest.approx(expected[same]["mae"])
 
 
 def test_a_season_is_chosen_once(tmp_path, monkeypatch):

@@ -502,10 +502,17 @@ def test_small_matrices_and_distances_that_say_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,2,3\n4,5,6\n7,8,9\n", "is no edge between two of the 4 variates"),
+        (
+            "1,2,3\n4,5,6\n7,8,9\n",
+            "must be between two of the series' 4 variates \\(a, b, c …, or their numbers from 0 to 3\\), and '4' is none",
+        ),
         ("1,2,3,4\n5,6,7,8\n", "must hold 4 × 4 numbers, or edges .*, for a graph of 4 nodes"),
-        ("a,b,1\na,z,1\n", "row 1: 'a', 'z' is no edge between two of the 4 variates"),
-        ('a,b,1\na,"z\nz",1\n', r"row 1: 'a', 'z\\nz' is no edge"),
+        (
+            "a,b,1\na,z,1\n",
+            r"row 1: the edge 'a', 'z' must be between two of the series' 4 variates \(a, b, c …\), and 'z' is none",
+        ),
+        ("a,b,1\na,c,x\n", "row 1: the edge 'a', 'c' has no weight, but 'x'"),
+        ('a,b,1\na,"z\nz",1\n', r"row 1: the edge 'a', 'z\\nz' must"),
         ("a,b,-1\n", "finite and not negative"),
     ],
 )

@@ -73,7 +73,12 @@ class Forecasting(Task[SeriesSource]):
         elif root.is_file():
             own = f"series-{name_of(recipe.model.name)}"
             raise ValueError(f"{recipe.data.name} takes no file; a series of your own is trained by {own}")
-        series = read()
+        try:
+            series = read()
+        except FileNotFoundError as error:
+            if root.exists() or not self.needs_files or "`data_root`" in str(error):
+                raise
+            raise FileNotFoundError(f"{error}; name it with `data_root`") from error
         if not isinstance(series, TimeSeries):
             raise ValueError(f"a series is a staa.data.TimeSeries, {recipe.data.name} gives a {type(series).__name__}")
         return series

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from staa.counting import counted
 from staa.data import Normaliser, SeriesSource, WindowBatches
 from staa.data.batches import spread
-from staa.data.series.season import Kind, latest_known, rows_before
+from staa.data.series.season import Kind, latest_known, naive_name, rows_before
 from staa.forecasters import FORECASTERS
 from staa.forecasters.seasonal import Seasonal
 from staa.training.evaluate import Measure, call
@@ -116,7 +116,7 @@ def trivial_figures(source: SeriesSource, measure: Measure) -> dict[str, dict[st
 
         last value              of the window
         seasonal naive (day)    the value of the latest day before, at the same time, that the window's end knows
-        seasonal naive (week)   the same of the latest week before
+        seasonal naive (week)   the same of the latest week before; (period) and (7 periods) for rows that go by their number
         historical average      mean of the training rows at this time of the day, on weekdays and on weekends if both are known
         linear                  least squares on a node's own window and the time features
         linear + profile        the same of what is left without the historical average
@@ -130,7 +130,7 @@ def trivial_figures(source: SeriesSource, measure: Measure) -> dict[str, dict[st
     forecasts: dict[str, Callable[[Tensor], Tensor] | None] = {"last value": _last_value(source)}
     for kind, days in NAIVE.items():
         naive = _seasonal_naive(source, days) if source.why_no_season(kind) is None else None
-        forecasts[f"seasonal naive ({kind})"] = naive
+        forecasts[naive_name(kind, source.clock)] = naive
     profiled = told.with_season(average) if average is not None else None
     forecasts["historical average"] = None if profiled is None else _average(profiled)
     forecasts["linear"] = _of_model(linear(source.with_season("none")), source)

@@ -121,7 +121,8 @@ def forecast_series(
                 rates = {name: rates.get(name, 0.0) + float(rate) / len(rows) for name, rate in heard.items()}
     forecast = torch.cat(made)
     lower, upper = (None, None) if band is None else band.around(prepared.normaliser.clipped(forecast), prepared)
-    notes = [*series.notes, *(() if band is None else band.notes)]
+    far = () if run.recipe.series.normalise == "none" else prepared.odd(origins, what)
+    notes = [*series.notes, *far, *(() if band is None else band.notes)]
     if count > horizon:
         notes.append(
             f"the run was trained to forecast {horizon} steps: for the others its own forecasts were fed back as if they had "

@@ -22,6 +22,8 @@ from staa.recipes.recipe import Recipe
 from staa.recipes.values import field_names
 from staa.runs.load import Run
 
+FAR = 100  # in normalised units
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -115,6 +117,19 @@ class Prepared:
         if len(none):
             origin, k = int(origins[none[0, 0]]), none[0, 1]
             raise ValueError(f"variate {self.names[k]} has no value up to {self.at(origin)} of {what}: give a later row")
+
+    def odd(self, origins: np.ndarray, what: str) -> tuple[str, ...]:
+        """A note of the values that the network sees and that are far from all that the run's scale is of, if there are any."""
+        rows = np.unique(origins[:, None] + np.arange(1 - self.window, 1))
+        far = (self.normal[torch.from_numpy(rows)].abs() > FAR).numpy() & ~np.isnan(self.values[rows])
+        if not far.any():
+            return ()
+        row, k = np.argwhere(far)[0]
+        first = f"{self.values[rows[row], k]:.4g} in variate {self.names[k]}, {self.at(int(rows[row]))}"
+        return (
+            f"values that the network sees in {what} are over {FAR} times the scale of the run's data, {far.sum():,} of them, "
+            f"the first {first}: leave a cell empty if nothing was measured",
+        )
 
     def at(self, row: int) -> str:
         """A row as it is told."""
@@ -226,6 +241,10 @@ def read_as(run: Run, file: Path, *, time: str | None = None, time_format: str |
         if own is None:
             raise
         raise FormatError(f"{error}: the run's data had it; give this file's own, or ISO8601 for 2024-01-31 12:00") from error
+    except ValueError as error:
+        if "`series." not in str(error):
+            raise
+        raise ValueError(f"{error}. The run reads every file by its own settings: change the file") from error
 
 
 def check_forecasts(run: Run) -> Forecasting:

@@ -159,7 +159,8 @@ def _from_edges(cells: list[list[str]], names: tuple[str, ...], path: Path, othe
     nodes, width = len(names), max(len(row) for row in cells)
     place = {name: k for k, name in enumerate(names)}
     ends = {cell for row in cells for cell in row}
-    if not ends & set(place):
+    named = bool(ends & set(place))
+    if not named:
         place = {str(k): k for k in range(nodes)}
     header = cells[0] if all(cell not in place and np.isnan(_number(cell)) for cell in cells[0] if cell) else None
     try:
@@ -176,9 +177,14 @@ def _from_edges(cells: list[list[str]], names: tuple[str, ...], path: Path, othe
         length = _number(weight[0]) if weight else 1.0
         if others == "skip" and (begin is None or end is None):
             continue
-        if begin is None or end is None or np.isnan(length):
+        if np.isnan(length):
+            raise ValueError(f"{path}, row {row}: the edge {a!r}, {b!r} has no weight, but {weight[0]!r}: give a number")
+        if begin is None or end is None:
+            odd, told = (a if begin is None else b), f"{', '.join(names[:3])}{' …' * (nodes > 3)}"
+            known = told if named else f"{told}, or their numbers from 0 to {nodes - 1}"
             raise ValueError(
-                f"{path}, row {row}: {a!r}, {b!r} is no edge between two of the {nodes} variates, or has no weight"
+                f"{path}, row {row}: the edge {a!r}, {b!r} must be between two of the series' {nodes} variates ({known}), and "
+                f"{odd!r} is none: give the graph of this series"
             )
         weights[begin, end], there[begin, end] = length, True
     return weights, there

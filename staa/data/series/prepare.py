@@ -9,6 +9,7 @@ from torch import Tensor
 Normalisation = Literal["none", "max", "max-per-variate", "zscore", "zscore-per-variate"]
 Gaps = Literal["refuse", "mask", "interpolate"]
 Transform = Literal["none", "log1p"]
+RESOLVED, SAMPLED = 8, 2000  # steps of float32 that a variate's values must spread over, and rows that this is told from
 LONE = 0.9  # share of the squared deviations that one value makes alone
 
 
@@ -125,6 +126,32 @@ def outweighing(values: np.ndarray, *, each: bool) -> list[tuple[int, int]]:
     at = squares.argmax(0)
     heavy = np.flatnonzero(squares.max(0) > LONE * squares.sum(0))
     return [(int(at[k]), int(k)) if each else divmod(int(at[k]), values.shape[1]) for k in heavy]
+
+
+def check_resolved(values: np.ndarray, normaliser: Normaliser, names: tuple[str, ...], how: Normalisation) -> None:
+    """Raises ValueError if a variate's values, all but the hundredth at each end, come closer than float32 can tell once they
+    are normalised, as those beside a single 1e30 do: nothing can be learned of them, and their errors would be wrong.
+
+    values: [n, K], transformed if they are to be. how: how the normaliser was fitted.
+    """
+    some = values[:: max(1, len(values) // SAMPLED)]
+    there = np.flatnonzero(~np.isnan(some).all(0))
+    low, middle, high = np.nanquantile(some[:, there], (0.01, 0.5, 0.99), axis=0)
+    scale, offset = normaliser.scale.numpy()[there], normaliser.offset.numpy()[there]
+    finest = np.spacing(np.abs((middle - offset) / scale).astype(np.float32))
+    lost = np.flatnonzero((high > low) & ((high - low) / scale < RESOLVED * finest))
+    if not len(lost):
+        return
+    k = int(lost[0])
+    sizes, together = np.abs(np.nan_to_num(values)), how in ("max", "zscore")
+    at = int(sizes.argmax()) if together else int(sizes[:, there[k]].argmax()) * len(names) + int(there[k])
+    row, largest = divmod(at, len(names))
+    raise ValueError(
+        f"variate {names[there[k]]}'s values, mostly {low[k]:.7g} to {high[k]:.7g}, can't be told apart once they are "
+        f"normalised, `series.normalise={how}`: the largest value is {values[row, largest]:.4g}, in {names[largest]}, row "
+        f"{row}. If that is no measurement, leave it out by `series.missing` and `series.gaps=mask`"
+        + ("; if variates are of different size, take `series.normalise=zscore-per-variate`" if together else "")
+    )
 
 
 def fill_gaps(

@@ -100,14 +100,8 @@ def why_not(kind: Kind, rows: np.ndarray, clock: Clock | None) -> str | None:
         return None
     if clock is None:
         return f"nothing tells what a day is: {NO_CLOCK}"
-    if kind == "day" and clock.slots < 2:
-        return "a day is a single row"
-    if kind == "week" and clock.seconds is None and clock.first is not None:
-        return "a period of the rows (`series.period`) that is no day makes no week"
-    if kind == "day+weekend" and clock.seconds is None:
-        return "rows that go by their number have no weekend"
-    if kind in ("week", "day+weekend") and clock.seconds == DAY and np.diff(rows).min(initial=rows[-1] - rows[0]) > DAY_APART:
-        return "rows are more than a day apart"
+    if (why := why_never(kind, rows, clock)) is not None:
+        return why
     if clock.seconds is None:
         days = len(rows) / clock.slots
     else:
@@ -120,6 +114,37 @@ def why_not(kind: Kind, rows: np.ndarray, clock: Clock | None) -> str | None:
         if min(weekend.sum(), (~weekend).sum()) < 2:
             return "it needs two days of a weekend and two others to train on"
     return None
+
+
+def why_never(kind: Kind, rows: np.ndarray, clock: Clock) -> str | None:
+    """Why rows that get their phases so have no season of this kind, however many there are; None if they may have it.
+
+    Args:
+        kind: The season.
+        rows: Times of the rows, datetime64, or their numbers.
+        clock: How they get their phases.
+    """
+    if kind == "day" and clock.slots < 2:
+        return "a day is a single row"
+    if kind == "week" and clock.seconds is None and clock.first is not None:
+        return "a period of the rows (`series.period`) that is no day makes no week"
+    if kind == "day+weekend" and clock.seconds is None:
+        return "rows that go by their number have no weekend"
+    if kind in ("week", "day+weekend") and clock.seconds == DAY and np.diff(rows).min(initial=rows[-1] - rows[0]) > DAY_APART:
+        return "rows are more than a day apart"
+    return None
+
+
+def naive_name(kind: Kind, clock: Clock | None) -> str:
+    """What the value a season before is called. A clock that goes by numbers of rows has periods, which may be no days.
+
+    Args:
+        kind: "day" or "week".
+        clock: How rows get their phases; None if nothing tells.
+    """
+    if clock is not None and clock.seconds is None:
+        return "seasonal naive (period)" if kind == "day" else f"seasonal naive ({WEEK} periods)"
+    return f"seasonal naive ({kind})"
 
 
 def rows_before(rows: np.ndarray, clock: Clock, days: int) -> np.ndarray:

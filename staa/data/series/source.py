@@ -17,6 +17,7 @@ from staa.data.series.prepare import (
     Transform,
     calendar_features,
     check_not_negative,
+    check_resolved,
     fill_gaps,
     fit_normaliser,
     next_known,
@@ -181,7 +182,7 @@ def forecast_source(
     Raises:
         ValueError: If window or horizon is below 1; if the shares leave nothing to test on; if the series is too short for a
             window or a part; if there are gaps that are refused; if a part is gaps throughout; if normalising would divide by
-            0; if there are negative values where there can't be.
+            0, or leaves a variate's values closer than float32 can tell; if there are negative values where there can't be.
 
     Source:
         SeqSNN, Lv et al., ICML 2024; fit_on="all" is as in its code.
@@ -223,6 +224,7 @@ def forecast_source(
     seen = series.values if fit_on == "all" else series.values[: trained + window + horizon - 1]
     seen = np.log1p(seen) if transform == "log1p" else seen
     normaliser = fit_normaliser(torch.from_numpy(seen), normalise, series.names)
+    check_resolved(seen, normaliser, series.names, normalise)
     normaliser = normaliser._replace(transform=transform, nonnegative=nonnegative)
     notes = list(series.notes)
     if fit_on == "all":
