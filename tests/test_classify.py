@@ -311,9 +311,15 @@ def test_counts_that_are_shares_of_a_whole_recording_are_not_known_early(root, r
         ("events-whole", np.zeros((3, 2, 34, 33), np.uint8), r"counts \[3, 2, 34, 34\] of whole numbers.*\[3, 2, 34, 33\]"),
         ("events-whole", np.zeros((3, 2, 34, 34), bool), r"got bool \[3, 2, 34, 34\]"),
         ("events-whole", np.zeros((20, 20, 3), np.uint8), "input 1 must be staa.data.Events"),
+        ("images-whole", np.full((3, 16, 16), 1e39), "values that are not finite in float32"),
+        ("events-whole", np.full((3, 2, 34, 34), -1), "input 1 must be counts of events, and holds numbers below 0"),
         ("events-whole", some_events(2), "input 1: the recording has 2 events, too few for 3 frames"),
-        ("events-whole", some_events(sensor=(40, 40)), "input 1 is of a sensor of 40 × 40, and .* one of 34 × 34"),
-        ("events-whole", some_events(sensor=(30, 40)), "input 1: frames must be square, but the sensor is 30 × 40"),
+        (
+            "events-whole",
+            some_events(sensor=(40, 40)),
+            r"input 1 is of a sensor of 40 × 40 \(.*, and recordings of 34 × 34 are",
+        ),
+        ("events-whole", some_events(sensor=(30, 40)), "input 1 is of a sensor of 30 × 40"),
     ],
 )
 def test_what_is_no_input_is_told_in_words(kind, given, message, runs):

@@ -25,6 +25,7 @@ from staa.data.images.files import ENDINGS, MEAN, STD, as_rgb, cut, decode, norm
 from staa.data.series.files import HDF, PARQUET, TEXT
 from staa.recipes.recipe import Recipe
 
+COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 DIGIT = 8  # pixels a side of the images that digits-events is made of
 KINDS = {"an image": ENDINGS, "a recording of an event camera": tuple(READERS), "a series": (*TEXT, *HDF, *PARQUET)}
 """What a file is by the ending of its name."""
@@ -77,7 +78,7 @@ class Preparation:
         """
         if not path.exists():
             raise ValueError(f"{path} does not exist")
-        kind = next((kind for kind, endings in KINDS.items() if path.name.lower().endswith(endings)), "no such file")
+        kind = next((kind for kind, endings in KINDS.items() if path.name.lower().endswith(endings)), "of no known kind")
         if self.stored is None:
             raise ValueError(
                 f"{path}: how a file becomes an input of this network is not known, since its data set is one of your own: in "
@@ -86,11 +87,11 @@ class Preparation:
         if self.takes is Events and not path.name.lower().endswith(self.endings):
             raise ValueError(f"{path} is {kind} by its name, and this run takes {self.what} ({', '.join(self.endings)})")
         if self.takes is Events:
-            return self._prepared(read_recording(path, self.sensor), str(path))
+            return self._prepared(read_events(path), str(path))
         try:
             return self._prepared(decode(str(path)), str(path))
         except ValueError as error:
-            if path.name.lower().endswith(ENDINGS):
+            if kind in ("an image", "of no known kind"):
                 raise
             raise ValueError(f"{path} is {kind} by its name, and this run takes {self.what}") from error
 
@@ -115,11 +116,13 @@ class Preparation:
             x = torch.as_tensor(np.array(given) if isinstance(given, np.ndarray) else given).detach().cpu()
         except TypeError as error:
             raise TypeError(f"{what} must be numbers: {error}") from error
-        if x.is_floating_point() and x.shape == self.shape:
-            if not bool(x.isfinite().all()):
-                raise ValueError(f"{what} holds values that are not finite")
+        if x.shape == self.shape and x.is_floating_point():
+            if not bool(x.float().isfinite().all()):
+                raise ValueError(f"{what} holds values that are not finite in float32")
             return x.float()
-        if self.frames and self.stored is not None and x.shape == self.shape and x.dtype not in (torch.bool, torch.complex64):
+        if x.shape == self.shape and self.frames and self.stored is not None and x.dtype in COUNTS:
+            if bool((x < 0).any()):
+                raise ValueError(f"{what} must be counts of events, and holds numbers below 0")
             return self._prepared(x, what)
         picture = x.ndim == 2 or (x.ndim == 3 and x.shape[-1] == 3)
         if self.takes is Image.Image and self.stored is not None and x.dtype == torch.uint8 and picture and 0 not in x.shape:
@@ -138,6 +141,8 @@ class Preparation:
 
     def _prepared(self, given: Any, what: str) -> Tensor:
         assert self.stored is not None
+        if isinstance(given, Events):
+            given = of_sensor(given, self.sensor, what)
         try:
             if isinstance(given, Image.Image):
                 given = as_rgb(given)
@@ -145,9 +150,6 @@ class Preparation:
         except ValueError as error:
             raise ValueError(f"{what}: {str(error).removeprefix(what).lstrip(' ,:')}") from error
         if x.shape != self.shape:
-            if self.takes is Events:
-                there, here = (f"{shape[-2]} × {shape[-1]}" for shape in (x.shape, self.shape))
-                raise ValueError(f"{what} is of a sensor of {there}, and this run was trained on one of {here}")
             raise ValueError(f"{what} becomes {list(x.shape)}, and this run's inputs are {list(self.shape)}")
         x = self.prepare(x[None])
         return x[:, 0] if self.frames else x[0]
@@ -164,19 +166,18 @@ class Preparation:
         return torch.stack(inputs, 1 if self.frames else 0)
 
 
-def read_recording(path: Path, sensor: Sensor | None) -> Events:
-    """A recording of a sensor of this size. Raises what `read_events` does, and ValueError if it is of another one, or neither
-    it nor `sensor` says its size."""
-    events = read_events(path)
+def of_sensor(events: Events, sensor: Sensor | None, what: str) -> Events:
+    """A recording of a sensor of this size. Raises ValueError naming `what` if it is of another one, if it has events outside
+    it, or if neither it nor `sensor` says its size."""
     if events.sensor is None and sensor is None:
-        raise ValueError(f"{path} doesn't say the size of its sensor: give `sensor` as HEIGHTxWIDTH")
+        raise ValueError(f"{what} doesn't say the size of its sensor: give `sensor` as HEIGHTxWIDTH")
     if events.sensor is not None and sensor is not None and events.sensor != sensor:
         there, here = (f"{height} × {width}" for height, width in (events.sensor, sensor))
-        raise ValueError(f"{path} is of a sensor of {there} (height × width), and recordings of {here} are taken here")
+        raise ValueError(f"{what} is of a sensor of {there} (height × width), and recordings of {here} are taken here")
     try:
         return checked(events, sensor)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{what}: {error}") from error
 
 
 def sensor_of(recipe: Recipe, about: Mapping[str, Any]) -> Sensor | None:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from staa.build.inputs import read_recording, sensor_of
+from staa.build.inputs import of_sensor, sensor_of
 from staa.causality import check_causal
+from staa.data import read_events
 from staa.data.events.folder import parse_sensor
 from staa.data.events.frames import by_window, count, scaled
 from staa.machine import choose_device
@@ -81,7 +82,7 @@ def stream_run(
         )
     microseconds = round(length * 1000)
     side = about["size"]
-    events = read_recording(recording, parse_sensor(sensor) or sensor_of(recipe, about))
+    events = of_sensor(read_events(recording), parse_sensor(sensor) or sensor_of(recipe, about), str(recording))
     if data.size is None and events.sensor is not None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run.folder} was trained on one of {side} × {side}")
