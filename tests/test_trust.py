@@ -139,7 +139,7 @@ def arguments(f, folder, runs, kind, tmp_path):
         "out": tmp_path / "shared", "event": {"event": "x", "step": 1}, "wanted": BASE, "sensor": "16x16",
         "series": tiny.series(), "frame": pd.DataFrame(tiny.series().values, tiny.series().times, tiny.series().names),
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
-        "device": "cpu", "name": "it", "sections": (), "inputs": torch.zeros(3, 2, 16, 16),
+        "device": "cpu", "name": "it", "sections": (), "events": (), "inputs": torch.zeros(3, 2, 16, 16),
     }  # fmt: skip
     if getattr(f, "__name__", "") == "evaluate_rolling":
         known["out"] = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"

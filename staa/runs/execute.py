@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
 from staa.build.task import Loader, Part
+from staa.data.batches import spread
 from staa.files import FORMAT, inside, save_text, write
 from staa.locks import exclusive
 from staa.machine import choose_device, choose_precision, choose_workers
@@ -217,7 +218,7 @@ def run(
             if isinstance(event, Start):
                 yield replace(
                     event, data=environment["data"], parameters=environment["parameters"], model=learner.measured,
-                    samples=lambda count: task.samples(source, count, chosen)[0],
+                    samples=lambda count: task.take(source, "train", spread(count, source.train), chosen)[0],
                 )  # fmt: skip
                 yield from told
             else:
