@@ -29,7 +29,8 @@ import torch
 
 from staa.cli.options import TrainOptions
 from staa.cli.parse import parse
-from staa.files import append_text, exclusive, save_text, save_with
+from staa.files import append_text, save_text, save_with
+from staa.locks import exclusive
 from staa.recipes.find import find_recipe
 from staa.runs import run
 from staa.runs.folder import RECIPE

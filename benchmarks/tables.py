@@ -250,6 +250,16 @@ def _three(number: float) -> str:
     return f"{number:#.3g}".rstrip(".") if number < 1000 else f"{number:,.0f}"
 
 
+def early_exit() -> str:
+    entries = measured()
+    whole, causal = (entries[f"digits-events/early-exit{name}"]["rows"] for name in ("", "-causal"))
+    lines = ["| margin | STAA: mean steps | accuracy | gc-pe: mean steps | accuracy |", "|---|---|---|---|---|"]
+    for margin in whole:
+        cells = [f"{steps:.2f} | {100 * right / of:.1f} %" for steps, right, of in (whole[margin], causal[margin])]
+        lines.append(f"| {'never' if margin == 'None' else margin} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "README": partial(fill, README),
     "accuracies": accuracies,
@@ -258,6 +268,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"forecast/{name}": partial(forecast, name) for name in (*SETS, "hangzhou, ablation", "metr-la-week, ablation")},
     "forecast/large": large,
     "tricks": tricks,
+    "early exit": early_exit,
     "memory": memory,
     "speed": speed,
     "gpu/neuron": partial(gpu.neurons, RESULTS / "gpu"),

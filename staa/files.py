@@ -15,14 +15,9 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
 
 FORMAT = 1
 """Number of the format of what a run writes. A file without one is older than the number, and is read as format 0. It goes up
@@ -33,10 +28,6 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # flags that not every system has
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 LEFT_OVER = re.compile(r"\.[^/]+\.[0-9a-f]{16}\.tmp")
-
-_held: set[int] = set()  # descriptors of the folders that this process holds
-if hasattr(os, "register_at_fork"):  # else worker processes, which outlive a killed parent for a while, would hold them too
-    os.register_at_fork(after_in_child=lambda: [os.close(d) for d in _held])
 
 
 def max_bytes() -> int:
@@ -195,42 +186,6 @@ def append_text(path: Path, text: str) -> None:
             if file.read(1) != b"\n":  # a full disk cut the last line off
                 file.write(b"\n")
         file.write(text.encode())
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run folder, made if need be, for this process alone; folders made and left empty are removed again.
-
-    The lock dies with the process. What a killed process left half-written is removed. Raises ValueError if another process
-    holds the folder, or a file is in its place; OSError if it can't be made.
-    """
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        file = next(p for p in (folder, *folder.parents) if p.exists())
-        raise ValueError(f"{folder} can't be made, since {file} is a file: choose another folder") from error
-    descriptor = None
-    if fcntl is not None:  # a system without such locks goes without
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise ValueError(f"{folder} is in use by another process: wait for it, or choose another folder") from error
-        _held.add(descriptor)
-        for path in folder.iterdir():
-            if LEFT_OVER.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            _held.remove(descriptor)
-            os.close(descriptor)
-        with suppress(OSError):  # the first that is not empty ends it
-            for path in made:
-                path.rmdir()
 
 
 def inside(folder: Path, name: str) -> Path:

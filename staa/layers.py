@@ -11,6 +11,7 @@ from staa.folding import Passive as Passive
 from staa.folding import Resumed, fold_of, hooked, plain
 from staa.ops.averages import Folded, batch_norm, norm_affine
 from staa.ops.checks import check_floats, check_tensor
+from staa.ops.notes import note as note
 
 
 def per_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

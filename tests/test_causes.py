@@ -13,7 +13,7 @@ IN_FILES = {recipe.data.name: name for name, recipe in RECIPES.items() if recipe
 """Each data set that lies in files, and a recipe that takes it."""
 DATA = {f"data of {name}": ["train", recipe, "--data"] for name, recipe in IN_FILES.items()}
 FOLDERS = {name: args for name, args in DATA.items() if name != "data of series"}
-RUNS = {name: [*name.split(" ")] for name in ("evaluate", "share", "train --resume")}
+RUNS = {name: [*name.split(" ")] for name in ("evaluate", "energy", "report", "share", "train --resume")}
 WRONG = [
     *((args, "missing", "does not exist") for args in RUNS.values()),
     *((args, "folder", "it has no recipe.json") for args in RUNS.values()),
@@ -27,6 +27,10 @@ WRONG = [
     (DATA["data of series"], "folder", "is a folder"),
     (DATA["data of series"], "a.zip", "a.zip is an archive: unpack it"),
     (DATA["data of series"], "empty.csv", "is empty"),
+    (["runs"], "missing", "missing does not exist: give"),
+    (["runs"], "a.zip", "a.zip is a file, not a folder: unpack it"),
+    (["runs"], "empty.csv", "empty.csv is a file, not a folder: give"),
+    (["runs", "--csv"], "empty.csv", "empty.csv is there already: choose"),
     (["train", "--out"], "empty.csv", "is a file"),
     (["train", "--out"], "empty.csv/run", "since empty.csv is a file"),
     (["train", "--out"], "full", "holds other files"),

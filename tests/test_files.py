@@ -13,7 +13,6 @@ from staa.arrays import inflate, read_arrays
 from staa.files import (
     append_text,
     check_bytes,
-    exclusive,
     max_bytes,
     open_regular,
     parse_bytes,
@@ -22,6 +21,7 @@ from staa.files import (
     save_with,
     write,
 )
+from staa.locks import exclusive
 
 
 def test_the_limit_is_half_the_memory_or_what_is_said(monkeypatch):

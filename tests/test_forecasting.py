@@ -117,7 +117,7 @@ def test_a_run_of_every_forecaster(model, tmp_path):
     again = evaluate_run(tmp_path / "run")
     assert again["mae"] == pytest.approx(result.test["mae"], rel=1e-6)
     source = task_of(recipe).source(Path("data"))
-    x, _ = task_of(recipe).samples(source, 64, torch.device("cpu"))
+    x, _ = task_of(recipe).take(source, "train", torch.arange(64), torch.device("cpu"))
     forecaster = staa.load(tmp_path / "run")
     assert forecaster(*x).shape == (64, 4, 6)
     energy = estimate_energy(forecaster, *x)

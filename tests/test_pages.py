@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 def readme():
     trained("digits-events")
+    for name in ("three.png", "folder/four.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 90).save(name)
     return {}
 
 
@@ -55,8 +58,8 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     with torch.no_grad():
         for code in blocks(ROOT / page):
             exec(code, scope)
-    if "classes" in scope:
-        assert scope["classes"].dtype == torch.int64
+    if "answers" in scope:
+        assert all(answer.label in scope["run"].names for answer in scope["answers"])
     else:
         assert scope["logits"].shape[-1] == 10
 

@@ -12,7 +12,8 @@ from torch import nn
 import staa
 from staa.cli import COMMANDS
 from staa.cli.flags import flags_of
-from staa.cli.options import StreamOptions, TrainOptions
+from staa.cli.options import TrainOptions
+from staa.cli.run_options import StreamOptions
 from staa.layers import PerStep
 from staa.neurons import LIF
 from staa.ops import direct

@@ -97,9 +97,9 @@ class Regression(Task[Points]):
         samples = self._points(source, part)
         return Batches(samples, self.recipe.batch_size, prepare=lambda x: x, seed=seed, device=device)
 
-    def samples(self, source, count, device):
-        some = self._points(source, "train")
-        return some.x[:count], some.y[:count]
+    def take(self, source, part, chosen, device):
+        some = self._points(source, part)
+        return some.x[chosen], some.y[chosen]
 
     @cached_property
     def backbone(self):

@@ -238,8 +238,25 @@ def test_a_command_on_hostile_names(command, hostile, capfdbinary, monkeypatch):
         check_table(table)
         rows = csv.DictReader(io.StringIO(table.read_text(), newline=""))
         assert {from_csv(row["variate"]) for row in rows} == set(NAMES)
-    if command == "stream":
+    if command in ("evaluate", "predict"):
+        text = the_same_of_classes(command, hostile, capfdbinary)
+    if command in ("evaluate", "predict", "stream"):
         assert any(for_terminal(name.replace("/", "")) in text for name in (*NAMES, UNDECODABLE))
+
+
+def the_same_of_classes(command, hostile, capfdbinary):
+    """A recording and classes of hostile names; returns what came out."""
+    Path(f"{command}.csv").unlink(missing_ok=True)
+    files = [hostile["recording"]] if command == "predict" else []
+    assert main([command, CLASSES, *files, "--csv", f"{command}.csv"]) == 0
+    check_table(Path(f"{command}.csv"))
+    classes = {name.replace("/", "") for name in (*NAMES, UNDECODABLE)}
+    column, where = ("class", "input") if command == "predict" else ("prediction", "file")
+    with open(f"{command}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {from_csv(row[column]) for row in rows} <= classes
+    assert all(Path(from_csv(row[where])).is_file() for row in rows)
+    return printed(capfdbinary.readouterr())
 
 
 def check_table(path):

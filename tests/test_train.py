@@ -17,8 +17,8 @@ import staa
 from staa.attention import STAA
 from staa.build import task_of
 from staa.cli.flags import flags_of
-from staa.files import exclusive
 from staa.layers import PerStep
+from staa.locks import exclusive
 from staa.losses import mean_binary_cross_entropy, mean_cross_entropy, rate_penalty, tet
 from staa.neurons import LIF, AdaptiveLIF
 from staa.rates import firing_rates

@@ -106,7 +106,7 @@ def test_commands_on_files_show_how_far_they_are(make, recipe, looks, slow, tmp_
 
 def test_a_command_shows_something_whatever_it_does(slow, tmp_path, capsys, monkeypatch):
     """Though nothing of it is counted."""
-    monkeypatch.setattr("staa.cli.trained.predict_file", lambda *_, **__: time.sleep(0.1) or pytest.fail("far enough"))
+    monkeypatch.setattr("staa.cli.predict.predict_file", lambda *_, **__: time.sleep(0.1) or pytest.fail("far enough"))
     monkeypatch.setattr("staa.cli.data.DOWNLOADS", {"solar": lambda root, tell: tell("a.gz", 10**6, 4 * 10**6) or 1 / 0})
     series = tmp_path / "series.csv"
     np.savetxt(series, np.zeros((3, 2)), delimiter=",")

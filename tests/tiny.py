@@ -55,10 +55,21 @@ def series():
     return TimeSeries(values, times=times, names=tuple("abcdef"), graph=ring)
 
 
+def long_names():
+    """`series` of nodes whose names no line holds."""
+    return replace(series(), names=tuple(letter * 400 for letter in "abcdef"))
+
+
 def three(*, steps, validation):
     """`events` with a third class."""
     source = events(steps=steps, validation=validation)
     return replace(source, classes=3)
+
+
+def hostile(*, steps, validation):
+    """`events` of classes whose names want to be something else on a page, in a terminal and in a figure."""
+    names = ("<script>alert(1)</script>", "</style>\u202e\x1b[31m$x^2$ \udc80" + "w" * 300)
+    return replace(events(steps=steps, validation=validation), names=names)
 
 
 def other_images(*, validation):

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from staa.analysis.cost import interleaved, kept_bytes
-from staa.analysis.energy import AC, MAC, estimate_energy
+from staa.analysis.energy import estimate_energy
 from staa.analysis.pictures import draw_bars
+from staa.analysis.priced import AC, MAC
 from staa.build import Task, task_of
 from staa.counting import counted
+from staa.data.batches import spread
 from staa.files import read_text, save_text
 from staa.machine import choose_device, choose_precision
 from staa.recipes.recipe import Recipe
@@ -175,7 +177,7 @@ def _costs(run: Run, device: torch.device) -> tuple[dict[str, float], Callable[[
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
     recipe, source, task = run.recipe, run.data, run.task
     model = copy.deepcopy(run.model()).to(device)  # which is trained on
-    x, y = task.samples(source, SAMPLES, device)
+    x, y = task.take(source, "train", spread(SAMPLES, source.train), device)
     inputs = x if isinstance(x, tuple) else (x,)
     energy = estimate_energy(model, *inputs, events=task.counts_events(source), samples=len(y))
     x, y = next(task.batches(source, "train", device, workers=0, training=True).epoch())

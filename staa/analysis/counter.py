@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from staa.analysis.products import Products, bytes_of, mean, of_context, of_convolution, of_matrices, rarer
 from staa.analysis.provenance import SPIKES, Kinds, tensors_in
-from staa.layers import Passive, Site
+from staa.layers import Passive, Site, Window
+from staa.neurons import Neuron
+from staa.ops.averages import Folded
 from staa.rates import fires
 
 DEPARTURES = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.tolist}
@@ -59,19 +63,42 @@ FREE = {"staa::lif", "staa::batch_norm"} | {
 """What multiplies nothing, beside what PyTorch itself calls pointwise."""
 
 
-class Counter(TorchDispatchMode):
-    """Notes, by module and whether it reads spikes, dense multiply-accumulates and the additions they come to."""
+@dataclass
+class Tally:
+    """What one module did in a call, all samples together; of them alone weight_bytes, which each would read again."""
 
-    def __init__(self, model: nn.Module, free: Collection[str]):
+    dense: float = 0.0
+    additions: float = 0.0
+    inside: float = 0.0
+    effective: float = 0.0
+    once: float = 0.0
+    """Dense products of one step."""
+    once_inside: float = 0.0
+    weight_bytes: float = 0.0
+    membrane_bytes: float = 0.0
+
+
+class Counter(TorchDispatchMode):
+    """Notes, by module and whether it reads spikes, what it multiplies and adds.
+
+    Args:
+        model: The network that will run.
+        free: Operations that multiply nothing.
+        steps: T of its inputs, if they are [T, N, …]; else 1.
+    """
+
+    def __init__(self, model: nn.Module, free: Collection[str], steps: int):
         super().__init__()
         self.free = frozenset(free)
         self.kinds = Kinds()
         self.running = [""]
+        self.steps = [steps]
         self.recurrents = {name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)}
-        self.found: dict[tuple[str, bool], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.found: dict[tuple[str, bool], Tally] = defaultdict(Tally)
         self.unpriced: dict[str, str] = {}
         self.left_out: dict[tuple[str, str], int] = defaultdict(int)
         self.doubtful: set[tuple[str, str]] = set()
+        self.graded: set[str] = set()
         self.neurons = {name for name, module in model.named_modules() if fires(module)}
         self.own = {name for name, module in model.named_modules() if _is_own(module)}
 
@@ -88,39 +115,94 @@ class Counter(TorchDispatchMode):
                     (self._scaled, isinstance(module, Site) and module.attention is not None),
                     (self._recurrent, isinstance(module, nn.RNNBase)),
                     (self._fired, fires(module)),
+                    (self._charged, _charges(module)),
                 ):
                     if wanted:
                         stack.callback(module.register_forward_hook(Passive(partial(after, name))).remove)
+                if _charges(module) and "scan" not in vars(module):
+                    vars(module)["scan"] = partial(self._scan, name, module, module.scan)
+                    stack.callback(vars(module).pop, "scan")
             yield
 
-    def _begin(self, name: str, *_: Any) -> None:
+    def _begin(self, name: str, module: nn.Module, inputs: Any) -> None:
         self.running.append(name)
+        first = inputs[0] if inputs else None
+        first = first.x if isinstance(first, Folded) else first
+        steps = first.shape[0] if isinstance(first, Tensor) and takes_steps(module, first.ndim) else self.steps[-1]
+        if isinstance(module, Window):  # which the module around it asks how many steps there are
+            self.steps[-1] = steps
+        self.steps.append(steps)
 
     def _end(self, *_: Any) -> None:
         self.running.pop()
+        self.steps.pop()
 
-    def _add(self, name: str, dense: float, rate: float | None) -> None:
-        entry = self.found[name, rate is not None]
-        entry[0] += dense
-        entry[1] += dense * (rate or 0.0)
+    def _add(self, name: str, dense: float, rate: float | None, products: Products | None = None) -> None:
+        """Note products, all of which are there and none 0 unless it is said."""
+        entry, inside = self.found[name, rate is not None], dense if products is None else products.inside
+        entry.dense += dense
+        entry.additions += dense * (rate or 0.0)
+        entry.inside += inside
+        entry.effective += dense if products is None else products.effective
+        entry.once += dense / self.steps[-1]
+        entry.once_inside += inside / self.steps[-1]
+
+    def _read(self, name: str, rate: float | None, weights: Any, times: int | None = None) -> None:
+        """Note that weights, if these are some, are read, once a step unless it is said."""
+        read = sum(bytes_of(x) for x in tensors_in(weights) if self.kinds.fixed(x))
+        self.found[name, rate is not None].weight_bytes += read * (self.steps[-1] if times is None else times)
 
     def _fired(self, name: str, module: nn.Module, inputs: Any, spikes: Tensor) -> None:
-        if bool(((spikes >= 0) & (spikes == spikes.round())).all()):  # others are graded
+        if bool(((spikes >= 0) & (spikes == spikes.round())).all()):
             self.kinds.mark(spikes, SPIKES)
+        else:
+            self.graded.add(name)
+
+    def _scan(self, name: str, module: nn.Module, scan: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A neuron's scan, which a network may call in the place of its forward."""
+        if name in self.running:
+            return scan(x, *args, **kwargs)
+        self._begin(name, module, (x,))
+        out = scan(x, *args, **kwargs)
+        self._end()
+        if fires(module):
+            self._fired(name, module, x, out[0])
+        self._charged(name, module, x, out)
+        return out
+
+    def _charged(self, name: str, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        """A neuron's membranes, read and written at each step, and its parameters, read at each."""
+        x = outputs[0] if isinstance(outputs, tuple) else outputs
+        entry = self.found[name, False]
+        entry.membrane_bytes += 2 * max(4, x.element_size()) * x.numel()  # half precision is charged in float32
+        entry.weight_bytes += x.shape[0] * sum(map(bytes_of, module.parameters()))
 
     def _scaled(self, name: str, module: nn.Module, inputs: Any, spikes: Tensor) -> None:
         """A site's attention scales each of its values once."""
+        self.steps.append(spikes.shape[0])  # the site's, which has ended
         self._add(f"{name}.attention", spikes.numel(), None)
+        self.steps.pop()
 
     def _recurrent(self, name: str, module: nn.RNNBase, inputs: Any, outputs: Any) -> None:
         """A recurrent layer, by its weights: what computes it differs from one machine to the next, and hides its products."""
         x = inputs[0]
         if not isinstance(x, Tensor):
             raise ValueError(f"{name or 'the model'} can only be priced with a padded tensor, got a {type(x).__name__}")
-        rate, steps = self._rate(x), x.shape[:-1].numel()
+        self.running.append(name)  # so that what is computed here is not priced
+        spiking, rows = self._is_spikes(x), x.shape[:-1].numel()
+        length = x.shape[1 if module.batch_first and x.ndim == 3 else 0]
         for key, weight in module.named_parameters():
-            if key.startswith("weight"):
-                self._add(name, steps * weight.numel(), rate if key.startswith("weight_ih_l0") else None)
+            if not key.startswith("weight"):
+                continue
+            rate, dense = None, rows * weight.numel()
+            if key.startswith("weight_ih_l0"):
+                rate = mean(x) if spiking else None
+                products = of_matrices(x.flatten(0, -2), weight.T, spikes=(spiking, False))
+            else:  # of states that nobody sees, none of which is taken for 0
+                products = Products(dense, rows * int((weight != 0).sum()))
+            self._add(name, dense, rate, products)
+            self._read(name, rate, weight, times=length)
+        self.running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -132,20 +214,29 @@ class Counter(TorchDispatchMode):
 
     def _price(self, func: Any, args: Any, kwargs: Any, out: Any, where: str) -> None:
         name = func.name().partition(".")[0]
+        if all(self.kinds.fixed(x) for x in tensors_in(args)):
+            return  # what is made of weights is made once, not for each sample
         if name == "aten::convolution":
             x, weight = args[:2]
             # transposed: each input value meets each weight of its channel
-            self._add(where, (x if args[6] else out).numel() * math.prod(weight.shape[1:]), self._rate(x))
+            dense = (x if args[6] else out).numel() * math.prod(weight.shape[1:])
+            spiking = self._is_spikes(x)
+            rate = mean(x) if spiking else None
+            self._add(where, dense, rate, of_convolution(args, spikes=spiking))
+            self._read(where, rate, weight)
         elif name in PRODUCTS:
             a, b = args[1:3] if "add" in name else args[:2]
-            rates = [rate for rate in (self._rate(a), self._rate(b)) if rate is not None]
             times = a.shape[0] if name == "aten::addbmm" else 1  # which it adds up
-            self._add(where, times * out.numel() * a.shape[-1], min(rates, default=None))
-        elif name.startswith("aten::_scaled_dot_product"):  # Q Kᵀ, and its softmax times V
+            spiking = self._is_spikes(a), self._is_spikes(b)
+            rate = rarer(a, b) if all(spiking) else mean(a) if spiking[0] else mean(b) if spiking[1] else None
+            self._add(where, times * out.numel() * a.shape[-1], rate, of_matrices(a, b, spikes=spiking))
+            self._read(where, rate, (a, b))
+        elif name.startswith("aten::_scaled_dot_product"):  # Q Kᵀ, and its softmax times V, where a kernel was called itself
             query, key, value = args[:3]
             self._add(where, query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1]), None)
         elif name == "staa::context":  # the key's product with each position, and their weighted sum
-            self._add(where, 2 * args[0].numel(), None)
+            self._add(where, 2 * args[0].numel(), None, of_context(*args[:2]))
+            self._read(where, None, args[1])
         elif name in LEFT_OUT or name in PAIRED:
             if sum(x.numel() > 1 for x in tensors_in(args)) > (name in PAIRED):
                 self.leave_out(name, args, tensors_in(out)[0].numel(), doubtful=name in PAIRED)
@@ -154,8 +245,11 @@ class Counter(TorchDispatchMode):
                 self.leave_out("Tensor.item", args, 1, doubtful=True)
         elif name in FREE or name in self.free or func.is_view or torch.Tag.pointwise in func.tags or not tensors_in(out):
             return
-        elif not all(self.kinds.fixed(x) for x in tensors_in(args)):  # what is made of weights is made once
+        else:
             self.unpriced.setdefault(name, where or "the model")
+
+    def _is_spikes(self, x: Tensor) -> bool:
+        return self.kinds.of(x) >= SPIKES
 
     def leave_out(self, operation: str, args: Any, elements: int, *, doubtful: bool) -> None:
         """Note what is not counted, unless it is of weights alone."""
@@ -166,10 +260,6 @@ class Counter(TorchDispatchMode):
             self.left_out[name, operation] += elements
             if doubtful and name not in self.own:
                 self.doubtful.add((name, operation))
-
-    def _rate(self, x: Tensor) -> float | None:
-        """Mean of a tensor made of spikes; None for any other."""
-        return float(x.double().mean()) if self.kinds.of(x) >= SPIKES else None
 
 
 class Departures(TorchFunctionMode):
@@ -183,6 +273,18 @@ class Departures(TorchFunctionMode):
         if func in DEPARTURES:
             self.counter.leave_out(f"Tensor.{func.__name__}", args, args[0].numel(), doubtful=True)
         return func(*args, **(kwargs or {}))
+
+
+def takes_steps(module: nn.Module, rank: int) -> bool:
+    """Whether an input of this rank is [T, N, …] to a module: a neuron, `PerStep`, what says per_step or acts_on."""
+    if (frame_rank := getattr(module, "frame_rank", None)) is not None:
+        return rank == frame_rank + 2
+    return any(hasattr(module, said) for said in ("per_step", "scan", "acts_on"))
+
+
+def _charges(module: nn.Module) -> bool:
+    """Whether it has a membrane."""
+    return isinstance(module, Neuron) or (hasattr(module, "scan") and hasattr(module, "threshold"))
 
 
 def _is_own(module: nn.Module) -> bool:

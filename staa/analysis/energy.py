@@ -1,92 +1,62 @@
 """What an inference would cost on neuromorphic hardware: multiply-accumulates and additions, counted as the network runs."""
 
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from staa.analysis.counter import Counter, Departures
+from staa.analysis.counter import Counter, Departures, takes_steps
+from staa.analysis.priced import AC, MAC, Energy, LayerEnergy, LeftOut
 from staa.analysis.provenance import SPIKES
 from staa.training.evaluate import evaluation_mode
 
-MAC, AC = 4.6e-12, 0.9e-12
-"""Joules of a 32-bit multiply-accumulate and of an addition in 45 nm (Horowitz, ISSCC 2014)."""
-
-
-@dataclass(frozen=True)
-class LayerEnergy:
-    """What one module multiplies, a sample: over all T steps."""
-
-    name: str
-    dense: float
-    """Multiply-accumulates of its products, were every input a real number."""
-    rate: float | None
-    """Spikes an input and step, if its inputs are spikes; None if they are real."""
-
-    @property
-    def joules(self) -> float:
-        return MAC * self.dense if self.rate is None else AC * self.rate * self.dense
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What multiplies in one module and is not counted, a sample."""
-
-    name: str
-    operation: str
-    elements: float
-    """Numbers that it puts out; for what leaves PyTorch, numbers that leave."""
-
-    def __str__(self) -> str:
-        return f"{self.operation} in {self.name or 'the model'}, {self.elements:,.6g} elements"
-
-
-@dataclass(frozen=True)
-class Energy:
-    """What a network costs, a sample: the sum over its layers."""
-
-    layers: tuple[LayerEnergy, ...]
-    left_out: tuple[LeftOut, ...] = ()
-    """What multiplies activations beside the layers, and is in none of the figures."""
-
-    @property
-    def macs(self) -> float:
-        """Multiply-accumulates, of layers that read real numbers."""
-        return sum(layer.dense for layer in self.layers if layer.rate is None)
-
-    @property
-    def sops(self) -> float:
-        """Synaptic operations: additions, of layers that read spikes."""
-        return sum(layer.rate * layer.dense for layer in self.layers if layer.rate is not None)
-
-    @property
-    def joules(self) -> float:
-        return sum(layer.joules for layer in self.layers)
-
 
 def estimate_energy(
-    model: nn.Module, *inputs: Tensor, events: bool = False, samples: int | None = None, free: Collection[str] = ()
+    model: nn.Module,
+    *inputs: Tensor,
+    events: bool = False,
+    samples: int | None = None,
+    free: Collection[str] = (),
+    mac_pj: float = MAC * 1e12,
+    ac_pj: float = AC * 1e12,
 ) -> Energy:
     """What an inference would cost, a sample over all its T steps, counted while the model runs once in evaluation mode:
 
         E = 4.6 pJ · MACs + 0.9 pJ · SOPs
-        SOPs = Σ over layers that read spikes of (mean input) · (dense multiply-accumulates)
-        MACs = Σ over all others
+
+    in two conventions, `Energy.papers` and `Energy.exact`:
+
+                 SOPs, of layers that read spikes                 MACs, of all others
+        papers   (mean input) · (dense multiply-accumulates)      dense multiply-accumulates
+        exact    a spike and a weight that is not 0               an input and a weight that are not 0
+
+    Dense products have those of a zero-padded border among them, exact ones do not: they are NeuroBench's effective operations.
+    `Energy.macs`, `sops` and `joules` are the papers'.
 
     Every convolution and matrix product is counted where it happens, so are the parts of an attention, and one multiplication
     for each value that it scales. A product adds and does not multiply if one side is made of spikes, whatever their values in
     this batch: what a spiking neuron puts out (`staa.rates.fires`) or a comparison, and their copies, maxima, sums and
-    products. An average of spikes, graded spikes and images multiply.
+    products. An average of spikes, graded spikes and images multiply. Of spikes with spikes, papers count the rarer ones, of
+    each pair of matrices. Products of weights alone cost nothing: they are made once.
 
     Not counted, as papers do: the arithmetic inside neurons, BatchNorm and what scales by a single number (they fold into the
-    weights), additions, activations, and all memory traffic, which on real hardware is the larger part: compare by it, don't
-    pay by it. Not counted either, but named in `Energy.left_out`: elementwise products, quotients and powers of activations
-    (also torch.outer), norms other than BatchNorm, softmax, and tensors that leave PyTorch, as for NumPy. A sum may make a
-    matrix product of an elementwise one, and NumPy may compute anything: outside this library's own modules, whose published
-    figures leave these out, a warning names them.
+    weights), additions and activations. Not counted either, but named in `Energy.left_out`: elementwise products, quotients and
+    powers of activations (also torch.outer), norms other than BatchNorm, softmax, and tensors that leave PyTorch, as for NumPy.
+    A sum may make a matrix product of an elementwise one, and NumPy may compute anything: outside this library's own modules,
+    whose published figures leave these out, a warning names them.
+
+    Memory traffic is told beside, in bytes, and is in no sum: on real hardware it is the larger part. For a sample that runs
+    alone, each weight of a product and each parameter of a neuron is read once a step, and each membrane is read and written
+    once a step, in at least 32 bits. That is the least: without a store near the arithmetic, each operation reads its weight.
+    Biases, what BatchNorm and position encodings add or scale by, and activations are left out.
+
+    The same network without spikes, `Account.ann_macs` and `ann_joules`, runs each layer for one step, and every product is a
+    multiply-accumulate. T of a layer is that of the innermost module around it whose input is [T, N, …], or 1. A module that
+    calls its layers step by step is to say so: per_step, or scan; else each turn counts for the ANN too.
 
     Args:
         model: The network.
@@ -97,28 +67,35 @@ def estimate_energy(
             of images [N, C, H, W] for a network that says frame_rank = 3, and of what PyTorch's own layers take; a module says
             batch_first for itself.
         free: Names of operations that multiply nothing, such as "aten::fft_fft", if they have no price.
+        mac_pj: Energy of a multiply-accumulate in picojoules, at least 0.
+        ac_pj: Energy of an addition in picojoules, at least 0.
 
     Shapes:
         inputs [N, C, H, W], [T, N, ...] or [B, L, K], as the model takes them
 
     Raises:
-        ValueError: If samples is below 1 or can't be told; if events are no counts; if an operation has no price.
+        ValueError: If samples is below 1 or can't be told; if events are no counts; if an operation has no price; if an energy
+            is negative or not finite.
 
     Source:
-        The field's model, with energies of 32-bit arithmetic in 45 nm: Horowitz, ISSCC 2014.
+        The field's model, with energies of 32-bit arithmetic in 45 nm: Horowitz, ISSCC 2014. Exact operations: NeuroBench,
+        Yik et al., Nature Communications 2025. Membranes read and written at each step: Lemaire et al., ICONIP 2022.
     """
+    for name, value in (("mac_pj", mac_pj), ("ac_pj", ac_pj)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` must be a finite number of at least 0, got {value!r}")
     if samples is None:
         samples = _samples(model, inputs[0])
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
         raise ValueError(f"samples must be a whole number of at least 1, got {samples!r}")
-    counter = Counter(model, free)
+    counter = Counter(model, free, inputs[0].shape[0] if _batch_dimension(model, inputs[0].ndim) == 1 else 1)
     if events:
         _check_counts(inputs[0])
         counter.kinds.mark(inputs[0], SPIKES)
     for weight in (*model.parameters(), *model.buffers()):
         counter.kinds.fix(weight)
     departures = Departures(counter)
-    with evaluation_mode(model), torch.no_grad(), counter.watching(model), _without_fast_path(), departures, counter:
+    with evaluation_mode(model), torch.no_grad(), counter.watching(model), _in_parts(), departures, counter:
         model(*inputs)
     if counter.unpriced:
         raise ValueError(
@@ -126,8 +103,29 @@ def estimate_energy(
             f"what multiplies nothing, and write the rest as convolutions and matrix products"
         )
     layers = []
-    for (name, spiking), (dense, additions) in counter.found.items():
-        layers.append(LayerEnergy(name, dense / samples, additions / dense if spiking and dense else 0.0 if spiking else None))
+    for (name, spiking), found in counter.found.items():
+        rate = found.additions / found.dense if spiking and found.dense else 0.0 if spiking else None
+        layers.append(
+            LayerEnergy(
+                name,
+                found.dense / samples,
+                rate,
+                inside=found.inside / samples,
+                effective=found.effective / samples,
+                once=found.once / samples,
+                once_inside=found.once_inside / samples,
+                weight_bytes=found.weight_bytes,
+                membrane_bytes=found.membrane_bytes / samples,
+                mac_joules=mac_pj / 1e12,
+                ac_joules=ac_pj / 1e12,
+            )
+        )
+    for name in sorted(counter.graded):
+        warnings.warn(
+            f"{name or 'the model'} counts as a spiking neuron, and puts out other numbers than whole ones from 0 up: what "
+            f"reads them multiplies. Let its class say fires = False",
+            stacklevel=2,
+        )
     left_out = tuple(LeftOut(*key, elements / samples) for key, elements in counter.left_out.items())
     doubtful = [str(found) for found in left_out if (found.name, found.operation) in counter.doubtful]
     if doubtful:
@@ -136,16 +134,17 @@ def estimate_energy(
             f"counted; name what is no product in free=",
             stacklevel=2,
         )
-    return Energy(tuple(layers), left_out)
+    return Energy(tuple(layers), left_out, samples)
 
 
 @contextmanager
-def _without_fast_path() -> Iterator[None]:
-    """PyTorch's attention from its parts: the fast path of evaluation hides their products in one operation."""
+def _in_parts() -> Iterator[None]:
+    """PyTorch's attention from its parts: its kernels, and the fast path of evaluation, hide products in one operation."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
 
@@ -168,22 +167,17 @@ def _samples(model: nn.Module, x: Tensor) -> int:
 
 
 def _batch_dimension(model: nn.Module, rank: int) -> int | None:
-    if (frame_rank := getattr(model, "frame_rank", None)) is not None:
-        return {frame_rank + 1: 0, frame_rank + 2: 1}.get(rank)
+    if (frame_rank := getattr(model, "frame_rank", None)) is not None and rank == frame_rank + 1:
+        return 0
     if isinstance(first := getattr(model, "batch_first", None), bool):
         return (0 if first else 1) if rank > 2 else None
-    if _time_first(model):
+    if takes_steps(model, rank):
         return 1 if rank > 1 else None
     if type(model) is nn.Sequential:
-        if any(_time_first(module) for module in model.modules()):
+        if any(takes_steps(module, rank) for module in model.modules()):
             return 1 if rank > 1 else None
         return _batch_dimension(model[0], rank) if len(model) else None
     return 0 if BATCHED.get(type(model)) == rank else None
-
-
-def _time_first(module: nn.Module) -> bool:
-    """Whether its input is [T, N, …]."""
-    return any(hasattr(module, said) for said in ("per_step", "scan", "acts_on"))
 
 
 BATCHED: dict[type[nn.Module], int] = {

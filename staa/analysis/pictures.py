@@ -35,13 +35,11 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     seconds = (events.t - events.t[0]) / 1e6
     figure = plt.figure(figsize=(14, 7), layout="constrained")
     grid = figure.add_gridspec(2, FRAMES, height_ratios=(1, 1.6))
-    full = max(np.quantile(frames[frames > 0], 0.95), 1)  # brightest colour; a hot pixel would else hide the rest
+    full = brightest(frames)
     edges = np.linspace(0, float(seconds[-1]) + 1e-6, FRAMES + 1)  # the last event's own microsecond too
     for k, frame in enumerate(frames):
         axis = figure.add_subplot(grid[0, k])
-        share = np.clip(frame / full, 0, 1)[..., None]
-        off, on = (share[p] * (1 - np.array(COLOURS[name])) for p, name in enumerate(("OFF", "ON")))
-        axis.imshow(np.clip(1 - off - on, 0, 1), interpolation="nearest")
+        axis.imshow(composite(frame, full), interpolation="nearest")
         axis.set_title(f"{edges[k]:.3g}–{edges[k + 1]:.3g} s\n{int(frame.sum()):,} events", fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -67,6 +65,20 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     about += [f"{len(some):,} of the events at the lower right"] if len(some) < len(seconds) else []
     figure.suptitle(for_figure("; ".join(about), 2 * TITLE), fontsize=10)
     _save(figure, path, dpi=110)
+
+
+def composite(frame: np.ndarray, full: float | None = None) -> np.ndarray:
+    """Counts of OFF and ON events [2, H, W] as colours [H, W, 3] on white: OFF blue, ON red, both black. full: the count of the
+    brightest colour; None: `brightest`'s."""
+    share = np.clip(frame / (brightest(frame) if full is None else full), 0, 1)[..., None]
+    off, on = (share[p] * (1 - np.array(COLOURS[name])) for p, name in enumerate(("OFF", "ON")))
+    return np.clip(1 - off - on, 0, 1)
+
+
+def brightest(frames: np.ndarray) -> float:
+    """The count that has the full colour; a hot pixel would else hide the rest."""
+    some = frames[frames > 0]
+    return float(np.quantile(some, 0.95)) if len(some) else 1.0
 
 
 def _drawable(values: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from staa.attention.gates import check_fixed, check_shape
 from staa.layers import Window
 from staa.ops.checks import check_counts, check_input, check_tensor
+from staa.ops.notes import note
 
 
 class TXA(nn.Module):
@@ -59,6 +60,7 @@ class TXA(nn.Module):
         mean = x.mean((3, 4))
         of_time = self.over_channels(mean.transpose(0, 1)).sigmoid().transpose(0, 1)
         of_channels = self.over_time(F.pad(mean.permute(1, 2, 0), (2, 3))).sigmoid().permute(2, 0, 1)
+        note(self, time_gate=of_time, channel_gate=of_channels)
         return (x + self.time_gain * of_time[..., None, None]) * (x + self.channel_gain * of_channels[..., None, None])
 
 
@@ -125,10 +127,18 @@ class TNA(nn.Module):
         embedded = F.gelu(self.embed(merged))
         attended = embedded
         if self.ltca is not None:
-            attended = self.ltca(embedded) * attended
+            local = self.ltca(embedded)
+            note(self, local_gate=self._by_step(local, x))
+            attended = local * attended
         if self.gtca is not None:
-            attended = self.gtca(embedded.mean((2, 3)))[..., None, None] * attended
-        return (self.project(attended) + merged).unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
+            of_all = self.gtca(embedded.mean((2, 3)))
+            note(self, global_gate=self._by_step(of_all, x))
+            attended = of_all[..., None, None] * attended
+        return self._by_step(self.project(attended) + merged, x)
+
+    def _by_step(self, merged: Tensor, x: Tensor) -> Tensor:
+        """[N, T·C, ...] as [T, N, C, ...]."""
+        return merged.unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
 
 
 class DTA(nn.Module):
@@ -203,8 +213,9 @@ class DTA(nn.Module):
         if spikes.shape != current.shape:
             raise ValueError(f"spikes must have the current's shape {list(current.shape)}, got {list(spikes.shape)}")
         parts = [part(current) for part in (self.merged, self.crossed) if part is not None]
-        gate = parts[0] if len(parts) == 1 else parts[0] * parts[1]
-        return gate.sigmoid() * spikes
+        gate = (parts[0] if len(parts) == 1 else parts[0] * parts[1]).sigmoid()
+        note(self, gate=gate)
+        return gate * spikes
 
     def extra_repr(self) -> str:
         return f"steps={self.steps}, channels={self.channels}"

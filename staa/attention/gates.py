@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from staa.ops.averages import Folded
 from staa.ops.checks import check_counts, check_input, check_tensor
+from staa.ops.notes import note
 
 Affine = tuple[Tensor | None, Tensor | None]
 
@@ -38,6 +39,7 @@ class Gate(nn.Module):
     def fold(self, current: Folded) -> Folded:
         """The `staa.ops.averages.Folded` current with the gate on its scale and shift, and x left as it is."""
         current, gate = self.gate(current)
+        note(self, gate=gate[..., 0, 0])
         scale = gate if current.scale is None else gate * current.scale
         return current._replace(scale=scale, shift=None if current.shift is None else gate * current.shift)
 

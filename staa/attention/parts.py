@@ -17,8 +17,9 @@ from staa.attention.gates import (
 )
 from staa.folding import plain
 from staa.layers import Past, Window
-from staa.ops.averages import Folded, context, without_autocast
+from staa.ops.averages import Folded, context, context_weights, without_autocast
 from staa.ops.checks import check_input
+from staa.ops.notes import listened_to, note
 
 
 class PositionEncoding(nn.Module):
@@ -73,7 +74,9 @@ class PositionEncoding(nn.Module):
 
     def _encoding(self, x: Tensor) -> Tensor:
         check_shape(self, x, self.encoding.shape[1])
-        return self.encoding[self.window(x), None, :, None, None]
+        encoding = self.encoding[self.window(x)]
+        note(self, encoding=encoding)
+        return encoding[:, None, :, None, None]
 
 
 class GlobalContext(Gate):
@@ -122,9 +125,12 @@ class GlobalContext(Gate):
         if plain(self.key, nn.Linear):
             key = self.key.weight[None] if current.scale is None else self.key.weight * current.scale.flatten(2)
             x, pooled, mean = context(current.x, key)
+            weights = context_weights(current.x, key) if listened_to() else None
             current, pooled = current._replace(x=x, mean=mean), applied(pooled, current)
         else:
-            pooled = _pooled(current.written_out(), self.key)
+            pooled, weights = _pooled(current.written_out(), self.key)
+        if weights is not None:
+            note(self, softmax=weights.unflatten(2, current.x.shape[3:]))
         hidden = F.relu(self.norm(self.query(pooled.to(current.x.dtype))))
         return current, as_gate(self.value(hidden))
 
@@ -191,10 +197,12 @@ class StepAttention(Gate):
         return layer(seen)[:, :, at].diagonal(dim1=0, dim2=2)
 
 
-def _pooled(x: Tensor, key: nn.Module) -> Tensor:
-    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.averages.context`; at least float32."""
+def _pooled(x: Tensor, key: nn.Module) -> tuple[Tensor, Tensor]:
+    """The context [T, N, C] of x [T, N, C, H, W] by a key that is called, as `staa.ops.averages.context`, and its softmax
+    [T, N, H·W]; at least float32."""
     flat = x.flatten(3)
     keys = key(flat.mT)  # [T, N, H·W, 1]
     with without_autocast(x):
         wide = torch.promote_types(x.dtype, torch.float32)
-        return (flat.to(wide) @ keys.to(wide).softmax(2)).squeeze(-1)
+        weights = keys.to(wide).softmax(2)
+        return (flat.to(wide) @ weights).squeeze(-1), weights.squeeze(-1)

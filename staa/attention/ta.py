@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from staa.attention.gates import Affine, check_fixed, check_shape
 from staa.layers import Window
 from staa.ops.checks import check_input
+from staa.ops.notes import note
 
 
 class TemporalAttention(nn.Module):
@@ -78,4 +79,6 @@ class TemporalAttention(nn.Module):
         flat = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))
         seen = (flat.mean(2), flat.amax(2)) if self.maximum else (flat.mean(2),)
         logits = sum(self.excite(F.relu(self.squeeze(m.T.to(x.dtype)))) for m in seen)
-        return logits.sigmoid().T[:, :, None, None, None]  # type: ignore[union-attr]
+        gate = logits.sigmoid().T[:, :, None]  # type: ignore[union-attr]
+        note(self, gate=gate)
+        return gate[..., None, None]

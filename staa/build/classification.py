@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from staa.build.settings import settings_for
 from staa.build.task import Part, Task
 from staa.data import DATASETS, SERIES, Batches, Source, TimeSeries
 from staa.data.augment import make_augment, make_mix
-from staa.data.batches import spread
 from staa.data.early import Shrink, make_shrink
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS
@@ -28,7 +27,7 @@ from staa.recipes.parts import Augment, Data, Early, Model
 from staa.recipes.recipe import Recipe
 from staa.recipes.values import field_names
 from staa.streaming import allow_fewer_steps
-from staa.training.evaluate import CLASSIFICATION, Measure, device_of, evaluation_mode
+from staa.training.evaluate import CLASSIFICATION, Inputs, Measure, device_of, evaluation_mode
 from staa.training.losses import LOSSES
 
 DATA_SETTINGS = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
@@ -121,9 +120,9 @@ class Classification(Task[Source]):
             workers=workers if slow else None,
         )
 
-    def samples(self, source: Source, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        chosen = spread(count, source.train)
-        x, y = source.prepare(source.train.take(chosen).to(device)), source.train.y[chosen].to(device)
+    def take(self, source: Source, part: Part, chosen: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+        samples = getattr(source, part)
+        x, y = source.prepare(samples.take(chosen).to(device)), samples.y[chosen].to(device)
         mixed = self.recipe.augment.mixup or self.recipe.augment.cutmix
         return x, F.one_hot(y, source.classes).float() if mixed else y
 
@@ -208,7 +207,7 @@ class Classification(Task[Source]):
         if shrink is None:
             return
         early = self.recipe.early
-        x, _ = self.samples(source, 1, device_of(model))
+        x = cast(Tensor, self.take(source, "train", torch.tensor([0]), device_of(model))[0])
         if x.ndim != 4:
             raise ValueError(
                 f"`early.steps` and `early.size` are for still images, repeated at each step; {self.recipe.data.name} has a "

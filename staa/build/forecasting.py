@@ -16,7 +16,6 @@ from staa.build.settings import settings_for
 from staa.build.task import Part, Task
 from staa.build.trivial import SEASONS, best_season, in_season, naive_error, trivial_figures
 from staa.data import SERIES, SeriesSource, TimeSeries, WindowBatches, forecast_source
-from staa.data.batches import spread
 from staa.data.series.season import NO_CLOCK
 from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
@@ -112,9 +111,8 @@ class Forecasting(Task[SeriesSource]):
         seed = self.recipe.seed if training else None
         return WindowBatches(source, part, self.recipe.batch_size, seed=seed, device=device)
 
-    def samples(self, source: SeriesSource, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
-        chosen = spread(count, source.train)
-        return WindowBatches(source, "train", 1, device=device).take(chosen)
+    def take(self, source: SeriesSource, part: Part, chosen: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+        return WindowBatches(source, part, 1, device=device).take(chosen)
 
     @cached_property
     def backbone(self) -> Callable[..., nn.Module]:

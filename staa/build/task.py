@@ -125,16 +125,17 @@ class Task(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def samples(self, source: S, count: int, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Inputs of some training samples, spread over all of them, and their targets in the form that training has.
+    def take(self, source: S, part: Part, chosen: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+        """Inputs of some samples, plain, and their targets in the form that training has.
 
         Args:
             source: The data, as `source` gives them.
-            count: How many samples, if there are as many.
+            part: Which part of them.
+            chosen: Places in the part, from 0.
             device: Where they are.
 
         Shapes:
-            as the batches of `batches`, N = count
+            chosen [N] -> as the batches of `batches`
         """
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, data, machine, train, trained
+from staa.cli import check, data, energy, machine, predict, recipes, report, runs, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -26,12 +26,15 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     for f in (
         train.train,
         trained.evaluate,
+        energy.energy,
         train.compare,
         trained.stream,
-        trained.predict,
+        predict.predict,
+        report.report,
         trained.share,
         check.check,
-        data.recipes,
+        runs.runs,
+        recipes.recipes,
         data.data,
         machine.bench,
         machine.doctor,

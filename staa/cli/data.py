@@ -1,39 +1,17 @@
-"""Commands on data and recipes."""
+"""Commands on data."""
 
-import textwrap
 from pathlib import Path
 
 from staa.analysis.pictures import draw_recording
 from staa.cli.flags import in_flags
-from staa.cli.options import DataOptions, DescribeOptions, RecipesOptions, ShowOptions
+from staa.cli.options import DataOptions, DescribeOptions, ShowOptions
 from staa.cli.parse import parse
-from staa.cli.text import out, say
+from staa.cli.text import say
 from staa.cli.waiting import waiting
 from staa.data import DOWNLOADS, describe, inventory, read_events, read_series
 from staa.data.events.folder import parse_sensor
 from staa.files import check_writable
-from staa.recipes import RECIPES
-from staa.recipes.options import name_of
 from staa.registry import unknown
-
-
-def recipes(args: list[str]) -> int:
-    """list the recipes"""
-    parse(RecipesOptions, args, "staa recipes")
-    rows = [["recipe", "network", "T", "length"]]
-    for r in RECIPES.values():
-        network = name_of(r.model.name) + (f" ×{r.model.width:g}" if r.model.width != 1 else "")
-        length = f"{r.max_steps} steps" if r.max_steps else f"{r.epochs} epochs"
-        rows.append([r.name, network, str(r.model.steps or "any"), length])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, expect in zip(rows, ["expect", *(r.expect for r in RECIPES.values())], strict=True):
-        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        if len(line) + 2 + len(expect) <= out.width:
-            say(f"{line}  {expect}")
-        else:
-            say(line.rstrip(), *(f"    {part}" for part in textwrap.wrap(expect, max(20, out.width - 4))))
-    say("", "staa train NAME --help shows its settings.", "staa train my_file.py:recipe takes one of your own.")
-    return 0
 
 
 def data(args: list[str]) -> int:

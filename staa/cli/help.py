@@ -80,7 +80,9 @@ def _rows(kind: Any, values: Any, prefix: str = "") -> Iterator[Row]:
             yield from _rows(hint, value, "" if hint is Recipe else f"{field.name}.")
         elif HIDDEN not in marks:
             name = prefix + field.name
-            flag = field.name.upper() if POSITIONAL in marks else _flag(name, hint, value)
+            flag = _flag(name, hint, value)
+            if POSITIONAL in marks:
+                flag = f"[{field.name.upper()} …]" if value == () else field.name.upper()
             yield Row(name, flag, texts[field.name], _choices(hint), group)
 
 

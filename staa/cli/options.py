@@ -6,35 +6,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from staa.cli.run_options import (
+    EnergyOptions,
+    EvaluateOptions,
+    PredictOptions,
+    ReportOptions,
+    ShareOptions,
+    StreamOptions,
+)
+from staa.cli.shared_options import OfCommand, OfFile, OfRun
 from staa.recipes import RECIPES
 from staa.recipes.reading import Reading
 from staa.recipes.recipe import Recipe
 
 DEFAULT = "digits-events"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfCommand:
-    """What every command takes."""
-
-    debug: bool = False
-    """Show tracebacks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfFile(OfCommand):
-    """What a command that reads files takes."""
-
-    max_bytes: str | None = None
-    """Memory that one file may take, such as 8G; by default half of this machine's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfRun(OfFile):
-    """What a command that reads a run takes."""
-
-    trust_code: bool = False
-    """Let the code in a run folder run, where a run has parts of its own. Read it first."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +47,8 @@ class TrainOptions(OfRun):
     --compile graph."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
+    log: Literal["tensorboard"] | None = None
+    """Also write TensorBoard's files, to RUN/tensorboard: pip install "staa-snn[logs]"."""
 
 
 @dataclass(frozen=True)
@@ -80,94 +67,6 @@ class CompareOptions(OfRun):
     """Where data sets are, or the folder of images or file of a series; by default ./data, or where the run found them."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve."""
-
-
-@dataclass(frozen=True)
-class EvaluateOptions(OfRun):
-    """Measure the model of a run folder."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    split: Literal["train", "validation", "test"] | None = None
-    """Part of the data; by default test for a finished run, else validation."""
-    weights: Literal["last", "best"] | None = None
-    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set); by default those that
-    the test figure is of."""
-    data: Path | None = None
-    """Where data sets are; by default where the run found them."""
-    device: str | None = None
-    """cpu, cuda …; by default the GPU if there is one."""
-    workers: int | None = None
-    """Processes that read images; by default as many as serve."""
-    rolling: bool = False
-    """Write all forecasts of the part, with their origins and what came; --data may then be another series."""
-    stride: int | None = None
-    """With --rolling: forecast from every so many rows; by default from each."""
-    out: Path | None = None
-    """With --rolling: .csv or .parquet to write; by default a new one in the run folder."""
-    interval: float | None = None
-    """Of forecasts: also measure how many values an interval holds that shall hold this share of them, such as 0.9. It is made
-    from the errors on validation."""
-
-
-@dataclass(frozen=True)
-class StreamOptions(OfRun):
-    """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
-    recipe made for it can be streamed, such as nmnist-stream."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
-    window: float | None = None
-    """Length of a window in milliseconds; by default the recipe's."""
-    sensor: str | None = None
-    """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
-    weights: Literal["last", "best"] | None = None
-    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
-    device: str | None = None
-    """cpu, cuda …; by default the GPU if there is one."""
-
-
-@dataclass(frozen=True)
-class PredictOptions(OfRun):
-    """Forecast what follows a series with a run's model: a table, and pictures of the forecast and of what the run learned."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    file: tyro.conf.Positional[Path]
-    """Series with the variates of the run's data: a table such as .csv, .parquet, .npz or .h5."""
-    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Row number or time of the last row that is seen, or several; by default the file's last."""
-    steps: int | None = None
-    """How many steps; by default as many as the run was trained for. Beyond them its forecasts are fed back."""
-    interval: float | None = None
-    """Draw and write the interval that shall hold this share of the values, such as 0.9. It is made from the errors on
-    validation."""
-    data: Path | None = None
-    """Where the run's own data are, for --interval; by default where the run found them."""
-    nodes: tuple[str, ...] = ()
-    """Variates to draw; by default the first four."""
-    time: str | None = None
-    """Column of the times, where it is not the first."""
-    time_format: str | None = None
-    """What they are written in, such as %d/%m/%Y %H:%M; by default as the run's recipe says."""
-    out: Path | None = None
-    """Folder for the table and the pictures; by default a new one in the run's."""
-    weights: Literal["last", "best"] | None = None
-    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
-    device: str | None = None
-    """cpu, cuda …; by default the GPU if there is one."""
-
-
-@dataclass(frozen=True)
-class ShareOptions(OfFile):
-    """Copy a run for others: what it says of this machine, its user and its folders is left out."""
-
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
-    out: Path | None = None
-    """Folder to make, or .zip to write; by default NAME-shared in this folder, after the run's."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +114,26 @@ class DescribeOptions(OfFile):
 
 @dataclass(frozen=True)
 class RecipesOptions(OfCommand):
-    """List the recipes."""
+    """List the recipes, by data set: all, or those that have each of these words in name, data set, network, attention,
+    summary or what to expect. A recipe's own name, or my_file.py:recipe, tells all that is known of it."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Words such as cifar100 or dta, or one recipe's name."""
+    data: str | None = None
+    """Data set whose recipes to list, such as nmnist."""
+
+
+@dataclass(frozen=True)
+class RunsOptions(OfFile):
+    """List run folders, wherever they lie in these folders, with recipe, seed, state, result and training time. A run is
+    running if a process holds its folder. Nothing of a run is run, so that none needs to be trusted."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders to look in; by default ./runs."""
+    sort: Literal["last", "run", "recipe", "seed", "state", "result", "time"] = "last"
+    """What to sort by; last: of the last event, the newest last. Of results the best is last."""
+    csv: Path | None = None
+    """.csv to write, with all columns."""
 
 
 @dataclass(frozen=True)
@@ -240,14 +158,17 @@ OPTIONS: dict[str, Any] = {
     "train": TrainOptions,
     "compare": CompareOptions,
     "evaluate": EvaluateOptions,
+    "energy": EnergyOptions,
     "stream": StreamOptions,
     "predict": PredictOptions,
+    "report": ReportOptions,
     "share": ShareOptions,
     "check": CheckOptions,
     "data": DataOptions,
     "data show": ShowOptions,
     "data describe": DescribeOptions,
     "recipes": RecipesOptions,
+    "runs": RunsOptions,
     "doctor": DoctorOptions,
     "bench": BenchOptions,
 }

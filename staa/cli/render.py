@@ -2,15 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from staa.cli.options import TrainOptions
+from staa.cli.bar import bar
 from staa.cli.signals import Signals
-from staa.cli.text import against, out, reached, say, told_first, warn
+from staa.cli.text import against, out, reached, say, told_first
 from staa.cli.waiting import waiting
 from staa.runs.execute import LOG_EVERY
 from staa.training.progress import Epoch, Event, Interrupted, Reading, Result, Start, Step, Transfer, Warned
@@ -19,17 +17,19 @@ SAMPLES = {"classes": "samples", "nodes": "windows"}
 """What there are many of in the data, by a fact that is told of them."""
 
 
-def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) -> Result | None:
-    """Show a run's events; returns its result."""
-    steps = 0
-    texts = (TextColumn(text, markup=False) for text in ("{task.fields[at]} ETA", "{task.fields[figures]}"))
-    columns = (BarColumn(12), next(texts), TimeRemainingColumn(), next(texts))
-    speed = None
+def render(
+    events: Iterable[Event], title: str, folder: Path, signals: Signals, *, warn: Callable[[str], object], go_on: str
+) -> Result | None:
+    """Show a run's events; returns its result, or None if it was interrupted.
+
+    warn: what warnings are told by. go_on: how an interrupted run is gone on with, in the words of whoever began it.
+    """
+    steps, figures, speed = 0, "", None
     began = time.perf_counter()
+    events = iter(events)
     with waiting():
         first = list(islice(events, 1))
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        bar = progress.add_task("", total=None, at="", figures="")
+    with bar() as tell:
         for event in chain(first, events):
             match event:
                 case Start(step=step, steps=steps, data=data):
@@ -40,27 +40,27 @@ def render(events: Iterator[Event], title: str, folder: Path, signals: Signals) 
                         f"{what}: {data['train']} to train, {data['validation']} to validate, {data['test']} to test; "
                         f"{event.parameters:,} parameters"
                     )
-                    progress.update(bar, total=steps, completed=step, at=f"{step}/{steps}")
+                    tell(step, steps, figures)
                 case Step(step=step, read=None):
-                    progress.update(bar, completed=step, at=f"{step}/{steps}")
+                    tell(step, steps, figures)
                 case Step(step=step, read=Reading() as read):
                     now = read.samples / read.seconds
                     speed = now if speed is None else 0.9 * speed + 0.1 * now
                     rates = read.rates
-                    figures = f"loss {read.loss:.3f} {told_first(read.figures)} {speed:.0f}/s"
+                    told = f"loss {read.loss:.3f} {told_first(read.figures)} {speed:.0f}/s"
                     firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
-                    shown = figures + (firing if out.width >= 100 else "")
-                    progress.update(bar, completed=step, at=f"{step}/{steps}", figures=shown)
+                    figures = told + (firing if out.width >= 100 else "")
+                    tell(step, steps, figures)
                     if step % LOG_EVERY == 0:
-                        say(f"  step {step:>5}  {figures}{firing}")
+                        say(f"  step {step:>5}  {told}{firing}")
                 case Transfer():
                     say(*_transfer_lines(event))
                 case Warned(text=text):
-                    warn(text, TrainOptions)
+                    warn(text)
                 case Epoch():
                     say(_epoch_line(event))
                 case Interrupted(step=step):
-                    say(f"interrupted at step {step}: saved. Go on with: staa train --resume {folder}")
+                    say(f"interrupted at step {step}: saved. Go on with: {go_on}")
                 case Result():
                     took = f" ({time.perf_counter() - began:.0f} s)" if signals.training else ""
                     done = "" if signals.training else f"{title} was already finished, nothing was trained: "

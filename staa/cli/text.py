@@ -1,23 +1,33 @@
 """What is printed, and how."""
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
 from staa.analysis.compare import Row
+from staa.analysis.figures import figures_in, shown, told
 from staa.cli.flags import in_flags
 from staa.text import for_terminal
 from staa.training.progress import Result
 
 
 def new_console(**options: Any) -> Console:
-    console = Console(highlight=False, markup=False, emoji=False, **options)  # a path may hold [brackets] and :colons:
+    # A path may hold [brackets] and :colons:. A notebook says that it is a terminal, but moves no cursor.
+    lines = {"force_jupyter": False, "force_terminal": False if in_notebook() else None}
+    console = Console(highlight=False, markup=False, emoji=False, **lines, **options)
     console.on_broken_pipe = _cut_off  # else it ends the process itself
     return console
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
 
 
 def _cut_off() -> NoReturn:
@@ -114,50 +124,11 @@ def horizons(curve: list[dict[str, float]]) -> Table:
     return table
 
 
-class Shown(NamedTuple):
-    """How a figure is written."""
-
-    name: str
-    form: str
-    rises: bool = False
-    """Higher is better."""
-
-
-FIGURES = {
-    "accuracy": Shown("accuracy", ".2%", rises=True),
-    "mae": Shown("MAE", ".4g"),
-    "rmse": Shown("RMSE", ".4g"),
-    "mape": Shown("MAPE", ".1%"),
-    "smape": Shown("sMAPE", ".1%"),
-    "wmape": Shown("wMAPE", ".1%"),
-    "mase": Shown("MASE", ".3f"),
-    "r2": Shown("R²", ".3f", rises=True),
-    "r2_nodes": Shown("R² by node", ".3f", rises=True),
-    "rse": Shown("RSE", ".3f"),
-    "loss": Shown("loss", ".4f"),
-    "coverage": Shown("coverage", ".1%"),
-    "width": Shown("mean width", ".4g"),
-}
-
-
 BRIEFLY_LEFT_OUT = ("mape", "smape", "wmape", "r2_nodes", "rse")
 """Figures that several seeds are not told by."""
-
-
-def shown(figure: str) -> Shown:
-    return FIGURES.get(figure) or Shown(figure.replace("_", " "), ".4g")
-
-
-def told(figure: str, value: float, form: str | None = None) -> str:
-    return f"{shown(figure).name} {value:{form or shown(figure).form}}"
 
 
 def told_first(figures: Mapping[str, float]) -> str:
     """The figure that counts, in short."""
     name = figures_in(figures)[0]
     return told(name, figures[name], shown(name).form.replace("2%", "1%"))
-
-
-def figures_in(figures: Mapping[str, Any]) -> list[str]:
-    """The figures among these values, but for the loss; the one that counts is the first."""
-    return [name for name, value in figures.items() if name != "loss" and (name in FIGURES or type(value) is float)]

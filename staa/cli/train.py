@@ -6,13 +6,14 @@ from pathlib import Path
 
 from staa.analysis.compare import baselines_of, check_finished, draw, one_kind, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
+from staa.analysis.tensorboard import to_tensorboard
 from staa.build import check_recipe
 from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
 from staa.cli.parse import parse
 from staa.cli.render import render
 from staa.cli.signals import INTERRUPTED, Signals, listening
-from staa.cli.text import comparison, over_seeds, say, show
+from staa.cli.text import comparison, over_seeds, say, show, warn
 from staa.cli.waiting import waiting
 from staa.files import check_writable, inside, save_text
 from staa.recipes import RECIPES
@@ -48,7 +49,7 @@ def train(args: list[str]) -> int:
             raise ValueError(f"{options.resume} holds several seeds: say how many with --seeds, or resume one of its folders")
         if options.seeds > 1 and is_run(options.resume):
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
-    target = options.resume or options.out or Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
+    target = options.resume or options.out or new_folder(recipe)
     if options.resume is None:
         _check_seeds(target, options.seeds)
     folders = _folders(recipe, target, options.seeds)
@@ -139,6 +140,18 @@ def compare(args: list[str]) -> int:
     return 0
 
 
+def new_folder(recipe: Recipe) -> Path:
+    """Where a run goes if nobody says so."""
+    return Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
+
+
+def data_root_for(begun: Path | None, given: str | Path | None) -> Path:
+    """Where the data of a run are: where they are said to be, or were found by the run that it goes on with, or ./data."""
+    if given is None and begun is not None and (begun / ENVIRONMENT).is_file():
+        given = read_environment(begun).get("data_root")
+    return Path(given or "data")
+
+
 def _check_seeds(folder: Path, seeds: int) -> None:
     """One seed lies in a folder, several in folders in it."""
     if is_run(folder) if seeds > 1 else any(folder.glob(f"seed*/{RECIPE}")):
@@ -185,11 +198,8 @@ def _train_one(
     if target.is_file() and resume is None:
         raise ValueError(f"--out is a run folder, but {target} is a file")
     folder = target.parent if target.is_file() else target
-    root = options.data or Path("data")
-    if options.resume is not None and options.data is None:
-        begun = first_run(options.resume)  # another seed's, where this one has not begun
-        if (begun / ENVIRONMENT).is_file():
-            root = Path(read_environment(begun).get("data_root") or root)
+    # Another seed's, where this one has not begun.
+    root = data_root_for(None if options.resume is None else first_run(options.resume), options.data)
     events = run(
         recipe,
         folder,
@@ -204,7 +214,10 @@ def _train_one(
         trust=options.trust_code,
         stop=lambda: signals.asked,
     )
+    if options.log == "tensorboard":
+        events = to_tensorboard(events, folder)
+    title, go_on = f"{recipe.name}, seed {recipe.seed}", f"staa train --resume {folder}"
     try:
-        return render(events, f"{recipe.name}, seed {recipe.seed}", folder, signals)
+        return render(events, title, folder, signals, warn=lambda text: warn(text, TrainOptions), go_on=go_on)
     finally:
         signals.training = False

@@ -5,20 +5,17 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
-
-from staa.cli.options import EvaluateOptions, PredictOptions, ShareOptions, StreamOptions
+from staa.analysis.predictions import predictions
+from staa.cli.classes import check_new, show_predictions, write_predictions
 from staa.cli.parse import parse
+from staa.cli.run_options import EvaluateOptions, ShareOptions, StreamOptions
 from staa.cli.text import horizons, reached, say, show, warn
 from staa.cli.waiting import waiting
 from staa.export.share import share as share_run
 from staa.files import check_writable
 from staa.inference.camera import stream_run
-from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_folder
-from staa.inference.drawing import draw as draw_prediction
-from staa.inference.drawing import write_csv as write_prediction
-from staa.inference.forecast import predict as predict_file
-from staa.inference.prepared import check_forecasts, moment
+from staa.inference.drawing import forecasts_of, new_folder
+from staa.inference.prepared import check_forecasts
 from staa.inference.rolling import evaluate_rolling
 from staa.recipes.code import UntrustedCodeError, named_files
 from staa.runs import Run, evaluate_run
@@ -32,17 +29,30 @@ def evaluate(args: list[str]) -> int:
             raise ValueError(f"--{name} is of --rolling: add --rolling, or leave it out")
     if options.rolling or options.interval is not None:
         return _evaluate_rolling(options)
+    run = Run(options.run, data_root=options.data, trust=options.trust_code)
+    how = {"split": options.split, "weights": options.weights, "device": options.device, "workers": options.workers}
+    if run.task.verb == "classify":
+        return _evaluate_classes(options, run, how)
+    if options.csv is not None:
+        raise ValueError(f"--csv is of runs that classify, and {options.run} forecasts a series: --rolling --out writes that")
     with waiting():
-        figures = evaluate_run(
-            options.run,
-            split=options.split,
-            weights=options.weights,
-            data_root=options.data,
-            device=options.device,
-            workers=options.workers,
-            trust=options.trust_code,
-        )
+        figures = evaluate_run(run, **how)
     _tell_figures(figures, options)
+    return 0
+
+
+def _evaluate_classes(options: EvaluateOptions, run: Run, how: dict[str, Any]) -> int:
+    if options.csv is not None:
+        check_new(options.csv, "--csv")
+    with waiting():
+        p = predictions(run, **how)
+    figures = {"accuracy": p.accuracy, "loss": p.loss}
+    about = {"split": p.split, "weights": p.weights, "samples": len(p.labels), "protocol": run.recipe.protocol}
+    _tell_figures({**about, "notes": p.notes, **figures}, options)
+    show_predictions(p)
+    if options.csv is not None:
+        write_predictions(p, options.csv)
+        say(f"all predictions → {options.csv}")
     return 0
 
 
@@ -119,55 +129,6 @@ def stream(args: list[str]) -> int:
         f"{len(latencies)} windows of {end / len(latencies) * 1e3:g} ms; from events to prediction "
         f"{statistics.median(latencies) * 1e3:.1f} ms in the median, {max(latencies) * 1e3:.1f} ms at most"
     )
-    return 0
-
-
-def predict(args: list[str]) -> int:
-    """forecast what follows a series"""
-    options = parse(PredictOptions, args, "staa predict")
-    if options.data is not None and options.interval is None:
-        raise ValueError("--data is of --interval: add --interval, such as 0.9, or leave it out")
-    # What is no run is told before what can't be written.
-    run = Run(options.run, data_root=options.data, trust=options.trust_code)
-    if options.out is not None and options.out.exists():
-        raise ValueError(f"{options.out} is there already: choose another --out, which is made")
-    check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
-    with waiting():
-        made = predict_file(
-            run, options.file, at=options.at, steps=options.steps, interval=options.interval, time=options.time,
-            time_format=options.time_format, weights=options.weights, device=options.device,
-        )  # fmt: skip
-    check_nodes(options.nodes, made.names)
-    if options.out is not None:
-        options.out.mkdir(parents=True)
-    folder = options.out or new_folder(options.run, options.file.name)
-    title = f"{options.file.name}, forecast by {options.run}"
-    if options.interval is not None:
-        title += f"; interval of {options.interval:.4g}"
-    with waiting("drawing"):
-        draw_prediction(made, folder / "forecast.png", nodes=options.nodes, title=title)
-        write_prediction(made, folder / "forecast.csv")
-        others = draw_run(run, folder, made.rates, weights=options.weights)
-    for note in made.notes:
-        warn(note, PredictOptions)
-    count, steps, _ = made.forecast.shape
-    if count == 1:
-        begin, end = moment(made.ahead[0, 0]), moment(made.ahead[0, -1])
-        say(f"{len(made.names)} variates, {steps} steps from {begin} to {end}")
-    else:
-        told = ", ".join(map(moment, made.origins[:4])) + " …" * (count > 4)
-        say(f"{len(made.names)} variates, {steps} steps after each of {count} origins: {told}")
-    error = abs(made.forecast - made.truth)
-    if (known := ~np.isnan(error)).any():
-        others_reach = {name: abs(forecast - made.truth)[known].mean() for name, forecast in made.trivial.items()}
-        told = ", ".join(f"{name} {reached:.4g}" for name, reached in others_reach.items())
-        say(f"MAE {error[known].mean():.4g} where the file goes on; {told}")
-        if made.lower is not None:
-            inside = ((made.lower <= made.truth) & (made.truth <= made.upper))[known]
-            say(f"the interval of {options.interval:.4g} holds {inside.mean():.1%} of the {inside.size:,} values there")
-    say(f"table and pictures → {', '.join(str(folder / name) for name in ('forecast.csv', 'forecast.png'))}")
-    if others:
-        say(f"of the run → {', '.join(map(str, others))}")
     return 0
 
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from staa.cli.text import new_console, out
+from staa.cli.bar import Notebook
+from staa.cli.text import in_notebook, new_console, out
 from staa.counting import telling
 from staa.text import for_terminal
 
@@ -56,6 +57,13 @@ def waiting(what: str = "preparing") -> Iterator[Work]:
 
 def _show(work: Work, over: threading.Event) -> None:
     if over.wait(PATIENCE):
+        return
+    if in_notebook():
+        shown = Notebook()
+        while not over.wait(REFRESH):
+            text, done, total = work.told()
+            shown.tell(done, total, text)
+        shown.clear()
         return
     if not out.is_terminal:
         lines = new_console(stderr=True, soft_wrap=True)

@@ -126,7 +126,7 @@ def _parts(root: Path, *, val_is_test: bool) -> dict[str, Path]:
 def _classes(folder: Path, endings: tuple[str, ...], what: str) -> Labelled:
     """The files of each class folder, sorted. Raises ValueError if there is none."""
     classes = _folders(folder)
-    found = {c: sorted(_files(folder / c, endings)) for c in counted(classes, "listing class folders", len(classes))}
+    found = {c: sorted(files_in(folder / c, endings)) for c in counted(classes, "listing class folders", len(classes))}
     if not any(found.values()):
         loose = sum(_fits(entry.name, endings) for entry in os.scandir(folder))
         text = f"{loose} {what} but no class folders: sort them into a folder for each class" if loose else f"no {what}"
@@ -140,7 +140,8 @@ def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path, endings: tuple[str, ...]) -> list[str]:
+def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    """Paths of the files under a folder that end so, in no order; names that start with a dot are left out."""
     found = []
     for at, below, files in os.walk(folder):
         below[:] = [f for f in below if not f.startswith(".")]

@@ -1,6 +1,6 @@
 """What every data set becomes: three parts, and what the run's records say of them; for images and events, a `Source`."""
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +17,8 @@ class Samples:
     Args:
         x: uint8 inputs in memory, or a reader that takes them from disk.
         y: The class of each, int64.
+        files: Where inputs that are held in memory were read from, one file each; None if that is not known, or the reader says
+            it.
 
     Shapes:
         x [N, ...], y [N]
@@ -27,10 +29,15 @@ class Samples:
 
     x: "Tensor | Reader"
     y: Tensor
+    files: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise ValueError(f"each input needs one label, got {len(self.x)} inputs and {len(self.y)} labels")
+
+    def origin(self) -> Sequence[str] | None:
+        """The file of each sample; None if that is not known."""
+        return getattr(self.x, "files", None) if self.files is None else self.files
 
     def __len__(self) -> int:
         """How many samples there are."""
@@ -50,7 +57,8 @@ class Samples:
 
 
 class Reader(Protocol):
-    """Samples that are read when they are needed: uint8 [N, ...], with random cuts from the generator in training."""
+    """Samples that are read when they are needed: uint8 [N, ...], with random cuts from the generator in training. One may have
+    `files`, that of each sample."""
 
     def __len__(self) -> int: ...
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from staa.forecasters.pieces import Layer
 from staa.ops.checks import check_counts, check_floats, check_input
+from staa.ops.notes import listened_to, note
 
 NeuronFactory = Callable[..., nn.Module]
 EPS = 1e-5
@@ -59,6 +60,8 @@ class LinearNeuron(nn.Module):
     Called with steps=T, they have one step, and the current is the same at each of the T.
     """
 
+    per_step = True
+
     def __init__(self, inputs: int, outputs: int, neuron: NeuronFactory):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
@@ -72,6 +75,12 @@ class LinearNeuron(nn.Module):
     def _current(self, *parts: Tensor) -> Tensor:
         x = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
         return self.linear(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class StepLinear(nn.Linear):
+    """nn.Linear of what has T steps first, [T, B, ..., in] -> [T, B, ..., out], which its class alone can say."""
+
+    per_step = True
 
 
 class SpikeEncoder(nn.Module):
@@ -135,6 +144,8 @@ class SpikingAttention(nn.Module):
     always with many.
     """
 
+    per_step = True
+
     def __init__(self, width: int, heads: int, neuron: NeuronFactory, *, scale: float | None):
         super().__init__()
         if width % heads:
@@ -154,20 +165,32 @@ class SpikingAttention(nn.Module):
 
         mix = Layer(partial(self._mixed, tokens), self.norm, self.neuron, group=tokens)
         # No name for what is large and not needed again: it would live as long as this call.
-        flat = flat + self.out(mix.in_pieces(width, self.query(flat), self.key(flat), self.value(flat)))
+        flat = flat + self.out(mix.in_pieces(width, *self._parts(tokens, flat)))
         return (flat + self.down(self.up(flat))).view(x.shape)
+
+    def _parts(self, tokens: int, flat: Tensor) -> tuple[Tensor, ...]:
+        parts = self.query(flat), self.key(flat), self.value(flat)
+        if listened_to():  # else Q Kᵀ is not always taken
+            q, k = (self._by_head(tokens, part) for part in parts[:2])
+            note(self, scores=q @ k.mT)
+        return parts
+
+    def _by_head(self, tokens: int, x: Tensor) -> Tensor:
+        """[T, G·S, d] as [T, G, heads, S, d / heads]."""
+        return x.unflatten(1, (-1, tokens)).unflatten(3, (self.heads, -1)).transpose(2, 3)
 
     def _mixed(self, tokens: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(Q Kᵀ) V of each head, and its scale, for [T, G·S, d] with S tokens side by side."""
-        steps, rows, width = q.shape
-        shape = (steps, rows // tokens, tokens, self.heads, width // self.heads)
-        q, k, v = (part.reshape(shape).transpose(2, 3) for part in (q, k, v))
-        seen = q @ (k.transpose(-1, -2) @ v) if tokens > width // self.heads else (q @ k.transpose(-1, -2)) @ v
-        return (seen if self.scale is None else self.scale * seen).transpose(2, 3).reshape(steps, rows, width)
+        width = q.shape[2]
+        q, k, v = (self._by_head(tokens, part) for part in (q, k, v))
+        seen = q @ (k.mT @ v) if tokens > width // self.heads else (q @ k.mT) @ v
+        return (seen if self.scale is None else self.scale * seen).transpose(2, 3).flatten(1, 2).flatten(2)
 
 
 class NormedNeuron(nn.Module):
     """spikes = neuron(BatchNorm(x)) of x [T, M, d]."""
+
+    per_step = True
 
     def __init__(self, width: int, neuron: NeuronFactory):
         super().__init__()

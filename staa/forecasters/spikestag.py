@@ -16,6 +16,7 @@ from staa.forecasters.parts import (
     Shape,
     SpikeEncoder,
     SpikingAttention,
+    StepLinear,
     normalised,
 )
 from staa.forecasters.pieces import sequences_in_pieces
@@ -128,10 +129,11 @@ class SpikeSTAG(Forecaster):
         self.neighbour = nn.Parameter(torch.randn(nodes, EMBEDDING)) if learned else None
         self.register_buffer("graph", graph if isinstance(graph, Tensor) else None)
         self.encoder = SpikeEncoder(steps)
-        self.of_patch, self.of_node = nn.Linear(patch, width), nn.Linear(EMBEDDING, width)
+        self.of_patch, self.of_node = StepLinear(patch, width), nn.Linear(EMBEDDING, width)
         self.of_time = nn.Linear(time_features, width) if time_features else None
         self.day = DayEmbedding(nodes, day_slots, width) if day_slots else None
         self.observe = LinearNeuron(width, width, neuron) if observe else NormedNeuron(width, neuron)
+        self.around = Around()
         self.messages = nn.ModuleList(neuron(width, threshold=0.25) if spike_messages else nn.Identity() for _ in range(hops))
         self.hops = nn.ModuleList(LinearNeuron(2 * width, width, neuron) for _ in range(hops))
         self.scales = LinearNeuron((hops + 1) * width, width, neuron)
@@ -209,7 +211,7 @@ class SpikeSTAG(Forecaster):
         if self.graph is None and self.neighbour is None:
             return lambda h: h
         a = self.adjacency()
-        return lambda h: a @ h
+        return lambda h: self.around(h, a)
 
     def _fused(self, g: Tensor, rows: tuple[int, int, int]) -> Tensor:
         batch, nodes, patches = rows
@@ -230,6 +232,15 @@ class SpikeSTAG(Forecaster):
         if self.fusion == "sum":
             return recalled + attended
         return recalled + self.gate(recalled, attended) * (attended - recalled)  # gate ⊙ Q + (1 − gate) ⊙ R
+
+
+class Around(nn.Module):
+    """A h, what each node's neighbours say, of h [T, B, K, d] and A [K, K]."""
+
+    per_step = True
+
+    def forward(self, h: Tensor, a: Tensor) -> Tensor:
+        return a @ h
 
 
 def _word_of(graph: Graph) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from staa.build.inputs import of_sensor, sensor_of
 from staa.causality import check_causal
 from staa.data import read_events
 from staa.data.events.folder import parse_sensor
 from staa.data.events.frames import by_window, count, scaled
-from staa.data.events.sets import SENSORS
 from staa.machine import choose_device
 from staa.runs.load import Run, opened
 from staa.streaming import stream
@@ -81,15 +81,13 @@ def stream_run(
             f"`window` has, or {TRAIN}"
         )
     microseconds = round(length * 1000)
-    events = read_events(recording, parse_sensor(sensor or data.sensor or SENSORS.get(data.name)))
     side = about["size"]
-    if events.sensor is None:
-        raise ValueError(f"{recording} doesn't say the size of its sensor: give `sensor` as HEIGHTxWIDTH")
-    if data.size is None and events.sensor != (side, side):
+    events = of_sensor(read_events(recording), parse_sensor(sensor) or sensor_of(recipe, about), str(recording))
+    if data.size is None and events.sensor is not None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run.folder} was trained on one of {side} × {side}")
     borders = by_window(events.t, microseconds)
-    names = about.get("names") or [str(c) for c in range(about["classes"])]
+    names = run.names
     total, state = torch.zeros(about["classes"], device=chosen), None
     for step in range(1, len(borders)):
         if recipe.model.steps is not None and step > recipe.model.steps:

@@ -71,13 +71,26 @@ def context(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x: [T, N, C, H, W]; key: [T or 1, N or 1, C]. At least float32 comes back.
     """
     if reference_chosen() or not served(x):
-        flat = x.flatten(3).to(torch.promote_types(x.dtype, torch.float32))  # [T, N, C, H·W]
+        flat, weights = _attended(x, key)
         with without_autocast(x):  # it would take the products in half precision
-            weights = (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
             return x, (flat @ weights.mT).squeeze(-1), flat.mean(-1)
     refuse_torch_func("attention pooling")
     refuse_dual("attention pooling", x, key)
     return _Context.apply(x, key.float())
+
+
+def context_weights(x: Tensor, key: Tensor) -> Tensor:
+    """The softmax a of `context` [T, N, H·W], from the path that this takes; without a gradient."""
+    if reference_chosen() or not served(x):
+        return _attended(x, key)[1].squeeze(2)
+    return torch.ops.staa.context(x, key.float())[2]
+
+
+def _attended(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """(x [T, N, C, H·W], its softmax [T, N, 1, H·W]), at least float32."""
+    flat = x.flatten(3).to(torch.promote_types(x.dtype, torch.float32))
+    with without_autocast(x):
+        return flat, (key.expand(*x.shape[:2], -1).unsqueeze(2).to(flat.dtype) @ flat).softmax(-1)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:

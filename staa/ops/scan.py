@@ -5,6 +5,7 @@ from torch import Tensor
 
 from staa.ops.checks import Reset, charge_dtype, check_options, check_scan
 from staa.ops.lif_op import fused
+from staa.ops.notes import note
 from staa.ops.spike import Surrogate, arctan, fire
 from staa.ops.switch import reference_chosen
 
@@ -67,7 +68,9 @@ def lif(
     options = {"decay": decay, "gain": gain, "threshold": threshold, "scale": scale, "shift": shift}
     options |= {"strict": strict, "reset": reset, "surrogate": surrogate, "detach_reset": detach_reset}
     result = None if reference_chosen() else fused(x, v, **options)
-    return lif_reference(x, v, **options) if result is None else result
+    result = lif_reference(x, v, **options) if result is None else result
+    note(None, spikes=result[0], x=x, v=v, **options)
+    return result
 
 
 def lif_reference(

@@ -52,21 +52,22 @@ def parse_json(text: str) -> Any:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """The fields in which two recipes differ, as 'field: a's, b's'; texts about the recipe do not count."""
-    flat_a, flat_b = _flat(a), _flat(b)
-    pairs = {k: [repr(flat[k]) if k in flat else "not set" for flat in (flat_a, flat_b)] for k in flat_a | flat_b}
+    flat_a, flat_b = flat(a), flat(b)
+    pairs = {k: [repr(of[k]) if k in of else "not set" for of in (flat_a, flat_b)] for k in flat_a | flat_b}
     return [f"{k}: {', '.join(pair)}" for k, pair in pairs.items() if flat_a.get(k, ...) != flat_b.get(k, ...)]
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """All settings by their names, such as "optim.lr" and "model.attention.reduction"; no texts about the recipe."""
+    settings: dict[str, Any] = {}
     for key, value in dataclasses.asdict(recipe).items():
         if isinstance(value, dict):
             for k, v in value.items():
                 name, options = v if isinstance(v, tuple) else (v, ())
-                flat |= {f"{key}.{k}": name} | {f"{key}.{k}.{option}": given for option, given in options}
+                settings |= {f"{key}.{k}": name} | {f"{key}.{k}.{option}": given for option, given in options}
         elif key not in ("summary", "source", "expect", "folder"):
-            flat[key] = value
-    return flat
+            settings[key] = value
+    return settings
 
 
 def _filled(kind: Any, values: dict[str, Any], prefix: str) -> Any:

@@ -1,6 +1,7 @@
 """A run and its folder."""
 
 from staa.runs.execute import run
-from staa.runs.load import Run, evaluate_run
+from staa.runs.load import Run
+from staa.runs.measure import evaluate_run
 
 __all__ = ["Run", "evaluate_run", "run"]

@@ -1,6 +1,6 @@
 """A run, from recipe to result, in its folder."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
 from staa.build.task import Loader, Part
-from staa.files import FORMAT, exclusive, inside, save_text, write
+from staa.data.batches import spread
+from staa.files import FORMAT, inside, save_text, write
+from staa.locks import exclusive
 from staa.machine import choose_device, choose_precision, choose_workers
 from staa.rates import firing_rates
 from staa.recipes.as_json import to_json
@@ -63,7 +65,7 @@ def run(
     same_data_as: Run | None = None,
     trust: bool = False,
     stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Train a recipe in a run folder, yielding `staa.training.loop.train`'s events, then a `Result` with the test figures.
 
     The folder takes recipe.json, environment.json (versions, commit, device, split, classes), log.jsonl, last.pt,
@@ -157,7 +159,7 @@ def run(
                 f"`batch_size` {size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
                 f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
             )
-        _try(model, *task.samples(source, 1, chosen), loss, penalty=_penalty(recipe))
+        _try(model, *task.take(source, "train", torch.tensor([0]), chosen), loss, penalty=_penalty(recipe))
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
@@ -211,10 +213,13 @@ def run(
         learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)})
         event = None
         for event in train(learner, training, settings=settings, validation=validation, state=state, stop=stop):
-            if not isinstance(event, Step) or event.step % LOG_EVERY == 0 or event.step == steps:
+            if is_logged(event, steps):
                 log(folder, for_log(event))
             if isinstance(event, Start):
-                yield replace(event, data=environment["data"], parameters=environment["parameters"])
+                yield replace(
+                    event, data=environment["data"], parameters=environment["parameters"], model=learner.measured,
+                    samples=lambda count: task.take(source, "train", spread(count, source.train), chosen)[0],
+                )  # fmt: skip
                 yield from told
             else:
                 yield event
@@ -239,6 +244,11 @@ def run(
             save_json(folder / RESULT, result.values())
             log(folder, for_log(result))
             yield result
+
+
+def is_logged(event: Event, steps: int) -> bool:
+    """Whether an event of a run of so many steps stands in its log: of the steps, not each does."""
+    return not isinstance(event, Step) or event.step % LOG_EVERY == 0 or event.step == steps
 
 
 def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:

@@ -1,7 +1,7 @@
-"""A run folder, opened: its records, model and data, and what they measure."""
+"""A run folder, opened: its records, model and data, and what it says of new inputs."""
 
 import warnings
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 from staa.build import Task, task_of
+from staa.build.inputs import Preparation, preparation_of
 from staa.data import SplitData
-from staa.machine import choose_device, choose_precision, choose_workers
+from staa.data.images.cifar import CIFAR
+from staa.machine import choose_device, choose_precision
 from staa.recipes.code import UntrustedCodeError
+from staa.runs.classify import Answer, Refused, classify
 from staa.runs.folder import (
     RECIPE,
     RESULT,
@@ -23,9 +26,8 @@ from staa.runs.folder import (
     read_recipe,
     read_result,
 )
-from staa.runs.log import read_log
+from staa.runs.log import events_of
 from staa.training.checkpoint import BEST, LAST, load_checkpoint, read_origin
-from staa.training.evaluate import evaluate
 from staa.training.weights import load_weights, measured_weights, read_weights
 
 if TYPE_CHECKING:
@@ -72,6 +74,13 @@ class Run:
         return self.environment["data"]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its classes, or their numbers if they have none; of a series, its variates."""
+        about, known = self.about, CIFAR.get(self.recipe.data.name)  # earlier versions did not record CIFAR's
+        names = about.get("names") or (known and known.names)
+        return tuple(names or map(str, range(about["classes"])))
+
+    @property
     def finished(self) -> bool:
         """Whether it has a result."""
         return (self.folder / RESULT).is_file()
@@ -83,10 +92,8 @@ class Run:
 
     @cached_property
     def log(self) -> "pandas.DataFrame":
-        """What happened while it trained: a row for each event, with the columns that any of them has."""
-        import pandas
-
-        return pandas.DataFrame(read_log(self.folder))
+        """What happened while it trained, as `staa.read_log` reads it."""
+        return read_log(self)
 
     @cached_property
     def data(self) -> SplitData:
@@ -125,6 +132,95 @@ class Run:
             self._models[weights] = self._load(weights)
         return self._models[weights].eval()
 
+    @cached_property
+    def preparation(self) -> Preparation:
+        """How an input of a run that classifies is made of a file or an array: `run.preparation.read(path)` is what the network
+        takes. Raises ValueError for a run that forecasts."""
+        check_classifies(self)
+        return preparation_of(self.task, self.about)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input of a run that classifies: [C, H, W] of an image, [T, 2, H, W] of a recording's frames."""
+        return self.preparation.shape
+
+    def answers(
+        self,
+        inputs: Any,
+        *,
+        top: int = 5,
+        steps: int | None = None,
+        margin: float | None = None,
+        weights: Weights | None = None,
+        device: str | None = None,
+    ) -> Iterator[Answer | Refused]:
+        """What the network says of each input, as `predict` does, but that one that can't be taken does not stop the rest.
+
+        Args:
+            inputs: An input or an iterable of them, as `predict` takes them.
+            top: Classes that are told, at least 1.
+            steps: Time steps that the network is given; None: all.
+            margin: How far the class that leads must be ahead to stop; None: it never stops before `steps`.
+            weights: "last" epoch or "best" on validation; None: what the test figure was measured with.
+            device: Such as "cpu" or "cuda"; None: the GPU if there is one.
+
+        Returns:
+            An `Answer` for each input, in order, or a `Refused` with its error.
+
+        Raises:
+            FileNotFoundError: If the weights are missing.
+            ValueError: If the run forecasts or is broken; if an option is out of range, or this network can't be stopped.
+        """
+        preparation, model, chosen = self.preparation, self.model(weights), choose_device(device)
+        return classify(
+            model.to(chosen), preparation, self.names, inputs, top=top, steps=steps, margin=margin, device=chosen,
+            precision=choose_precision(self.recipe.precision, chosen),
+        )  # fmt: skip
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        top: int = 5,
+        steps: int | None = None,
+        margin: float | None = None,
+        weights: Weights | None = None,
+        device: str | None = None,
+    ) -> list[Answer]:
+        """What the network of a run that classifies says of each input, prepared as the run's own data were.
+
+        The model is loaded once, and serves every call. After step t the network's logits are the mean of those of the steps so
+        far. With a margin it stops after the first step at which the probability of the class that leads is ahead of the
+        second's by so much. No answer rests on a step that has not been made: a causal network (`staa.stream`) is given one
+        step after the other, and the rest is not computed; a network that sees the whole window is run anew at each step, with
+        no events in the frames that have not come, which saves no time, and of a still image it can't be stopped. Frames of
+        equal numbers of events or of equal duration end where the whole recording says: only of `data.frames=window` could a
+        camera have known them.
+
+        Args:
+            inputs: An input or an iterable of them: a file, or a folder with files at any depth; for a run on images a
+                `PIL.Image` or uint8 pixels [H, W, 3] or [H, W]; for one on events `staa.data.Events`, or counts of
+                `input_shape`; for any run a prepared input, floating-point numbers of `input_shape`. A run on digits-events
+                takes images of a digit, bright on dark, which the simulated sensor sees, or frames with ON before OFF.
+            top: Classes that are told, at least 1; all of them if there are fewer.
+            steps: Time steps that the network is given, from 1 to its T; None: T. All steps of a recording's frames are made.
+            margin: How far the class that leads must be ahead, above 0 and at most 1; None: it never stops before `steps`.
+            weights: "last" epoch or "best" on validation; None: what the test figure was measured with.
+            device: Such as "cpu" or "cuda"; None: the GPU if there is one.
+
+        Raises:
+            FileNotFoundError: If the weights are missing.
+            ValueError: If the run forecasts or is broken; if an option is out of range, or this network can't be stopped; if an
+                input is broken, of another kind, size or sensor, or a folder holds none. `answers` goes on after such an input.
+            TypeError: If an input is nothing that can be taken.
+        """
+        found = []
+        for answer in self.answers(inputs, top=top, steps=steps, margin=margin, weights=weights, device=device):
+            if isinstance(answer, Refused):
+                raise answer.error
+            found.append(answer)
+        return found
+
     def _load(self, weights: Weights) -> nn.Module:
         folder, recipe, about = self.folder, self.recipe, self.about
         if weights == "best":
@@ -150,9 +246,35 @@ class Run:
         return model
 
 
+def check_classifies(run: Run) -> None:
+    """Raises ValueError if a run has no classes."""
+    if run.task.verb != "classify":
+        raise ValueError(f"{run.folder} forecasts a series, so it has no classes: give a run that was trained to classify")
+
+
 def opened(run: Run | str | Path, *, data_root: Path | None = None, trust: bool = False) -> Run:
     """The run, opened if it is a folder's path."""
     return run if isinstance(run, Run) else Run(run, data_root=data_root, trust=trust)
+
+
+def read_log(run: Run | str | Path) -> "pandas.DataFrame":
+    """What happened while a run trained, read anew: a row for each event, with the columns that any of them has.
+
+    The column `event` says what it is: "step" (of these, every fiftieth), "epoch", "warning", "result" …
+
+        epochs = staa.read_log(run).query("event == 'epoch'").set_index("epoch")
+        epochs[["loss", "validation_loss"]].plot()
+
+    Args:
+        run: A `staa.Run`, or a run folder; the run may be going on.
+
+    Raises:
+        FileNotFoundError: If there is no such run, or it has no log.
+        ValueError: If the log has a line that is no event, or that a newer version has written.
+    """
+    import pandas
+
+    return pandas.DataFrame(events_of(opened(run).folder))
 
 
 def load(run_folder: str | Path, *, weights: Weights | None = None, trust: bool = False) -> nn.Module:
@@ -170,47 +292,3 @@ def load(run_folder: str | Path, *, weights: Weights | None = None, trust: bool 
             of its own and nobody has said that they may run.
     """
     return Run(run_folder, trust=trust).model(weights)
-
-
-def evaluate_run(
-    run: Run | str | Path,
-    *,
-    split: Literal["train", "validation", "test"] | None = None,
-    weights: Weights | None = None,
-    data_root: Path | None = None,
-    device: str | None = None,
-    workers: int | None = None,
-    trust: bool = False,
-) -> dict[str, Any]:
-    """Figures of a run's model on a part of its data, in the precision that the recipe has on this device.
-
-    Args:
-        run: A `staa.Run`, or a run folder, which is opened with data_root and trust.
-        split: "train", "validation" or "test". None: the test set of a finished run, else validation, since the test set is
-            touched once, at the end.
-        weights: "last" epoch or "best" on validation; None: what the test figure was measured with.
-        data_root: Where its data are; None: where the run found them.
-        device: Such as "cpu" or "cuda"; None: the GPU if there is one.
-        workers: Processes that read and augment, at least 0; None: as many as suit the machine.
-        trust: Let Python files in the run folder run, if the run has parts of its own.
-
-    Returns:
-        The figures by name, with split, weights, samples, protocol, and "notes", what the user should hear of these data.
-
-    Raises:
-        FileNotFoundError: If the run, its weights or its data are missing.
-        ValueError: If the run is broken, its data have changed, or it has no validation samples to measure on.
-    """
-    run = opened(run, data_root=data_root, trust=trust)
-    model, chosen = run.model(weights), choose_device(device)
-    split = split or ("test" if run.finished else "validation")
-    source = run.data
-    if getattr(source, split) is None:
-        raise ValueError(f"{run.folder} held out no validation samples (data.validation = 0): split must be train or test")
-    precision, measure = choose_precision(run.recipe.precision, chosen), run.task.measure(source, chosen)
-    with closing(run.task.batches(source, split, chosen, workers=choose_workers(workers, chosen))) as batches:
-        figures = evaluate(model.to(chosen), batches, measure=measure, precision=precision)
-    return {
-        "split": split, "weights": weights or run.recipe.weights, "samples": len(getattr(source, split)),
-        "protocol": run.recipe.protocol, "notes": source.notes, **figures,
-    }  # fmt: skip

@@ -41,7 +41,7 @@ def lines(path: Path, *, having: str = "") -> Iterator[tuple[int, Any]]:
         yield number, said
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
+def events_of(folder: Path) -> list[dict[str, Any]]:
     """The events of a run, in their order. Raises what `lines` does, and ValueError naming a line that is no event."""
     path, events = folder / LOG, []
     for number, event in lines(path):

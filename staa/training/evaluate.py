@@ -72,19 +72,21 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's weights are, or its buffers if it has none."""
-    return next(value for value in model.state_dict().values() if isinstance(value, Tensor)).device
+    """Where a model's weights are, or its buffers if it has none; the CPU if it has neither."""
+    return next((value.device for value in model.state_dict().values() if isinstance(value, Tensor)), torch.device("cpu"))
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """model.eval() for a block, then back to the mode it was in."""
-    training = model.training
+    """model.eval() for a block, then each module back in its own, as a frozen BatchNorm's in a model in training."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train(modes[model])
+        for module, training in modes.items():
+            module.training = training
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -28,6 +28,35 @@ def classification_figures(sums: Tensor) -> dict[str, float]:
     return {"accuracy": correct / samples, "loss": loss / samples}
 
 
+def running_means(logits: Tensor) -> Tensor:
+    """Means of the logits so far, in float32; the last one is bit for bit the mean by which accuracy is measured.
+
+    Args:
+        logits: Of each step.
+
+    Shapes:
+        logits [T, N, classes] -> [T, N, classes]
+    """
+    kind = torch.promote_types(logits.dtype, torch.float32)
+    steps = torch.arange(1, len(logits) + 1, device=logits.device).view(-1, 1, 1)
+    means = logits.cumsum(0, dtype=kind) / steps
+    means[-1] = logits.mean(0, dtype=kind)
+    return means.float()
+
+
+def leading(means: Tensor) -> tuple[Tensor, Tensor]:
+    """(the class that leads, how far its probability is ahead of the second's).
+
+    Args:
+        means: Logits; of a single class the margin is its probability, 1.
+
+    Shapes:
+        means [..., classes] -> classes [...], margins [...]
+    """
+    ahead = means.softmax(-1).topk(min(2, means.shape[-1]), -1).values
+    return means.argmax(-1), ahead[..., 0] - ahead[..., 1:].sum(-1)
+
+
 TINY = 1e-3  # of a variate's scale: what MAPE does not divide by
 
 

@@ -3,9 +3,11 @@
 step: the steps taken so far; epoch: the one they are in, from 1.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from torch import nn
 
 Figures = dict[str, float]
 """What a `Measure` gives, by name, with "loss" among them."""
@@ -13,7 +15,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Start:
-    """Training begins, or goes on from a checkpoint. `run` adds what it recorded of the data, and the number of parameters."""
+    """Training begins, or goes on from a checkpoint. `run` adds the last four, which the log leaves out."""
 
     step: int
     epoch: int
@@ -22,7 +24,12 @@ class Start:
     epoch_steps: int
     """Of an epoch."""
     data: Mapping[str, Any] = field(default_factory=dict)
+    """What the run recorded of its data."""
     parameters: int | None = None
+    model: nn.Module | None = None
+    """The network that is measured, to look at between two events: whoever changes it changes the run."""
+    samples: Callable[[int], Any] | None = None
+    """Inputs of so many training samples, the same ones at each call."""
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,10 @@ class EventFiles:
         return len(self.recordings)
 
     @property
+    def files(self) -> list[str]:
+        return self.recordings
+
+    @property
     def how(self) -> tuple[object, ...]:
         """What frames follow from, beside the recording."""
         return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor
@@ -140,26 +144,29 @@ class EventFiles:
             if interval is not None:
                 inside = slice(*np.searchsorted(events.t, interval))
                 events = Events(events.t[inside], events.x[inside], events.y[inside], events.p[inside], events.sensor)
-            borders = borders_of(events, self.steps, by=self.by, window=self.window)
-            frames = count(events, borders, size=self._size(events))
+            return binned(events, self.steps, by=self.by, window=self.window, size=self.size)
         except ValueError as error:
             raise type(error)(f"{recording}: {error}") from error
-        return frames.astype(np.uint8) if frames.max() < 256 else frames
-
-    def _size(self, events: Events) -> tuple[int, int] | None:
-        if self.size is not None:
-            return self.size, self.size
-        if events.sensor is not None and events.sensor[0] != events.sensor[1]:
-            raise UnsuitedError(
-                f"frames must be square, but the sensor is {events.sensor[0]} × {events.sensor[1]}: give the frames a size "
-                f"with `data.size`"
-            )
-        return None
 
     def _key(self, recording: str) -> str:
         about = os.stat(interval_of(recording)[0])
         which = [os.path.relpath(recording, self.root), about.st_size, about.st_mtime_ns]
         return hashlib.sha256(json.dumps([which, self.how]).encode(errors="surrogateescape")).hexdigest()[:40]
+
+
+def binned(events: Events, steps: int, *, by: str = "number", window: int | None = None, size: int | None = None) -> np.ndarray:
+    """A recording as `EventFiles` has it: counts [T, 2, size, size], uint8 if they fit, else int32.
+
+    Raises ValueError if there are too few events, UnsuitedError if a setting doesn't suit the recording.
+    """
+    if size is None and events.sensor is not None and events.sensor[0] != events.sensor[1]:
+        raise UnsuitedError(
+            f"frames must be square, but the sensor is {events.sensor[0]} × {events.sensor[1]}: give the frames a size "
+            f"with `data.size`"
+        )
+    borders = borders_of(events, steps, by=by, window=window)
+    frames = count(events, borders, size=None if size is None else (size, size))
+    return frames.astype(np.uint8) if frames.max() < 256 else frames
 
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:

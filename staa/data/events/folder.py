@@ -143,7 +143,7 @@ def event_source(
         reader = files(recordings)
         frames = reader.frames(recordings[0])
         held = len(recordings) * frames.nbytes <= IN_MEMORY
-        return Samples(reader.read(torch.arange(len(recordings))) if held else reader, labels)
+        return Samples(reader.read(torch.arange(len(recordings))), labels, recordings) if held else Samples(reader, labels)
 
     train = samples("train")
     return Source(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from staa.data.download import Archive, Tell, fetch, is_published, unpack
+from staa.data.images.cifar_names import CIFAR10, CIFAR100
 from staa.data.images.files import normalise
 from staa.data.source import Samples, Source
 from staa.data.splits import split_by_hash, split_digest
@@ -41,6 +42,8 @@ class Cifar:
     """what torchvision unpacks"""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    names: tuple[str, ...]
+    """of its classes, in the order of their numbers"""
 
 
 CIFAR = {
@@ -62,6 +65,7 @@ CIFAR = {
         python_folder="cifar-10-batches-py",
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),
+        names=CIFAR10,
     ),
     "cifar100": Cifar(
         classes=100,
@@ -75,6 +79,7 @@ CIFAR = {
         python_folder="cifar-100-python",
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
+        names=CIFAR100,
     ),
 }
 
@@ -111,6 +116,7 @@ def cifar(name: str, *, root: Path, validation: float) -> Source:
         channels=3,
         size=32,
         prepare=partial(normalise, mean=spec.mean, std=spec.std),
+        names=spec.names,
         split=split_digest(train=train, validation=held_out, test=torch.arange(len(test))),
     )
 

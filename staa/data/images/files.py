@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,15 +43,18 @@ class ImageFiles:
 
     def __init__(self, paths: Sequence[str], *, size: int, resize: int, scale: float | None = None):
         self.paths = np.array([os.fsencode(p) for p in paths], dtype=np.bytes_)  # one buffer, which workers share
-        from torchvision.transforms import v2
-
-        cut = [v2.Resize(resize, antialias=True), v2.CenterCrop(size)]  # bilinear by default
-        self.plain = self.random = v2.Compose([*cut, v2.PILToTensor()])
+        self.plain = self.random = cut(size, resize)
         if scale is not None:
+            from torchvision.transforms import v2
+
             self.random = v2.Compose([v2.RandomResizedCrop(size, scale=(scale, 1.0), antialias=True), v2.PILToTensor()])
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def files(self) -> list[str]:
+        return [os.fsdecode(bytes(path)) for path in self.paths]
 
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The chosen images [N, 3, size, size], uint8. Raises ValueError naming one that can't be decoded."""
@@ -60,6 +63,15 @@ class ImageFiles:
             return torch.stack([self.plain(decode(path)) for path in paths])
         with drawing_from(generator):
             return torch.stack([self.random(decode(path)) for path in paths])
+
+
+def cut(size: int, resize: int | None = None, *, by: str = "bilinear") -> Callable[[Image.Image], Tensor]:
+    """A function of an image: its shorter side resized to `resize` (None: size), bilinear and antialiased or by "box", the mean
+    of an area, and the centre cut out, uint8 [channels, size, size]."""
+    from torchvision.transforms import v2
+
+    resized = v2.Resize(resize or size, v2.InterpolationMode(by), antialias=True)
+    return v2.Compose([resized, v2.CenterCrop(size), v2.PILToTensor()])
 
 
 def decode(path: str) -> Image.Image:
@@ -80,24 +92,27 @@ def decode(path: str) -> Image.Image:
                 limit = f"{Image.MAX_IMAGE_PIXELS:,} (PIL.Image.MAX_IMAGE_PIXELS)"
                 raise ValueError(f"its {size} are more than {limit}: make it smaller, or raise the limit")
             check_bytes(image.width * image.height * PIXEL, f"its {size}")
-            if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
-                raise ValueError(
-                    "its pixels have 32 bits, and which values are black and white is not known: store it with 8 or 16 bits"
-                )
-            if image.mode.startswith("I"):  # convert() would clip these to white
-                return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-            image = _middle(image)
-            if (
-                image.mode == "P" and "transparency" in image.info
-            ):  # else Pillow warns; silencing it would not be safe in threads
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
+            return as_rgb(image)
     except MemoryError:
         raise
     except UnidentifiedImageError as error:  # its text names a buffer in memory
         raise ValueError(f"{path} can't be decoded as an image: its content is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError …
         raise ValueError(f"{path} can't be decoded as an image: {error}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image as `decode` gives it. Raises ValueError for one of 32 bits."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):  # Pillow has called PNG's 16 bits I
+        raise ValueError(
+            "its pixels have 32 bits, and which values are black and white is not known: store it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I"):  # convert() would clip these to white
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    image = _middle(image)
+    if image.mode == "P" and "transparency" in image.info:  # else Pillow warns; silencing it would not be safe in threads
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
 
 
 def _middle(image: Image.Image) -> Image.Image:

@@ -1,0 +1,107 @@
+"""Maps of where a network looks, below the input that they are of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from staa.analysis.pictures import COLOURS
+from staa.analysis.report.layered import LAYERS, WIDTH, figure, numpy, png, some
+from staa.analysis.report.parts import Picture
+from staa.text import for_figure
+
+DRAWN = 2  # samples
+COLUMNS = 4  # steps of a sample, at most
+
+
+def maps_beside(
+    maps: Mapping[str, Tensor],
+    x: Tensor,
+    labels: Sequence[object] | None,
+    *,
+    what: str,
+    sign: str = "",
+    cubic: bool = False,
+) -> list[Picture]:
+    """Of the first samples, the input and below it the maps of some layers, at some steps.
+
+    Args:
+        maps: By layer, 0 or more everywhere.
+        x: What the network was called with.
+        labels: Names of the samples' classes.
+        what: What the maps are, for the caption.
+        sign: Behind their values, such as ×.
+        cubic: Draw the cube root of the values, so that small ones can be seen.
+
+    Shapes:
+        maps [T, N, H, W]; x [T, N, C, H, W] or [N, C, H, W]
+    """
+    if not maps:
+        return []
+    names = [[*maps][k] for k in some(len(maps), LAYERS)]
+    total, samples = maps[names[0]].shape[:2]
+    made = []
+    for n in range(min(DRAWN, samples)):
+        frames = _colours(numpy(x[:, n] if x.ndim == 5 else x[None, n].expand(total, -1, -1, -1)))
+        label = "" if labels is None or n >= len(labels) else str(labels[n])
+        rows = {name: numpy(maps[name][:, n]) for name in names}
+        at = some(total, COLUMNS)
+        shown = "all" if len(at) == total else f"{len(at)} of the"
+        layers = f"{len(rows)} of {len(maps)} layers from front to back" if len(maps) > 1 else names[0]
+        caption = (
+            f"{what}. Sample {n + 1}{f' ({label})' if label else ''}, {shown} {total} steps: above the input, below it "
+            f"{layers}. Dark is 0, light the largest value of the row, which stands beside it"
+            f"{'; the cube root is drawn, so that small values can be seen' if cubic else ''}."
+        )
+        told = "; ".join(_told(name, values, sign) for name, values in rows.items())
+        drawn = _drawn(frames, rows, at, sign, 1 / 3 if cubic else 1)
+        if label:
+            drawn.suptitle(for_figure(label), fontsize=10)
+        made.append(png(drawn, caption, f"Sample {n + 1}. {told}."))
+    return made
+
+
+def _drawn(frames: np.ndarray, rows: Mapping[str, np.ndarray], at: Sequence[int], sign: str, power: float) -> Any:
+    cell = (WIDTH - 1.2) / max(len(at), 3) * min(frames.shape[1] / frames.shape[2], 2)
+    drawn, axes = figure((cell + 0.1) * (1 + len(rows)) + 0.4, 1 + len(rows), len(at))
+    for column, t in enumerate(at):
+        axes[0, column].imshow(frames[t], interpolation="nearest")
+        axes[0, column].set_title(f"step {t + 1}", fontsize=9)
+        for row, values in enumerate(rows.values(), 1):
+            axes[row, column].imshow(
+                values[t] ** power, cmap="magma", vmin=0, vmax=values.max() ** power, interpolation="nearest"
+            )
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    texts = ["input", *(f"{for_figure(name, 16)}\n0 to {values.max():.3g}{sign}" for name, values in rows.items())]
+    for axis, text in zip(axes[:, 0], texts, strict=True):
+        axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
+    return drawn
+
+
+def _told(name: str, values: np.ndarray, sign: str) -> str:
+    t, i, j = np.unravel_index(values.argmax(), values.shape)
+    where = _place(int(i), int(j), values.shape[1:])
+    mean = "" if sign == "×" else f", mean {values.mean():.2g}"  # of a softmax it is 1
+    return f"{name}: up to {values.max():.3g}{sign} at step {t + 1}, {where}{mean}"
+
+
+def _place(i: int, j: int, size: tuple[int, ...]) -> str:
+    """Such as "upper left", of a place of a map."""
+    vertical = ("upper", "middle", "lower")[int(3 * (i + 0.5) / size[0])]
+    horizontal = ("left", "centre", "right")[int(3 * (j + 0.5) / size[1])]
+    return f"{vertical} {horizontal}"
+
+
+def _colours(frames: np.ndarray) -> np.ndarray:
+    """Frames [T, C, H, W] as colours [T, H, W, 3]: of events OFF blue and ON red, else from the least to the largest value."""
+    if frames.shape[1] == 2 and frames.min() >= 0:
+        some_events = frames[frames > 0]
+        share = np.clip(frames / (np.quantile(some_events, 0.95) if len(some_events) else 1), 0, 1)[..., None]
+        off, on = (share[:, p] * (1 - np.array(COLOURS[name])) for p, name in enumerate(("OFF", "ON")))
+        return np.clip(1 - off - on, 0, 1)
+    shown = frames if frames.shape[1] == 3 else frames.mean(1, keepdims=True).repeat(3, 1)
+    low, high = shown.min(), shown.max()
+    return np.moveaxis((shown - low) / max(high - low, 1e-12), 1, -1)

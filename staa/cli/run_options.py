@@ -1,0 +1,157 @@
+"""Options of the commands on a trained run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from staa.cli.shared_options import OfFile, OfRun
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(OfRun):
+    """Measure the model of a run folder."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Part of the data; by default test for a finished run, else validation."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or of the one best on validation (with protocol paper: on the test set); by default those that
+    the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    workers: int | None = None
+    """Processes that read images; by default as many as serve."""
+    csv: Path | None = None
+    """Of classes: CSV to write, with every prediction."""
+    rolling: bool = False
+    """Of forecasts: write all forecasts of the part, with their origins and what came; --data may then be another series."""
+    stride: int | None = None
+    """With --rolling: forecast from every so many rows; by default from each."""
+    out: Path | None = None
+    """With --rolling: .csv or .parquet to write; by default a new one in the run folder."""
+    interval: float | None = None
+    """Of forecasts: also measure how many values an interval holds that shall hold this share of them, such as 0.9. It is made
+    from the errors on validation."""
+
+
+@dataclass(frozen=True)
+class EnergyOptions(OfRun):
+    """Count what an inference of a run's network costs, layer by layer: operations, energy, memory traffic, in the papers'
+    convention and exactly, beside the same network as an ANN. Rates are those on the test set, or on validation if the run is
+    not finished."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    samples: int = 64
+    """How many samples the rates are of."""
+    batch: int | None = None
+    """How many run at once, which changes no figure; by default the recipe's batch size."""
+    csv: Path | None = None
+    """.csv to write, with all columns."""
+    mac_pj: float = 4.6
+    """Energy of a multiply-accumulate in picojoules; by default that of 32 bits in 45 nm."""
+    ac_pj: float = 0.9
+    """Energy of an addition in picojoules; by default that of 32 bits in 45 nm."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class StreamOptions(OfRun):
+    """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
+    recipe made for it can be streamed, such as nmnist-stream."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    window: float | None = None
+    """Length of a window in milliseconds; by default the recipe's."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class PredictOptions(OfRun):
+    """What a run's model says of files: the classes of images or of recordings of an event camera, or what follows a series,
+    with a table and pictures of the forecast and of what the run learned."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Images or recordings, and folders of them, as the run was trained on; or one series with the variates of the run's data:
+    a table such as .csv, .parquet, .npz or .h5."""
+    steps: int | None = None
+    """Of a series: how many steps; by default as many as the run was trained for, and beyond them forecasts are fed back. Of
+    classes: time steps that the network is given; by default all."""
+    top: int | None = None
+    """Of classes: how many are told for each file; by default three."""
+    margin: float | None = None
+    """Of classes: stop after the first time step at which the likeliest class is ahead of the second by so much probability,
+    such as 0.5."""
+    csv: Path | None = None
+    """Of classes: CSV to write."""
+    json: Path | None = None
+    """Of classes: JSON to write."""
+    at: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of a series: row number or time of the last row that is seen, or several; by default the file's last."""
+    interval: float | None = None
+    """Of a series: draw and write the interval that shall hold this share of the values, such as 0.9. It is made from the
+    errors on validation."""
+    data: Path | None = None
+    """Where the run's own data are, for --interval; by default where the run found them."""
+    nodes: tuple[str, ...] = ()
+    """Of a series: variates to draw; by default the first four."""
+    time: str | None = None
+    """Of a series: column of the times, where it is not the first."""
+    time_format: str | None = None
+    """Of a series: what they are written in, such as %d/%m/%Y %H:%M; by default as the run's recipe says."""
+    out: Path | None = None
+    """Of a series: folder for the table and the pictures; by default a new one in the run's."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class ShareOptions(OfFile):
+    """Copy a run for others: what it says of this machine, its user and its folders is left out."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    out: Path | None = None
+    """Folder to make, or .zip to write; by default NAME-shared in this folder, after the run's."""
+
+
+@dataclass(frozen=True)
+class ReportOptions(OfRun):
+    """Write what a run is, has learned, costs and says as one HTML file, which a browser shows without a network."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    out: Path | None = None
+    """HTML file to write; by default report.html in the run folder, in the place of an older one."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Part of the data that answers and forecasts are of; by default test for a finished run, else validation."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
+    device: str | None = None
+    """cpu, cuda …; by default the GPU if there is one."""
+    workers: int | None = None
+    """Processes that read images; by default as many as serve."""

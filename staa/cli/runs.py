@@ -1,0 +1,108 @@
+"""What runs there are."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from staa.cli.options import RunsOptions
+from staa.cli.parse import parse
+from staa.cli.text import figures_in, say, shown, told
+from staa.cli.waiting import waiting
+from staa.files import check_writable, save_text
+from staa.runs.listing import Listed, runs_in
+from staa.text import for_csv
+
+
+def runs(args: list[str]) -> int:
+    """list run folders"""
+    options = parse(RunsOptions, args, "staa runs")
+    if options.csv is not None:
+        if options.csv.exists() or options.csv.is_symlink():
+            raise ValueError(f"{options.csv} is there already: choose another name")
+        check_writable(options.csv)
+    folders = options.folders or tuple(folder for folder in [Path("runs")] if folder.exists())
+    with waiting("looking for runs"):
+        found = sorted(runs_in(folders), key=KEYS[options.sort])
+    rows = [row_of(run) for run in found if run.recipe is not None]
+    if rows:
+        header = ["run", "recipe", "seed", "state", "epoch", "result", "time", "last event"]
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in (header, *rows):
+            line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            say(line, style="bold" if row is header else None)
+    for run in found:
+        if run.state == "broken":
+            say(f"{run.folder} is broken: {run.problem}", style="yellow")
+    where = ", ".join(map(str, folders)) or "runs, which does not exist"
+    counts = [f"{count} {state}" for state, count in Counter(run.state for run in found).items()]
+    say(f"{len(found)} runs in {where}: {', '.join(counts)}" if found else f"no run in {where}. First try: staa train")
+    if options.csv is not None:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        save_text(options.csv, table_of(found))
+        say(f"table → {options.csv}")
+    return 0
+
+
+def row_of(run: Listed) -> list[str]:
+    """What is shown of a run that is not broken."""
+    recipe = run.recipe
+    assert recipe is not None
+    result = ""
+    if names := figures_in(run.figures):
+        best = "" if run.state == "finished" else f"best {run.measured_on} "
+        result = best + told(names[0], run.figures[names[0]])
+    took = "" if run.seconds is None else str(timedelta(seconds=round(run.seconds)))
+    when = "" if run.when is None else datetime.fromtimestamp(run.when).strftime("%Y-%m-%d %H:%M")
+    return [str(run.folder), recipe.name, str(recipe.seed), run.state, f"{run.epoch}/{recipe.epochs}", result, took, when]
+
+
+def table_of(found: list[Listed]) -> str:
+    """The same as CSV: seconds for the time, the figure with its name, and what is wrong."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            "run",
+            "recipe",
+            "seed",
+            "state",
+            "epoch",
+            "epochs",
+            "measured_on",
+            "figure",
+            "value",
+            "seconds",
+            "last_event",
+            "problem",
+        ]
+    )
+    for run in found:
+        name = next(iter(figures_in(run.figures)), "")
+        when = "" if run.when is None else datetime.fromtimestamp(run.when).astimezone().isoformat(timespec="seconds")
+        cells = [run.folder, "", "", run.state, run.epoch, "", run.measured_on, name, run.figures.get(name, "")]
+        if (recipe := run.recipe) is not None:
+            cells[1], cells[2], cells[5] = recipe.name, recipe.seed, recipe.epochs
+        writer.writerow(map(for_csv, [*cells, "" if run.seconds is None else round(run.seconds, 3), when, run.problem]))
+    return text.getvalue()
+
+
+def _result(run: Listed) -> tuple[Any, ...]:
+    """By figure, the best one last."""
+    name = next(iter(figures_in(run.figures)), "")
+    value = run.figures.get(name, 0.0)
+    return name, value if shown(name).rises else -value
+
+
+KEYS: dict[str, Callable[[Listed], Any]] = {
+    "last": lambda run: (run.when is not None, run.when or 0.0, str(run.folder)),
+    "run": lambda run: str(run.folder),
+    "recipe": lambda run: ("", 0) if run.recipe is None else (run.recipe.name, run.recipe.seed),
+    "seed": lambda run: -1 if run.recipe is None else run.recipe.seed,
+    "state": lambda run: (run.state, run.when or 0.0),
+    "result": _result,
+    "time": lambda run: run.seconds or 0.0,
+}
