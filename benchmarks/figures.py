@@ -38,10 +38,6 @@ def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Figures that follow from several measurements."""
     bench = json.loads((RESULTS / "bench" / "bench.json").read_text())["cases"]["step/resnet20"]
     seconds, kept = bench["seconds"], bench["kept_bytes"]
-    whole, lstm, attention = (
-        mean(entries[f"forecast/ablation/{row}"]["figures"]["mae"])
-        for row in ("whole", "fusion: LSTM alone", "fusion: attention alone")
-    )
     pairs = [
         100 * (a - b) / 450
         for a, b in zip(*(entries[f"digits-events{twin}"]["correct"] for twin in ("", "-plain")), strict=True)
@@ -54,10 +50,22 @@ def derived(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "seconds": statistics.median(seconds["staa, pages kept"]),
         },
         "digits-events/pairs": {"points": summary(pairs)},
-        "forecast/behind": {"lstm": lstm / whole - 1, "attention": attention / whole - 1},
+        "forecast/worth": {
+            "season": _worth(entries, "hangzhou", "no season"),
+            "windows": _worth(entries, "hangzhou", "instance normalisation"),
+            "graph": _worth(entries, "metr-la-week", "graph: identity"),
+            "given": _worth(entries, "metr-la-week", "graph: given"),
+            "lstm": _worth(entries, "metr-la-week", "fusion: LSTM alone"),
+        },
         "tricks": {"steps": tricks["T = 2 of 4"][1], "both": tricks["T = 2, 16 pixels"][1]},
     }
     return {name: {"figures": figures} for name, figures in found.items()}
+
+
+def _worth(entries: dict[str, dict[str, Any]], name: str, row: str) -> float:
+    """By how much SpikeSTAG's MAE rises without a part of it."""
+    other, whole = (mean(entries[f"forecast/{name}, ablation/{title}"]["figures"]["mae"]) for title in (row, "whole"))
+    return other - whole
 
 
 def value(key: str) -> Any:

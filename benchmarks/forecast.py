@@ -208,10 +208,11 @@ def main() -> None:
                     jobs[folder] += ["--forecast.ridge", str(RIDGE[name])]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(train, jobs, jobs.values()))
+    kept = {name: f"{name}, ablation" if options.ablation else name for name in tables}
     for name, rows in tables.items():
-        kept = f"{name}, ablation" if options.ablation else name
-        store(kept, rows, baselines.get(name, {}), seeds=SEEDS[name], ablation=options.ablation)
-        print(f"\n{name}\n\n{TABLES[f'forecast/{kept}']()}")
+        store(kept[name], rows, baselines.get(name, {}), seeds=SEEDS[name], ablation=options.ablation)
+    for name, rows in tables.items():
+        print(f"\n{name}\n\n{TABLES[f'forecast/{kept[name]}']()}")
         if not options.ablation:
             curves = {title: read_json(folders[0] / RESULT)["horizons"] for title, folders in rows.items()}
             draw_horizons(curves, options.runs / f"{name}.png", title=f"{name}: test errors by steps ahead, seed 0")
