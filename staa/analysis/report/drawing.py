@@ -73,7 +73,9 @@ def matrix(
         light = image.cmap(image.norm(values))[..., :3] @ np.array([0.299, 0.587, 0.114])
         for row, column in np.argwhere(values > 0):
             ink = "black" if light[row, column] > 0.55 else "white"
-            axis.text(column, row, f"{values[row, column]:.2g}", ha="center", va="center", fontsize=8, color=ink)
+            value = values[row, column]
+            told = f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+            axis.text(column, row, told, ha="center", va="center", fontsize=8, color=ink)
     bar = figure.colorbar(image, ax=axis, shrink=0.8)
     bar.ax.tick_params(labelsize=8)
     return figure

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from staa.analysis.pictures import COLOURS
+from staa.analysis.pictures import brightest, composite
 from staa.analysis.report.layered import LAYERS, WIDTH, figure, numpy, png, some
 from staa.analysis.report.parts import Picture
 from staa.text import for_figure
@@ -98,10 +98,8 @@ def _place(i: int, j: int, size: tuple[int, ...]) -> str:
 def _colours(frames: np.ndarray) -> np.ndarray:
     """Frames [T, C, H, W] as colours [T, H, W, 3]: of events OFF blue and ON red, else from the least to the largest value."""
     if frames.shape[1] == 2 and frames.min() >= 0:
-        some_events = frames[frames > 0]
-        share = np.clip(frames / (np.quantile(some_events, 0.95) if len(some_events) else 1), 0, 1)[..., None]
-        off, on = (share[:, p] * (1 - np.array(COLOURS[name])) for p, name in enumerate(("OFF", "ON")))
-        return np.clip(1 - off - on, 0, 1)
+        full = brightest(frames)
+        return np.stack([composite(frame, full) for frame in frames])
     shown = frames if frames.shape[1] == 3 else frames.mean(1, keepdims=True).repeat(3, 1)
     low, high = shown.min(), shown.max()
     return np.moveaxis((shown - low) / max(high - low, 1e-12), 1, -1)
