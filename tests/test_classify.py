@@ -421,10 +421,10 @@ def test_the_command_tells_what_it_could_and_what_it_could_not(root, pictures, t
     assert "a.csv is there already: choose another --csv" in capsys.readouterr().err
 
 
-def test_nothing_is_written_if_nothing_was_told(root, tmp_path, capsys):
+def test_what_is_asked_for_is_written_if_all_were_refused(root, tmp_path, capsys):
     assert main(["predict", str(root / "images-whole"), str(tmp_path / "a.png"), "--csv", str(tmp_path / "a.csv")]) == 1
-    assert not list(tmp_path.iterdir())
-    assert capsys.readouterr().out == ""
+    assert (tmp_path / "a.csv").read_text().splitlines() == ["input,class,probability,steps,settled"]
+    assert capsys.readouterr().out == f"table → {tmp_path / 'a.csv'}\n"
 
 
 def test_the_command_says_what_the_steps_mean(root, recordings, capsys, runs):
@@ -447,6 +447,7 @@ def test_the_command_says_what_the_steps_mean(root, recordings, capsys, runs):
         (["predict", "RUN", "a.png", "--time-format", "unix-s"], "--time-format is of forecasts"),
         (["predict", "RUN", "a.png", "--out", "o"], "--out is of forecasts"),
         (["predict", "RUN", "a.png", "--csv", "x", "--json", "x"], "--csv and --json are both x"),
+        (["predict", "RUN", "a.png", "--csv", "x", "--json", "y/../x"], "--csv and --json are both x"),
         (["predict", "RUN", "a.png", "--csv", "."], ". is there already"),
         (["predict", "RUN", "a.png", "--margin", "2"], "--margin must be above 0"),
         (["predict", "RUN", "a.png", "--margin", "0.5"], "leave out --steps and --margin, or train with"),

@@ -341,8 +341,8 @@ def test_all_seeds_are_trained_on_the_same_data(tmp_path, monkeypatch, capsys):
     options += ["--batch-size", "8", "--max-steps", "1", "--workers", "0", "--device", "cpu", "--seeds", "2"]
     real = train.render
 
-    def and_change(*args):
-        result = real(*args)
+    def and_change(*args, **more):
+        result = real(*args, **more)
         write(tmp_path / "others", 1)
         (tmp_path / "others" / "red" / "000.jpg").replace(tmp_path / "images" / "red" / "000.jpg")
         return result

@@ -117,8 +117,9 @@ def test_a_season_must_be_seen_twice(kind, rows, start, clock, why):
 
 
 def test_months_and_other_periods_have_no_week():
-    for every in ("MS", "ME", "2D"):
-        rows = times(60, "2020-01-01", every)
+    begins = np.datetime64("2020-01") + np.arange(61)
+    ends = begins[1:].astype("datetime64[D]") - 1
+    for rows in (begins.astype("datetime64[ns]"), ends.astype("datetime64[ns]"), times(60, "2020-01-01", "2D")):
         clock = clock_of(rows, float((rows[1] - rows[0]) / np.timedelta64(1, "s")), None)
         assert {kind: why_not(kind, rows, clock) for kind in ("week", "day+weekend")} == dict.fromkeys(
             ("week", "day+weekend"), "rows are more than a day apart"

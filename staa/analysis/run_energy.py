@@ -18,7 +18,7 @@ from staa.text import for_csv
 
 SAMPLES = 64
 COLUMNS = {
-    "layer": lambda layer: for_csv(layer.name),
+    "layer": lambda layer: layer.name,
     "dense_macs": lambda layer: layer.dense,
     "input_rate": lambda layer: layer.rate,
     "macs": lambda layer: layer.operations if layer.rate is None else 0.0,
@@ -95,11 +95,12 @@ def write_csv(energy: Energy, path: Path) -> None:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(map(for_csv, COLUMNS))
     for layer in energy.layers:
-        writer.writerow("" if value is None else value for value in _cells(layer))
+        writer.writerow(map(for_csv, _cells(layer)))
     save_text(path, text.getvalue())
 
 
 def _cells(layer: LayerEnergy) -> list[object]:
-    return [cell(layer) for cell in COLUMNS.values()]
+    values = (cell(layer) for cell in COLUMNS.values())
+    return ["" if value is None else value for value in values]

@@ -27,7 +27,7 @@ ROWS = 240  # of a raster, all layers together
 BINS = np.linspace(0, 1, 41)  # of firing rates
 
 
-def to_tensorboard(events: Generator[Event, None, None], run_folder: Path) -> Generator[Event, None, None]:
+def to_tensorboard(events: Generator[Event, None, None], folder: Path) -> Generator[Event, None, None]:
     """The same events, each written to RUN/tensorboard once it has come, after the log has it.
 
     There are the numbers of log.jsonl, as EVENT/NAME, and after each epoch how often each neuron fires on a few training
@@ -37,7 +37,7 @@ def to_tensorboard(events: Generator[Event, None, None], run_folder: Path) -> Ge
 
     Args:
         events: What `staa.runs.run` yields.
-        run_folder: The folder of that run.
+        folder: The run's.
 
     Raises:
         ImportError: If the package tensorboard is missing.
@@ -49,7 +49,7 @@ def to_tensorboard(events: Generator[Event, None, None], run_folder: Path) -> Ge
         raise ImportError(
             'TensorBoard\'s files are written by the package tensorboard: pip install "staa-snn[logs]"'
         ) from error
-    return _written(events, inside(run_folder, FOLDER))
+    return _written(events, inside(folder, FOLDER))
 
 
 def _written(events: Generator[Event, None, None], folder: Path) -> Generator[Event, None, None]:

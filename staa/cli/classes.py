@@ -43,12 +43,12 @@ def show_answers(answers: Sequence[Answer]) -> None:
 
 def write_answers(answers: Sequence[Answer], path: Path) -> None:
     """A row for each input: input, class, probability, steps, settled, then the next classes and their probabilities."""
-    count = max(len(answer.top) for answer in answers)
+    count = max((len(answer.top) for answer in answers), default=1)
     header = ["input", "class", "probability", "steps", "settled", *_ranked(range(2, count + 1))]
     _write_csv(path, header, ([one.input, *one.top[0], one.steps, one.settled, *chain(*one.top[1:])] for one in answers))
 
 
-def write_json(run: Path, answers: Sequence[Answer], refused: Sequence[Refused], path: Path) -> None:
+def write_json(of: Path, answers: Sequence[Answer], refused: Sequence[Refused], path: Path) -> None:
     """{"run", "answers": [{"input", "top": [{"class", "probability"}], "steps", "settled"}], "refused": [{"input", "why"}]}"""
     told = [
         {
@@ -58,7 +58,7 @@ def write_json(run: Path, answers: Sequence[Answer], refused: Sequence[Refused],
         for answer in answers
     ]  # fmt: skip
     not_taken = [{"input": one.input, "why": str(one.error)} for one in refused]
-    save_text(path, json.dumps({"run": str(run), "answers": told, "refused": not_taken}, indent=2) + "\n")
+    save_text(path, json.dumps({"run": str(of), "answers": told, "refused": not_taken}, indent=2) + "\n")
 
 
 def show_predictions(p: Predictions) -> None:
@@ -143,7 +143,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     """Numbers as they are; texts as `staa.text.for_csv` has them."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(header)
+    writer.writerow(map(for_csv, header))
     for row in rows:
         writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else for_csv(cell) for cell in row])
     save_text(path, text.getvalue())

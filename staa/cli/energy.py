@@ -109,8 +109,10 @@ def _sums(found: Energy) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
 
     def add(name: str, account: Account) -> None:
-        table.add_row(name, _one(account.macs), _one(account.sops), _one(account.joules, "J"))
-        table.add_row("  as an ANN, for one step", _one(account.ann_macs), "", _one(account.ann_joules, "J"))
+        row = name, _one(account.macs), _one(account.sops), _one(account.joules, "J")
+        ann = "  as an ANN, for one step", _one(account.ann_macs), "", _one(account.ann_joules, "J")
+        for cells in (row, ann):
+            table.add_row(*map(for_terminal, cells))
 
     add("papers: rate × dense", found.papers)
     add("exact: no border, no zeros", found.exact)

@@ -48,7 +48,7 @@ class TrainOptions(OfRun):
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
     log: Literal["tensorboard"] | None = None
-    """Also write TensorBoard's files, to RUN/tensorboard: pip install "staa-snn[logs]"."""
+    """Also write TensorBoard's files, to RUN/tensorboard."""
 
 
 @dataclass(frozen=True)

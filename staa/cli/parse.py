@@ -77,7 +77,8 @@ def _parsed(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
         text = " ".join(line for line in lines[1:] if line.strip("-"))
         text = re.split("Argument helptext:|For full helptext", text)[0]
         for told, wanted in (("invalid literal for int() with base 10", "a whole number"), (NO_FLOAT, "a number")):
-            text = re.sub(rf"Error parsing (\S+): {re.escape(told)}: ('.*?')", rf"\1 must be {wanted}, got \2", text)
+            one_of = rf"(?:no type matching \{{None\}}\|\w+ could .*? )?{re.escape(told)}: ('.*?')"  # if it may be left out
+            text = re.sub(rf"Error parsing (\S+): {one_of}", rf"\1 must be {wanted}, got \2", text)
         raise ValueError(f"{text.strip()} (see {prog} --help)") from None
 
 

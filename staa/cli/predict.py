@@ -43,7 +43,7 @@ def predict(args: list[str]) -> int:
 
 
 def _classify(options: PredictOptions, run: Run) -> int:
-    if options.csv is not None and options.csv == options.json:
+    if options.csv is not None and options.json is not None and options.csv.resolve() == options.json.resolve():
         raise ValueError(f"--csv and --json are both {options.csv}: give each a file of its own")
     for flag in ("csv", "json"):
         if (path := getattr(options, flag)) is not None:
@@ -60,12 +60,12 @@ def _classify(options: PredictOptions, run: Run) -> int:
     if answers:
         show_answers(answers)
         _tell_steps(options, run, answers)
-        if options.csv is not None:
-            write_answers(answers, options.csv)
-            say(f"table → {options.csv}")
-        if options.json is not None:
-            write_json(options.run, answers, refused, options.json)
-            say(f"answers → {options.json}")
+    if options.csv is not None:  # also if all were refused: whoever reads it finds the header alone
+        write_answers(answers, options.csv)
+        say(f"table → {options.csv}")
+    if options.json is not None:
+        write_json(options.run, answers, refused, options.json)
+        say(f"answers → {options.json}")
     for one in refused:
         _complain(in_flags(one.error, PredictOptions))
     if refused:

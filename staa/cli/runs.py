@@ -47,39 +47,26 @@ def runs(args: list[str]) -> int:
     return 0
 
 
-def row_of(run: Listed) -> list[str]:
+def row_of(found: Listed) -> list[str]:
     """What is shown of a run that is not broken."""
-    recipe = run.recipe
+    recipe = found.recipe
     assert recipe is not None
     result = ""
-    if names := figures_in(run.figures):
-        best = "" if run.state == "finished" else f"best {run.measured_on} "
-        result = best + told(names[0], run.figures[names[0]])
-    took = "" if run.seconds is None else str(timedelta(seconds=round(run.seconds)))
-    when = "" if run.when is None else datetime.fromtimestamp(run.when).strftime("%Y-%m-%d %H:%M")
-    return [str(run.folder), recipe.name, str(recipe.seed), run.state, f"{run.epoch}/{recipe.epochs}", result, took, when]
+    if names := figures_in(found.figures):
+        best = "" if found.state == "finished" else f"best {found.measured_on} "
+        result = best + told(names[0], found.figures[names[0]])
+    took = "" if found.seconds is None else str(timedelta(seconds=round(found.seconds)))
+    when = "" if found.when is None else datetime.fromtimestamp(found.when).strftime("%Y-%m-%d %H:%M")
+    return [str(found.folder), recipe.name, str(recipe.seed), found.state, f"{found.epoch}/{recipe.epochs}", result, took, when]
 
 
 def table_of(found: list[Listed]) -> str:
     """The same as CSV: seconds for the time, the figure with its name, and what is wrong."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "run",
-            "recipe",
-            "seed",
-            "state",
-            "epoch",
-            "epochs",
-            "measured_on",
-            "figure",
-            "value",
-            "seconds",
-            "last_event",
-            "problem",
-        ]
-    )
+    header = ["run", "recipe", "seed", "state", "epoch", "epochs"]
+    header += ["measured_on", "figure", "value", "seconds", "last_event", "problem"]
+    writer.writerow(map(for_csv, header))
     for run in found:
         name = next(iter(figures_in(run.figures)), "")
         when = "" if run.when is None else datetime.fromtimestamp(run.when).astimezone().isoformat(timespec="seconds")

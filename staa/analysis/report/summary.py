@@ -60,7 +60,7 @@ def state_of(run: Run) -> str | None:
         how = ""
     return (
         f"This run is not finished{how}. It has no test figures; what is measured here is of its last checkpoint, on "
-        f"validation. To finish it: staa train --resume RUN."
+        f"validation. Resume it to finish it."
     )
 
 
