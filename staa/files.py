@@ -135,6 +135,13 @@ def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, syn
     return path
 
 
+def check_new(path: Path, what: str = "name") -> None:
+    """Raises ValueError for a file that is there, and what `check_writable` does. what: what to choose another one of."""
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{path} is there already: choose another {what}")
+    check_writable(path)
+
+
 def check_writable(path: Path) -> None:
     """Raises ValueError if a file at `path` could not be written or replaced, its folder made if need be; OSError for a name
     that is too long. Nothing is left there."""

@@ -1,8 +1,9 @@
 """How often the neurons of a network fire, by hooks that are gone afterwards, and what to say of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,27 @@ def fires(module: nn.Module) -> bool:
 
 
 @contextmanager
+def neurons_heard(model: nn.Module, hear: Callable[[str, nn.Module, Any, Tensor], None]) -> Iterator[int]:
+    """Within the block, hear(name, module, inputs, spikes) at each call of a spiking neuron, named as the layer that it fires
+    for. Gives how many neurons there are.
+
+    Args:
+        model: Any module; its hooks are gone afterwards.
+        hear: What is called.
+    """
+    handles = [
+        module.register_forward_hook(Passive(partial(hear, name.removesuffix(".neuron"))))
+        for name, module in model.named_modules()
+        if fires(module)
+    ]
+    try:
+        yield len(handles)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str, Tensor]]:
     """Within the block, each call of the model fills the dict: neuron's name -> mean of its last spikes.
 
@@ -45,23 +67,17 @@ def firing_rates(model: nn.Module, *, detach: bool = True) -> Iterator[dict[str,
         ValueError: If detach is False and no spiking neuron is known.
     """
     rates: dict[str, Tensor] = {}
-    handles = []
 
-    def measure(name: str, module: nn.Module, inputs: tuple[Tensor, ...], spikes: Tensor) -> None:
+    def measure(name: str, module: nn.Module, inputs: Any, spikes: Tensor) -> None:
         rate = spikes.mean(dtype=torch.promote_types(spikes.dtype, torch.float32))
         rates[name] = rate.detach() if detach else rate
 
-    for name, module in model.named_modules():
-        if fires(module):
-            name = name.removesuffix(".neuron")
-            handles.append(module.register_forward_hook(Passive(partial(measure, name))))
-    if not handles and not detach:
-        raise ValueError(f"no spiking neuron is known in this {type(model).__name__}: one of your own must say fires = True")
-    try:
+    with neurons_heard(model, measure) as count:
+        if not count and not detach:
+            raise ValueError(
+                f"no spiking neuron is known in this {type(model).__name__}: one of your own must say fires = True"
+            )
         yield rates
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def summary(rates: dict[str, list[float]]) -> dict[str, float]:

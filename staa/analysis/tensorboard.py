@@ -4,7 +4,6 @@ import io
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.files import inside
-from staa.folding import Passive
-from staa.rates import fires
+from staa.rates import neurons_heard
 from staa.runs.execute import is_logged
 from staa.runs.log import LOG, lines
 from staa.text import for_figure
@@ -129,27 +127,19 @@ class Board:
 def spikes_of(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     """The spikes of each layer in evaluation mode, [T, N, ...]. The model and the random state are left as they were."""
     spikes: dict[str, Tensor] = {}
-    handles = [
-        module.register_forward_hook(Passive(partial(_keep, spikes, name.removesuffix(".neuron"))))
-        for name, module in model.named_modules()
-        if fires(module)
-    ]
     device = device_of(model)
-    try:
-        with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            evaluation_mode(model),
-            torch.inference_mode(),
-        ):
-            call(model, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def keep(name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        spikes[name] = output
+
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        neurons_heard(model, keep),
+        evaluation_mode(model),
+        torch.inference_mode(),
+    ):
+        call(model, inputs)
     return spikes
-
-
-def _keep(spikes: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    spikes[name] = output
 
 
 def _numbers(tag: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from staa.analysis.predictions import ByClass, Predictions, by_class, calibration, confusion, top
 from staa.cli.text import say, show
-from staa.files import check_writable, save_text
+from staa.files import save_text
 from staa.runs.classify import Answer, Refused, settled_at
 from staa.text import for_csv, for_terminal
 
@@ -23,13 +23,6 @@ WORST = 10  # classes and confusions that are named, if there are more
 LIKELIEST = 5  # classes in a CSV file, and of the figure beside accuracy
 FIGURES = ("samples", "accuracy", "precision")
 SHORT = 4  # characters of a name that can stand above a column of counts
-
-
-def check_new(path: Path, flag: str) -> None:
-    """Raises ValueError for a file that is there, or can't be written."""
-    if path.exists() or path.is_symlink():
-        raise ValueError(f"{path} is there already: choose another {flag}")
-    check_writable(path)
 
 
 def show_answers(answers: Sequence[Answer]) -> None:

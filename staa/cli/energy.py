@@ -5,18 +5,18 @@ from operator import attrgetter
 
 from rich.table import Column, Table
 
+from staa.analysis.figures import PREFIXES
 from staa.analysis.priced import Account, Energy, LayerEnergy, by_attention
 from staa.analysis.run_energy import energy_of, part_of, write_csv
 from staa.cli.parse import parse
 from staa.cli.run_options import EnergyOptions
 from staa.cli.text import say, show, warn
 from staa.cli.waiting import waiting
-from staa.files import check_writable
+from staa.files import check_new
 from staa.runs import Run
 from staa.text import for_terminal
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
-PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
 def energy(args: list[str]) -> int:
@@ -24,9 +24,7 @@ def energy(args: list[str]) -> int:
     options = parse(EnergyOptions, args, "staa energy")
     run = Run(options.run, data_root=options.data, trust=options.trust_code)
     if options.csv is not None:
-        if options.csv.exists() or options.csv.is_symlink():
-            raise ValueError(f"{options.csv} is there already: choose another name")
-        check_writable(options.csv)
+        check_new(options.csv)
     with waiting("counting operations"):
         found = energy_of(
             run, samples=options.samples, batch=options.batch, weights=options.weights, device=options.device,

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from staa.cli.classes import check_new, show_answers, write_answers, write_json
+from staa.cli.classes import show_answers, write_answers, write_json
 from staa.cli.flags import in_flags
 from staa.cli.parse import parse
 from staa.cli.run_options import PredictOptions
@@ -13,7 +13,7 @@ from staa.cli.signals import FAILED
 from staa.cli.text import say, warn
 from staa.cli.waiting import waiting
 from staa.data import Events
-from staa.files import check_writable
+from staa.files import check_new, check_writable
 from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_folder
 from staa.inference.drawing import draw as draw_prediction
 from staa.inference.drawing import write_csv as write_prediction

@@ -12,7 +12,7 @@ from staa.cli.options import RunsOptions
 from staa.cli.parse import parse
 from staa.cli.text import figures_in, say, shown, told
 from staa.cli.waiting import waiting
-from staa.files import check_writable, save_text
+from staa.files import check_new, save_text
 from staa.runs.listing import Listed, runs_in
 from staa.text import for_csv
 
@@ -21,9 +21,7 @@ def runs(args: list[str]) -> int:
     """list run folders"""
     options = parse(RunsOptions, args, "staa runs")
     if options.csv is not None:
-        if options.csv.exists() or options.csv.is_symlink():
-            raise ValueError(f"{options.csv} is there already: choose another name")
-        check_writable(options.csv)
+        check_new(options.csv)
     folders = options.folders or tuple(folder for folder in [Path("runs")] if folder.exists())
     with waiting("looking for runs"):
         found = sorted(runs_in(folders), key=KEYS[options.sort])

@@ -6,13 +6,13 @@ from itertools import chain, islice
 from typing import Any
 
 from staa.analysis.predictions import predictions
-from staa.cli.classes import check_new, show_predictions, write_predictions
+from staa.cli.classes import show_predictions, write_predictions
 from staa.cli.parse import parse
 from staa.cli.run_options import EvaluateOptions, ShareOptions, StreamOptions
 from staa.cli.text import horizons, reached, say, show, warn
 from staa.cli.waiting import waiting
 from staa.export.share import share as share_run
-from staa.files import check_writable
+from staa.files import check_new, check_writable
 from staa.inference.camera import stream_run
 from staa.inference.drawing import forecasts_of, new_folder
 from staa.inference.prepared import check_forecasts

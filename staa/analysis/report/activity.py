@@ -7,6 +7,7 @@ import torch
 from staa.analysis.report.attention import attention
 from staa.analysis.report.parts import Section
 from staa.analysis.report.spiking import spiking
+from staa.analysis.run_energy import part_of
 from staa.build.task import Part
 from staa.data import Source
 from staa.data.batches import spread
@@ -41,7 +42,7 @@ def activity(run: Run, *, split: Part | None = None, weights: Weights | None = N
 
 def _samples(run: Run, split: Part | None) -> tuple[Inputs, list[str] | None]:
     source: Any = run.data
-    part = split or ("test" if run.finished else "train" if source.validation is None else "validation")
+    part = split or part_of(run)
     if getattr(source, part) is None:
         raise ValueError(f"the run held out no {part} samples (data.validation = 0): split must be train or test")
     chosen = spread(SAMPLES, getattr(source, part))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,8 +28,7 @@ from staa.analysis.report.layered import (
     steps,
 )
 from staa.analysis.report.parts import Fold, Part, Picture, Section, Table
-from staa.folding import Passive
-from staa.rates import SATURATED, SILENT, fires
+from staa.rates import SATURATED, SILENT, fires, neurons_heard
 from staa.runs.load import Run, Weights
 from staa.text import for_figure
 from staa.training.evaluate import Inputs, evaluation_mode
@@ -109,19 +107,10 @@ def firing(model: nn.Module, inputs: Inputs) -> Firing:
         counts[name] = counts.get(name, 0) + spikes.shape[1]
 
     total = samples_in(inputs, model)
-    handles = [
-        module.register_forward_hook(Passive(partial(count, name.removesuffix(".neuron"))))
-        for name, module in model.named_modules()
-        if fires(module)
-    ]
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            for begin in range(0, total, AT_ONCE):
-                calls.clear()
-                model(*some_of(inputs, slice(begin, begin + AT_ONCE), model))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with neurons_heard(model, count), evaluation_mode(model), torch.no_grad():
+        for begin in range(0, total, AT_ONCE):
+            calls.clear()
+            model(*some_of(inputs, slice(begin, begin + AT_ONCE), model))
     rates = {name: numpy(fired) / counts[name] for name, fired in sums.items()}  # [T, ...]
     by_step = {name: rate.reshape(len(rate), -1).mean(1) for name, rate in rates.items()}
     return Firing(total, by_step, {name: rate.mean(0) for name, rate in rates.items()})
