@@ -99,6 +99,11 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
 
 
+def naming(what: object, error: Exception) -> str:
+    """What an error says, after the name of what it is of, unless it begins with that."""
+    return str(error) if str(error).startswith(str(what)) else f"{what}: {error}"
+
+
 def check_format(found: Any, what: Path | str) -> None:
     """Raises ValueError for a format that is newer than `FORMAT`, or no number."""
     if type(found) is not int or found < 0:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-MOST = 20  # names that a message lists
+MOST, FIRST = 20, 4  # names that a message lists, and if there are more
 V = TypeVar("V")
 
 
@@ -33,7 +33,7 @@ class Registry(dict[str, V]):
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """What to say of a name that is not known: the nearest ones, or the first ones if none is near."""
     known = list(known)
-    first = ", ".join(known[:MOST]) + (f" and {len(known) - MOST} more" if len(known) > MOST else "")
+    first = ", ".join(known) if len(known) <= MOST else f"{', '.join(known[:FIRST])} and {len(known) - FIRST} more"
     hint = did_you_mean(nearest(name, known)) or f"known: {first}"
     return f"unknown {what} {name!r}; {hint}"
 

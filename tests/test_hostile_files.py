@@ -246,7 +246,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(width, heig
     png(path, width, height)
     assert path.stat().st_size < 160_000
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"bomb.png can't be decoded as an image: .*(more than 89,478,485|bomb)"):
+    with pytest.raises(ValueError, match=r"bomb.png is an image of more than 89,478,485 pixels"):
         decode(str(path))
     assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()

@@ -586,7 +586,7 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
 @pytest.mark.parametrize(
     ("ending", "data", "problem"),
     [
-        ("bin", b"", "holds no events: leave the file out"),
+        ("bin", b"", "it holds no events; leave the file out"),
         ("bin", bytes([0, 240, 0, 0, 0]), "holds no events"),
         ("bin", FILES[".bin"][:-1], "truncated: 24 bytes hold no whole number of events of 5 bytes; copy or download it again"),
         ("dat", b"", "expected header lines starting with '% ', found b''"),

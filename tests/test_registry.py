@@ -45,7 +45,7 @@ def test_it_is_a_dict():
 
 
 def test_a_long_list_is_cut():
-    with pytest.raises(KeyError, match="known: k0, .*, k19 and 80 more"):
+    with pytest.raises(KeyError, match="known: k0, k1, k2, k3 and 96 more"):
         Registry("part", "here", {f"k{i}": i for i in range(100)})["zzzz"]
 
 

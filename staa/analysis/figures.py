@@ -1,7 +1,10 @@
 """How measured figures are written: in a terminal, a table, a page."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
+
+LARGEST = 1e300  # a whole number in JSON may be of any length
 
 
 class Shown(NamedTuple):
@@ -34,8 +37,18 @@ def shown(figure: str) -> Shown:
     return FIGURES.get(figure) or Shown(figure.replace("_", " "), ".4g")
 
 
-def told(figure: str, value: float, form: str | None = None) -> str:
-    return f"{shown(figure).name} {value:{form or shown(figure).form}}"
+def written(value: Any, form: str) -> str:
+    """A number in such a form; n/a for what is no number, as a stranger's records may have it, or none that is finite."""
+    return f"{value:{form}}" if isinstance(value, Real) and abs(value) < LARGEST else "n/a"
+
+
+def percent(share: Any, digits: int = 1) -> str:
+    """A share such as 21.7%, with so many digits after the point."""
+    return written(share, f".{digits}%")
+
+
+def told(figure: str, value: Any, form: str | None = None) -> str:
+    return f"{shown(figure).name} {written(value, form or shown(figure).form)}"
 
 
 def figures_in(figures: Mapping[str, Any]) -> list[str]:
@@ -54,4 +67,13 @@ def unit_of(value: float) -> tuple[float, str]:
 def si(value: float, unit: str = "") -> str:
     """A number of at least 0 with three digits that count and a prefix, such as 9.97 M or 12.3 µJ."""
     size, prefix = unit_of(value)
-    return f"{value / size:.3g} {prefix}{unit}".rstrip()
+    return f"{in_unit(value / size)} {prefix}{unit}".rstrip()
+
+
+def in_unit(x: float) -> str:
+    """A number of at least 0 in the unit of a column, which suits its largest: at most five characters up to 999."""
+    if x >= 999.5:
+        return f"{x:,.0f}"
+    if x >= 0.9995 or x == 0:
+        return f"{x:.3g}"
+    return "<0.001" if x < 0.0005 else f"{x:.3f}"

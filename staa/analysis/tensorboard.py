@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from staa.analysis.figures import percent
 from staa.files import inside
 from staa.rates import neurons_heard
 from staa.runs.execute import is_logged
@@ -184,7 +185,7 @@ def _raster(layers: dict[str, Tensor]) -> Any:
     for line in ends[:-1]:
         axis.axhline(line - 0.5, color="tab:red", linewidth=0.8)
     rates = (float(spikes.float().mean()) for spikes in layers.values())
-    names = [f"{for_figure(name, 24)}  {rate:.1%}" for name, rate in zip(layers, rates, strict=True)]
+    names = [f"{for_figure(name, 24)}  {percent(rate)}" for name, rate in zip(layers, rates, strict=True)]
     axis.set_yticks(middles, names, fontsize=7)
     axis.set_xlabel("step", fontsize=8)
     axis.locator_params(axis="x", integer=True)

@@ -23,6 +23,7 @@ from staa.data.events.sets import SENSORS
 from staa.data.images.cifar import CIFAR
 from staa.data.images.files import ENDINGS, MEAN, STD, as_rgb, cut, decode, normalise
 from staa.data.series.files import HDF, PARQUET, TEXT
+from staa.files import naming
 from staa.recipes.recipe import Recipe
 
 COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -148,7 +149,7 @@ class Preparation:
                 given = as_rgb(given)
             x = given if isinstance(given, Tensor) else self.stored(given)
         except ValueError as error:
-            raise ValueError(f"{what}: {str(error).removeprefix(what).lstrip(' ,:')}") from error
+            raise ValueError(naming(what, error)) from error
         if x.shape != self.shape:
             raise ValueError(f"{what} becomes {list(x.shape)}, and this run's inputs are {list(self.shape)}")
         x = self.prepare(x[None])
@@ -177,7 +178,7 @@ def of_sensor(events: Events, sensor: Sensor | None, what: str) -> Events:
     try:
         return checked(events, sensor)
     except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
+        raise ValueError(naming(what, error)) from error
 
 
 def sensor_of(recipe: Recipe, about: Mapping[str, Any]) -> Sensor | None:

@@ -12,14 +12,16 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
+from staa.analysis.figures import percent
 from staa.analysis.predictions import ByClass, Predictions, by_class, calibration, confusion, top
-from staa.cli.text import say, show
+from staa.cli.text import fitted, say, show
 from staa.files import save_text
 from staa.runs.classify import Answer, Refused, settled_at
 from staa.text import for_csv, for_terminal
 
 WHOLE = 20  # classes at most whose confusion matrix is shown
 WORST = 10  # classes and confusions that are named, if there are more
+NEXT = 5  # classes after the likeliest that are shown of an input; a CSV file has all
 LIKELIEST = 5  # classes in a CSV file, and of the figure beside accuracy
 FIGURES = ("samples", "accuracy", "precision")
 SHORT = 4  # characters of a name that can stand above a column of counts
@@ -29,9 +31,11 @@ def show_answers(answers: Sequence[Answer]) -> None:
     """Print a table: input, class, probability, the next classes, steps and the one at which the class settled."""
     headers, rows = ("input", "class", "probability", "next", "steps", "settled at"), []
     for answer in answers:
-        following = ", ".join(f"{name} {share:.1%}" for name, share in answer.top[1:])
-        rows.append([answer.input, answer.label, f"{answer.probability:.1%}", following, answer.steps, answer.settled])
-    _show_whole(headers, rows, left=("input", "class", "next"))
+        following = ", ".join(f"{name} {percent(share)}" for name, share in answer.top[1 : NEXT + 1])
+        following += f" and {len(answer.top) - 1 - NEXT} more" * (len(answer.top) - 1 > NEXT)
+        rows.append([answer.input, answer.label, percent(answer.probability), following, *map(str, answer[-2:])])
+    columns = fitted(dict(zip(headers, zip(*rows, strict=True), strict=True)), cut=("input", "class", "next"))
+    _show_whole(headers, list(zip(*columns.values(), strict=True)), left=("input", "class", "next"))
 
 
 def write_answers(answers: Sequence[Answer], path: Path) -> None:
@@ -58,8 +62,9 @@ def show_predictions(p: Predictions) -> None:
     """Print top-5, calibration, figures by class and who is taken for whom."""
     told, classes = calibration(p), len(p.names)
     sure = float(p.probabilities.amax(1).double().mean())
-    often = f"top-{LIKELIEST} accuracy {top(p, LIKELIEST):.2%}, " if classes > LIKELIEST else ""
-    say(f"{often}calibration error (ECE) {told.ece:.2%}: sure by {sure:.1%} in the mean, right in {p.accuracy:.1%}")
+    often = f"top-{LIKELIEST} accuracy {percent(top(p, LIKELIEST), 2)}, " if classes > LIKELIEST else ""
+    confident = f"sure by {percent(sure)} in the mean, right in {percent(p.accuracy)}"
+    say(f"{often}calibration error (ECE) {percent(told.ece, 2)}: {confident}")
     if classes <= WHOLE:
         _show_matrix(p)
     else:
@@ -93,7 +98,7 @@ def _show_worst(p: Predictions) -> None:
 
 def _told(figures: ByClass, c: int) -> list[str]:
     shares = (float(values[c]) for values in (figures.accuracy, figures.precision))
-    return [str(int(figures.support[c])), *("" if math.isnan(share) else f"{share:.1%}" for share in shares)]
+    return [str(int(figures.support[c])), *("" if math.isnan(share) else percent(share) for share in shares)]
 
 
 def _show_whole(headers: Sequence[str], rows: Sequence[Sequence[object]], *, left: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from operator import attrgetter
 
 from rich.table import Column, Table
 
-from staa.analysis.figures import PREFIXES
+from staa.analysis.figures import in_unit, percent, si, unit_of
 from staa.analysis.priced import Account, Energy, LayerEnergy, by_attention
 from staa.analysis.run_energy import energy_of, part_of, write_csv
 from staa.cli.parse import parse
@@ -43,14 +43,14 @@ def energy(args: list[str]) -> int:
     show(_sums(found), [])
     say(
         "",
-        f"memory: {_one(found.weight_bytes, 'B')} of weights read, {_one(found.membrane_bytes, 'B')} of membranes read and "
+        f"memory: {si(found.weight_bytes, 'B')} of weights read, {si(found.membrane_bytes, 'B')} of membranes read and "
         f"written, in no sum",
     )
     if found.left_out:
         elements: dict[str, float] = defaultdict(float)
         for some in found.left_out:
             elements[some.operation.removeprefix("aten::")] += some.elements
-        told = ", ".join(f"{name} {_number(count)}" for name, count in elements.items())
+        told = ", ".join(f"{name} {si(count)}" for name, count in elements.items())
         say(f"not counted, by the numbers that they put out: {told}")
     if options.csv is not None:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def _layers(found: Energy) -> tuple[Table, list[list[str]]]:
     """The layers, 80 characters wide unless their names are long."""
     layers = by_attention(found.layers)
     counts, joules, memory = (
-        _unit(max((of(layer) for layer in layers), default=0.0))
+        unit_of(max((of(layer) for layer in layers), default=0.0))
         for of in (attrgetter("dense"), attrgetter("joules"), attrgetter("memory_bytes"))
     )
     shared = _shared([layer.name for layer in layers])
@@ -79,12 +79,12 @@ def _layers(found: Energy) -> tuple[Table, list[list[str]]]:
 
     def cells(layer: LayerEnergy) -> list[str]:
         name = layer.name.removeprefix(f"{shared}.") or "the model"
-        kept = _number(layer.memory_bytes / memory[0]) if layer.memory_bytes else ""
+        kept = in_unit(layer.memory_bytes / memory[0]) if layer.memory_bytes else ""
         if not layer.dense:
             return [name, *[""] * 6, kept]
-        rate = "real" if layer.rate is None else f"{layer.rate:.1%}"
+        rate = "real" if layer.rate is None else percent(layer.rate)
         costs = [
-            _number(value / unit[0])
+            in_unit(value / unit[0])
             for value, unit in (
                 (layer.dense, counts), (layer.operations, counts), (layer.joules, joules), (layer.effective, counts),
                 (layer.joules_exact, joules),
@@ -107,30 +107,11 @@ def _sums(found: Energy) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
 
     def add(name: str, account: Account) -> None:
-        row = name, _one(account.macs), _one(account.sops), _one(account.joules, "J")
-        ann = "  as an ANN, for one step", _one(account.ann_macs), "", _one(account.ann_joules, "J")
+        row = name, si(account.macs), si(account.sops), si(account.joules, "J")
+        ann = "  as an ANN, for one step", si(account.ann_macs), "", si(account.ann_joules, "J")
         for cells in (row, ann):
             table.add_row(*map(for_terminal, cells))
 
     add("papers: rate × dense", found.papers)
     add("exact: no border, no zeros", found.exact)
     return table
-
-
-def _unit(most: float) -> tuple[float, str]:
-    """The unit in which such a number is 1 to 999, and its sign; 1 for 0."""
-    return next((unit for unit in PREFIXES if most >= unit[0]), PREFIXES[-1] if most else (1.0, ""))
-
-
-def _one(value: float, unit: str = "") -> str:
-    size, prefix = _unit(value)
-    return f"{_number(value / size)} {prefix}{unit}".rstrip()
-
-
-def _number(x: float) -> str:
-    """In at most five characters up to 999, without an exponent."""
-    if x >= 1000:
-        return f"{x:,.0f}"
-    if x >= 1 or x == 0:
-        return f"{x:.3g}"
-    return "<0.001" if x < 0.0005 else f"{x:.3f}"

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 
+from staa.analysis.figures import percent
 from staa.cli.classes import show_answers, write_answers, write_json
 from staa.cli.flags import in_flags
 from staa.cli.parse import parse
@@ -20,7 +21,7 @@ from staa.inference.drawing import write_csv as write_prediction
 from staa.inference.forecast import predict as predict_file
 from staa.inference.prepared import moment
 from staa.runs import Run
-from staa.runs.classify import Answer, Refused, sees_the_whole
+from staa.runs.classify import Answer, Refused, check_asked, passed_over, sees_the_whole
 from staa.text import for_terminal
 
 OF_SERIES = ("at", "interval", "data", "nodes", "time", "time_format", "out")
@@ -48,13 +49,10 @@ def _classify(options: PredictOptions, run: Run) -> int:
     for flag in ("csv", "json"):
         if (path := getattr(options, flag)) is not None:
             check_new(path, f"--{flag}")
+    asked = {"top": 3 if options.top is None else options.top, "steps": options.steps, "margin": options.margin}
+    check_asked(run.preparation, **asked)
     with waiting():
-        found = list(
-            run.answers(
-                options.files, top=3 if options.top is None else options.top, steps=options.steps, margin=options.margin,
-                weights=options.weights, device=options.device,
-            )
-        )  # fmt: skip
+        found = list(run.answers(options.files, **asked, weights=options.weights, device=options.device))
     answers = [one for one in found if isinstance(one, Answer)]
     refused = [one for one in found if isinstance(one, Refused)]
     if answers:
@@ -68,7 +66,9 @@ def _classify(options: PredictOptions, run: Run) -> int:
         say(f"answers → {options.json}")
     for one in refused:
         _complain(in_flags(one.error, PredictOptions))
-    if refused:
+    if passed := passed_over(options.files, run.preparation):
+        say(f"{passed} file{'s' if passed > 1 else ''} of other endings passed over")
+    if refused and len(found) > 1:
         _complain(f"{len(refused)} of {len(found)} could not be taken")
     return FAILED if refused else 0
 
@@ -139,7 +139,7 @@ def _forecast(options: PredictOptions, run: Run) -> int:
         say(f"MAE {error[known].mean():.4g} where the file goes on; {told}")
         if made.lower is not None:
             inside = ((made.lower <= made.truth) & (made.truth <= made.upper))[known]
-            say(f"the interval of {options.interval:.4g} holds {inside.mean():.1%} of the {inside.size:,} values there")
+            say(f"the interval of {options.interval:.4g} holds {percent(inside.mean())} of the {inside.size:,} values there")
     say(f"table and pictures → {', '.join(str(folder / name) for name in ('forecast.csv', 'forecast.png'))}")
     if others:
         say(f"of the run → {', '.join(map(str, others))}")

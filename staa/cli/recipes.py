@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 
+from staa.analysis.figures import percent
 from staa.build.parameters import parameters_of
 from staa.cli.options import RecipesOptions
 from staa.cli.parse import parse
@@ -14,7 +15,7 @@ from staa.recipes.code import split
 from staa.recipes.find import find_recipe
 from staa.recipes.options import Part, name_of, options_of
 from staa.recipes.recipe import Recipe
-from staa.registry import unknown
+from staa.registry import did_you_mean, nearest, unknown
 
 WHERE = {
     "digits-events": "comes with scikit-learn",
@@ -48,7 +49,8 @@ def recipes(args: list[str]) -> int:
     if not found:
         for word in words:
             if not any(word.lower() in _text(recipe) for recipe in RECIPES.values()):
-                raise ValueError(unknown("recipe or word of one", word, _vocabulary()))
+                hint = f"{did_you_mean(nearest(word, _vocabulary()))} " + f"`staa recipes` lists all {len(RECIPES)}"
+                raise ValueError(f"unknown recipe or word of one {word!r}; {hint.lstrip()}")
         more = [] if options.data is None else [f"--data {options.data}"]
         raise ValueError(f"no recipe has all of {', '.join([*words, *more])}: leave one out")
     for name in (name for name in sets if any(recipe.data.name == name for recipe in found)):
@@ -119,9 +121,7 @@ def _told(recipe: Recipe, name: str) -> list[str]:
         f"loss {_part(recipe.loss.name)}",
     ]
     training += [f"ends after {optim.patience} epochs without a better one"] if optim.patience is not None else []
-    held = (
-        f"{recipe.data.validation:.0%} held out for validation" if recipe.data.validation else "nothing held out for validation"
-    )
+    held = f"{percent(recipe.data.validation, 0) if recipe.data.validation else 'nothing'} held out for validation"
     told = {
         "": recipe.summary,
         "data": f"{data}: {WHERE[data]}" if data in WHERE else data,

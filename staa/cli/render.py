@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path
 
+from staa.analysis.figures import percent
 from staa.cli.bar import bar
 from staa.cli.signals import Signals
 from staa.cli.text import against, out, reached, say, told_first
@@ -48,7 +49,7 @@ def render(
                     speed = now if speed is None else 0.9 * speed + 0.1 * now
                     rates = read.rates
                     told = f"loss {read.loss:.3f} {told_first(read.figures)} {speed:.0f}/s"
-                    firing = f" firing {rates['mean']:.1%} ({rates['lowest']:.1%}–{rates['highest']:.1%})" if rates else ""
+                    firing = f" {_firing(rates['mean'], rates['lowest'], rates['highest'])}" if rates else ""
                     figures = told + (firing if out.width >= 100 else "")
                     tell(step, steps, figures)
                     if step % LOG_EVERY == 0:
@@ -69,8 +70,8 @@ def render(
                         say(line, style="yellow" if line.startswith("warning") else None)
                     if event.protocol == "paper":
                         say(
-                            f"best test epoch {event.best_test_accuracy:.2%} (epoch {event.best_test_epoch}), chosen by "
-                            f"looking at the test set, as the papers do"
+                            f"best test epoch {percent(event.best_test_accuracy, 2)} (epoch {event.best_test_epoch}), "
+                            f"chosen by looking at the test set, as the papers do"
                         )
                     return event
     return None
@@ -95,9 +96,13 @@ def _epoch_line(event: Epoch) -> str:
         line += f"  {event.measured_on} {brief(event.measured)}" + (" (best)" if event.best else "")
     rates = event.rates.values()
     if rates:
-        line += f"  firing {statistics.mean(rates):.1%} ({min(rates):.1%}–{max(rates):.1%})"
+        line += f"  {_firing(statistics.mean(rates), min(rates), max(rates))}"
     waited = event.waited / event.seconds
-    return f"{line}  {event.seconds:.1f} s" + (f", {waited:.0%} waiting for data" if waited >= 0.01 else "")
+    return f"{line}  {event.seconds:.1f} s" + (f", {percent(waited, 0)} waiting for data" if waited >= 0.01 else "")
+
+
+def _firing(mean: float, lowest: float, highest: float) -> str:
+    return f"firing {percent(mean)} ({percent(lowest)}–{percent(highest)})"
 
 
 def _result_line(event: Result) -> str:

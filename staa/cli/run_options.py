@@ -98,7 +98,7 @@ class PredictOptions(OfRun):
     """Of a series: how many steps; by default as many as the run was trained for, and beyond them forecasts are fed back. Of
     classes: time steps that the network is given; by default all."""
     top: int | None = None
-    """Of classes: how many are told for each file; by default three."""
+    """Of classes: how many are told for each file, all if there are fewer; by default three. The table shows six at most."""
     margin: float | None = None
     """Of classes: stop after the first time step at which the likeliest class is ahead of the second by so much probability,
     such as 0.5."""

@@ -8,13 +8,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
+
 from staa.cli.options import RunsOptions
 from staa.cli.parse import parse
-from staa.cli.text import figures_in, say, shown, told
+from staa.cli.text import figures_in, fitted, say, shown, told
 from staa.cli.waiting import waiting
 from staa.files import check_new, save_text
 from staa.runs.listing import Listed, runs_in
 from staa.text import for_csv
+
+HEADER = ("run", "recipe", "seed", "state", "epoch", "result", "time", "last event")
 
 
 def runs(args: list[str]) -> int:
@@ -27,14 +31,18 @@ def runs(args: list[str]) -> int:
         found = sorted(runs_in(folders), key=KEYS[options.sort])
     rows = [row_of(run) for run in found if run.recipe is not None]
     if rows:
-        header = ["run", "recipe", "seed", "state", "epoch", "result", "time", "last event"]
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        for row in (header, *rows):
-            line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            say(line, style="bold" if row is header else None)
+        columns = fitted(
+            dict(zip(HEADER, zip(*rows, strict=True), strict=True)), cut=HEADER[:2], spare=("last event", "time", "seed")
+        )
+        lines = [[header, *cells] for header, cells in columns.items()]
+        padded = [[set_cell_size(cell, max(map(cell_len, cells))) for cell in cells] for cells in lines]
+        for k, row in enumerate(zip(*padded, strict=True)):
+            say("  ".join(row).rstrip(), style=None if k else "bold")
     for run in found:
         if run.state == "broken":
             say(f"{run.folder} is broken: {run.problem}", style="yellow")
+        elif run.problem:
+            say(f"warning: {run.problem}", style="yellow")
     where = ", ".join(map(str, folders)) or "runs, which does not exist"
     counts = [f"{count} {state}" for state, count in Counter(run.state for run in found).items()]
     say(f"{len(found)} runs in {where}: {', '.join(counts)}" if found else f"no run in {where}. First try: staa train")
@@ -49,7 +57,7 @@ def row_of(found: Listed) -> list[str]:
     """What is shown of a run that is not broken."""
     recipe = found.recipe
     assert recipe is not None
-    result = ""
+    result = "–" if found.problem else ""
     if names := figures_in(found.figures):
         best = "" if found.state == "finished" else f"best {found.measured_on} "
         result = best + told(names[0], found.figures[names[0]])

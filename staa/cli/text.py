@@ -2,15 +2,16 @@
 
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Column, Table
 
 from staa.analysis.compare import Row
-from staa.analysis.figures import figures_in, shown, told
+from staa.analysis.figures import figures_in, shown, told, written
 from staa.cli.flags import in_flags
 from staa.text import for_terminal
 from staa.training.progress import Result
@@ -35,6 +36,8 @@ def _cut_off() -> NoReturn:
 
 
 out = new_console(soft_wrap=True)
+EASY, LEAST = 20, 6
+"""Width to which a cell may be cut before a column is left out, and beyond which none is."""
 
 
 def say(*lines: object, style: str | None = None) -> None:
@@ -46,6 +49,39 @@ def say(*lines: object, style: str | None = None) -> None:
 def warn(text: str, kind: Any) -> None:
     """Print a warning of the library, for whoever uses the command with these options."""
     say(f"warning: {in_flags(text, kind)}", style="yellow")
+
+
+def fitted(columns: Mapping[str, Sequence[str]], *, cut: Sequence[str], spare: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Columns of cells by their headers, two apart, as they fit the terminal; elsewhere as they are.
+
+    First the columns of `spare` are left out, one after the other, then the cells of `cut` lose their middle: the widest first.
+    """
+    found = {header: [for_terminal(cell) for cell in cells] for header, cells in columns.items()}
+    if not out.is_terminal:
+        return found
+
+    def widths() -> dict[str, int]:
+        return {header: max(map(cell_len, (header, *cells))) for header, cells in found.items()}
+
+    for header in spare:
+        over = sum(wide + 2 for wide in widths().values()) - 2 - out.width
+        if over > sum(max(0, widths()[name] - EASY) for name in cut):
+            del found[header]
+    wide = widths()
+    while (
+        sum(width + 2 for width in wide.values()) - 2 > out.width
+        and wide[most := max(cut, key=lambda name: wide[name])] > LEAST
+    ):
+        wide[most] -= 1
+    return found | {name: [shortened(cell, wide[name]) for cell in found[name]] for name in cut}
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of at most so many columns, without its middle if it is longer: a path is known by its end."""
+    if cell_len(text) <= width:
+        return text
+    begin = (width - 1) // 2
+    return f"{set_cell_size(text, begin)}…{set_cell_size(text[::-1], width - 1 - begin)[::-1]}"
 
 
 def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) -> None:
@@ -71,12 +107,11 @@ def comparison(rows: list[Row], baselines: Mapping[str, float | None]) -> tuple[
     cells = []
     for r in rows:
         form = shown(r.measure).form
-        reached = f"{r.test:{form}}" + ("" if r.spread is None else f" ± {r.spread:{form.replace('4', '2')}}")
+        reached = written(r.test, form) + ("" if r.spread is None else f" ± {written(r.spread, form.replace('4', '2'))}")
         figures = r.parameters / 1e3, r.macs / 1e6, r.sops / 1e6, r.microjoules, r.samples_per_second, r.kept_mib
         cells.append([r.name, reached, *(f"{x:,.3g}" if x < 1000 else f"{x:,.0f}" for x in figures)])
     for name, value in baselines.items():
-        reached = "n/a" if value is None else f"{value:{shown(rows[0].measure).form}}"
-        cells.append([name, reached, *[""] * 6])
+        cells.append([name, written(value, shown(rows[0].measure).form), *[""] * 6])
     return table, cells
 
 
@@ -87,7 +122,7 @@ def against(result: Result) -> list[str]:
         return []
     name = figures_in(result.test)[0]
     reached = {title: figures[name] for title, figures in baselines.items() if figures is not None}
-    cells = (f"{title} {reached[title]:{shown(name).form}}" if title in reached else f"{title} n/a" for title in baselines)
+    cells = (f"{title} {written(reached.get(title), shown(name).form)}" for title in baselines)
     lines = [f"on the same windows, {shown(name).name}: {', '.join(cells)}"]
     best = min(reached, key=lambda title: reached[title])
     if reached[best] < result.test[name]:
@@ -102,8 +137,8 @@ def over_seeds(results: list[Result]) -> str:
         form = ".2%" if "%" in shown(name).form else ".4g"
         values = [result.test[name] for result in results]
         spread = float(np.std(values, ddof=1))  # statistics.stdev takes no NaN
-        worst = f"lowest {min(values):{form}}" if shown(name).rises else f"highest {max(values):{form}}"
-        parts.append(f"{told(name, statistics.mean(values), form)} ± {spread:{form.replace('4', '2')}} ({worst})")
+        worst = f"lowest {written(min(values), form)}" if shown(name).rises else f"highest {written(max(values), form)}"
+        parts.append(f"{told(name, statistics.mean(values), form)} ± {written(spread, form.replace('4', '2'))} ({worst})")
     return ", ".join(parts)
 
 
@@ -120,7 +155,7 @@ def horizons(curve: list[dict[str, float]]) -> Table:
     for header in ("step", *(shown(name).name for name in names)):
         table.add_column(header, justify="right", no_wrap=True)
     for figures in curve:
-        table.add_row(*map(for_terminal, [figures["step"], *(f"{figures[name]:{shown(name).form}}" for name in names)]))
+        table.add_row(*map(for_terminal, [figures["step"], *(written(figures[name], shown(name).form) for name in names)]))
     return table
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
+from staa.analysis.figures import percent
 from staa.analysis.predictions import predictions
 from staa.cli.classes import show_predictions, write_predictions
 from staa.cli.parse import parse
@@ -122,7 +123,7 @@ def stream(args: list[str]) -> int:
         latencies.append(step["seconds"])
         end = step["end"]
         say(
-            f"{end:8.3f} s  {step['events']:>8,} events  {step['prediction']} {step['probability']:6.1%}  "
+            f"{end:8.3f} s  {step['events']:>8,} events  {step['prediction']} {percent(step['probability']):>6}  "
             f"{step['seconds'] * 1e3:6.1f} ms"
         )
     say(

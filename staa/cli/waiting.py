@@ -68,9 +68,13 @@ def _show(work: Work, over: threading.Event) -> None:
     if not out.is_terminal:
         lines = new_console(stderr=True, soft_wrap=True)
         with suppress(BrokenPipeError):  # nobody reads
-            lines.print(for_terminal(work.told()[0]))
-            while not over.wait(EVERY):
-                lines.print(for_terminal(work.told()[0]))
+            told = None
+            while True:
+                if (text := work.told()[0]) != told:
+                    lines.print(for_terminal(text))
+                told = text
+                if over.wait(EVERY):
+                    break
         return
     columns = (BarColumn(12), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True) as progress:

@@ -140,7 +140,7 @@ def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def files_in(folder: Path, endings: tuple[str, ...]) -> list[str]:
+def files_in(folder: Path, endings: tuple[str, ...] = ("",)) -> list[str]:
     """Paths of the files under a folder that end so, in no order; names that start with a dot are left out."""
     found = []
     for at, below, files in os.walk(folder):

@@ -53,7 +53,7 @@ def evaluate_rolling(
         check_table(out)
     run = opened(run, data_root=data_root, trust=trust)
     task = check_forecasts(run)
-    model, chosen = run.model(weights), choose_device(device)
+    chosen, model = choose_device(device), run.model(weights)
     split = split or ("test" if run.finished else "validation")
     if interval is not None and split == "validation":
         raise ValueError(

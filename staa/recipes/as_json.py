@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from typing import Any
 
 from staa.files import FORMAT, check_format
@@ -45,9 +46,13 @@ def from_json(text: str, folder: str = "") -> Recipe:
 def parse_json(text: str) -> Any:
     """json.loads, with ValueError for every text that is no JSON."""
     try:
-        return json.loads(text)  # JSONDecodeError is a ValueError
+        return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except json.JSONDecodeError:  # a ValueError
+        raise
+    except ValueError as error:  # Python's limit, in Python's words
+        raise ValueError(f"it holds a whole number of more than {sys.get_int_max_str_digits():,} digits") from error
 
 
 def differences(a: Recipe, b: Recipe) -> list[str]:

@@ -89,6 +89,20 @@ def classify(
     Raises:
         ValueError: If an option is out of range, or this network can't be stopped early.
     """
+    check_asked(preparation, top=top, steps=steps, margin=margin)
+    most = preparation.steps
+    early = margin is not None or steps not in (None, most)
+    if early:
+        check_can_stop(model, preparation)
+    stop = _Stop(steps or most or 1, margin, early)
+    size = 4 * int(np.prod(preparation.shape))
+    at_once = 1 if margin is not None else max(1, min(AT_ONCE, BATCH_BYTES // size))
+    device = torch.device(device)
+    return _answers(model, preparation, stop, names, inputs, min(top, len(names)), at_once, device, precision)
+
+
+def check_asked(preparation: Preparation, *, top: int, steps: int | None, margin: float | None) -> None:
+    """Raises ValueError for what no network answers, as `classify` does, which takes the same."""
     if top < 1:
         raise ValueError(f"`top` must be at least 1, got {top}")
     if margin is not None and not 0 < margin <= 1:
@@ -98,14 +112,6 @@ def classify(
         raise ValueError(f"`steps` must be from 1 to {most}, the steps that the network was trained with; got {steps}")
     if margin is not None and steps is None and most is None:
         raise ValueError("this network has no number of steps of its own: give `steps` beside `margin`")
-    early = margin is not None or steps not in (None, most)
-    if early:
-        check_can_stop(model, preparation)
-    stop = _Stop(steps or most or 1, margin, early)
-    size = 4 * int(np.prod(preparation.shape))
-    at_once = 1 if margin is not None else max(1, min(AT_ONCE, BATCH_BYTES // size))
-    device = torch.device(device)
-    return _answers(model, preparation, stop, names, inputs, min(top, len(names)), at_once, device, precision)
 
 
 def check_can_stop(model: nn.Module, preparation: Preparation) -> None:
@@ -243,6 +249,13 @@ def _taken(one: Any, name: str, preparation: Preparation) -> tuple[str, Tensor] 
         return name, preparation.read(one) if isinstance(one, Path) else preparation.take(one, name)
     except (ValueError, OSError, TypeError, ImportError) as error:
         return Refused(name, error)
+
+
+def passed_over(inputs: Iterable[Any], preparation: Preparation) -> int:
+    """How many files in the folders among these inputs are none of the inputs, by the endings of their names."""
+    folders = [Path(one) for one in inputs if isinstance(one, str | Path) and Path(one).is_dir()]
+    counts = [(len(files_in(folder, preparation.endings)), len(files_in(folder))) for folder in folders]
+    return sum(every - taken for taken, every in counts if taken)  # a folder that holds none is refused
 
 
 def _each(inputs: Any, preparation: Preparation) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from staa.build import task_of
+from staa.build.records import is_number, is_whole
 from staa.files import check_no_file, read_bytes
 from staa.locks import is_held
 from staa.recipes.as_json import parse_json
@@ -40,7 +42,7 @@ class Listed:
     when: float | None = None
     """Of its last event, in seconds since 1970."""
     problem: str = ""
-    """What is wrong with a broken one."""
+    """What is wrong with a broken one, or with the figure that counts, and then there are none."""
 
 
 def runs_in(folders: Iterable[Path]) -> Iterator[Listed]:
@@ -88,10 +90,12 @@ def listed(run_folder: Path) -> Listed:
         finished = (run_folder / RESULT).exists()
         data = read_bytes(run_folder / LOG) if (run_folder / LOG).exists() else b""
         times = [(float(found[1]), found[2]) for found in EVENT.finditer(data)]
-        epoch, part, figures = _best_so_far(data)
+        at, (epoch, part, said) = run_folder / LOG, _best_so_far(data, run_folder / LOG)
         if finished:
-            result = read_result(run_folder, recipe)
-            part, figures = "test", _figures_of(result, "test")
+            at, part, said = run_folder / RESULT, "test", read_result(run_folder, recipe)
+        counts = f"{part}_{task_of(recipe).figures[0]}"
+        odd = bool(part) and not is_number(said.get(counts))
+        figures = {} if odd else _figures_of(said, part)
         return Listed(
             run_folder,
             "finished" if finished else HELD[is_held(run_folder)],
@@ -101,6 +105,7 @@ def listed(run_folder: Path) -> Listed:
             figures=figures,
             seconds=_seconds(times),
             when=times[-1][0] if times else None,
+            problem=f"the {counts} in {at} is no finite number" if odd else "",
         )
     except (OSError, ValueError) as error:
         return Listed(run_folder, "broken", problem=" ".join(str(error).split()))
@@ -122,21 +127,29 @@ def _seconds(times: list[tuple[float, bytes]]) -> float | None:
     return total if any(event == b"start" for _, event in times) else None
 
 
-def _best_so_far(data: bytes) -> tuple[int, str, dict[str, float]]:
-    """(the last epoch, what it was measured on, figures of the best one so far). Of a log's lines two are parsed."""
+def _best_so_far(data: bytes, path: Path) -> tuple[int, str, dict[str, Any]]:
+    """(the last epoch, what it was measured on, what is said of the best one so far). Of a log's lines two are parsed. Raises
+    ValueError naming the log at `path` if one of them can't be."""
     epochs = [found[0] for found in EVENT.finditer(data) if found[2] == b"epoch"]
     if not epochs:
         return 0, "", {}
-    last = parse_json(epochs[-1].decode())
+    last = _event(epochs[-1], path)
     best = last.get("best_epoch")
     of_best = [line for line in epochs if b'"epoch": %d,' % best in line] if isinstance(best, int) else []
-    said = parse_json(of_best[-1].decode()) if of_best else {}
+    said = _event(of_best[-1], path) if of_best else {}
     part = next((part for part in ("validation", "test") if f"{part}_loss" in said), "")
-    number = last.get("epoch")
-    return number if isinstance(number, int) else 0, part, _figures_of(said, part) if part else {}
+    number: Any = last.get("epoch")
+    return number if is_whole(number, 0) else 0, part, said
+
+
+def _event(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return parse_json(line.decode(errors="replace"))
+    except ValueError as error:
+        raise ValueError(f"{path} has a line of an epoch that can't be read: {error}") from error
 
 
 def _figures_of(values: Mapping[str, Any], part: str) -> dict[str, float]:
-    """The figures on a part of the data, by their names: a count of samples is none."""
+    """The figures on a part of the data, by their names: a count of samples is none, nor what is not finite."""
     named = {name.removeprefix(f"{part}_"): value for name, value in values.items() if name.startswith(f"{part}_")}
-    return {name: value for name, value in named.items() if isinstance(value, float)}
+    return {name: value for name, value in named.items() if name != "samples" and is_number(value)}

@@ -16,7 +16,7 @@ from staa.data import SplitData
 from staa.data.images.cifar import CIFAR
 from staa.machine import choose_device, choose_precision
 from staa.recipes.code import UntrustedCodeError
-from staa.runs.classify import Answer, Refused, classify
+from staa.runs.classify import Answer, Refused, check_asked, classify
 from staa.runs.folder import (
     RECIPE,
     RESULT,
@@ -171,7 +171,9 @@ class Run:
             FileNotFoundError: If the weights are missing.
             ValueError: If the run forecasts or is broken; if an option is out of range, or this network can't be stopped.
         """
-        preparation, model, chosen = self.preparation, self.model(weights), choose_device(device)
+        preparation = self.preparation
+        check_asked(preparation, top=top, steps=steps, margin=margin)
+        chosen, model = choose_device(device), self.model(weights)
         return classify(
             model.to(chosen), preparation, self.names, inputs, top=top, steps=steps, margin=margin, device=chosen,
             precision=choose_precision(self.recipe.precision, chosen),

@@ -77,7 +77,7 @@ def measuring(
 
     Raises what `evaluate_run` does.
     """
-    model, chosen = run.model(weights), choose_device(None if device is None else str(device))
+    chosen, model = choose_device(None if device is None else str(device)), run.model(weights)
     split = split or ("test" if run.finished else "validation")
     source = run.data
     samples: Sized | None = getattr(source, split)

@@ -1,11 +1,12 @@
 """What a classifier says of samples that it was not trained on: which classes it mixes up, how sure it is, and how soon."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
+from staa.analysis.figures import percent
 from staa.analysis.predictions import ByClass, Predictions, by_class, calibration, confusion, predictions, top
 from staa.analysis.report.drawing import HELD_OUT, NAMED, QUIET, TRAIN, axes, legend, matrix, picture
 from staa.analysis.report.parts import Fold, Part, Picture, Section, Table
@@ -55,8 +56,8 @@ def classes(p: Predictions) -> Section:
         p: What was predicted.
     """
     counts, each = confusion(p).numpy(), by_class(p)
-    figures = f"accuracy {p.accuracy:.2%}" + (
-        f", the right class among the five likeliest {top(p, 5):.2%}" if len(p.names) > 5 else ""
+    figures = f"accuracy {percent(p.accuracy, 2)}" + (
+        f", the right class among the five likeliest {percent(top(p, 5), 2)}" if len(p.names) > 5 else ""
     )
     parts: list[Part] = [
         f"On {len(p.labels):,} {p.split} samples, with the {p.weights} weights: {figures}.",
@@ -85,11 +86,10 @@ def _by_accuracy(each: ByClass) -> list[int]:
 
 
 def _class_rows(each: ByClass, names: Sequence[str], which: Sequence[int]) -> list[list[str]]:
-    return [[names[k], _share(each.accuracy[k]), _share(each.precision[k]), f"{int(each.support[k]):,}"] for k in which]
-
-
-def _share(value: Any) -> str:
-    return "n/a" if np.isnan(float(value)) else f"{float(value):.1%}"
+    return [
+        [names[k], percent(float(each.accuracy[k])), percent(float(each.precision[k])), f"{int(each.support[k]):,}"]
+        for k in which
+    ]
 
 
 def _confusion(counts: np.ndarray, names: Sequence[str]) -> Picture:
@@ -116,7 +116,7 @@ def _mixed_up(counts: np.ndarray, names: Sequence[str]) -> Table | str:
     if not pairs:
         return "No class is taken for another one."
     total = counts.sum(1)
-    rows = [[names[a], names[b], f"{n:,}", f"{n / total[a]:.1%}"] for a, b, n in pairs[:MIXED]]
+    rows = [[names[a], names[b], f"{n:,}", percent(n / total[a])] for a, b, n in pairs[:MIXED]]
     what = "The most common confusions" if len(pairs) > MIXED else "All confusions"
     return Table(("right class", "taken for", "times", "of the class"), rows, what)
 
@@ -144,8 +144,9 @@ def reliability(p: Predictions) -> Section:
     mean = float(p.probabilities.amax(1).double().mean())
     way = "more sure than it is right" if mean > p.accuracy else "less sure than it is right"
     text = (
-        f"Expected calibration error (ECE) {found.ece:.2%} in {BINS} bins: the mean distance between how sure the network is "
-        f"and how often it is right. Its mean confidence is {mean:.1%}, its accuracy {p.accuracy:.1%}: it is {way}."
+        f"Expected calibration error (ECE) {percent(found.ece, 2)} in {BINS} bins: the mean distance between how sure the "
+        f"network is and how often it is right. Its mean confidence is {percent(mean)}, its accuracy {percent(p.accuracy)}: it "
+        f"is {way}."
     )
     most = int(found.count.argmax())
     return Section(
@@ -156,8 +157,8 @@ def reliability(p: Predictions) -> Section:
                 figure,
                 f"Reliability diagram: of the samples in each bin of confidence, the share that is right. Bars below the "
                 f"dashed line: too sure. Pale: of fewer than {SOME} samples, which say little.",
-                f"Reliability diagram, ECE {found.ece:.2%}; the fullest bin, around {middle[most]:.2f}, is right "
-                f"{_share(accuracy[most])} of the time.",
+                f"Reliability diagram, ECE {percent(found.ece, 2)}; the fullest bin, around {middle[most]:.2f}, is right "
+                f"{percent(accuracy[most])} of the time.",
             ),
             picture(
                 counted,
@@ -197,10 +198,10 @@ def decisions(p: Predictions, hindsight: bool) -> Section:
     told = picture(
         figure,
         "Accuracy after so many steps, and with an early exit: a sample stops once its leading class is ahead by a margin.",
-        f"Accuracy by steps used: {right[0]:.1%} after one step, {right[-1]:.1%} after all {steps[-1]}; with a margin of 0.5 "
-        f"{reached[3]:.1%} after {used[3]:.2f} steps in the mean.",
+        f"Accuracy by steps used: {percent(right[0])} after one step, {percent(right[-1])} after all {steps[-1]}; with a "
+        f"margin of 0.5 {percent(reached[3])} after {used[3]:.2f} steps in the mean.",
     )
-    rows = [[f"{m:g}", f"{u:.2f}", f"{r:.2%}"] for m, u, r in zip(margins, used, reached, strict=True)]
+    rows = [[f"{m:g}", f"{u:.2f}", percent(r, 2)] for m, u, r in zip(margins, used, reached, strict=True)]
     parts: list[Part] = [
         f"The answer after t steps is of the mean of the first t steps' logits. Half of the samples keep their final answer "
         f"from step {int(np.median(settled))} on, nine tenths from step {int(np.quantile(settled, 0.9, method='higher'))} on.",
@@ -268,4 +269,4 @@ def _sample(p: Predictions, k: int) -> Sample:
 
 def _row(p: Predictions, k: int) -> list[str]:
     s = _sample(p, k)
-    return [str(k), s.label, s.predicted, f"{s.probability:.1%}", *(() if p.files is None else (p.files[k],))]
+    return [str(k), s.label, s.predicted, percent(s.probability), *(() if p.files is None else (p.files[k],))]

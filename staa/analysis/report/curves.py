@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from staa.analysis.figures import shown
+from staa.analysis.figures import percent, shown, written
 from staa.analysis.report.drawing import HEIGHT, HELD_OUT, QUIET, TRAIN, axes, legend, picture
 from staa.analysis.report.parts import Fold, Part, Picture, Section, Table
 from staa.text import for_figure
@@ -47,12 +47,13 @@ def _of(log: "pandas.DataFrame", event: str) -> Any:
 
 
 def _numbers(frame: Any, name: str) -> np.ndarray:
-    """A column, NaN for what is no number."""
+    """A column, NaN for what is no number, or none that is finite."""
     import pandas
 
     if name not in frame:
         return np.full(len(frame), np.nan)
-    return np.asarray(pandas.to_numeric(frame[name], errors="coerce"), float)
+    values = np.asarray(pandas.to_numeric(frame[name], errors="coerce"), float)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _by_epoch(epochs: Any, name: str) -> Picture:
@@ -66,8 +67,8 @@ def _by_epoch(epochs: Any, name: str) -> Picture:
         known = np.flatnonzero(~np.isnan(values))
         if len(known):
             best = known[(np.argmax if shown(name).rises else np.argmin)(values[known])]
-            first, last = values[known[0]], values[known[-1]]
-            told.append(f"{label} from {first:.4g} to {last:.4g}, best {values[best]:.4g} in epoch {when[best]:.0f}")
+            first, last, most = (written(values[k] / unit, shown(name).form) for k in (known[0], known[-1], best))
+            told.append(f"{label} from {first} to {last}, best {most} in epoch {written(when[best], '.0f')}")
     unit_text = " [%]" if unit == 100 else ""
     axis.set(xlabel="epoch", ylabel=for_figure(shown(name).name) + unit_text)
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -76,7 +77,7 @@ def _by_epoch(epochs: Any, name: str) -> Picture:
     caption = f"{what[:1].upper()}{what[1:]} by epoch: on training samples as they were met, while the weights still changed"
     held = _columns(epochs, name)[1:]
     caption += f"; on {held[0][0]} after the epoch." if held else "."
-    return picture(drawing, caption, f"{what} by epoch{unit_text}: {'; '.join(told) or 'not recorded'}.")
+    return picture(drawing, caption, f"{what} by epoch: {'; '.join(told) or 'not recorded'}.")
 
 
 def _columns(epochs: Any, name: str) -> list[tuple[str, str]]:
@@ -130,7 +131,8 @@ def _rates(epochs: Any) -> Picture | None:
     return picture(
         drawing,
         f"Firing rate of {how}: spikes per neuron and step, mean over the epoch's training samples.",
-        f"Firing rates by epoch. In the last one {low} fires least, {last[low]:.3g} %, and {high} most, {last[high]:.3g} %.",
+        f"Firing rates by epoch. In the last one {low} fires least, {percent(last[low] / 100)}, and {high} most, "
+        f"{percent(last[high] / 100)}.",
     )
 
 
@@ -139,10 +141,6 @@ def _table(epochs: Any, figure: str) -> Table:
     seconds = _numbers(epochs, "seconds")
     rows = []
     for k, epoch in enumerate(_numbers(epochs, "epoch")):
-        cells = (_told(_numbers(epochs, column)[k], shown(name).form) for _, column, name in columns)
-        rows.append([f"{epoch:.0f}", *cells, _told(seconds[k], ".1f")])
+        cells = (written(_numbers(epochs, column)[k], shown(name).form) for _, column, name in columns)
+        rows.append([written(epoch, ".0f"), *cells, written(seconds[k], ".1f")])
     return Table(["epoch", *(header for header, _, _ in columns), "seconds"], rows, "Loss and figures after each epoch")
-
-
-def _told(value: float, form: str) -> str:
-    return "n/a" if np.isnan(value) else f"{value:{form}}"

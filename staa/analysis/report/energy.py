@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from staa.analysis.figures import si, unit_of
+from staa.analysis.figures import percent, si, unit_of
 from staa.analysis.priced import Account, Energy, LayerEnergy, by_attention
 from staa.analysis.report.drawing import HELD_OUT, TRAIN, axes, legend, picture
 from staa.analysis.report.parts import Fold, Part, Picture, Section, Table
@@ -79,7 +79,7 @@ def _cells(layer: LayerEnergy) -> list[str]:
     memory = si(layer.memory_bytes, "B") if layer.memory_bytes else "–"
     if not layer.dense:
         return [layer.name or "the model", *["–"] * 6, memory]
-    rate = "real" if layer.rate is None else f"{layer.rate:.1%}"
+    rate = "real" if layer.rate is None else percent(layer.rate)
     papers, exact = (si(layer.operations), si(layer.joules, "J")), (si(layer.effective), si(layer.joules_exact, "J"))
     return [layer.name or "the model", si(layer.dense), rate, *papers, *exact, memory]
 

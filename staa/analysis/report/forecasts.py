@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from staa.analysis.figures import shown
+from staa.analysis.figures import percent, shown, told, written
 from staa.analysis.report.drawing import HELD_OUT, NAMED, axes, legend, matrix, picture
 from staa.analysis.report.nodes import drawn, forecast_of
 from staa.analysis.report.parts import Part, Picture, Section, Table
@@ -81,22 +81,17 @@ def against_baselines(result: Mapping[str, Any], name: str) -> list[Part]:
     known = {title: figures for title, figures in baselines.items() if figures is not None}
     own = {key.removeprefix("test_"): value for key, value in result.items() if key.startswith("test_")}
     columns = [key for key in COMPARED if key in own]
-    rows = [[name, *(f"{own[key]:{shown(key).form}}" for key in columns)]]
+    rows = [[name, *(written(own[key], shown(key).form) for key in columns)]]
     for title, figures in baselines.items():
-        rows.append(
-            [
-                title,
-                *(("n/a" if figures is None or key not in figures else f"{figures[key]:{shown(key).form}}") for key in columns),
-            ]
-        )
+        rows.append([title, *(written((figures or {}).get(key), shown(key).form) for key in columns)])
     if baselines:
         best = min(known, key=lambda title: known[title]["mae"], default=None)
         if best is not None:
             share = 1 - own["mae"] / known[best]["mae"] if known[best]["mae"] else math.nan
             better = "below" if share > 0 else "above"
             parts.append(
-                f"The best forecast without a network is {best}, with MAE {known[best]['mae']:.4g}: the run's "
-                f"{own['mae']:.4g} is {abs(share):.1%} {better} it."
+                f"The best forecast without a network is {best}, with {told('mae', known[best]['mae'])}: the run's "
+                f"{written(own['mae'], '.4g')} is {percent(abs(share))} {better} it."
             )
         caption = "Test figures on the same windows, in the series' units; n/a: not possible with these data"
         parts.append(Table(["forecast", *(shown(key).name for key in columns)], rows, caption))

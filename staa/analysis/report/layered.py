@@ -136,7 +136,3 @@ def _batch(x: Tensor, model: nn.Module) -> int:
 
 def numpy(x: Tensor) -> np.ndarray:
     return x.detach().to("cpu", torch.float64).numpy()
-
-
-def percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")

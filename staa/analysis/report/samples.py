@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from staa.analysis.figures import percent
 from staa.analysis.pictures import composite
 from staa.analysis.report.drawing import panels, picture
 from staa.analysis.report.parts import Picture
@@ -93,10 +94,10 @@ def grid(inputs: np.ndarray, samples: Sequence[Sample], what: str) -> Picture:
     for axis, x, s in zip(cells, inputs, samples, strict=True):
         axis.imshow(x, interpolation="none")
         axis.set_title(f"{for_figure(s.label, 16)}\n{_said(s)}", fontsize=8, color=RIGHT if s.label == s.predicted else WRONG)
-    told = "; ".join(f"sample {s.number}: {s.label}, said {s.predicted} at {s.probability:.0%}" for s in samples)
+    told = "; ".join(f"sample {s.number}: {s.label}, said {s.predicted} at {percent(s.probability, 0)}" for s in samples)
     caption = f"{what}: the right class, below it what was said and how surely."
     return picture(figure, caption, f"{what}, drawn: {told}.")
 
 
 def _said(s: Sample) -> str:
-    return for_figure(f"said {for_figure(s.predicted, 10)}, {s.probability:.0%}", 24)
+    return for_figure(f"said {for_figure(s.predicted, 10)}, {percent(s.probability, 0)}", 24)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from staa.analysis.figures import percent
 from staa.analysis.record import record
 from staa.analysis.report.layered import (
     COLD,
@@ -20,7 +21,6 @@ from staa.analysis.report.layered import (
     in_figure,
     label,
     numpy,
-    percent,
     png,
     samples_in,
     some,
@@ -204,8 +204,8 @@ def _shares(found: Firing) -> Picture | str:
         made,
         f"Neurons that hardly fire (silent: below {percent(SILENT)} of their steps) and that hardly rest (saturated: "
         f"above {percent(SATURATED)}), over {_samples(found)}. A neuron that is silent here may fire on other samples.",
-        f"Silent neurons by layer: {silent.min():.2g} to {silent[worst]:.2g} %, most in {names[worst]}. "
-        + ("No neuron is saturated." if hot is None else f"Saturated: up to {saturated.max():.2g} %, in {hot}."),
+        f"Silent neurons by layer: {percent(silent.min() / 100)} to {percent(silent[worst] / 100)}, most in {names[worst]}. "
+        + ("No neuron is saturated." if hot is None else f"Saturated: up to {percent(saturated.max() / 100)}, in {hot}."),
     )
 
 

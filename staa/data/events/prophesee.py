@@ -37,7 +37,7 @@ def read_raw(path: Path) -> Events:
     decode, word = EVT.get(name.removesuffix(".0"), (None, np.uint8))
     if decode is None:
         raise ValueError(
-            f"encoded as {name}; expected EVT 2.0 or 3.0, told by a header line '% evt 3.0' or '% format EVT3;…': "
+            f"it is encoded as {name}; expected EVT 2.0 or 3.0, told by a header line '% evt 3.0' or '% format EVT3;…': "
             f"convert it to DAT with Metavision's metavision_file_to_dat"
         )
     words = records(data, start, np.dtype(word).newbyteorder(">" if "endianness=big" in header else "<"), "words")

@@ -8,7 +8,7 @@ from staa.data.events.aedat import read_aedat, read_packed
 from staa.data.events.arrays import read_numpy
 from staa.data.events.prophesee import read_dat, read_raw
 from staa.data.events.recording import Events, Sensor, checked, records
-from staa.files import read_bytes
+from staa.files import naming, read_bytes
 
 
 def read_events(path: Path, sensor: Sensor | None = None) -> Events:
@@ -43,7 +43,7 @@ def read_events(path: Path, sensor: Sensor | None = None) -> Events:
     try:
         return checked(reader(path), sensor)
     except ValueError as error:
-        raise ValueError(f"{path}: {str(error).removeprefix(str(path)).lstrip(' ,:')}") from error
+        raise ValueError(naming(path, error)) from error
     except ImportError as error:
         raise ImportError(f"{path}: {error}") from error
 

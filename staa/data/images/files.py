@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 """What a file of one of these endings may hold, whichever it has: ImageNet has a PNG called .JPEG. Pillow goes by content, and
 starts Ghostscript for EPS."""
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)  # `decode` refuses what it is of
 PIXEL = 18  # bytes that decoding takes for a pixel, at most (measured: WebP with transparency)
 
 
@@ -87,14 +89,15 @@ def decode(path: str) -> Image.Image:
         raise ValueError(f"{path} can't be decoded as an image: {error.strerror}") from error
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            size = f"{image.width} × {image.height} pixels"
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                limit = f"{Image.MAX_IMAGE_PIXELS:,} (PIL.Image.MAX_IMAGE_PIXELS)"
-                raise ValueError(f"its {size} are more than {limit}: make it smaller, or raise the limit")
-            check_bytes(image.width * image.height * PIXEL, f"its {size}")
+                raise Image.DecompressionBombError
+            check_bytes(image.width * image.height * PIXEL, f"its {image.width} × {image.height} pixels")
             return as_rgb(image)
     except MemoryError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own is of twice as many
+        limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels (PIL.Image.MAX_IMAGE_PIXELS)"
+        raise ValueError(f"{path} is an image of more than {limit}: make it smaller, or raise the limit") from error
     except UnidentifiedImageError as error:  # its text names a buffer in memory
         raise ValueError(f"{path} can't be decoded as an image: its content is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError …
