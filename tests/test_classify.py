@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import broken_runs
@@ -10,18 +12,21 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from rich.cells import cell_len
 from test_events import nmnist_set, some_events, write_nmnist
 
 import staa
 from staa.build.inputs import PREPARATIONS
 from staa.cli import main
+from staa.cli import text as cli_text
+from staa.cli.classes import show_answers
 from staa.data import DATASETS, Events, read_events
 from staa.data.events.digits import saccade_events
 from staa.data.images.cifar import CIFAR
 from staa.data.images.files import normalise
 from staa.recipes import RECIPES
 from staa.runs import run
-from staa.runs.classify import Refused, by_step
+from staa.runs.classify import Answer, Refused, by_step
 from staa.training.metrics import leading, running_means
 
 CAUSAL, WHOLE = None, "staa"
@@ -419,6 +424,43 @@ def test_the_command_tells_what_it_could_and_what_it_could_not(root, pictures, t
     assert [one["input"] for one in made["refused"]] == files[2:4]
     assert main(["predict", str(root / "images-whole"), *pictures, "--csv", str(tmp_path / "a.csv")]) == 2
     assert "a.csv is there already: choose another --csv" in capsys.readouterr().err
+
+
+def test_what_is_passed_over_is_counted_once_and_one_refusal_is_one_line(root, pictures, tmp_path, capsys):
+    for name in ("a.gif", "below/b.txt", "below/.hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"what")
+    run_ = str(root / "images-whole")
+    assert main(["predict", run_, str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.fullmatch(r"(preparing …\n)?staa: \S+ holds no images \(.*\)\n", told.err)
+    shutil.copy(pictures[0], tmp_path / "c.png")
+    assert main(["predict", run_, str(tmp_path), "--top", "500"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 files of other endings passed over"
+
+
+def test_the_table_shows_five_classes_more_and_fits_the_terminal(capsys, monkeypatch):
+    top = tuple((f"{'猫' * 20} {k}", 0.1) for k in range(9))
+    answers = [Answer("folder/" * 9 + "a.png", top, 4, 2), Answer("b.png", top[::-1], 4, 1)]
+    show_answers(answers)
+    assert capsys.readouterr().out.count(" 10.0% and 3 more") == 2
+    monkeypatch.setattr(cli_text, "out", cli_text.Console(width=80, force_terminal=True))
+    show_answers(answers)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert len(lines) == 3
+    assert max(cell_len(line.rstrip()) for line in lines) <= 80
+    assert "a.png" in lines[1]
+
+
+@pytest.mark.parametrize("wrong", [["--top", "0"], ["--steps", "0"], ["--steps", "99"], ["--margin", "0"]])
+def test_options_are_checked_before_anything_is_prepared(wrong, root, capsys, monkeypatch):
+    monkeypatch.setattr(staa.Run, "_load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(staa.cli.predict, "waiting", lambda: pytest.fail("it began to prepare"))
+    assert main(["predict", str(root / "images-causal"), "a.png", *wrong]) == 2
+    assert f"{wrong[0]} must be" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="must be"):
+        staa.Run(root / "images-causal").predict("a.png", **{wrong[0][2:]: int(wrong[1])})
 
 
 def test_what_is_asked_for_is_written_if_all_were_refused(root, tmp_path, capsys):

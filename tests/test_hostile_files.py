@@ -5,6 +5,8 @@ import gzip
 import io
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -250,6 +252,17 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(width, heig
         decode(str(path))
     assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()
+
+
+def test_an_image_of_many_pixels_is_told_in_one_line(tmp_path):
+    for width in (9500, 30000):
+        png(tmp_path / f"{width}.png", width, width)
+    code = "import sys; from staa.data.images.files import decode\nfor path in sys.argv[1:]:\n"
+    code += "  try: decode(path)\n  except ValueError as error: print(error, file=sys.stderr)"
+    paths = [str(tmp_path / "9500.png"), str(tmp_path / "30000.png")]
+    told = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True).stderr
+    text = "is an image of more than 89,478,485 pixels (PIL.Image.MAX_IMAGE_PIXELS): make it smaller, or raise the limit"
+    assert told.splitlines() == [f"{path} {text}" for path in paths]
 
 
 def test_the_limit_of_memory_holds_for_images(tmp_path, monkeypatch):

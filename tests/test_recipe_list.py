@@ -63,6 +63,7 @@ def test_every_word_must_be_there(args, names, capsys):
     ("args", "told"),
     [
         (["cifra"], "unknown recipe or word of one 'cifra'; did you mean cifar10"),
+        (["zzz"], f"unknown recipe or word of one 'zzz'; `staa recipes` lists all {len(RECIPES)}\n"),
         (["resnet19", "vgg-snn"], "unknown recipe or word of one 'vgg-snn'; did you mean vggsnn?"),
         (["digit-events"], "did you mean digits-events"),
         (["--data", "nmist"], "unknown data set of a recipe 'nmist'; did you mean nmnist?"),

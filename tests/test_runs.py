@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tiny
 
 import staa
 from staa.cli import main
+from staa.cli import text as cli_text
 from staa.locks import exclusive
 from staa.runs import run
 from staa.runs.listing import listed, runs_in
@@ -148,6 +150,56 @@ def test_a_broken_run_is_named_in_a_line_and_the_others_go_on(runs, capsys):
     table = pd.read_csv("all.csv").set_index("run")
     assert table.problem.notna().sum() == 4
     assert sorted(table.index) == sorted(f"runs/{path.name}" for path in runs.iterdir())
+
+
+def change(path, pattern, value):
+    text, count = re.subn(pattern, rf"\g<1>{value}", path.read_text())
+    assert count
+    path.write_text(text)
+
+
+def test_a_figure_that_is_no_number_is_said_to_be_none(runs, capsys):
+    for value in ("NaN", "1e999", "-Infinity"):
+        change(runs / "digits" / "result.json", r'("test_accuracy": )[^,]*', value)
+        change(runs / "ring" / "result.json", r'("test_mae": )[^,]*', value)
+        change(runs / "recordings-interrupted" / "log.jsonl", r'("validation_accuracy": )[^,]*', value)
+        for args in ([], ["--sort", "result"]):
+            text = show(capsys, *args)
+            assert not re.search(r"\bnan\b|\binf\b", text)
+            for file, figure in (
+                ("digits/result.json", "test_accuracy"), ("ring/result.json", "test_mae"),
+                ("recordings-interrupted/log.jsonl", "validation_accuracy"),
+            ):  # fmt: skip
+                assert f"warning: the {figure} in runs/{file} is no finite number" in text
+                assert re.search(rf"^runs/{Path(file).parent} .* –  ", text, re.MULTILINE)
+    show(capsys, "--csv", "all.csv")
+    table = pd.read_csv("all.csv").set_index("run")
+    assert table.value.isna()[["runs/digits", "runs/ring"]].all()
+    assert "no finite number" in table.problem["runs/digits"]
+
+
+@pytest.mark.parametrize("file", ["recipe.json", "result.json", "log.jsonl"])
+def test_a_number_of_many_digits_is_told_in_our_words(file, runs, capsys):
+    key = {"recipe.json": "seed", "result.json": "best_epoch", "log.jsonl": "best_epoch"}[file]
+    change(runs / "digits" / file, rf'("{key}": )\d+', "9" * 5000)
+    text = show(capsys)
+    line = next(line for line in text.splitlines() if "broken: " in line)
+    assert f"runs/digits/{file} " in line
+    assert "it holds a whole number of more than 4,300 digits" in line
+    assert "set_int_max" not in text
+    if file == "log.jsonl":
+        with pytest.raises(ValueError, match=r"log.jsonl, line \d+: it holds a whole number of more than"):
+            staa.read_log(runs / "digits")
+
+
+def test_the_list_fits_a_terminal_and_is_whole_in_a_pipe(runs, capsys, monkeypatch):
+    (runs / "digits").rename(runs / ("long" * 12))
+    whole = show(capsys)
+    assert f"runs/{'long' * 12}  " in whole
+    monkeypatch.setattr(cli_text, "out", cli_text.Console(width=80, force_terminal=True, soft_wrap=True, highlight=False))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", show(capsys)).splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[0].split()[:3] == ["run", "recipe", "state"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

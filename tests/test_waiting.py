@@ -70,6 +70,16 @@ def test_every_look_at_all_files_is_counted(make, recipe, looks, tmp_path):
     assert content.content_of_files(root, files).facts() == facts  # silently the same
 
 
+def test_a_line_is_told_once(monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "PATIENCE", 0.001)
+    monkeypatch.setattr(waiting, "EVERY", 0.001)
+    with waiting.waiting() as work:
+        time.sleep(0.1)
+        work.tell("reading", 1, 2)
+        time.sleep(0.1)
+    assert capsys.readouterr().err.splitlines() == ["preparing …", "reading: 1 of 2"]
+
+
 @pytest.fixture
 def slow(monkeypatch):
     """Every file takes a while to read, and a command a tenth of that while to lose its patience."""

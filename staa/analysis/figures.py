@@ -1,10 +1,9 @@
 """How measured figures are written: in a terminal, a table, a page."""
 
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, NamedTuple
-
-LARGEST = 1e300  # a whole number in JSON may be of any length
 
 
 class Shown(NamedTuple):
@@ -39,7 +38,11 @@ def shown(figure: str) -> Shown:
 
 def written(value: Any, form: str) -> str:
     """A number in such a form; n/a for what is no number, as a stranger's records may have it, or none that is finite."""
-    return f"{value:{form}}" if isinstance(value, Real) and abs(value) < LARGEST else "n/a"
+    try:
+        finite = isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # a whole number in JSON may be of any length
+        finite = False
+    return f"{value:{form}}" if finite else "n/a"
 
 
 def percent(share: Any, digits: int = 1) -> str:

@@ -18,6 +18,7 @@ from staa.files import check_new, check_writable
 from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_folder
 from staa.inference.drawing import draw as draw_prediction
 from staa.inference.drawing import write_csv as write_prediction
+from staa.inference.forecast import check_asked as check_forecast
 from staa.inference.forecast import predict as predict_file
 from staa.inference.prepared import moment
 from staa.runs import Run
@@ -106,6 +107,7 @@ def _forecast(options: PredictOptions, run: Run) -> int:
         raise ValueError("--data is of --interval: add --interval, such as 0.9, or leave it out")
     if options.out is not None and options.out.exists():
         raise ValueError(f"{options.out} is there already: choose another --out, which is made")
+    check_forecast(run, options.steps, options.interval)
     check_writable((options.out or forecasts_of(options.run)) / "forecast.csv")
     with waiting():
         made = predict_file(
