@@ -115,11 +115,14 @@ def check_format(found: Any, what: Path | str) -> None:
         )
 
 
-def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True) -> Path:
+def write(
+    path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True, new: bool = False
+) -> Path:
     """Write a file atomically, through a new file of an unguessable name beside it: a link at `path` is replaced, not followed.
 
-    keep: where the file that was there goes. sync: wait until the disk has it; a cache that checks itself need not.
-    Raises RuntimeError, with what was there untouched, if the disk is full or not writable.
+    keep: where the file that was there goes. sync: wait until the disk has it; a cache that checks itself need not. new:
+    replace nothing, not even what another process has just put there.
+    Raises RuntimeError, with what was there untouched, if the disk is full or not writable, or if new and a file is there.
     """
     temporary = _beside(path)
     try:
@@ -130,7 +133,10 @@ def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, syn
                 os.fsync(file.fileno())
         if keep is not None and path.exists():
             _copy(path, keep)
-        os.replace(temporary, path)
+        if new:
+            _place(temporary, path)
+        else:
+            os.replace(temporary, path)
         if sync:
             _sync_folder(path.parent)
     except OSError as error:
@@ -160,9 +166,9 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"{path} can't be written: {parent}: {error.strerror or error}; choose another place") from error
 
 
-def save_text(path: Path, text: str) -> Path:
+def save_text(path: Path, text: str, *, new: bool = False) -> Path:
     """Write a text file in UTF-8, as `write` does."""
-    return write(path, text.encode())
+    return write(path, text.encode(), new=new)
 
 
 def save_with(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
@@ -232,6 +238,19 @@ def _copy(source: Path, target: Path) -> None:
         with open_regular(source) as old, open(temporary, "xb", opener=_new) as new:
             shutil.copyfileobj(old, new)
     os.replace(temporary, target)
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a file a name that nothing has. Raises FileExistsError."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -142,7 +142,7 @@ def test_bad_input(args, message, runs, tmp_path, monkeypatch, capsys):
 
 
 def test_a_full_disk_leaves_no_file(runs, tmp_path, monkeypatch, capsys):
-    def full(path, text):
+    def full(path, text, *, new):
         raise RuntimeError(f"could not write {path}: no space left")
 
     monkeypatch.setattr(run_energy, "save_text", full)

@@ -1,10 +1,12 @@
 """Files: bounded when they are read, whole and never through a link when they are written."""
 
+import errno
 import gzip
 import io
 import os
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -211,3 +213,15 @@ def test_a_pipe_is_not_appended_to(tmp_path):
 def test_a_file_that_can_not_be_read_is_named():
     with pytest.raises(OSError, match="/proc/self/mem"):
         read_bytes(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_replaces_nothing_that_came_meanwhile(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr("os.link", Mock(side_effect=OSError(errno.EPERM, "no hard links here")))
+    path = tmp_path / "table.csv"
+    write(path, b"first", new=True)
+    with pytest.raises(RuntimeError, match="File exists; the table.csv there is untouched"):
+        write(path, b"second", new=True)
+    assert path.read_bytes() == b"first"
+    assert [*tmp_path.iterdir()] == [path]

@@ -91,14 +91,14 @@ def write_csv(energy: Energy, path: Path) -> None:
 
     Args:
         energy: What is written.
-        path: The file, which is made or replaced.
+        path: The file, which is made and must not be there.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(for_csv, COLUMNS))
     for layer in energy.layers:
         writer.writerow(map(for_csv, _cells(layer)))
-    save_text(path, text.getvalue())
+    save_text(path, text.getvalue(), new=True)
 
 
 def _cells(layer: LayerEnergy) -> list[object]:

@@ -55,7 +55,7 @@ def write_json(of: Path, answers: Sequence[Answer], refused: Sequence[Refused], 
         for answer in answers
     ]  # fmt: skip
     not_taken = [{"input": one.input, "why": str(one.error)} for one in refused]
-    save_text(path, json.dumps({"run": str(of), "answers": told, "refused": not_taken}, indent=2) + "\n")
+    save_text(path, json.dumps({"run": str(of), "answers": told, "refused": not_taken}, indent=2) + "\n", new=True)
 
 
 def show_predictions(p: Predictions) -> None:
@@ -144,4 +144,4 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerow(map(for_csv, header))
     for row in rows:
         writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else for_csv(cell) for cell in row])
-    save_text(path, text.getvalue())
+    save_text(path, text.getvalue(), new=True)

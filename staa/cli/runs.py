@@ -48,7 +48,7 @@ def runs(args: list[str]) -> int:
     say(f"{len(found)} runs in {where}: {', '.join(counts)}" if found else f"no run in {where}. First try: staa train")
     if options.csv is not None:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
-        save_text(options.csv, table_of(found))
+        save_text(options.csv, table_of(found), new=True)
         say(f"table → {options.csv}")
     return 0
 

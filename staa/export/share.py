@@ -103,6 +103,7 @@ def share(run: Run | str | Path, out: Path | None = None) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".zip":
         return _zip(files, out)
+    out.mkdir()
     for name, data in files.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write(out / name, data)
@@ -142,7 +143,7 @@ def _zip(files: dict[str, bytes], out: Path) -> Path:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(f"{out.stem}/{name}"), data)  # with no date and no user
-    return write(out, buffer.getvalue())
+    return write(out, buffer.getvalue(), new=True)
 
 
 def _json(clean: Callable[[Any], Any], values: Any, path: Path, indent: int | None = 2) -> bytes:

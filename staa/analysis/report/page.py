@@ -100,7 +100,7 @@ def write_report(
     left_out = tuple(f"{', '.join(titles)}: {why}" for why, titles in causes.items())
     text = page(run, sections, left_out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, text.encode())
+    write(path, text.encode(), new=out is not None)
     return Report(path, left_out)
 
 
