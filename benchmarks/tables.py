@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks import gpu
 from benchmarks.figures import RESULTS, fill, mean, measured, text
 from benchmarks.study import student_interval
-from staa.analysis.figures import figures_in, told
+from staa.analysis.figures import figures_in, shown, told
 from staa.hub import pretrained, pretrained_names
 
 README = """\
@@ -268,7 +268,8 @@ def weights() -> str:
     for name in pretrained_names():
         run = pretrained(name)
         figures = {key.removeprefix("test_"): v for key, v in run.result.items() if key.startswith("test_")}
-        figure = told(figures_in(figures)[0], figures[figures_in(figures)[0]]).replace("%", " %")
+        first = figures_in(figures)[0]
+        figure = told(first, figures[first], shown(first).form.replace(".4g", "#.4g")).replace("%", " %")
         how = "weights of the last epoch" if run.recipe.weights == "last" else "weights best on validation"
         size = sum(path.stat().st_size for path in run.folder.iterdir()) / 1e3
         about = f"{run.recipe.summary}; `{run.recipe.name}`"

@@ -1,7 +1,7 @@
 """A finished run as pretrained weights of the package:  python -m benchmarks.weights RUN NAME
 
-Writes staa/weights/NAME, which `staa.pretrained(NAME)` opens: the run's published files, without the weights that its figure is
-not of, and their checksums.
+Writes staa/weights/NAME, which `staa.pretrained(NAME)` opens: the files of the published run and their checksums. Of a run that
+is measured with its last weights, those that were best on validation are left out.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ def main(folder: Path, name: str) -> None:
     files = shared_files(run, pickled=False)
     if run.recipe.weights == "last":
         files.pop(BEST, None)
-    print(f"{name}: {run.result}")
     out.mkdir(parents=True)
     for file, data in files.items():
         write(out / file, data)

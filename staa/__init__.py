@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from staa import attention, data, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
 from staa.analysis.record import record
-from staa.hub import pretrained
+from staa.hub import from_pretrained, pretrained
 from staa.inference.classify import predict
 from staa.inference.frame import forecast
 from staa.ops.switch import reference
@@ -33,6 +33,7 @@ __all__ = [
     "data",
     "estimate_energy",
     "forecast",
+    "from_pretrained",
     "layers",
     "load",
     "models",

@@ -2,16 +2,22 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
+import fake_hub
 import pytest
 import tiny
 import torch
+from markdown_it import MarkdownIt
 
 import staa
 from staa import hub
 from staa.cli import main
+from staa.export.card import literal, model_card
 from staa.export.share import share, shared_files
+from staa.recipes import code
+from staa.recipes.code import UntrustedCodeError
 from staa.runs import evaluate_run, run
 from staa.training.checkpoint import load_checkpoint
 
@@ -115,3 +121,160 @@ def test_weights_of_another_recipe_are_refused(published, broken):
     for weights in ("last", "best"):
         with pytest.raises(ValueError, match=told[broken]):
             staa.load(published, weights=weights)
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A hub that huggingface_hub takes for its own, with an empty cache and a token."""
+    from huggingface_hub import constants, file_download
+
+    with fake_hub.serving() as (there, address):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        for module in (constants, file_download):
+            if hasattr(module, "HUGGINGFACE_CO_URL_TEMPLATE"):
+                monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN", fake_hub.TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield there
+
+
+def cached(tmp_path):
+    return {path.name for path in (tmp_path / "cache").rglob("*") if "snapshots" in path.parts and not path.is_dir()}
+
+
+def test_a_run_is_pushed_and_taken_from_there(trained, served, tmp_path, monkeypatch, capsys):
+    assert main(["push", str(trained), "jane/tiny", "--licence", "mit"]) == 0
+    assert 'staa.from_pretrained("jane/tiny")' in capsys.readouterr().out
+    first, files = served.files("jane/tiny")
+    assert served.repositories["jane/tiny"]["private"]
+    own = next(name for name in files if name.startswith("code/"))
+    assert files.keys() == {
+        "recipe.json", "environment.json", "result.json", "log.jsonl", "model.safetensors", "best.safetensors", "README.md",
+        own,
+    }  # fmt: skip
+    assert b'license: "mit"' in files["README.md"]
+    served.commit("jane/tiny", {**files, "last.pt": b"a pickle", "evil.py": b"raise SystemExit", ".git/config": b""})
+    monkeypatch.setattr(code, "_vouched", set())  # as in another process
+    run = staa.from_pretrained("jane/tiny")
+    with pytest.raises(UntrustedCodeError, match="it was not run: read all of it"):
+        _ = run.data
+    run = staa.from_pretrained("jane/tiny", trust=True)
+    assert len(run.data.test) == 8
+    assert all(torch.equal(a, b) for a, b in zip(run.model().parameters(), staa.load(trained).parameters(), strict=True))
+    assert cached(tmp_path) == {name.rpartition("/")[2] for name in files} - {"README.md"}
+
+    other = {**files, "result.json": files["result.json"].replace(b'"seed": 0', b'"seed": 7'), "code/old-file.py": b""}
+    served.commit("jane/tiny", other)
+    assert staa.from_pretrained("jane/tiny").result["seed"] == 7
+    assert staa.from_pretrained("jane/tiny", revision=first).result["seed"] == 0
+    assert hub.push(trained, "jane/tiny", update=True).endswith(served.files("jane/tiny")[0])
+    assert "code/old-file.py" not in served.files("jane/tiny")[1]
+    assert staa.from_pretrained("jane/tiny").result["seed"] == 0
+
+
+def test_without_a_network_the_cache_serves(published, served):
+    files = {path.relative_to(published).as_posix(): path.read_bytes() for path in published.rglob("*.*")}
+    served.commit("jane/tiny", files)
+    online = staa.from_pretrained("jane/tiny")
+    served.down = True
+    with pytest.warns(UserWarning, match="answered 503.*is as it was when it was last downloaded"):
+        assert staa.from_pretrained("jane/tiny").folder == online.folder
+    with pytest.raises(ConnectionError, match="answered 503: .*in the cache there is no whole jane/other"):
+        staa.from_pretrained("jane/other")
+
+
+def test_what_is_no_published_run_is_not_downloaded(published, served, tmp_path, monkeypatch):
+    files = {path.relative_to(published).as_posix(): path.read_bytes() for path in published.rglob("*.*")}
+    served.commit("jane/tiny", files)
+    served.commit("jane/text", {"README.md": b"", "recipe.json": b"{}"})
+    served.commit("jane/many", {**files, **{f"graph/{k}": b"" for k in range(64)}})
+    for name, told in (
+        ("jane/text", "is no run that staa has pushed: it has no environment.json, model.safetensors"),
+        ("jane/many", "is no run that staa has pushed: it has 7. files"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            staa.from_pretrained(name)
+    for name, told in (
+        ("jane/none", "there is no jane/none at http"),
+        ("runs", "no folder here, and no name of a repository such as org/name"),
+        (tmp_path / "jane" / "tiny", "is no folder here"),
+    ):
+        with pytest.raises(FileNotFoundError, match=told):
+            staa.from_pretrained(name)
+    with pytest.raises(FileNotFoundError, match="jane/tiny has no branch, tag or commit 'v9'"):
+        staa.from_pretrained("jane/tiny", revision="v9")
+    with pytest.raises(ValueError, match="`revision` is of a repository"):
+        staa.from_pretrained(published, revision="v9")
+    monkeypatch.setenv("STAA_MAX_BYTES", "1K")
+    with pytest.raises(ValueError, match="of jane/tiny would take .* the limit is 1 KiB"):
+        staa.from_pretrained("jane/tiny")
+    assert not any("resolve" in path for path in served.asked)
+    assert not cached(tmp_path)
+
+
+def test_what_can_not_be_pushed_reaches_no_hub(trained, published, served, tmp_path, monkeypatch, capsys):
+    served.commit("jane/there", {"recipe.json": b"{}"})
+    served.commit("jane/public", {".gitattributes": b""}, private=False)
+    before = json.dumps({name: len(there["commits"]) for name, there in served.repositories.items()})
+    (published / "result.json").unlink()
+    for args, told in (
+        ([trained, "tiny"], "a repository is called org/name, got 'tiny'"),
+        ([trained, "jane/tiny", "--licence", "my own"], "--licence must be a name in small letters"),
+        ([published, "jane/tiny"], "is not finished, and so has no figures to publish"),
+        ([tmp_path / "none", "jane/tiny"], "does not exist"),
+        ([trained, "jane/there"], "holds a run already: choose another name, or say --update for a new commit"),
+        ([trained, "jane/there", "--update", "--public"], "is there and private: leave --public out"),
+        ([trained, "jane/public"], "is there and public: say so with --public"),
+    ):
+        assert main(["push", *map(str, args)]) == 2
+        assert told in capsys.readouterr().err, told
+    monkeypatch.setenv("HF_TOKEN", "hf_of_another")
+    assert main(["push", str(trained), "jane/tiny"]) == 2
+    assert "the hub does not let this token work on jane/tiny" in capsys.readouterr().err
+    monkeypatch.delenv("HF_TOKEN")
+    assert main(["push", str(trained), "jane/tiny"]) == 2
+    assert "there is no token of the hub: call `hf auth login`, or set HF_TOKEN" in capsys.readouterr().err
+    assert json.dumps({name: len(there["commits"]) for name, there in served.repositories.items()}) == before
+
+
+def test_without_the_package_it_is_named(trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for ask in (lambda: staa.from_pretrained("jane/tiny"), lambda: hub.push(trained, "jane/tiny")):
+        with pytest.raises(ImportError, match=r'huggingface_hub: pip install "staa-snn\[hub\]"'):
+            ask()
+    assert staa.from_pretrained(trained).finished
+
+
+def test_names_on_a_card_have_no_meaning(tmp_path):
+    """A Markdown parser finds texts, code and our own lists alone in it."""
+    hostile = "`` ``` </code><img src=x onerror=alert(1)> [a](https://b.c) ![](x) https://d.e &lt; | *x*\n# y\u202e"
+    recipe = replace(tiny.recipe, epochs=1, max_steps=1, name="a", summary=hostile)
+    recipe = replace(recipe, data=replace(recipe.data, name=f"{tiny.__file__}:hostile"))
+    for _ in run(recipe, tmp_path / "run"):
+        pass
+    card = model_card(staa.Run(tmp_path / "run"), "jane/tiny")
+    head, body = card.removeprefix("---\n").split("\n---\n", 1)
+    assert [line.partition(":")[0] for line in head.splitlines()] == ["library_name", "license", "tags"]
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(body)
+    inside = [child for token in tokens for child in token.children or ()]
+    kinds = {token.type for token in [*tokens, *inside]}
+    assert kinds <= {
+        "heading_open", "heading_close", "paragraph_open", "paragraph_close", "bullet_list_open", "bullet_list_close",
+        "list_item_open", "list_item_close", "inline", "text", "code_inline", "fence", "softbreak",
+    }  # fmt: skip
+    assert sum(token.type == "heading_open" for token in tokens) == 1
+    assert any("onerror" in child.content for child in inside if child.type == "code_inline")
+    assert "<script>alert(1)</script>" in {child.content for child in inside if child.type == "code_inline"}
+    assert "trust=True" in body
+    assert all(character.isprintable() or character == "\n" for character in card)
+
+
+@pytest.mark.parametrize("text", ["", "`", "a`", "```", "a``b`c", " ", "x" * 300])
+def test_a_code_span_holds_its_text(text):
+    (token,) = MarkdownIt("commonmark").parseInline(literal(text))
+    (span,) = token.children
+    assert span.type == "code_inline"
+    assert span.content.strip() == text.strip() or (len(text) > 80 and len(span.content) <= 80)
