@@ -9,6 +9,8 @@ from functools import partial
 from benchmarks import gpu
 from benchmarks.figures import RESULTS, fill, mean, measured, text
 from benchmarks.study import student_interval
+from staa.analysis.figures import figures_in, shown, told
+from staa.hub import pretrained, pretrained_names
 
 README = """\
 | data | network, T | paper | ours |
@@ -260,6 +262,22 @@ def early_exit() -> str:
     return "\n".join(lines)
 
 
+def weights() -> str:
+    """The networks in the package, each with the figure of its run."""
+    lines = ["| name | what it is | test figure of this run | parameters | KB |", "|---|---|---|---|---|"]
+    for name in pretrained_names():
+        run = pretrained(name)
+        figures = {key.removeprefix("test_"): v for key, v in run.result.items() if key.startswith("test_")}
+        first = figures_in(figures)[0]
+        figure = told(first, figures[first], shown(first).form.replace(".4g", "#.4g")).replace("%", " %")
+        how = "weights of the last epoch" if run.recipe.weights == "last" else "weights best on validation"
+        size = sum(path.stat().st_size for path in run.folder.iterdir()) / 1e3
+        about = f"{run.recipe.summary}; `{run.recipe.name}`"
+        on = f"{figure} on {figures['samples']:,} samples, seed {run.recipe.seed}, {how}"
+        lines.append(f"| `{name}` | {about} | {on} | {run.environment['parameters']:,} | {size:.0f} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "README": partial(fill, README),
     "accuracies": accuracies,
@@ -270,6 +288,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tricks": tricks,
     "early exit": early_exit,
     "memory": memory,
+    "weights": weights,
     "speed": speed,
     "gpu/neuron": partial(gpu.neurons, RESULTS / "gpu"),
     "gpu/pairs": partial(gpu.paired, RESULTS / "gpu"),

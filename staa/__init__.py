@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from staa import attention, data, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
 from staa.analysis.record import record
+from staa.hub import from_pretrained, pretrained
 from staa.inference.classify import predict
 from staa.inference.frame import forecast
 from staa.ops.switch import reference
@@ -32,12 +33,14 @@ __all__ = [
     "data",
     "estimate_energy",
     "forecast",
+    "from_pretrained",
     "layers",
     "load",
     "models",
     "neurons",
     "ops",
     "predict",
+    "pretrained",
     "read_log",
     "record",
     "reference",

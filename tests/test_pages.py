@@ -54,7 +54,18 @@ def trained(name, *, data_root=Path("data"), width=None, validation=0.0):
     list(run(recipe, Path("runs", name, "…"), data_root=data_root, device="cpu", workers=0))
 
 
-PAGES = {"README.md": readme, "docs/logs.md": logs, "docs/recipes/events.md": events, "docs/recipes/folder.md": folder}
+def network():
+    Image.new("L", (8, 8), 90).save("three.png")
+    return {}
+
+
+PAGES = {
+    "README.md": readme,
+    "docs/hub.md": network,
+    "docs/logs.md": logs,
+    "docs/recipes/events.md": events,
+    "docs/recipes/folder.md": folder,
+}
 
 
 @pytest.mark.parametrize("page", PAGES)

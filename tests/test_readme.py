@@ -27,8 +27,11 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_library_example_runs():
-    (code,) = blocks("python")
+def test_the_library_examples_run(capsys):
+    first, code = blocks("python")
+    assert sum(bool(line) for line in first.splitlines()) <= 5
+    exec(first, {})
+    assert "'3'" in capsys.readouterr().out
     assert len(code.splitlines()) <= 15
     scope = {}
     exec(code, scope)

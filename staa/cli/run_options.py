@@ -138,6 +138,23 @@ class ShareOptions(OfFile):
 
 
 @dataclass(frozen=True)
+class PushOptions(OfFile):
+    """Copy a finished run to a hub, with a model card, through huggingface_hub: what it says of this machine, its user and its
+    folders is left out, and so are pickles. The token is the hub's own: hf auth login, or HF_TOKEN."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    name: tyro.conf.Positional[str]
+    """The repository, such as org/name, which is made if need be."""
+    public: bool = False
+    """Let all read it; by default only its owner can."""
+    licence: str | None = None
+    """Name of its licence on the hub, such as apache-2.0; by default the card says that it is not known."""
+    update: bool = False
+    """Replace a run that is there, in a new commit."""
+
+
+@dataclass(frozen=True)
 class ReportOptions(OfRun):
     """Write what a run is, has learned, costs and says as one HTML file, which a browser shows without a network."""
 

@@ -19,7 +19,7 @@ from staa.recipes.recipe import Recipe
 from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_origin
 from staa.runs.load import Run, opened
 from staa.runs.log import LOG, lines
-from staa.training.checkpoint import BEST, LAST, checkpoint_bytes, load_checkpoint
+from staa.training.checkpoint import BEST, LAST, MODEL, checkpoint_bytes, load_measured, published_bytes
 from staa.training.weights import measured_weights, read_weights
 
 GONE = "removed"
@@ -56,14 +56,28 @@ def share(run: Run | str | Path, out: Path | None = None) -> Path:
         ValueError: If the run is broken; if `out` is there already; if its code or graph names the user, the machine or their
             folders; if a file of it is reached through a link, its code lies outside the folder, or its graph is none.
     """
-    run_folder = Path(run.folder if isinstance(run, Run) else run)
-    root = run_folder.resolve()
-    out = Path(f"{root.name}-shared") if out is None else out
+    run = opened(run)
+    out = Path(f"{run.folder.resolve().name}-shared") if out is None else out
     if out.exists() or out.is_symlink():
         raise ValueError(f"{out} is there already: choose another `out`")
-    for name in (RECIPE, ENVIRONMENT, RESULT, LOG, LAST, BEST):
+    files = shared_files(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".zip":
+        return _zip(files, out)
+    out.mkdir()
+    for name, data in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        write(out / name, data)
+    return out
+
+
+def shared_files(run: Run, *, pickled: bool = True) -> dict[str, bytes]:
+    """The files of a shared run, by their names in its folder. pickled: with last.pt; else model.safetensors stands for it, as
+    in a published run. Raises ValueError as `share` does."""
+    run_folder = run.folder
+    root = run_folder.resolve()
+    for name in (RECIPE, ENVIRONMENT, RESULT, LOG, LAST, BEST, MODEL):
         _inside(root, name)
-    run = opened(run)
     recipe, environment = run.recipe, run.environment
     for name in named_files(recipe):
         if COPY.fullmatch(name) is None:
@@ -85,29 +99,23 @@ def share(run: Run | str | Path, out: Path | None = None) -> Path:
         files[RESULT] = _json(clean, {"format": FORMAT, **run.result}, root / RESULT)
     if (root / LOG).is_file():
         files[LOG] = b"".join(_lines(clean, root / LOG))
-    checkpoint = load_checkpoint(run_folder)
-    check_origin(checkpoint, recipe, run_folder / LAST)
+    path, checkpoint = load_measured(run_folder)
+    check_origin(checkpoint, recipe, path)
     kept = {"recipe": text.decode(), "step": checkpoint["step"], "model": measured_weights(checkpoint)}
-    files[LAST] = bytes(checkpoint_bytes(kept))
+    last = LAST if pickled else MODEL
+    files[last] = bytes(checkpoint_bytes(kept)) if pickled else published_bytes(kept)
     if (run_folder / BEST).is_file():
         read_weights(run_folder / BEST)
         files[BEST] = read_bytes(run_folder / BEST)
     # A short name of a machine occurs by chance among the bytes of weights, which hold no text but their names.
-    weights = {LAST: "\n".join(measured_weights(checkpoint)).encode(), BEST: b""}
+    weights = {last: "\n".join(measured_weights(checkpoint)).encode(), BEST: b""}
     for name, data in files.items():
         found = _private(root, environment, weights.get(name, data))
         if found:
             raise ValueError(
                 f"{run_folder / name if name in code else name} names {found!r}, which is not for others: take it out"
             )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".zip":
-        return _zip(files, out)
-    out.mkdir()
-    for name, data in files.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        write(out / name, data)
-    return out
+    return files
 
 
 def _inside(root: Path, name: str) -> Path:

@@ -27,7 +27,7 @@ from staa.runs.folder import (
     read_result,
 )
 from staa.runs.log import events_of
-from staa.training.checkpoint import BEST, LAST, load_checkpoint, read_origin
+from staa.training.checkpoint import BEST, load_measured, read_origin
 from staa.training.weights import load_weights, measured_weights, read_weights
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Run:
                     f"{folder} has no checkpoint: whether {RECIPE} is the recipe of {BEST} is not known", stacklevel=4
                 )
         else:
-            path, checkpoint = folder / LAST, load_checkpoint(folder)
+            path, checkpoint = load_measured(folder)
             check_origin(checkpoint, recipe, path)
             state = measured_weights(checkpoint)
         try:

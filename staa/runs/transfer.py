@@ -13,7 +13,7 @@ from staa.data import SplitData
 from staa.recipes.code import comparable
 from staa.recipes.recipe import Recipe
 from staa.runs.folder import check_origin, read_environment, read_recipe
-from staa.training.checkpoint import LAST, load_checkpoint, shape_of
+from staa.training.checkpoint import load_measured, shape_of
 from staa.training.progress import Transfer
 from staa.training.weights import measured_weights
 
@@ -28,8 +28,8 @@ def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> Transfer:
     known = names is not None and source.names is not None
     same = names == list(source.names or ()) if known else comparable(other).data.name == comparable(recipe).data.name
     related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
-    state = load_checkpoint(folder)
-    check_origin(state, other, folder / LAST)
+    path, state = load_measured(folder)
+    check_origin(state, other, path)
     leave = task_of(recipe).own_weights(same=same)
     found = transfer_weights(model, measured_weights(state), folder, leave=leave)
     return Transfer(

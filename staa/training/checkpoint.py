@@ -13,8 +13,13 @@ from torch import Tensor
 
 from staa.files import FORMAT, check_bytes, check_format, max_bytes, open_regular, read_bytes, write
 from staa.training.pickles import PER_OPCODE, PICKLE, brief, check_pickle, plain, repacked, walk
+from staa.training.weights import measured_weights, read_weights, weights_bytes
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.safetensors"
+MODEL = "model.safetensors"
+"""The last weights of a published run, which holds no pickle: what its last.pt held but for what only a resumed run needs."""
+ABOUT = {"recipe": "staa.recipe", "step": "staa.step"}
+"""What stands with those weights: plain values of a checkpoint, and their names there."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
@@ -42,6 +47,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     before = path.with_name(PREVIOUS)
     advice = f"; the checkpoint before it is there: resume {before}" if before != path and before.is_file() else ""
     if not path.is_file():
+        if path.with_name(MODEL).is_file():
+            raise FileNotFoundError(
+                f"{path.parent} is a published run and can't be gone on with: begin a new one from its weights (`init_from`)"
+            )
         raise FileNotFoundError(f"no checkpoint at {path}{advice or ': give a run folder, or a checkpoint in one'}")
     data = read_bytes(path)
     if not data:
@@ -68,12 +77,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def published_bytes(state: dict[str, Any]) -> bytes:
+    """A checkpoint as model.safetensors: the weights that it is measured with, its recipe and its step."""
+    return weights_bytes(measured_weights(state), {ABOUT[name]: state[name] for name in ABOUT})
+
+
+def load_measured(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Where a run folder has the weights of its last epoch, and a checkpoint with those, recipe and step: last.pt, or
+    model.safetensors if it is a published run. Raises what `load_checkpoint` does."""
+    path = folder / MODEL
+    if (folder / LAST).exists() or not path.is_file():
+        return folder / LAST, load_checkpoint(folder)
+    model = read_weights(path)
+    state = {"model": model} | {name: model.pop(ABOUT[name], None) for name in ABOUT}
+    _check_values(state, path)
+    return path, state
+
+
 def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """A run's last checkpoint, or the one before if that is lost, and its plain values alone: its tensors are not read. None
-    if there is no checkpoint. Raises ValueError for a broken one, or one of a newer version."""
-    path = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+    """A run's last checkpoint, or the one before if that is lost, and its plain values: but for a published run, its tensors
+    are not read. None if there is no checkpoint. Raises ValueError for a broken one, or one of a newer version."""
+    path = next((folder / name for name in (LAST, PREVIOUS, MODEL) if (folder / name).is_file()), None)
     if path is None:
         return None
+    if path.name == MODEL:
+        return load_measured(folder)
     with open_regular(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:

@@ -18,15 +18,20 @@ NUMBER = "staa.format"  # where weights have the number of their format
 def save_weights(path: Path, model: nn.Module) -> Path:
     """Write a model's state dict as safetensors, atomically; what is no tensor in it, as plain values. Weights that modules
     share are written for each. Raises RuntimeError as `save_checkpoint` does."""
-    tensors, plain = {}, {}
-    for key, value in model.state_dict().items():
+    return write(path, weights_bytes(model.state_dict()))
+
+
+def weights_bytes(state: dict[str, Any], about: dict[str, Any] | None = None) -> bytes:
+    """A state dict as safetensors. about: plain values that stand with it, by names that begin with "staa."."""
+    tensors, plain = {}, dict(about or {})
+    for key, value in state.items():
         if isinstance(value, Tensor):
             tensors[key] = (
                 value.detach().cpu().clone(memory_format=torch.contiguous_format)
             )  # safetensors refuses shared memory
         else:
-            plain[key] = json.dumps(value)
-    return write(path, to_safetensors(tensors, plain | {NUMBER: str(FORMAT)}))
+            plain[key] = value
+    return to_safetensors(tensors, {key: json.dumps(value) for key, value in plain.items()} | {NUMBER: str(FORMAT)})
 
 
 def check_savable(model: nn.Module) -> None:
