@@ -60,7 +60,7 @@ def to_nir(model: nn.Module, input_shape: Sequence[int], *, dt: float = DT) -> A
     nir = nir_package()
     check_dt(dt)
     check_counts(**{f"input_shape[{k}]": size for k, size in enumerate(input_shape)})
-    if any(module.training for module in model.modules()):
+    if model.training:
         raise ValueError("a graph is what a network is in evaluation mode: call model.eval() first")
     odd = sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32})
     if odd:

@@ -128,6 +128,12 @@ def _norm(graph: Writer, norm: Any, signal: Signal) -> Signal:
     return signal
 
 
+def _dropout(graph: Writer, dropout: nn.Module, signal: Signal) -> Signal:
+    if dropout.training:
+        raise graph.refusal(dropout, "it goes by chance: it must be in evaluation mode")
+    return signal
+
+
 def _avg_pool(graph: Writer, pool: nn.AvgPool2d, signal: Signal) -> Signal:
     kernel, stride, padding = _pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding)
     sums = pool.divisor_override == 1
@@ -268,7 +274,8 @@ def _fits(signal: Signal, kernel: Any, stride: Any, padding: Any) -> bool:
 WRITERS: dict[type[nn.Module], Callable[[Writer, Any, Signal], Signal]] = {
     nn.Sequential: Writer.chain,
     PerStep: lambda graph, layer, signal: graph.write(layer.module, signal),
-    **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d), lambda graph, module, signal: signal),
+    nn.Identity: lambda graph, module, signal: signal,
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d), _dropout),
     nn.Conv2d: _conv,
     nn.Linear: _linear,
     nn.BatchNorm1d: _norm,
