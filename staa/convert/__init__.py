@@ -10,6 +10,7 @@ is missing, or has another shape, too.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
@@ -93,6 +94,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         ValueError: If it holds anything else, is broken or too large, or was written by a torch older than 1.6.
     """
     path = Path(path)
+    state: Any
     if path.suffix == ".safetensors":
         try:
             state = from_safetensors(read_bytes(path))

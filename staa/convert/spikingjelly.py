@@ -55,7 +55,9 @@ def spikingjelly_vgg(state: State) -> dict[str, Tensor]:
     wanted = {"convolutions": (8,), "BatchNorms": (8,), "linear layers": (1,), "learned neurons": (0, 8)}
     if any(counts[kind] not in numbers for kind, numbers in wanted.items()):
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        raise ValueError(f"a vggsnn has 8 convolutions, 8 BatchNorms, one linear layer and 8 learned neurons or none, got {told}")
+        raise ValueError(
+            f"a vggsnn has 8 convolutions, 8 BatchNorms, one linear layer and 8 learned neurons or none, got {told}"
+        )
     (linear,) = kinds["linear layers"]
     found = {f"readout.{field}": value for field, value in linear.items()}
     for k, (conv, norm) in enumerate(zip(kinds["convolutions"], kinds["BatchNorms"], strict=True)):

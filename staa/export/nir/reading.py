@@ -107,8 +107,8 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
     """
     nir = nir_package()
     graph = read_nir(Path(graph)) if isinstance(graph, str | Path) else graph
-    dt = graph.metadata.get("dt", DT) if dt is None else dt
-    check_dt(dt)
+    step: Any = graph.metadata.get("dt", DT) if dt is None else dt
+    check_dt(step)
     before, order = _order(graph)
     ends = {kind: [name for name in order if type(graph.nodes[name]) is kind] for kind in (nir.Input, nir.Output)}
     for kind, names in ends.items():
@@ -131,7 +131,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
         if maker is None or not isinstance(node, getattr(nir, type(node).__name__, ())):
             raise _unknown(name, type(node).__name__)
         try:
-            nodes[name] = maker(node, shape, float(dt))
+            nodes[name] = maker(node, shape, float(step))
             shapes[name] = _shape(name, _shape_after(nodes[name], shape))
         except (ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"node {name!r} ({type(node).__name__}) can't be read: {brief(error)}") from error

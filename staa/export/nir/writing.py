@@ -16,7 +16,7 @@ from staa.models.resnet import BasicBlock, PoolShortcut, ResNet, pool2, pool3
 from staa.models.vgg import VGGSNN
 from staa.neurons import LIF, AdaptiveLIF, Integrator, ParametricLIF
 
-POOLS = {pool2: (2, 2, 0), pool3: (3, 2, 1)}
+POOLS: dict[Any, tuple[int, int, int]] = {pool2: (2, 2, 0), pool3: (3, 2, 1)}
 """Pooling functions of a ResNet -> kernel, stride, padding."""
 
 
