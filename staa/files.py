@@ -115,9 +115,7 @@ def check_format(found: Any, what: Path | str) -> None:
         )
 
 
-def write(
-    path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True, new: bool = False
-) -> Path:
+def write(path: Path, data: bytes | memoryview, *, keep: Path | None = None, sync: bool = True, new: bool = False) -> Path:
     """Write a file atomically, through a new file of an unguessable name beside it: a link at `path` is replaced, not followed.
 
     keep: where the file that was there goes. sync: wait until the disk has it; a cache that checks itself need not. new:

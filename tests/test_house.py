@@ -18,9 +18,12 @@ PUBLIC = {
     "staa.attention": "ATTENTIONS DTA STAA TNA TXA ChannelGate GlobalContext PositionEncoding StepAttention TemporalAttention",
     "staa.build": "TASKS Task check_recipe task_of",
     "staa.cli": "main",
+    "staa.convert": "CONVERTERS dta_snn fsta_snn load_converted read_state seqsnn_ispikformer spikingjelly_ms_resnet "
+    "spikingjelly_vgg",
     "staa.data": "DATASETS DOWNLOADS SERIES Batches Events Normaliser Samples SeriesSource Source TimeSeries WindowBatches "
     "cifar cifar10dvs describe diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source "
     "image_folder inventory load_cifar nmnist read_events read_graph read_series saccade_events split_by_hash to_frames",
+    "staa.export.nir": "Parity from_nir parity read_nir save_nir to_nir",
     "staa.forecasters": "FORECASTERS",
     "staa.hub": "from_pretrained pretrained pretrained_names push",
     "staa.layers": "PerStep Site Passive Window fold_batch_norm note per_step",

@@ -46,6 +46,14 @@ def logs():
     return {}
 
 
+def convert():
+    from safetensors.torch import save_file
+    from spikingjelly.activation_based.model.ms_resnet import MSResNet
+
+    save_file(MSResNet(4, 3, 10, (1, 1, 1), 4, 3, 1).state_dict(), "theirs.safetensors")
+    return {}
+
+
 def trained(name, *, data_root=Path("data"), width=None, validation=0.0):
     """A run of one step in a folder that is called as in the pages."""
     recipe = staa.RECIPES[name]
@@ -61,6 +69,7 @@ def network():
 
 PAGES = {
     "README.md": readme,
+    "docs/convert.md": convert,
     "docs/hub.md": network,
     "docs/logs.md": logs,
     "docs/recipes/events.md": events,

@@ -52,23 +52,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 f"{path.parent} is a published run and can't be gone on with: begin a new one from its weights (`init_from`)"
             )
         raise FileNotFoundError(f"no checkpoint at {path}{advice or ': give a run folder, or a checkpoint in one'}")
-    data = read_bytes(path)
-    if not data:
+    with open_regular(path) as file:
+        begin = file.read(2)
+    if not begin:
         raise ValueError(f"{path} is empty{advice}")
-    if path.suffix != ".pt" and not data.startswith(b"PK"):
+    if path.suffix != ".pt" and begin != b"PK":
         raise ValueError(f"{path} is no checkpoint of staa: give a run folder, or {LAST} or {PREVIOUS} in one")
-    pickled = 0
-    with suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        pickled = max(m.file_size for m in archive.infolist() if m.filename.endswith(PICKLE))
-    check_bytes(PER_OPCODE * pickled, f"what {path} says of its tensors")
-    try:
-        sound = repacked(data)
-        del data
-        state = plain(torch.load(sound, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:  # whole, but it would run code
-        raise ValueError(f"{path} is no checkpoint of staa: it holds more than tensors and plain values") from error
-    except Exception as error:  # zipfile and torch raise whatever they stumble over
-        raise ValueError(f"{path} is truncated or corrupt ({brief(error)}){advice}") from error
+    state = unpickled(path, "no checkpoint of staa", advice)
     if type(state) is dict:
         check_format(state.pop("format", 0), path)
     if type(state) is not dict or "model" not in state or "step" not in state:
@@ -92,6 +82,25 @@ def load_measured(folder: Path) -> tuple[Path, dict[str, Any]]:
     state = {"model": model} | {name: model.pop(ABOUT[name], None) for name in ABOUT}
     _check_values(state, path)
     return path, state
+
+
+def unpickled(path: Path, what: str, advice: str = "") -> Any:
+    """What torch.save wrote, tensors and plain values only, on the CPU; nothing in it is called.
+
+    what: what it is not if it holds anything else, in words. Raises ValueError as `load_checkpoint` does.
+    """
+    data, pickled = read_bytes(path), 0
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        pickled = max(m.file_size for m in archive.infolist() if m.filename.endswith(PICKLE))
+    check_bytes(PER_OPCODE * pickled, f"what {path} says of its tensors")
+    try:
+        sound = repacked(data)
+        del data
+        return plain(torch.load(sound, map_location="cpu", weights_only=True))
+    except pickle.UnpicklingError as error:  # whole, but it would run code
+        raise ValueError(f"{path} is {what}: it holds more than tensors and plain values") from error
+    except Exception as error:  # zipfile and torch raise whatever they stumble over
+        raise ValueError(f"{path} is truncated or corrupt ({brief(error)}){advice}") from error
 
 
 def read_origin(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -146,11 +155,16 @@ def _check_values(state: dict[str, Any], path: Path) -> None:
         odd.append("report")
     if odd:
         raise ValueError(f"{path} is no checkpoint of staa: its {odd[0]} makes no sense")
+    check_tensors(state, path, "no checkpoint of staa")
+
+
+def check_tensors(state: Any, path: Path, what: str) -> None:
+    """Raises ValueError for a tensor that says more than it holds."""
     for value in walk(state):
         if isinstance(value, Tensor) and (
             value.layout != torch.strided or value.untyped_storage().nbytes() < value.numel() * value.element_size()
         ):
-            raise ValueError(f"{path} is no checkpoint of staa: a tensor of {shape_of(value)} holds fewer numbers than it says")
+            raise ValueError(f"{path} is {what}: a tensor of {shape_of(value)} holds fewer numbers than it says")
 
 
 def _is_plain(value: Any) -> bool:
