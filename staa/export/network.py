@@ -83,6 +83,7 @@ class StepNetwork(nn.Module):
         super().__init__()
         names, scans = _remembered(model, frame)
         self.model = without_slopes(copy.deepcopy(model))
+        self.steps: int | None = getattr(model, "steps", None)
         windows = {name: m for name, m in model.named_modules() if type(m) is Window}
         counts = any(
             window.steps is not None or not _of_staa(model.get_submodule(name.rpartition(".")[0]))
@@ -200,8 +201,11 @@ def program_of(network: WindowNetwork | StepNetwork, x: Tensor) -> "torch.export
     sizes = tuple({one.shape.index(None): batch} if None in one.shape else None for one in network.state)
     dynamic = {"frame": {0: batch}, "state": sizes} if isinstance(network, StepNetwork) else {"x": {at: batch}}
     with reference(), torch.no_grad():
-        program = torch.export.export(network, (x, *state), dynamic_shapes=dynamic, strict=False).run_decompositions({})
+        program = torch.export.export(network, (x, *state), dynamic_shapes=dynamic, strict=False)
     foreign = {str(node.target) for node in program.graph.nodes if getattr(node.target, "namespace", "aten") != "aten"}
     if foreign:
         raise ValueError(f"operations that are not PyTorch's own are left in the network: {', '.join(sorted(foreign))}")
+    for node in program.graph.nodes:  # which name files of this machine
+        for told in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(told, None)
     return program
