@@ -9,6 +9,7 @@ import tyro
 from staa.cli.run_options import (
     EnergyOptions,
     EvaluateOptions,
+    ExportOptions,
     PredictOptions,
     ReportOptions,
     ShareOptions,
@@ -163,6 +164,7 @@ OPTIONS: dict[str, Any] = {
     "predict": PredictOptions,
     "report": ReportOptions,
     "share": ShareOptions,
+    "export": ExportOptions,
     "check": CheckOptions,
     "data": DataOptions,
     "data show": ShowOptions,

@@ -1,11 +1,11 @@
 """A network that `staa export --form step` wrote, run step by step. It needs NumPy and onnxruntime alone.
 
-    python NAME.py frames.npy        the prediction after each step, of frames [T, N, C, H, W]
+python NAME.py frames.npy        the prediction after each step, of frames [T, N, C, H, W]
 
-    from NAME import Stream          # in a program of your own
-    stream = Stream("NAME.onnx")
-    for frame in frames:             # [N, C, H, W], float32, prepared as the file's "preprocessing" says
-        logits = stream(frame)       # [N, classes]; the answer after step t is their mean over the steps so far
+from NAME import Stream          # in a program of your own
+stream = Stream("NAME.onnx")
+for frame in frames:             # [N, C, H, W], float32, prepared as the file's "preprocessing" says
+    logits = stream(frame)       # [N, classes]; the answer after step t is their mean over the steps so far
 """
 
 import json
@@ -36,7 +36,8 @@ class Stream:
         """Begin anew, with so many samples."""
         self.steps = 0
         self.state = {
-            s["name"]: np.zeros([batch if size is None else size for size in s["shape"]], s["dtype"]) for s in self.about["state"]
+            s["name"]: np.zeros([batch if size is None else size for size in s["shape"]], s["dtype"])
+            for s in self.about["state"]
         }
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """A trained network in the two forms that leave: its whole window, and one step with the state told as tensors."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -148,17 +147,14 @@ def _remembered(model: nn.Module, frame: Tensor) -> tuple[list[str], tuple[Any, 
     ]
     try:
         _, first = stream(model, frame[None])
-        told = list(names)
-        _, second = stream(model, frame[None], first)
     finally:
         for handle in handles:
             handle.remove()
-    for name, a, b in zip(told, first.scans, second.scans, strict=True):
-        if type(model.get_submodule(name)) in (Window, Past):
-            continue
-        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.shape[:1] == frame.shape[:1]):
-            raise ValueError(f"{name} remembers something that is no tensor [N, ...] of a fixed shape, so its step can't be exported")
-    return told, first.scans
+    for name, scan in zip(names, first.scans, strict=True):
+        known = type(model.get_submodule(name)) in (Window, Past)
+        if not known and not (isinstance(scan, Tensor) and scan.shape[:1] == frame.shape[:1]):
+            raise ValueError(f"{name} remembers what is no tensor [N, ...], so its step can't be exported: take `form=window`")
+    return names, first.scans
 
 
 def _steps_beside(model: nn.Module, name: str) -> int:

@@ -30,9 +30,9 @@ def to_onnx(
     """Write a run's network as one ONNX file of standard operations, for any number of samples.
 
     Form "window" takes x [T, N, C, H, W], or [N, C, H, W] of still images, and gives logits [T, N, classes] and their mean over
-    time. Form "step" takes a frame [N, C, H, W] and the state, one input for each tensor of it, and gives logits [N, classes] and
-    the state for the next step; at rest the state is 0. A loop that needs NumPy and onnxruntime alone is written beside it,
-    with the ending .py. What the file says of itself is JSON in its metadata, by the key "staa".
+    time. Form "step" takes a frame [N, C, H, W] and the state, one input for each tensor of it, and gives logits
+    [N, classes] and the state for the next step; at rest the state is 0. A loop that needs NumPy and onnxruntime alone is
+    written beside it, with the ending .py. What the file says of itself is JSON in its metadata, by the key "staa".
 
     Args:
         run: A `staa.Run`, or a run folder, which is opened with trust.
@@ -86,7 +86,10 @@ def _translated(found: Traced) -> Any:
     """The program as an ONNX model, its inputs and outputs named, without what it says of this machine's files."""
     state = found.network.state
     step = isinstance(found.network, StepNetwork)
-    names = [["frame" if step else "x", *(s.name for s in state)], ["logits", *(s.next for s in state)] if step else ["logits", "mean"]]
+    names = [
+        ["frame" if step else "x", *(s.name for s in state)],
+        ["logits", *(s.next for s in state)] if step else ["logits", "mean"],
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

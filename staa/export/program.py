@@ -1,7 +1,6 @@
 """A trained network as a program of torch.export, which PyTorch loads without this package."""
 
 import io
-import math
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -16,9 +16,9 @@ SAMPLES = 128
 AT_ONCE = 16
 BATCH_BYTES = 2**26
 FLIPPED = 0.01
-"""Share of predictions that may flip. Sums in another order differ in their last bit, and a membrane at its threshold then fires
-or does not: in float32 up to one spike in 10⁵. Such a flip moves the logits of its sample a little, and a prediction only where
-two classes are level; another network moves the predictions of many."""
+"""Share of predictions that may flip. Sums in another order differ in their last bit, and a membrane at its threshold then
+fires or does not: in float32 up to one spike in 10⁵. Such a flip moves the logits of its sample a little, and a prediction only
+where two classes are level; another network moves the predictions of many."""
 SHIFT = 0.01
 """The mean difference of logits as a share of their standard deviation. It sees what leaves all predictions as they are."""
 
@@ -98,7 +98,9 @@ def compare(model: nn.Module, exported: Callable[[Tensor], Tensor], inputs: Iter
         for x in inputs:
             wanted, given = model(x).float(), exported(x)
             if wanted.shape != given.shape or not bool(given.isfinite().all()):
-                raise ValueError(f"the exported network's logits are {list(given.shape)}, or not finite; the run's {list(wanted.shape)}")
+                raise ValueError(
+                    f"the exported network's logits are {list(given.shape)}, or not finite; the run's {list(wanted.shape)}"
+                )
             off = (wanted - given).abs()
             others = running_means(wanted).argmax(-1) != running_means(given).argmax(-1)
             samples, steps = samples + wanted.shape[1], len(wanted)
@@ -106,9 +108,7 @@ def compare(model: nn.Module, exported: Callable[[Tensor], Tensor], inputs: Iter
             flipped, by_step = flipped + int(others[-1].sum()), by_step + int(others.sum())
             kept.append(wanted.flatten())
     deviation = float(torch.cat(kept).std(correction=0))
-    return Proof(
-        split, samples, steps, largest, total / samples, deviation, flipped / samples, by_step / (samples * steps)
-    )
+    return Proof(split, samples, steps, largest, total / samples, deviation, flipped / samples, by_step / (samples * steps))
 
 
 def _batches(run: Run, split: str) -> Iterator[Tensor]:

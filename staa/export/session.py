@@ -110,7 +110,10 @@ def checked_graph(model: Any, path: Path) -> None:
 
     foreign = {node.domain for node in model.graph.node} - set(OWN)
     if foreign or len(model.functions):
-        raise ValueError(f"{path} has operations that are not ONNX's own ({', '.join(sorted(foreign)) or 'functions'}), which staa never writes")
+        raise ValueError(
+            f"{path} has operations that are not ONNX's own, which staa never writes: "
+            f"{', '.join(sorted(foreign)) or 'functions'}"
+        )
     for node in model.graph.node:
         if any(a.HasField("g") or len(a.graphs) for a in node.attribute):
             raise ValueError(f"{path} has a {node.op_type} with a graph of its own in it, which staa never writes")
