@@ -106,7 +106,7 @@ class StepNetwork(nn.Module):
         for parent in list(self.model.modules()):
             for name, child in parent._modules.items():
                 if type(child) is Window and counts:
-                    parent._modules[name] = _Now()
+                    parent._modules[name] = _Now(child.steps)
                 elif type(child) is Past:
                     parent._modules[name] = _Kept()
         self._scanning = [module for module in self.model.modules() if has_scan(module)]
@@ -122,6 +122,10 @@ class StepNetwork(nn.Module):
 
 class _Now(nn.Module):
     """In the place of a `Window`: the number of the step as an index."""
+
+    def __init__(self, steps: int | None):
+        super().__init__()
+        self.steps = steps
 
     def scan(self, x: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         return step, step
