@@ -13,14 +13,15 @@ import staa
 
 SOURCE = Path(staa.__file__).parent
 PUBLIC = {
-    "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run attention data estimate_energy forecast layers load models "
-    "neurons ops predict read_log record reference stream train",
+    "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run attention data estimate_energy export forecast layers load "
+    "models neurons ops predict read_log record reference stream train",
     "staa.attention": "ATTENTIONS DTA STAA TNA TXA ChannelGate GlobalContext PositionEncoding StepAttention TemporalAttention",
     "staa.build": "TASKS Task check_recipe task_of",
     "staa.cli": "main",
     "staa.data": "DATASETS DOWNLOADS SERIES Batches Events Normaliser Samples SeriesSource Source TimeSeries WindowBatches "
     "cifar cifar10dvs describe diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source "
     "image_folder inventory load_cifar nmnist read_events read_graph read_series saccade_events split_by_hash to_frames",
+    "staa.export": "to_onnx to_program",
     "staa.forecasters": "FORECASTERS",
     "staa.layers": "PerStep Site Passive Window fold_batch_norm note per_step",
     "staa.losses": "LOSSES FORECAST_LOSSES mean_cross_entropy mean_binary_cross_entropy tet mean_squared_error "

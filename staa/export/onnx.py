@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from staa.export import loop
 from staa.export.facts import KEY, OPSET, Form, as_text, facts_of
 from staa.export.network import StepNetwork
 from staa.export.program import Traced, check_parameters, traced
@@ -15,6 +14,7 @@ from staa.export.session import checked_graph, needed, network_in
 from staa.files import check_new, write
 from staa.runs.load import Run, Weights
 
+LOOP = Path(__file__).with_name("loop.py")  # not imported, since it imports onnxruntime
 LARGEST = 2**31 - 2**20  # of one protobuf message
 
 
@@ -72,7 +72,7 @@ def to_onnx(
     entry.key, entry.value = KEY, as_text(told)
     out.parent.mkdir(parents=True, exist_ok=True)
     if beside is not None:
-        write(beside, Path(loop.__file__).read_bytes())
+        write(beside, LOOP.read_bytes())
     try:
         write(out, model.SerializeToString())
     except RuntimeError:
