@@ -208,7 +208,7 @@ def test_what_can_not_be_exported_is_refused_before_any_work(root, tmp_path, cap
 def test_another_network_is_not_written(root, tmp_path, capsys, monkeypatch):
     scan = StepNetwork.forward
     leak = lambda s: 0.9 * s if s.is_floating_point() else s  # noqa: E731
-    monkeypatch.setattr(StepNetwork, "forward", lambda net, x, *state: scan(net, x, *map(leak, state)))
+    monkeypatch.setattr(StepNetwork, "forward", lambda net, frame, *state: scan(net, frame, *map(leak, state)))
     assert "is not the run's" in refused(capsys, "export", root / "plain", "--form", "step", "--out", tmp_path / "a.onnx")
     assert "is not the run's" in refused(
         capsys, "export", root / "plain", "--form", "step", "--to", "program", "--out", tmp_path / "a.pt2"

@@ -50,7 +50,7 @@ class Stream:
         logits, *state = self.session.run(outputs, {name: np.asarray(frame, np.float32), **self.state})
         self.state = dict(zip(self.state, state, strict=True))
         self.steps += 1
-        return logits
+        return np.asarray(logits)
 
 
 def main() -> None:

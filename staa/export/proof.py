@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from staa.runs.load import Run, Weights
 from staa.training.evaluate import evaluation_mode
 from staa.training.metrics import running_means
 
+Part = Literal["validation", "test"]
 SAMPLES = 128
 AT_ONCE = 16
 BATCH_BYTES = 2**26
@@ -82,7 +83,7 @@ def prove(run: Run, exported: Callable[[Tensor], Tensor], *, weights: Weights | 
     return found
 
 
-def split_of(run: Run) -> str:
+def split_of(run: Run) -> Part:
     """The part of the data that samples come from. Raises ValueError if the data are missing or have changed."""
     try:
         return "test" if run.data.validation is None else "validation"
@@ -111,10 +112,12 @@ def compare(model: nn.Module, exported: Callable[[Tensor], Tensor], inputs: Iter
     return Proof(split, samples, steps, largest, total / samples, deviation, flipped / samples, by_step / (samples * steps))
 
 
-def _batches(run: Run, split: str) -> Iterator[Tensor]:
+def _batches(run: Run, split: Part) -> Iterator[Tensor]:
     """Samples from all over a part, in batches that are small."""
     have = len(getattr(run.data, split))
     chosen = torch.linspace(0, have - 1, min(SAMPLES, have)).round().long()
     at_once = max(1, min(AT_ONCE, BATCH_BYTES // (4 * math.prod(run.input_shape))))
     for part in chosen.split(at_once):
-        yield run.task.take(run.data, split, part, torch.device("cpu"))[0]
+        x, _ = run.task.take(run.data, split, part, torch.device("cpu"))
+        assert isinstance(x, Tensor)
+        yield x
