@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from staa import attention, data, layers, models, neurons, ops
+from staa import attention, data, export, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
 from staa.analysis.record import record
 from staa.hub import from_pretrained, pretrained
@@ -32,6 +32,7 @@ __all__ = [
     "attention",
     "data",
     "estimate_energy",
+    "export",
     "forecast",
     "from_pretrained",
     "layers",

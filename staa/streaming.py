@@ -84,7 +84,7 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
             f"this stream's frames are {_describe(state.frame)}, this chunk's {_describe(frame)}: start again with state=None"
         )
     with torch.no_grad(), ranks_checked(model) if state is None else nullcontext():
-        output, *scans = _run(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
+        output, *scans = run_piece(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
     if output.shape[:2] != chunk.shape[:2]:
         raise ValueError(
             f"the output for a chunk [t, N, ...] must be [t, N, ...], got {list(output.shape)} for {list(chunk.shape)}: "
@@ -134,7 +134,7 @@ def recompute(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
     outputs = []
     for i, part in enumerate(x.split(chunk)):
         with ranks_checked(model) if i == 0 else nullcontext():
-            output, *states = checkpoint(_run, model, scanning, part, *states, use_reentrant=False)
+            output, *states = checkpoint(run_piece, model, scanning, part, *states, use_reentrant=False)
         outputs.append(output)
     return torch.cat(outputs)
 
@@ -169,7 +169,7 @@ def freeze_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-def _run(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -> tuple[Any, ...]:
+def run_piece(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -> tuple[Any, ...]:
     """(output, then the state that each scan leaves) of a piece that goes on from such states, or begins without any."""
     last: list[Any] = []
 

@@ -13,8 +13,8 @@ import staa
 
 SOURCE = Path(staa.__file__).parent
 PUBLIC = {
-    "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run attention data estimate_energy forecast from_pretrained "
-    "layers load models neurons ops predict pretrained read_log record reference stream train",
+    "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run attention data estimate_energy export forecast "
+    "from_pretrained layers load models neurons ops predict pretrained read_log record reference stream train",
     "staa.attention": "ATTENTIONS DTA STAA TNA TXA ChannelGate GlobalContext PositionEncoding StepAttention TemporalAttention",
     "staa.build": "TASKS Task check_recipe task_of",
     "staa.cli": "main",
@@ -24,6 +24,7 @@ PUBLIC = {
     "cifar cifar10dvs describe diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source "
     "image_folder inventory load_cifar nmnist read_events read_graph read_series saccade_events split_by_hash to_frames",
     "staa.export.nir": "Parity from_nir parity read_nir save_nir to_nir",
+    "staa.export": "to_onnx to_program",
     "staa.forecasters": "FORECASTERS",
     "staa.hub": "from_pretrained pretrained pretrained_names push",
     "staa.layers": "PerStep Site Passive Window fold_batch_norm note per_step",

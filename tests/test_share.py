@@ -20,7 +20,7 @@ import torch
 
 import staa
 from staa.cli import main
-from staa.export.share import _cleaner, share
+from staa.export.share import cleaner, share
 from staa.recipes import RECIPES
 from staa.recipes.as_json import to_json
 from staa.runs import evaluate_run, run
@@ -258,7 +258,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("text", FOREIGN)
 def test_no_part_of_a_foreign_path_is_shared(text, tmp_path):
-    clean = _cleaner(tmp_path, {})
+    clean = cleaner(tmp_path, {})
     for whole in (text, f"3 files of {text} and others"):
         cleaned = clean({"text": [whole]})["text"][0]
         assert not {"Alice", "Miller", "mnt", "srv"} & set(re.split(r"\W", cleaned))
@@ -266,7 +266,7 @@ def test_no_part_of_a_foreign_path_is_shared(text, tmp_path):
 
 
 def test_what_is_no_path_is_kept(tmp_path):
-    clean = _cleaner(tmp_path, {})
+    clean = cleaner(tmp_path, {})
     for recipe in RECIPES.values():
         assert clean(json.loads(to_json(recipe))) == json.loads(to_json(recipe))
     for text in ("images/s", "see https://example.org/a/b", "graph/g.csv", "code/own-00.py:make", "3 / 4", "a ~ b"):

@@ -89,7 +89,7 @@ def shallow(num_classes, *, in_channels, steps, neuron, attention, sites, width)
     """Two layers, the first with all that folds, the second with random parts."""
     return torch.nn.Sequential(
         ConvNorm(in_channels, 4, 3),
-        Site(neuron(4), attention(steps, 4)),
+        Site(neuron(4), attention(steps, 4) if attention else None),
         PerStep(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(16, num_classes)),
     )
 

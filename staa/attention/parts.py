@@ -181,11 +181,11 @@ class StepAttention(Gate):
         if not self.causal:
             q = self.excite(F.relu(self.squeeze(p.T))).sigmoid()
         elif plain(self.squeeze, nn.Linear) and plain(self.excite, nn.Linear):
-            seen = slice(0, now.stop)
+            seen = slice(0, len(p))
             hidden = F.relu(F.linear(p.T, self.squeeze.weight.tril()[seen, seen], self.squeeze.bias[seen]))
             q = F.linear(hidden, self.excite.weight.tril()[now, seen], self.excite.bias[now]).sigmoid()
         else:
-            hidden = F.relu(self._as_seen_at(slice(0, now.stop), self.squeeze, p))
+            hidden = F.relu(self._as_seen_at(slice(0, len(p)), self.squeeze, p))
             q = self._as_seen_at(now, self.excite, hidden.T).sigmoid()
         return current, q.T[:, :, None, None, None]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, data, energy, machine, predict, push, recipes, report, runs, train, trained
+from staa.cli import check, data, energy, export, machine, predict, push, recipes, report, runs, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
         report.report,
         trained.share,
         push.push,
+        export.export,
         check.check,
         runs.runs,
         recipes.recipes,

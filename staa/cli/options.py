@@ -9,6 +9,7 @@ import tyro
 from staa.cli.run_options import (
     EnergyOptions,
     EvaluateOptions,
+    ExportOptions,
     PredictOptions,
     PushOptions,
     ReportOptions,
@@ -165,6 +166,7 @@ OPTIONS: dict[str, Any] = {
     "report": ReportOptions,
     "share": ShareOptions,
     "push": PushOptions,
+    "export": ExportOptions,
     "check": CheckOptions,
     "data": DataOptions,
     "data show": ShowOptions,

@@ -2,10 +2,12 @@
 
 import statistics
 import sys
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from staa.analysis.figures import percent
+from staa.build.inputs import Preparation
 from staa.cli.classes import show_answers, write_answers, write_json
 from staa.cli.flags import in_flags
 from staa.cli.parse import parse
@@ -19,19 +21,24 @@ from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_fold
 from staa.inference.drawing import draw as draw_prediction
 from staa.inference.drawing import write_csv as write_prediction
 from staa.inference.forecast import check_asked as check_forecast
+from staa.inference.exported import Exported
 from staa.inference.forecast import predict as predict_file
 from staa.inference.prepared import moment
 from staa.runs import Run
 from staa.runs.classify import Answer, Refused, check_asked, passed_over, sees_the_whole
 from staa.text import for_terminal
 
+NO_FILE = "name a file: staa predict RUN FILE (see staa predict --help)"
 OF_SERIES = ("at", "interval", "data", "nodes", "time", "time_format", "out")
 OF_CLASSES = ("top", "margin", "csv", "json")
+OF_RUNS = (*OF_SERIES, "weights", "device", "trust_code")
 
 
 def predict(args: list[str]) -> int:
     """say what a run makes of files: classes, or a forecast"""
     options = parse(PredictOptions, args, "staa predict")
+    if options.run.suffix == ".onnx":
+        return _classify_exported(options)
     # What is no run is told before what can't be written.
     run = Run(options.run, data_root=options.data, trust=options.trust_code)
     classifies = run.task.verb == "classify"
@@ -40,25 +47,60 @@ def predict(args: list[str]) -> int:
             of, does = ("forecasts", "classifies") if classifies else ("runs that classify", "forecasts a series")
             raise ValueError(f"--{name.replace('_', '-')} is of {of}, and {options.run} {does}: leave it out")
     if not options.files:
-        raise ValueError("name a file: staa predict RUN FILE (see staa predict --help)")
-    return _classify(options, run) if classifies else _forecast(options, run)
+        raise ValueError(NO_FILE)
+    return _classify_with_run(options, run) if classifies else _forecast(options, run)
 
 
-def _classify(options: PredictOptions, run: Run) -> int:
+def _classify_with_run(options: PredictOptions, run: Run) -> int:
+    def answers(**asked: Any) -> Iterable[Answer | Refused]:
+        return run.answers(options.files, **asked, weights=options.weights, device=options.device)
+
+    def whole() -> bool:
+        return sees_the_whole(run.model(options.weights)) is not None
+
+    return _classify(options, answers, run.preparation, run.recipe.data.frames, whole)
+
+
+def _classify_exported(options: PredictOptions) -> int:
+    for name in OF_RUNS:
+        if getattr(options, name) not in (None, (), False):
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} is of run folders, and {options.run} is an exported file: leave it out")
+    if not options.files:
+        raise ValueError(NO_FILE)
+    with waiting():
+        exported = Exported(options.run)
+    facts = exported.facts
+    if facts.told.get("verified") is not True:
+        warn(f"{options.run} was not verified when it was exported", PredictOptions)
+
+    def answers(**asked: Any) -> Iterable[Answer | Refused]:
+        return exported.answers(options.files, **asked)
+
+    return _classify(options, answers, facts.preparation, facts.recipe.data.frames, lambda: facts.whole)
+
+
+def _classify(
+    options: PredictOptions,
+    answer: Callable[..., Iterable[Answer | Refused]],
+    preparation: Preparation,
+    frames: str,
+    whole: Callable[[], bool],
+) -> int:
     if options.csv is not None and options.json is not None and options.csv.resolve() == options.json.resolve():
         raise ValueError(f"--csv and --json are both {options.csv}: give each a file of its own")
     for flag in ("csv", "json"):
         if (path := getattr(options, flag)) is not None:
             check_new(path, f"--{flag}")
     asked = {"top": 3 if options.top is None else options.top, "steps": options.steps, "margin": options.margin}
-    check_asked(run.preparation, **asked)
+    check_asked(preparation, **asked)
     with waiting():
-        found = list(run.answers(options.files, **asked, weights=options.weights, device=options.device))
+        found = list(answer(**asked))
     answers = [one for one in found if isinstance(one, Answer)]
     refused = [one for one in found if isinstance(one, Refused)]
     if answers:
         show_answers(answers)
-        _tell_steps(options, run, answers)
+        _tell_steps(options, answers, preparation, frames, whole)
     if options.csv is not None:  # also if all were refused: whoever reads it finds the header alone
         write_answers(answers, options.csv)
         say(f"table → {options.csv}")
@@ -67,16 +109,17 @@ def _classify(options: PredictOptions, run: Run) -> int:
         say(f"answers → {options.json}")
     for one in refused:
         _complain(in_flags(one.error, PredictOptions))
-    if passed := passed_over(options.files, run.preparation):
+    if passed := passed_over(options.files, preparation):
         say(f"{passed} file{'s' if passed > 1 else ''} of other endings passed over")
     if refused and len(found) > 1:
         _complain(f"{len(refused)} of {len(found)} could not be taken")
     return FAILED if refused else 0
 
 
-def _tell_steps(options: PredictOptions, run: Run, answers: list[Answer]) -> None:
+def _tell_steps(
+    options: PredictOptions, answers: list[Answer], preparation: Preparation, frames: str, whole: Callable[[], bool]
+) -> None:
     """Say what the steps mean."""
-    preparation, frames = run.preparation, run.recipe.data.frames
     steps = options.steps or preparation.steps or 1
     if options.margin is not None:
         early = sum(answer.steps < steps for answer in answers)
@@ -84,7 +127,7 @@ def _tell_steps(options: PredictOptions, run: Run, answers: list[Answer]) -> Non
         say(f"{early} of {len(answers)} decided before step {steps}; {mean:.2f} steps in the mean")
         if preparation.takes is Events and frames != "window":
             say(f"frames by {frames} end where the whole recording says: a camera can only make those by window as it goes")
-    if not preparation.frames or sees_the_whole(run.model(options.weights)) is None:
+    if not preparation.frames or not whole():
         return
     sees = "this network's attention sees the whole window"
     if options.margin is not None:

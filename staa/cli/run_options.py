@@ -90,7 +90,7 @@ class PredictOptions(OfRun):
     with a table and pictures of the forecast and of what the run learned."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The run folder, or an .onnx file that staa export wrote."""
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Images or recordings, and folders of them, as the run was trained on; or one series with the variates of the run's data:
     a table such as .csv, .parquet, .npz or .h5."""
@@ -152,6 +152,26 @@ class PushOptions(OfFile):
     """Name of its licence on the hub, such as apache-2.0; by default the card says that it is not known."""
     update: bool = False
     """Replace a run that is there, in a new commit."""
+
+
+@dataclass(frozen=True)
+class ExportOptions(OfRun):
+    """Write a run's network in a file that other programs run, held against the run on samples of its data."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    to: Literal["onnx", "program", "nir"] = "onnx"
+    """ONNX of standard operations; a program of torch.export, which PyTorch loads without staa; or NIR."""
+    form: Literal["window", "step"] = "window"
+    """The whole window at once; or one step, with the state as inputs and outputs, of a network that looks back alone."""
+    out: Path | None = None
+    """File to write; by default NAME.onnx, .pt2 or .nir in this folder, after the run's."""
+    verify: bool = True
+    """Compare with the run on samples of its data; nothing is written if they differ."""
+    weights: Literal["last", "best"] | None = None
+    """Those of the last epoch, or best on validation; by default those that the test figure is of."""
+    data: Path | None = None
+    """Where data sets are; by default where the run found them."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def shared_files(run: Run, *, pickled: bool = True) -> dict[str, bytes]:
                 f"{run_folder} names code outside it, {name}, as runs of older versions do, and only what is in a run folder "
                 f"is copied: train the run anew to share it"
             )
-    clean = _cleaner(root, environment)
+    clean = cleaner(root, environment)
     kept, code = for_folder(recipe)
     files = dict(code)
     fields = parse_json(to_json(kept))
@@ -187,7 +187,8 @@ def _names() -> set[str]:
     return {user, Path.home().name, socket.gethostname(), socket.gethostname().partition(".")[0]} - ORDINARY
 
 
-def _cleaner(root: Path, environment: dict[str, Any]) -> Callable[[Any], Any]:
+def cleaner(root: Path, environment: dict[str, Any]) -> Callable[[Any], Any]:
+    """What takes user, machine and folders of a run at `root` out of the texts of its records."""
     folders, names = _folders(root, environment, own=True), _names()
     words = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])" for name in names)) if names else None
 

@@ -94,8 +94,9 @@ def _attended(x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """No half precision on the device of x; meta tensors know no autocast."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    """No half precision on the device of x; meta tensors know no autocast, and an exported program is to have none."""
+    off = x.is_meta or not torch.is_autocast_enabled(x.device.type)
+    return nullcontext() if off else torch.autocast(x.device.type, enabled=False)
 
 
 def served(x: Tensor) -> bool:

@@ -171,8 +171,9 @@ def _current(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
 
 
 def _steps(x: Tensor) -> tuple[Tensor, ...]:
-    """x[0], x[1], …: indexing makes the backward pass quadratic in T, and unbind's stacks it, losing channels-last."""
-    return x.flatten(0, 1).split(x.shape[1])
+    """x[0], x[1], …: indexing makes the backward pass quadratic in T, and unbind's stacks it, losing channels-last. A list of
+    sizes leaves N open in an export, where a single one would fix it."""
+    return x.flatten(0, 1).split([x.shape[1]] * x.shape[0])
 
 
 def _join(steps: list[Tensor], x: Tensor) -> Tensor:

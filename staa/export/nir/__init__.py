@@ -91,7 +91,7 @@ def save_nir(path: Path, graph: Any) -> Path:
     check_new(path, "file")
     buffer = BytesIO()
     nir.write(buffer, graph)
-    return write(path, buffer.getbuffer())
+    return write(path, buffer.getbuffer(), new=True)
 
 
 def parity(model: nn.Module, graph: Any, x: Tensor) -> Parity:

@@ -1,0 +1,144 @@
+"""A trained network as a program of torch.export, which PyTorch loads without this package."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from staa.export.facts import KEY, Form, as_text, facts_of
+from staa.export.network import StepNetwork, WindowNetwork, program_of
+from staa.export.proof import prove, split_of
+from staa.files import check_new, write
+from staa.runs.classify import sees_the_whole
+from staa.runs.load import Run, Weights, opened
+
+EXAMPLES = 2  # samples to trace with: one would be taken for a constant
+
+
+class Traced(NamedTuple):
+    """A run's network on its way out."""
+
+    run: Run
+    network: WindowNetwork | StepNetwork
+    program: torch.export.ExportedProgram
+
+
+def traced(
+    run: Run | str | Path, out: Path, form: Form, *, suffix: str, weights: Weights | None, verify: bool, trust: bool
+) -> Traced:
+    """The network of a run as a program, after all that can be refused before that takes time.
+
+    Raises ValueError if the run forecasts, the file's name has another ending or is taken, the samples to verify with are
+    missing, or the network has no such form.
+    """
+    run = opened(run, trust=trust)
+    if run.task.verb != "classify":
+        raise ValueError(
+            f"{run.folder} forecasts a series, and only networks that classify can be exported: give a run that was trained to "
+            f"classify"
+        )
+    if form not in ("window", "step"):
+        raise ValueError(f'form must be "window" or "step", got {form!r}')
+    if out.suffix != suffix:
+        raise ValueError(f"`out` must end in {suffix}, got {out}")
+    check_new(out, "`out`")
+    if verify:
+        split_of(run)
+    model = run.model(weights).cpu()
+    if form == "step" and (why := sees_the_whole(model)) is not None:
+        raise ValueError(
+            f"{run.folder} can't be exported step by step: {why.partition(', so it')[0]}. Train with attention that looks back "
+            f"alone, such as `model.attention=gc-pe`, or export `form=window`"
+        )
+    shape = run.input_shape
+    x = torch.zeros(EXAMPLES, *shape) if len(shape) == 3 else torch.zeros(shape[0], EXAMPLES, *shape[1:])
+    frame = x[0] if x.ndim == 5 else x
+    network = StepNetwork(model, frame) if form == "step" else WindowNetwork(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch says of itself
+        program = program_of(network.eval(), frame if form == "step" else x)
+    return Traced(run, network, program)
+
+
+def to_program(
+    run: Run | str | Path,
+    out: str | Path,
+    *,
+    form: Form = "window",
+    weights: Weights | None = None,
+    verify: bool = True,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Write a run's network as an archive of torch.export, which PyTorch alone loads and runs.
+
+        program = torch.export.load("digits.pt2").module()
+        logits, mean = program(x)                               # form "window"
+        logits, *state = program(frame, *state)                 # form "step"; at rest the state is 0
+
+    What the file says of itself is in it as the extra file staa.json.
+
+    Args:
+        run: A `staa.Run`, or a run folder, which is opened with trust.
+        out: File to write, ending in .pt2.
+        form: "window", the whole window at once, or "step", one time step of a network that looks back alone.
+        weights: "last" epoch or "best" on validation; None: what the test figure was measured with.
+        verify: Hold the file against the run on samples of its data before it is written.
+        trust: Let Python files in the run folder run, if the run has parts of its own.
+
+    Returns:
+        What the file says of itself, with the proof.
+
+    Raises:
+        FileNotFoundError: If the run or its weights are missing.
+        ValueError: If the run forecasts or is broken; if `out` is there already; if the network sees the whole window and form
+            is "step"; if the data to verify with are missing, or the exported network is not the run's.
+    """
+    out = Path(out)
+    found = traced(run, out, form, suffix=".pt2", weights=weights, verify=verify, trust=trust)
+    run = found.run
+    proof = None
+    if verify:
+        saved = _saved(found.program, "{}")
+        proof = prove(run, _Loaded(saved, found.network), weights=weights)
+    told = facts_of(run, found.network, weights=weights, proof=proof)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(out, _saved(found.program, as_text(told)), new=True)
+    return told
+
+
+def _saved(program: torch.export.ExportedProgram, text: str) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer, extra_files={f"{KEY}.json": text})
+    return buffer.getvalue()
+
+
+class _Loaded:
+    """A saved program, loaded anew: x -> logits of each step."""
+
+    def __init__(self, saved: bytes, network: WindowNetwork | StepNetwork):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.run = torch.export.load(io.BytesIO(saved)).module()
+        self.network = network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not isinstance(self.network, StepNetwork):
+            return self.run(x)[0]
+        frames = x if x.ndim == 5 else x.expand(self.network.steps or 1, *x.shape)
+        logits, state = [], [s.rest(frames.shape[1]) for s in self.network.state]
+        for frame in frames:
+            now, *state = self.run(frame, *state)
+            logits.append(now)
+        return torch.stack(logits)
+
+
+def check_parameters(network: torch.nn.Module, limit: int, what: str) -> None:
+    """Raises ValueError if a network's tensors take more bytes than a kind of file can hold."""
+    size = sum(p.numel() * p.element_size() for p in (*network.parameters(), *network.buffers()))
+    if size > limit:
+        raise ValueError(f"the network takes {size / 2**30:.1f} GiB, and {what} holds {limit / 2**30:g} GiB at most")
