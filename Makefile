@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests that run at a time.
 JOBS ?= 2
 
-.PHONY: train quick test test-all bench figures
+.PHONY: train quick test test-all docs bench figures
 train: $(VENV)/.installed
 	$(BIN)/staa train
 
@@ -26,7 +26,12 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-dev
 	$(BIN)/pytest -m oldest
 	$(MAKE) test
+	$(MAKE) docs
 	$(BIN)/pytest -m slow
+
+# The documentation's site, into site/; a warning is an error.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Beside SpikingJelly, snnTorch and Norse: half an hour.
 bench: $(VENV)/.installed-dev
@@ -43,6 +48,10 @@ $(VENV)/.installed: pyproject.toml staa/ops/_kernels.c | $(VENV)/bin/pip
 
 $(VENV)/.installed-dev: pyproject.toml staa/ops/_kernels.c | $(VENV)/bin/pip
 	$(BIN)/pip install --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed-dev
+	$(BIN)/pip install --disable-pip-version-check -e ".[docs]"
 	touch $@
 
 $(VENV)/bin/pip:

@@ -39,9 +39,12 @@ def bound(specifier):
 
 
 def oldest():
-    """What the build, the package and its extras require, at the lower bounds: {"pyright": "pyright[nodejs]==1.1.402"}."""
-    build, extras = PYPROJECT["build-system"]["requires"], PROJECT["optional-dependencies"].values()
-    pins = {}
+    """What the build, the package and its extras require, at the lower bounds: {"pyright": "pyright[nodejs]==1.1.402"}.
+
+    Without `docs`, which builds the site and runs nothing of the package.
+    """
+    build, pins = PYPROJECT["build-system"]["requires"], {}
+    extras = [needed for extra, needed in PROJECT["optional-dependencies"].items() if extra != "docs"]
     for requirement in map(Requirement, chain(build, PROJECT["dependencies"], *extras)):
         name = canonicalize_name(requirement.name)
         if name == PROJECT["name"]:  # an extra made of others

@@ -1,7 +1,9 @@
 """The Python that the pages show runs, one block after the other, where the files lie that it names."""
 
 import re
+import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,21 @@ def convert():
     return {}
 
 
+def extend():
+    """`parts.py` is what the page says it is: each of its blocks that defines something."""
+    defining = [code for code in blocks(ROOT / "docs/extend.md") if re.search(r"^(class|def|recipe) ", code, re.MULTILINE)]
+    Path("parts.py").write_text("\n\n".join(["import staa", "import torch", *defining]))
+    return {}
+
+
+def beside(name):
+    """Another library, whose import and calls may warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip(name)
+    return {}
+
+
 def trained(name, *, data_root=Path("data"), width=None, validation=0.0):
     """A run of one step in a folder that is called as in the pages."""
     recipe = staa.RECIPES[name]
@@ -70,8 +87,14 @@ def network():
 PAGES = {
     "README.md": readme,
     "docs/convert.md": convert,
+    "docs/extend.md": extend,
+    "docs/from-snntorch.md": partial(beside, "snntorch"),
+    "docs/from-spikingjelly.md": partial(beside, "spikingjelly.activation_based"),
     "docs/hub.md": network,
     "docs/logs.md": logs,
+    "docs/methods/dta.md": dict,
+    "docs/methods/spikestag.md": dict,
+    "docs/methods/staa.md": dict,
     "docs/recipes/events.md": events,
     "docs/recipes/folder.md": folder,
 }
@@ -82,15 +105,21 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("staa.cli.called.train", lambda recipe, **how: staa.Run("runs/digits-events/…"))
     scope = {"staa": staa, "torch": torch, **PAGES[page]()}
-    with torch.no_grad():
+    with torch.set_grad_enabled(page.startswith("docs/from-")), warnings.catch_warnings():
+        warnings.simplefilter("ignore" if page.startswith("docs/from-") else "error")
         for code in blocks(ROOT / page):
             exec(code, scope)
+    if "recipe" in scope:
+        *_, result = run(replace(scope["recipe"], max_steps=2), Path("run"), device="cpu", workers=0)
+        assert result.samples == 100
     if "answers" in scope:
         assert all(answer.label in scope["run"].names for answer in scope["answers"])
+    elif "forecast" in scope:
+        assert scope["forecast"].shape == (4, 3, 6)
     elif "epochs" in scope:
         assert list(scope["epochs"].index) == [1]
     else:
-        assert scope["logits"].shape[-1] == 10
+        assert scope["logits"].shape[-1] in (3, 10, 100)
 
 
 def test_no_page_is_left_out():

@@ -3,6 +3,7 @@
 import statistics
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from staa.files import check_new, check_writable
 from staa.inference.drawing import check_nodes, draw_run, forecasts_of, new_folder
 from staa.inference.drawing import draw as draw_prediction
 from staa.inference.drawing import write_csv as write_prediction
-from staa.inference.forecast import check_asked as check_forecast
 from staa.inference.exported import Exported
+from staa.inference.forecast import check_asked as check_forecast
 from staa.inference.forecast import predict as predict_file
 from staa.inference.prepared import moment
 from staa.runs import Run

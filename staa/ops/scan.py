@@ -52,7 +52,7 @@ def lif(
 
     Shapes:
         x [T, N, ...]; v [N, ...]; decay, gain, threshold broadcast with v; scale, shift broadcast with x, and have its rank
-        -> (spikes [T, N, ...] in the dtype of x, last membrane h[T−1] [N, ...], at least float32)
+        -> (spikes [T, N, ...] in the dtype of x, last membrane h[T−1], [N, ...], at least float32)
 
     Raises:
         ValueError: If a tensor has another rank, dtype, device or shape than it must, a number is not finite or outside its
@@ -109,7 +109,7 @@ def lif_reference(
 
     Shapes:
         x [T, N, ...]; v [N, ...]; decay, gain, threshold broadcast with v; scale, shift broadcast with x, and have its rank
-        -> (spikes [T, N, ...] in the dtype of x, last membrane h[T−1] [N, ...], at least float32)
+        -> (spikes [T, N, ...] in the dtype of x, last membrane h[T−1], [N, ...], at least float32)
     """
     current = _current(x, scale, shift)
     h = torch.zeros_like(current[0]) if v is None else v
