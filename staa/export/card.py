@@ -69,7 +69,7 @@ def model_card(run: Run, name: str, *, licence: str | None = None) -> str:
         "",
         "```python",
         'import staa  # pip install "staa-snn[hub]"',
-        f"run = staa.from_pretrained({json.dumps(name)}{', trust=True' if own else ''})",
+        f"run = staa.from_pretrained({', '.join([json.dumps(name), *(['trust=True'] if own else [])])})",
         'answers = run.predict("FILE")' if classifies else "forecast = staa.forecast(run, table)  # a pandas table",
         "```",
         "",
