@@ -45,14 +45,14 @@ def traced(
     if out.suffix != suffix:
         raise ValueError(f"`out` must end in {suffix}, got {out}")
     check_new(out, "`out`")
-    if verify:
-        split_of(run)
     model = run.model(weights).cpu()
     if form == "step" and (why := sees_the_whole(model)) is not None:
         raise ValueError(
             f"{run.folder} can't be exported step by step: {why.partition(', so it')[0]}. Train with attention that looks back "
             f"alone, such as `model.attention=gc-pe`, or export `form=window`"
         )
+    if verify:
+        split_of(run)
     shape = run.input_shape
     x = torch.zeros(EXAMPLES, *shape) if len(shape) == 3 else torch.zeros(shape[0], EXAMPLES, *shape[1:])
     frame = x[0] if x.ndim == 5 else x

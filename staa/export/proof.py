@@ -21,7 +21,8 @@ FLIPPED = 0.01
 fires or does not: in float32 up to one spike in 10⁵. Such a flip moves the logits of its sample a little, and a prediction only
 where two classes are level; another network moves the predictions of many."""
 SHIFT = 0.01
-"""The mean difference of logits as a share of their standard deviation. It sees what leaves all predictions as they are."""
+"""The mean difference of logits as a share of their standard deviation. It sees what leaves predictions as they are: on
+networks of digits-events a right export is at 10⁻⁷, and one whose membranes lose a thousandth a step at 0.04 and more."""
 
 
 class Proof(NamedTuple):
