@@ -23,8 +23,8 @@ PUBLIC = {
     "staa.data": "DATASETS DOWNLOADS SERIES Batches Events Normaliser Samples SeriesSource Source TimeSeries WindowBatches "
     "cifar cifar10dvs describe diffusion_ring digits_events download_cifar dvsgesture event_folder forecast_source "
     "image_folder inventory load_cifar nmnist read_events read_graph read_series saccade_events split_by_hash to_frames",
-    "staa.export.nir": "Parity from_nir parity read_nir save_nir to_nir",
-    "staa.export": "to_onnx to_program",
+    "staa.export.nir": "Parity from_nir nir_graph parity read_nir save_nir",
+    "staa.export": "to_nir to_onnx to_program",
     "staa.forecasters": "FORECASTERS",
     "staa.hub": "from_pretrained pretrained pretrained_names push",
     "staa.layers": "PerStep Site Passive Window fold_batch_norm note per_step",

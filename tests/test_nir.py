@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from staa.attention import STAA
-from staa.export.nir import from_nir, parity, read_nir, save_nir, to_nir
+from staa.export.nir import from_nir, nir_graph, parity, read_nir, save_nir
 from staa.layers import PerStep
 from staa.models import ms_resnet18, resnet20, vggsnn
 from staa.models.parts import fuse_norms
@@ -73,16 +73,16 @@ def test_a_graph_gives_the_spikes_of_its_network(name, neuron, tmp_path):
         model(FRAMES)
     assert min(rates.values()) > 0.02
     fused = fuse_norms(model)
-    found = parity(fused, save_nir(tmp_path / "fused.nir", to_nir(fused, SHAPE)), FRAMES)
+    found = parity(fused, save_nir(tmp_path / "fused.nir", nir_graph(fused, SHAPE)), FRAMES)
     assert found.flipped == found.spikes == 0
     assert found.largest_difference < 1e-6
     # Folding rounds: a membrane next to its threshold may land on the other side, and what follows hears it.
-    assert parity(model, to_nir(model, SHAPE), FRAMES).spikes < 0.01
+    assert parity(model, nir_graph(model, SHAPE), FRAMES).spikes < 0.01
 
 
 def test_parity_tells_other_spikes(tmp_path):
     model = small()
-    graph = to_nir(model, SHAPE)
+    graph = nir_graph(model, SHAPE)
     model[1].threshold = 0.7
     assert parity(model, graph, FRAMES).spikes > 0.01
 
@@ -92,7 +92,7 @@ def test_parity_tells_other_spikes(tmp_path):
 def test_a_neuron_fires_at_its_threshold_as_before(strict, threshold):
     """NIR fires above it alone; here many membranes are exactly at it, just below and just above."""
     neuron = LIF(decay=0.5, threshold=threshold, strict=strict)
-    imported = from_nir(to_nir(nn.Sequential(neuron).eval(), (7,)))
+    imported = from_nir(nir_graph(nn.Sequential(neuron).eval(), (7,)))
     at = np.float32(threshold)
     near = [np.nextafter(at, np.float32(0)), at, np.nextafter(at, np.float32(9)), 0, at / 2, -at, 2 * at]
     x = torch.tensor(np.array(near, np.float32)).expand(5, 1, 7)
@@ -103,7 +103,7 @@ def test_a_neuron_fires_at_its_threshold_as_before(strict, threshold):
 @pytest.mark.parametrize("dt", [1e-4, 1e-3, 1.0])
 def test_the_equation_is_nirs(dt):
     """τ v′ = −v + R i in steps of dt, read from the node alone."""
-    node = to_nir(nn.Sequential(LIF(decay=0.8, gain=0.6, strict=True)).eval(), (3,), dt=dt).nodes["0"]
+    node = nir_graph(nn.Sequential(LIF(decay=0.8, gain=0.6, strict=True)).eval(), (3,), dt=dt).nodes["0"]
     x, v, spikes = torch.rand(6, 1, 3, dtype=torch.float64) * 2, np.zeros(3), []
     for i in x[:, 0].numpy():
         v = v + dt / node.tau * (node.v_leak - v + node.r * i)
@@ -117,7 +117,7 @@ def test_the_equation_is_nirs(dt):
 def test_what_does_not_leak_or_fire():
     perfect, readout = LIF(decay=1.0, gain=0.5), Integrator(decay=0.9, gain=0.3)
     model = nn.Sequential(perfect, PerStep(nn.Dropout(), nn.Identity(), nn.Linear(7, 7)), readout, Integrator()).eval()
-    graph = to_nir(model, (7,))
+    graph = nir_graph(model, (7,))
     assert [type(node).__name__ for node in graph.nodes.values()] == ["Input", "IF", "Affine", "LI", "I", "Output"]
     x = torch.rand(9, N, 7)
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_batch_norm_is_folded_into_what_stands_before_it():
         for norm in (model[0].module[1], model[1].module):
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)
-    graph = to_nir(model.eval(), SHAPE)
+    graph = nir_graph(model.eval(), SHAPE)
     assert [type(node).__name__ for node in graph.nodes.values()] == ["Input", "Conv2d", "Flatten", "Affine", "Output"]
     with torch.no_grad():
         assert torch.allclose(from_nir(graph)(FRAMES), model(FRAMES), atol=1e-4)
@@ -142,7 +142,7 @@ def test_batch_norm_is_folded_into_what_stands_before_it():
 
 def test_an_imported_network_streams():
     model = small()
-    imported = from_nir(to_nir(model, SHAPE))
+    imported = from_nir(nir_graph(model, SHAPE))
     with torch.no_grad():
         first, state = stream(imported, FRAMES[:1])
         rest, _ = stream(imported, FRAMES[1:], state)
@@ -185,11 +185,11 @@ def test_what_a_graph_can_not_say_is_refused_by_name(name):
     make, told = REFUSED[name]
     model = make()
     with pytest.raises(ValueError, match=told):
-        to_nir(model if name in ("training", "double") else model.eval(), SHAPE)
+        nir_graph(model if name in ("training", "double") else model.eval(), SHAPE)
 
 
 def test_a_file_that_is_there_is_kept(tmp_path):
-    graph, path = to_nir(small(), SHAPE), tmp_path / "a.nir"
+    graph, path = nir_graph(small(), SHAPE), tmp_path / "a.nir"
     path.write_text("mine")
     with pytest.raises(ValueError, match="a.nir is there already"):
         save_nir(path, graph)
@@ -353,7 +353,7 @@ def test_spikingjelly_reads_it(neuron, nirtorch):
     with torch.no_grad(), firing_rates(model) as rates:
         expected = model(FRAMES)
     assert all(0.01 < rate < 0.5 for rate in rates.values())
-    assert torch.allclose(along(to_nir(model, SHAPE), FRAMES, module_of), expected, atol=1e-5)
+    assert torch.allclose(along(nir_graph(model, SHAPE), FRAMES, module_of), expected, atol=1e-5)
 
 
 def test_spikingjellys_neurons_are_read(nirtorch):
@@ -387,7 +387,7 @@ def test_snntorch_reads_it_and_is_read(nirtorch):
     model = nn.Sequential(PerStep(nn.Linear(3, 20)), LIF(decay=0.9), PerStep(nn.Linear(20, 4))).eval()
     x = torch.rand(9, 2, 3) * 3
     with torch.no_grad(), firing_rates(model) as rates:
-        assert torch.allclose(along(to_nir(model, (3,)), x, module_of).float(), model(x), atol=1e-5)
+        assert torch.allclose(along(nir_graph(model, (3,)), x, module_of).float(), model(x), atol=1e-5)
     assert 0.02 < rates["1"] < 0.9
     leaky, state, theirs = snn.Leaky(beta=0.8, reset_mechanism="zero", reset_delay=False), torch.zeros(2, 3), []
     for step in x:

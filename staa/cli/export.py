@@ -16,13 +16,13 @@ ENDINGS = {"onnx": ".onnx", "program": ".pt2", "nir": ".nir"}
 def export(args: list[str]) -> int:
     """write a run's network for other programs"""
     options = parse(ExportOptions, args, "staa export")
-    if options.to == "nir":
-        raise ValueError("`to=nir` is not there yet: take `to=onnx` or `to=program`")
+    if options.to == "nir" and options.form is not None:
+        raise ValueError("--form is of onnx and program, and a NIR graph is of one step anyway: leave it out")
     run = Run(options.run, data_root=options.data, trust=options.trust_code)
     out = options.out or Path(f"{run.folder.resolve().name}{ENDINGS[options.to]}")
     began = time.perf_counter()
     with waiting():
-        told = _writer(options.to)(run, out, form=options.form, weights=options.weights, verify=options.verify)
+        told = _written(options, run, out)
     _tell_proof(told)
     size = out.stat().st_size
     say(f"{options.run} → {out} ({size / 2**20:.2f} MiB, {time.perf_counter() - began:.0f} s)")
@@ -33,11 +33,14 @@ def export(args: list[str]) -> int:
     return 0
 
 
-def _writer(to: str) -> Any:
-    """The function that writes such a file; it imports what only an export needs."""
+def _written(options: ExportOptions, run: Run, out: Path) -> dict[str, Any]:
+    """What the written file says of itself. It imports what only an export needs."""
     from staa import export
 
-    return {"onnx": export.to_onnx, "program": export.to_program}[to]
+    if options.to == "nir":
+        return export.to_nir(run, out, weights=options.weights, verify=options.verify)
+    write = export.to_onnx if options.to == "onnx" else export.to_program
+    return write(run, out, form=options.form or "window", weights=options.weights, verify=options.verify)
 
 
 def _tell_proof(told: dict[str, Any]) -> None:

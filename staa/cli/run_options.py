@@ -162,8 +162,9 @@ class ExportOptions(OfRun):
     """The run folder."""
     to: Literal["onnx", "program", "nir"] = "onnx"
     """ONNX of standard operations; a program of torch.export, which PyTorch loads without staa; or NIR."""
-    form: Literal["window", "step"] = "window"
-    """The whole window at once; or one step, with the state as inputs and outputs, of a network that looks back alone."""
+    form: Literal["window", "step"] | None = None
+    """The whole window at once, by default; or one step, with the state as inputs and outputs, of a network that looks
+    back alone."""
     out: Path | None = None
     """File to write; by default NAME.onnx, .pt2 or .nir in this folder, after the run's."""
     verify: bool = True

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from staa.export.facts import KEY, Form, as_text, facts_of
 from staa.export.network import StepNetwork, WindowNetwork, program_of
@@ -26,13 +26,13 @@ class Traced(NamedTuple):
     program: torch.export.ExportedProgram
 
 
-def traced(
-    run: Run | str | Path, out: Path, form: Form, *, suffix: str, weights: Weights | None, verify: bool, trust: bool
-) -> Traced:
-    """The network of a run as a program, after all that can be refused before that takes time.
+def exportable(
+    run: Run | str | Path, out: Path, *, suffix: str, weights: Weights | None, verify: bool, trust: bool
+) -> tuple[Run, nn.Module]:
+    """The run and its model, on the CPU, after all that can be refused before that takes time.
 
-    Raises ValueError if the run forecasts, the file's name has another ending or is taken, the samples to verify with are
-    missing, or the network has no such form.
+    Raises ValueError if the run forecasts, the file's name has another ending or is taken, or the samples to verify with are
+    missing.
     """
     run = opened(run, trust=trust)
     if run.task.verb != "classify":
@@ -40,19 +40,27 @@ def traced(
             f"{run.folder} forecasts a series, and only networks that classify can be exported: give a run that was trained to "
             f"classify"
         )
-    if form not in ("window", "step"):
-        raise ValueError(f'form must be "window" or "step", got {form!r}')
     if out.suffix != suffix:
         raise ValueError(f"`out` must end in {suffix}, got {out}")
     check_new(out, "`out`")
     model = run.model(weights).cpu()
+    if verify:
+        split_of(run)
+    return run, model
+
+
+def traced(
+    run: Run | str | Path, out: Path, form: Form, *, suffix: str, weights: Weights | None, verify: bool, trust: bool
+) -> Traced:
+    """The network of a run as a program. Raises ValueError as `exportable` does, and if the network has no such form."""
+    if form not in ("window", "step"):
+        raise ValueError(f'form must be "window" or "step", got {form!r}')
+    run, model = exportable(run, out, suffix=suffix, weights=weights, verify=verify, trust=trust)
     if form == "step" and (why := sees_the_whole(model)) is not None:
         raise ValueError(
             f"{run.folder} can't be exported step by step: {why.partition(', so it')[0]}. Train with attention that looks back "
             f"alone, such as `model.attention=gc-pe`, or export `form=window`"
         )
-    if verify:
-        split_of(run)
     shape = run.input_shape
     x = torch.zeros(EXAMPLES, *shape) if len(shape) == 3 else torch.zeros(shape[0], EXAMPLES, *shape[1:])
     frame = x[0] if x.ndim == 5 else x
@@ -137,7 +145,7 @@ class _Loaded:
         return torch.stack(logits)
 
 
-def check_parameters(network: torch.nn.Module, limit: int, what: str) -> None:
+def check_parameters(network: nn.Module, limit: int, what: str) -> None:
     """Raises ValueError if a network's tensors take more bytes than a kind of file can hold."""
     size = sum(p.numel() * p.element_size() for p in (*network.parameters(), *network.buffers()))
     if size > limit:

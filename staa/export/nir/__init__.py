@@ -25,7 +25,7 @@ from staa.ops.checks import check_counts
 from staa.rates import neurons_heard
 from staa.version import __version__
 
-__all__ = ["Parity", "from_nir", "parity", "read_nir", "save_nir", "to_nir"]
+__all__ = ["Parity", "from_nir", "nir_graph", "parity", "read_nir", "save_nir"]
 
 
 class Parity(NamedTuple):
@@ -42,7 +42,7 @@ class Parity(NamedTuple):
     spikes: float
 
 
-def to_nir(model: nn.Module, input_shape: Sequence[int], *, dt: float = DT) -> Any:
+def nir_graph(model: nn.Module, input_shape: Sequence[int], *, dt: float = DT) -> Any:
     """Write a network as a `nir.NIRGraph`, BatchNorm multiplied into the layer before it.
 
     Convolutions, linear layers, average pooling, flattening, sums and the neurons LIF, ParametricLIF, AdaptiveLIF and

@@ -198,7 +198,7 @@ def _conv_norm(graph: Writer, layer: ConvNorm, signal: Signal) -> Signal:
 
 def _site(graph: Writer, site: Site, signal: Signal) -> Signal:
     if site.attention is not None:
-        raise graph.refusal(site.attention, "NIR has no attention: train without it (`model.attention=none`) to export to NIR")
+        raise graph.refusal(site.attention, "NIR has no attention: train without it (`model.attention=None`) to export to NIR")
     return graph.write(site.neuron, signal)
 
 
