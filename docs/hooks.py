@@ -57,6 +57,9 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_page_content(content, page, config, files):
     """Equations as MathML, which browsers draw without a script."""
-    return EQUATION.sub(
-        lambda found: convert(html.unescape(found[3]), display="block" if found[2] == "[" else "inline"), content
-    )
+
+    def drawn(found):
+        equation = html.unescape(found[3]).replace("{aligned}", "{split}")  # the converter knows this one
+        return convert(equation, display="block" if found[2] == "[" else "inline")
+
+    return EQUATION.sub(drawn, content)
