@@ -242,10 +242,10 @@ def test_a_batch_of_large_frames_is_refused_before_it_is_made(tmp_path, monkeypa
 def test_a_pipe_is_refused_at_once(ending, tmp_path, capsys):
     path = tmp_path / f"r{ending}"
     os.mkfifo(path)
-    with pytest.raises(ValueError, match=rf"^{path}: is no regular file"):
+    with pytest.raises(ValueError, match=rf"^{path} is no regular file"):
         read_events(path)
     files = EventFiles([str(path)], root=tmp_path, cache=tmp_path / "cache", steps=4)
-    with pytest.raises(ValueError, match=rf"^{path}: is no regular file"):
+    with pytest.raises(ValueError, match=rf"^{path} is no regular file"):
         files.frames(str(path))
     assert main(["data", "show", str(path)]) == 2
     assert "is no regular file" in capsys.readouterr().err
