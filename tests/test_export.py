@@ -16,6 +16,7 @@ import staa
 from staa.cli import main
 from staa.export import to_onnx, to_program
 from staa.export.network import StepNetwork
+from staa.export.nir import from_nir, read_nir
 from staa.export.session import open_onnx
 from staa.recipes import RECIPES
 from staa.runs import run
@@ -302,3 +303,16 @@ def test_a_file_opens_as_a_network_that_streams(root):
         logits.append(y)
     with torch.no_grad():
         torch.testing.assert_close(torch.cat(logits), staa.Run(root / "any").model()(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_graph_of_nir_is_held_against_the_run_and_says_so(root, tmp_path, capsys):
+    assert main(["export", str(root / "plain"), "--to", "nir", "--out", str(tmp_path / "a.nir")]) == 0
+    assert "predictions flipped 0 of" in capsys.readouterr().out
+    graph, x = read_nir(tmp_path / "a.nir"), frames(4)
+    assert torch.allclose(from_nir(graph)(x), staa.Run(root / "plain").model()(x), atol=1e-4)
+    told = json.loads(graph.metadata["staa"])
+    assert told["form"] == "graph"
+    assert told["proof"]["flipped"] == 0
+    assert main(["export", str(root / "whole"), "--to", "nir", "--out", str(tmp_path / "b.nir")]) == 2
+    assert "NIR has no attention" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nir"]

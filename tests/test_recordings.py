@@ -579,7 +579,7 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         read_events(tmp_path / f"nothing{ending}")
     (tmp_path / f"folder{ending}").mkdir()
-    with pytest.raises(ValueError, match=rf"folder{ending}: is no regular file"):
+    with pytest.raises(ValueError, match=rf"folder{ending} is no regular file"):
         read_events(tmp_path / f"folder{ending}")
 
 
