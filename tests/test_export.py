@@ -306,10 +306,11 @@ def test_a_file_opens_as_a_network_that_streams(root):
 
 
 def test_a_graph_of_nir_is_held_against_the_run_and_says_so(root, tmp_path, capsys):
-    assert main(["export", str(root / "plain"), "--to", "nir", "--out", str(tmp_path / "a.nir")]) == 0
+    list(run(replace(RECIPES["digits-events-plain"], epochs=1, max_steps=1), root / "vgg", data_root=root))
+    assert main(["export", str(root / "vgg"), "--to", "nir", "--out", str(tmp_path / "a.nir")]) == 0
     assert "predictions flipped 0 of" in capsys.readouterr().out
-    graph, x = read_nir(tmp_path / "a.nir"), frames(4)
-    assert torch.allclose(from_nir(graph)(x), staa.Run(root / "plain").model()(x), atol=1e-4)
+    graph, x = read_nir(tmp_path / "a.nir"), frames(10)
+    assert torch.allclose(from_nir(graph)(x), staa.Run(root / "vgg").model()(x), atol=1e-4)
     told = json.loads(graph.metadata["staa"])
     assert told["form"] == "graph"
     assert told["proof"]["flipped"] == 0
