@@ -198,7 +198,7 @@ def test_what_can_not_be_exported_is_refused_before_any_work(root, tmp_path, cap
     (tmp_path / "c.py").write_text("mine")
     assert "c.py is there" in refused(capsys, "export", root / "plain", "--form", "step", "--out", tmp_path / "c.onnx")
     assert "must end in .pt2" in refused(capsys, "export", root / "plain", "--to", "program", "--out", tmp_path / "a.onnx")
-    assert "not there yet" in refused(capsys, "export", root / "plain", "--to", "nir")
+    assert "--form is of onnx" in refused(capsys, "export", root / "plain", "--to", "nir", "--form", "step")
     monkeypatch.setattr("staa.runs.load.Run.data", property(lambda run: (_ for _ in ()).throw(FileNotFoundError("no data"))))
     why = refused(capsys, "export", root / "plain", "--out", tmp_path / "a.onnx")
     assert "without samples of the run: no data" in why

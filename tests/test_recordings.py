@@ -664,7 +664,7 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
     ],
 )  # fmt: skip
 def test_errors_name_the_file_and_the_problem(ending, data, problem, tmp_path):
-    with pytest.raises(ValueError, match=rf"^{tmp_path}/r\.{ending}: .*{problem}"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/r\.{ending}[:, ].*{problem}"):
         read_events(write(tmp_path / f"r.{ending}", data))
 
 
@@ -735,7 +735,7 @@ def test_files_that_promise_more_than_they_hold_take_no_memory(tmp_path, monkeyp
     try:
         for ending, data in cases:
             path = write(tmp_path / f"r.{ending}", data)
-            with pytest.raises(ValueError, match=rf"^{path}: "):
+            with pytest.raises(ValueError, match=rf"^{path}[:, ]"):
                 read_events(path)
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:

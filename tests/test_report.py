@@ -292,9 +292,11 @@ def test_curves_tell_their_numbers_in_words():
         + [{"event": "epoch", "epoch": 3, "loss": 0.25, "accuracy": 1.0, "rates": {"one": 0.002}}]
     )
     loss, accuracy, rates, fold = curves.curves(log, "accuracy").parts
-    assert loss.alt.startswith("loss by epoch: training from 2 to 0.25, best 0.25 in epoch 3; validation from 3 to 2, best 2")
-    assert "training from 50 to 100, best 100 in epoch 3" in accuracy.alt
-    assert "one fires least, 0.2 %" in rates.alt
+    assert loss.alt.startswith(
+        "loss by epoch: training from 2.0000 to 0.2500, best 0.2500 in epoch 3; validation from 3.0000 to 2.0000, best 2.0000"
+    )
+    assert "training from 50.00% to 100.00%, best 100.00% in epoch 3" in accuracy.alt
+    assert "one fires least, 0.2%" in rates.alt
     assert [row[0] for row in fold.parts[0].rows] == ["1", "2", "3"]
     assert "no epoch in the log" in curves.curves(log.iloc[:0], "accuracy").parts[0]
 

@@ -89,7 +89,7 @@ def test_silent_and_saturated_neurons_are_counted():
     found = spiking.firing(model, frames())
     assert (found.silent("1"), found.saturated("1")) == (0.25, 0.5)
     texts = " ".join(p.alt for p in pictures(spiking.spiking(of(model), frames())))
-    assert "Silent neurons by layer: 25 to 25 %, most in 1. Saturated: up to 50 %, in 1." in texts
+    assert "Silent neurons by layer: 25.0% to 25.0%, most in 1. Saturated: up to 50.0%, in 1." in texts
     assert "1, busiest: 4 spikes, membrane up to 1.5" in texts
     assert "1, silent: 0 spikes, membrane up to 0.19" in texts  # 0.1 · (1 + ½ + ¼ + ⅛)
 

@@ -197,6 +197,8 @@ SHOWN = {  # command -> arguments, and what it must show
     "report": (lambda h: [CLASSES, "--out", f"page{ESC}[/y].html"], [f"page{ESC}[/y].html"]),
     "runs": (lambda h: [RUN, CLASSES], [RUN, CLASSES]),
     "share": (lambda h: [RUN, "--out", f"shared{ESC}[/y]"], [RUN, f"shared{ESC}[/y]"]),
+    "push": (lambda h: [CLASSES, "org/name"], [CLASSES, NAMES[4]]),
+    "export": (lambda h: [CLASSES, "--to", "nir", "--out", f"net{ESC}[/y].nir"], [CLASSES, f"net{ESC}[/y].nir"]),
     "check": (lambda h: [h["part"]], [FILE]),
     "recipes": (lambda h: [], []),
     "data": (lambda h: ["show", h["recording"]], [FILE.replace("/", "")]),
@@ -226,6 +228,7 @@ def test_training_on_hostile_names(hostile):
 def test_a_command_on_hostile_names(command, hostile, capfdbinary, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr("staa.cli.machine.run_bench", lambda *_, **__: [(NAMES[4], [("[x]", 1.0, 1.0, 1.0, 1.0)])])
+    monkeypatch.setattr("staa.cli.push.push_run", lambda *_, **__: f"https://hub/{NAMES[4]}")
     make, shown = SHOWN[command]
     code = main([command, *make(hostile)])
     text = printed(capfdbinary.readouterr())
@@ -271,7 +274,7 @@ def check_table(path):
 def test_an_error_with_a_hostile_name(command, hostile, capfdbinary):
     name = f"{ESC}\u202e[/y]{UNDECODABLE}"
     other = {"recipes": ["--" + name], "bench": ["--device", name], "doctor": ["--x" + name]}
-    arguments = other.get(command, [name, "file"][: 2 if command in ("stream", "predict") else 1])
+    arguments = other.get(command, [name, "file"][: 2 if command in ("stream", "predict", "push") else 1])
     assert main([command, *arguments]) == 2
     text = printed(capfdbinary.readouterr())
     assert text.startswith("staa: error: ")

@@ -26,6 +26,7 @@ from test_events import some_events, write_nmnist
 import staa
 from staa.build import task_of
 from staa.cli import COMMANDS, main
+from staa.cli.export import ENDINGS
 from staa.recipes import code, find
 from staa.recipes.as_json import from_json, to_json
 from staa.recipes.code import UntrustedCodeError
@@ -140,7 +141,14 @@ def arguments(f, folder, runs, kind, tmp_path):
         "series": tiny.series(), "frame": pd.DataFrame(tiny.series().values, tiny.series().times, tiny.series().names),
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
         "device": "cpu", "name": "it", "sections": (), "events": (), "inputs": torch.zeros(3, 2, 16, 16),
+        "form": "window", "suffix": ".onnx", "verify": False, "trust": False, "network": torch.nn.Identity(), "proof": None,
+        "exported": torch.nn.Identity(),
     }  # fmt: skip
+    endings = {"to_onnx": ".onnx", "traced": ".onnx", "exportable": ".onnx", "to_program": ".pt2", "to_nir": ".nir"}
+    if (ending := endings.get(getattr(f, "__name__", ""))) is not None:
+        known["out"] = tmp_path / f"a{ending}"
+    if getattr(f, "__name__", "") == "push":
+        known["name"] = "org/it"
     if getattr(f, "__name__", "") == "evaluate_rolling":
         known["out"] = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
     if getattr(f, "__name__", "") == "write_report":
@@ -206,6 +214,8 @@ def commands(folder, runs, kind):
         ],
         "report": [["report", run_, "--out", f"{out}/page.html"]],
         "share": [["share", run_, "--out", out]],
+        "push": [["push", run_, "org/name"]],
+        "export": [["export", run_, "--to", to, "--no-verify", "--out", f"{out}/a{end}"] for to, end in ENDINGS.items()],
         "runs": [["runs", run_], ["runs", str(folder.parent)]],
         "check": [], "recipes": [], "data": [], "bench": [], "doctor": [],
     }  # fmt: skip

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from staa.analysis.figures import percent
 from staa.cli.parse import parse
 from staa.cli.run_options import ExportOptions
 from staa.cli.text import say, warn
@@ -56,7 +57,7 @@ def _tell_proof(told: dict[str, Any]) -> None:
         f"verified on {proof['samples']} {proof['split']} samples, {proof['steps']} steps each: logits differ by "
         f"{proof['largest']:.2g} at most (their deviation is {proof['deviation']:.3g}); predictions flipped {flipped} of "
         f"{proof['samples']}, after single steps {of_steps} of {proof['samples'] * proof['steps']} (at most "
-        f"{proof['tolerance']:.0%})"
+        f"{percent(proof['tolerance'], 0)})"
     )
 
 

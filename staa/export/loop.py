@@ -1,4 +1,4 @@
-"""A network that `staa export --form step` wrote, run step by step. It needs NumPy and onnxruntime alone.
+"""A network that staa exported in the form "step", run step by step. It needs NumPy and onnxruntime alone.
 
 python NAME.py frames.npy        the prediction after each step, of frames [T, N, C, H, W]
 
