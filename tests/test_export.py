@@ -22,6 +22,7 @@ from staa.recipes import RECIPES
 from staa.runs import run
 
 onnx = pytest.importorskip("onnx")
+pytestmark = pytest.mark.skipif(torch.__version__ < (2, 10), reason="exports need torch 2.10")
 NETWORKS = {"plain": (4, None), "causal": (16, "staa-causal"), "any": (None, "staa"), "whole": (4, "staa")}
 ALONE = """
 import sys

@@ -332,7 +332,7 @@ def test_seeds_can_be_added_and_some_figures_unknown(tmp_path, capsys):
     file.write_text("x,y\n" + "2,0\n" * 60 + "2,2\n" * 140)
     options = ["series-last-value", "--series.normalise", "none", "--data", str(file), "--out", str(tmp_path / "out")]
     assert main(["train", *options, "--seeds", "2"]) == 0
-    assert "R² nan ± nan" in capsys.readouterr().out
+    assert "R² n/a ± n/a" in capsys.readouterr().out
     assert main(["train", "--resume", str(tmp_path / "out"), "--seeds", "3"]) == 0
     assert (tmp_path / "out" / "seed2" / "result.json").is_file()
 

@@ -56,7 +56,13 @@ def test_the_commands_shown_exist():
     assert README.index("make train") < README.index("make test") < README.index("**staa** is")
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+EXAMPLES = [
+    pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name == "own_attention.py"))
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("script", EXAMPLES)
 def test_examples_run(script, tmp_path):
     assert len(script.read_text().splitlines()) < 60
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -771,7 +771,7 @@ def attempt(path, data):
     else:
         assert isinstance(check(events), Events)
         return
-    assert message.startswith(f"{path}: ")
+    assert message.startswith((f"{path}: ", f"{path} ", f"{path}, "))
 
 
 HEADERS = {

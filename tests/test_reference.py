@@ -161,6 +161,7 @@ def test_a_gradient_penalty_on_a_network():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.ndim == 4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_network_holds_no_operation_of_staa(strict):
@@ -174,6 +175,7 @@ def test_an_exported_network_holds_no_operation_of_staa(strict):
     torch.testing.assert_close(program.module()(x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_export():
     pytest.importorskip("onnxscript")

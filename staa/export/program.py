@@ -15,6 +15,7 @@ from staa.files import check_new, write
 from staa.runs.classify import sees_the_whole
 from staa.runs.load import Run, Weights, opened
 
+OLDEST_TORCH = (2, 10)  # 2.9 writes checks of a variable number of inputs that it can't run
 EXAMPLES = 2  # samples to trace with: one would be taken for a constant
 
 
@@ -52,7 +53,10 @@ def exportable(
 def traced(
     run: Run | str | Path, out: Path, form: Form, *, suffix: str, weights: Weights | None, verify: bool, trust: bool
 ) -> Traced:
-    """The network of a run as a program. Raises ValueError as `exportable` does, and if the network has no such form."""
+    """The network of a run as a program. Raises ValueError as `exportable` does, if the network has no such form, and if torch
+    is older than 2.10."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        raise ValueError(f"an export needs torch 2.10 or newer, this is {torch.__version__}: upgrade torch, or export to NIR")
     if form not in ("window", "step"):
         raise ValueError(f'form must be "window" or "step", got {form!r}')
     run, model = exportable(run, out, suffix=suffix, weights=weights, verify=verify, trust=trust)
