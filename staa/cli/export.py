@@ -9,6 +9,7 @@ from staa.cli.parse import parse
 from staa.cli.run_options import ExportOptions
 from staa.cli.text import say, warn
 from staa.cli.waiting import waiting
+from staa.export import to_nir, to_onnx, to_program
 from staa.runs import Run
 
 ENDINGS = {"onnx": ".onnx", "program": ".pt2", "nir": ".nir"}
@@ -35,12 +36,10 @@ def export(args: list[str]) -> int:
 
 
 def _written(options: ExportOptions, run: Run, out: Path) -> dict[str, Any]:
-    """What the written file says of itself. It imports what only an export needs."""
-    from staa import export
-
+    """What the written file says of itself."""
     if options.to == "nir":
-        return export.to_nir(run, out, weights=options.weights, verify=options.verify)
-    write = export.to_onnx if options.to == "onnx" else export.to_program
+        return to_nir(run, out, weights=options.weights, verify=options.verify)
+    write = to_onnx if options.to == "onnx" else to_program
     return write(run, out, form=options.form or "window", weights=options.weights, verify=options.verify)
 
 

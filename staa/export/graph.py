@@ -37,8 +37,8 @@ def to_nir(
     Raises:
         FileNotFoundError: If the run or its weights are missing.
         ValueError: If the run forecasts or is broken; if `out` is there already; if a part of the network has no exact
-            counterpart in NIR, such as attention; if the data to verify with are missing, or the graph is not the run's.
-        ImportError: If the extra `export` is not installed.
+            counterpart in NIR, such as attention; if the data to verify with are missing, or the graph is not the run's; or if
+            the package nir is not installed.
     """
     out = Path(out)
     nir_package()
