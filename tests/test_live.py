@@ -69,6 +69,18 @@ def test_what_a_stream_can_not_have(trained, tmp_path, capsys):
     assert "2.bin" in text
 
 
+def test_a_run_on_simulated_events_is_not_fed_a_camera(tmp_path, capsys):
+    """Its frames have ON before OFF, and a recording's have OFF before ON."""
+    small = ["--max-steps", "1", "--model.width", "0.05", "--model.steps", "2", "--model.attention", "None"]
+    assert main(["train", "digits-events", "--out", str(tmp_path / "run"), *small]) == 0
+    write_nmnist(tmp_path / "1.bin", some_events())
+    capsys.readouterr()
+    assert main(["stream", str(tmp_path / "run"), str(tmp_path / "1.bin"), "--window", "30"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "was trained on images of a digit, bright on dark, and a stream takes the recording of an event camera" in text
+    assert "such as nmnist-stream" in text
+
+
 def test_attention_that_sees_the_future_is_refused(tmp_path, capsys):
     nmnist_set(tmp_path, per_class=5)
     options = ["--data", str(tmp_path), "--epochs", "1", "--max-steps", "1", "--model.width", "0.05", "--model.steps", "4"]

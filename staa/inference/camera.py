@@ -13,6 +13,7 @@ from staa.causality import check_causal
 from staa.data import read_events
 from staa.data.events.folder import parse_sensor
 from staa.data.events.frames import by_window, count, scaled
+from staa.data.events.recording import Events
 from staa.machine import choose_device
 from staa.runs.load import Run, opened
 from staa.streaming import stream
@@ -56,6 +57,9 @@ def stream_run(
     data = recipe.data
     if "channels" not in about:
         raise ValueError(f"{run.folder} forecasts a series, which can't be streamed: use `staa predict`")
+    made = run.preparation
+    if made.stored is not None and made.takes is not Events:  # digits-events has two channels too, ON before OFF
+        raise ValueError(f"{run.folder} was trained on {made.what}, and a stream takes the recording of an event camera: {TRAIN}")
     if about["channels"] != 2:
         raise ValueError(f"{run.folder} was trained on {about['channels']} channels, but events have 2, OFF and ON: {TRAIN}")
     if data.values == "normalised":
