@@ -77,7 +77,7 @@ def test_a_run_on_simulated_events_is_not_fed_a_camera(tmp_path, capsys):
     capsys.readouterr()
     assert main(["stream", str(tmp_path / "run"), str(tmp_path / "1.bin"), "--window", "30"]) == 2
     text = " ".join(capsys.readouterr().err.split())
-    assert "was trained on images of a digit, bright on dark, and a stream takes the recording of an event camera" in text
+    assert "was trained on images of a digit, bright on dark, and a stream takes an event camera's recording" in text
     assert "such as nmnist-stream" in text
 
 

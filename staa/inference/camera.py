@@ -59,7 +59,7 @@ def stream_run(
         raise ValueError(f"{run.folder} forecasts a series, which can't be streamed: use `staa predict`")
     made = run.preparation
     if made.stored is not None and made.takes is not Events:  # digits-events has two channels too, ON before OFF
-        raise ValueError(f"{run.folder} was trained on {made.what}, and a stream takes the recording of an event camera: {TRAIN}")
+        raise ValueError(f"{run.folder} was trained on {made.what}, and a stream takes an event camera's recording: {TRAIN}")
     if about["channels"] != 2:
         raise ValueError(f"{run.folder} was trained on {about['channels']} channels, but events have 2, OFF and ON: {TRAIN}")
     if data.values == "normalised":
