@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from functools import partial, wraps
+from itertools import product
 
 import pytest
 import torch
@@ -70,8 +71,10 @@ def every_hook_fires(model, x, monkeypatch, kind="forward"):
     return called
 
 
-@pytest.mark.parametrize("attention", [None, *ATTENTIONS])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [*product(MODELS, (None, "staa")), *(("vggsnn", name) for name in ATTENTIONS if name != "staa")],
+)
 def test_every_hook_fires(name, attention, monkeypatch):
     size = {"size": 16} if name == "vggsnn" else {}
     make = ATTENTIONS[attention] if attention else None

@@ -427,6 +427,7 @@ def test_the_measure_of_a_series_is_in_its_units():
     assert figures["mae"] == pytest.approx(source.normaliser.scale.mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_three_epochs_learn_to_diffuse_on_a_ring(tmp_path):
     """What a neighbour's value tells: R² ≥ 0.9 where the last value has less than 0.7."""
     recipe = replace(RECIPES["ring-spikestag"], epochs=3)

@@ -26,7 +26,7 @@ def small(monkeypatch):
     def switch(on):
         monkeypatch.setattr(pieces, "LARGE", 1 if on else 1 << 60)
 
-    monkeypatch.setattr(pieces, "PIECE", 448)
+    monkeypatch.setattr(pieces, "PIECE", 1800)
     calls = []
     apply = pieces._Pieces.apply
     monkeypatch.setattr(pieces._Pieces, "apply", lambda *args: calls.append(args[1]) or apply(*args))
