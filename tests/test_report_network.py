@@ -181,7 +181,7 @@ def test_an_attention_for_any_number_of_steps_has_two_gates_of_channels():
 def test_a_map_s_place_and_size_are_told():
     values = torch.zeros(4, 1, 6, 6)
     values[2, 0, 5, 0] = 9.0
-    (picture,) = maps.maps_beside({"deep": values}, frames(samples=1), ["seven"], what="Looks", sign="×", cubic=True)
+    (picture,) = maps.maps_beside({"deep": values}, frames(samples=1), ["seven"], what="Looks", shares=True)
     assert picture.alt == "Sample 1. deep: up to 9× at step 3, lower left."
     assert "Sample 1 (seven), all 4 steps: above the input, below it deep." in picture.caption
 
