@@ -32,7 +32,9 @@ def shown(path, config):
         file = File.generated(config, str(path.with_suffix(".md")), content=page)
     else:
         file = File(str(path), ROOT, config.site_dir, config.use_directory_urls)
-    file.dest_uri = "readme.html" if str(path) == "README.md" else file.dest_uri.removeprefix("docs/")
+    if str(path) == "README.md":
+        file.name = "readme"  # else it is an index, and its section's own page
+    file.dest_uri = file.dest_uri.removeprefix("docs/")
     return file
 
 

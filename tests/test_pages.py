@@ -87,6 +87,7 @@ def network():
 PAGES = {
     "README.md": readme,
     "docs/convert.md": convert,
+    "docs/energy.md": dict,
     "docs/extend.md": extend,
     "docs/from-snntorch.md": partial(beside, "snntorch"),
     "docs/from-spikingjelly.md": partial(beside, "spikingjelly.activation_based"),
@@ -116,6 +117,8 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         assert all(answer.label in scope["run"].names for answer in scope["answers"])
     elif "forecast" in scope:
         assert scope["forecast"].shape == (4, 3, 6)
+    elif "energy" in scope:
+        assert (scope["energy"].papers.sops, scope["energy"].exact.sops) == (144.0, 100.0)
     elif "epochs" in scope:
         assert list(scope["epochs"].index) == [1]
     else:

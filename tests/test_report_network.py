@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -181,9 +182,18 @@ def test_an_attention_for_any_number_of_steps_has_two_gates_of_channels():
 def test_a_map_s_place_and_size_are_told():
     values = torch.zeros(4, 1, 6, 6)
     values[2, 0, 5, 0] = 9.0
-    (picture,) = maps.maps_beside({"deep": values}, frames(samples=1), ["seven"], what="Looks", sign="×", cubic=True)
+    (picture,) = maps.maps_beside({"deep": values}, frames(samples=1), ["seven"], what="Looks", shares=True)
     assert picture.alt == "Sample 1. deep: up to 9× at step 3, lower left."
     assert "Sample 1 (seven), all 4 steps: above the input, below it deep." in picture.caption
+    assert "logarithmic scale" in picture.caption
+
+
+def test_shares_are_drawn_as_far_below_an_even_one_as_above():
+    axis = Figure().subplots()
+    image, ticks = maps._share(axis, np.array([[0.0, 1 / 3, 1.0, 3.0, 9.0]]), 9.0)
+    assert np.allclose(image.norm(image.get_array()), [[0, 0.25, 0.5, 0.75, 1]])
+    assert [*ticks.values()] == ["1/9", "1×", "9×"]
+    assert maps._share(axis, np.ones((1, 1)), 1.01)[1].keys() == {0.5, 1.0, 2.0}  # all but even is drawn so
 
 
 def test_images_are_drawn_too():

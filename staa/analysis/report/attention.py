@@ -76,9 +76,7 @@ def _of_samples(seen: Mapping[str, Tensor], x: Tensor, labels: Sequence[object] 
     by_step = {name: gate[..., 0] for name, gate in found.items() if gate.ndim == 3 and gate.shape[2] == 1}
     by_channel = {name: gate for name, gate in found.items() if gate.ndim == 3 and gate.shape[2] > 1}
     parts: list[Part] = [
-        *maps_beside(
-            _short(ratios), x, labels, what="Where the global context looks, in times an even share", sign="×", cubic=True
-        ),
+        *maps_beside(_short(ratios), x, labels, what="Where the global context looks, in times an even share", shares=True),
         *maps_beside(_short(graded), x, labels, what="Gate of each place, mean over channels"),
     ]
     if by_step:
