@@ -117,8 +117,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def _checked(state: Any, origin: Path) -> State:
     """A state dict. Raises ValueError for anything else."""
     if not isinstance(state, Mapping):
-        raise ValueError(f"{origin} holds no state dict: it is of type {type(state).__name__}, and not tensors by name")
+        raise ValueError(f"{origin} is no state dict: it is of type {type(state).__name__}, and not tensors by name")
     for key, value in state.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
-            raise ValueError(f"{origin} holds no state dict: {key} is no tensor with a name")
+            raise ValueError(f"{origin} is no state dict: {key} is no tensor with a name")
     return state
