@@ -73,7 +73,7 @@ def to_onnx(
         write(beside, LOOP.read_bytes(), new=True)
     try:
         write(out, model.SerializeToString(), new=True)
-    except RuntimeError:
+    except BaseException:  # also Ctrl-C
         if beside is not None:
             beside.unlink()
         raise

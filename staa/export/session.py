@@ -101,7 +101,7 @@ def network_in(
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no other base
         raise ValueError(f"{path} can't be run: {_brief(error)}") from error
     inputs, outputs = [ENDS[form].input, *(s.name for s in state)], ["logits", *(s.next for s in state)]
