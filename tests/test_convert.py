@@ -299,6 +299,14 @@ def test_a_vgg_of_another_depth_is_refused():
         load_converted(nn.Linear(1, 1), state, source="spikingjelly")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [(None, "it is of type NoneType"), ({1: torch.ones(1)}, "1 is no tensor"), ({"a": 1}, "a is no tensor")]
+)
+def test_what_is_no_state_dict_is_told(given, told):
+    with pytest.raises(ValueError, match=f"the state dict is no state dict: {told}"):
+        load_converted(nn.Linear(1, 1), given, source="spikingjelly-vgg")
+
+
 def test_a_file_of_weights_runs_no_code(tmp_path):
     class Payload:
         def __reduce__(self):
@@ -311,8 +319,8 @@ def test_a_file_of_weights_runs_no_code(tmp_path):
     (tmp_path / "f.onnx").touch()
     told = {
         "a.pth": "more than tensors",
-        "b.pth": "no state dict: it is",
-        "c.pth": "no state dict: epoch is",
+        "b.pth": "is no state dict: it is",
+        "c.pth": "is no state dict: epoch is",
         "d.pkl": "corrupt",
         "e.safetensors": "corrupt",
         "f.onnx": "must be a .safetensors file",

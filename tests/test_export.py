@@ -1,5 +1,6 @@
 """`staa export`: what leaves says what the run says, without staa, and what doesn't is not written."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from test_content import IMAGES, RECORDINGS, images, recordings
 
 import staa
 from staa.cli import main
-from staa.export import to_onnx, to_program
+from staa.export import to_nir, to_onnx, to_program
 from staa.export.network import StepNetwork
 from staa.export.nir import from_nir, read_nir
 from staa.export.session import open_onnx
@@ -183,6 +185,29 @@ def test_predict_on_the_file_is_predict_on_the_run(root, tmp_path, capsys):
         assert told[2] == told[3]
 
 
+@pytest.mark.parametrize(
+    ("make", "recipe", "form", "ending"), [(images, IMAGES, "window", ".png"), (recordings, RECORDINGS, "step", ".npz")]
+)
+def test_files_of_each_kind_are_answered_as_by_the_run(make, recipe, form, ending, tmp_path):
+    """Still images, whose average over space the exporter calls mean as well, and recordings."""
+    folder, model = make(tmp_path / "data"), replace(recipe.model, name=f"{tiny.__file__}:residual")
+    model = replace(model, attention=None, neuron=("adaptive", {"threshold": 0.1}))
+    list(run(replace(recipe, model=model), tmp_path / "run", data_root=folder))
+    to_onnx(tmp_path / "run", tmp_path / "a.onnx", form=form)
+    one, told = next(folder.rglob(f"*{ending}")), {}
+    for of in ("run", "a.onnx"):
+        out = tmp_path / f"{of}.json"
+        assert main(["predict", str(tmp_path / of), str(one), str(folder), str(Path(__file__)), "--json", str(out)]) == 1
+        told[of] = json.loads(out.read_text())
+    assert told["run"]["refused"] == told["a.onnx"]["refused"]
+    assert [Path(one["input"]).name for one in told["run"]["refused"]] == ["test_export.py"]
+    assert len(told["run"]["answers"]) == 41
+    for mine, theirs in zip(told["run"]["answers"], told["a.onnx"]["answers"], strict=True):
+        a, b = ({entry["class"]: entry["probability"] for entry in answer["top"]} for answer in (mine, theirs))
+        assert a == pytest.approx(b, abs=1e-4)
+    assert len({answer["top"][0]["probability"] for answer in told["run"]["answers"]}) > 10  # it goes by what is given
+
+
 def refused(capsys, *args):
     capsys.readouterr()
     assert main([*map(str, args)]) == 2
@@ -255,6 +280,35 @@ def outside(model, told):
     entry.key, entry.value = "location", "/etc/passwd"
 
 
+def one_class_less(model, told):
+    told["data"]["classes"] -= 1
+    told["classes"].pop()
+
+
+def says(model, name, op, kind, *constants):
+    """The output, of a node's own: one operation on nothing but constants."""
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = ["before" if value == name else value for value in values]
+    constants = [onnx.numpy_helper.from_array(value, f"c{k}") for k, value in enumerate(constants)]
+    model.graph.initializer.extend(constants)
+    model.graph.node.append(onnx.helper.make_node(op, [c.name for c in constants], [name]))
+    end = next(end for end in model.graph.output if end.name == name)
+    end.CopyFrom(onnx.helper.make_tensor_value_info(name, kind, None))
+
+
+def not_finite(model, told):
+    says(model, "logits", "Tile", onnx.TensorProto.FLOAT, np.full((4, 1, 10), np.nan, np.float32), np.array([1, 1, 1]))
+
+
+def impossible(model, told):
+    says(model, "logits", "Tile", onnx.TensorProto.FLOAT, np.ones((4, 1, 10), np.float32), np.array([2**20, 2**20, 2**20]))
+
+
+def of_doubles(model, told):
+    says(model, "logits", "Tile", onnx.TensorProto.DOUBLE, np.ones((4, 1, 10)), np.array([1, 1, 1]))
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -269,6 +323,12 @@ def outside(model, told):
         (lambda model, told: told["data"].update(size=10**9), "its size"),
         (lambda model, told: told["data"].update(size=8), "not what it says of itself"),
         (lambda model, told: told.update(steps=5), "its steps"),
+        (lambda model, told: told.update(steps=4.0), "its steps"),
+        (lambda model, told: told.update(whole=1), "its whole"),
+        (one_class_less, "logits must be finite, of shape .*9., and are .*10"),
+        (not_finite, "logits must be finite, of shape .*, and are not"),
+        (impossible, "can't be run"),
+        (of_doubles, "not what it says of itself"),
         (lambda model, told: told.update(form="step"), "its steps|not what it says|state"),
         (lambda model, told: told.update(state=[{"name": "x"}]), "its state"),
         (lambda model, told: told.update(recipe=[]), "recipe"),
@@ -291,6 +351,7 @@ def test_what_a_file_can_not_be_asked(root, tmp_path, capsys, monkeypatch):
     assert "No such file" in refused(capsys, "predict", tmp_path / "none.onnx", root / "a.png")
     assert "--weights is of run folders" in refused(capsys, "predict", root / "any.onnx", root / "a.png", "--weights", "best")
     assert "name a file" in refused(capsys, "predict", root / "any.onnx")
+    assert "give its run folder, or an .onnx file" in refused(capsys, "predict", tmp_path / "a.pt2", root / "a.png")
     monkeypatch.setenv("STAA_MAX_BYTES", "1K")
     assert "the limit is" in refused(capsys, "predict", root / "any.onnx", root / "a.png")
 
@@ -318,3 +379,30 @@ def test_a_graph_of_nir_is_held_against_the_run_and_says_so(root, tmp_path, caps
     assert main(["export", str(root / "whole"), "--to", "nir", "--out", str(tmp_path / "b.nir")]) == 2
     assert "NIR has no attention" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.nir"]
+
+
+@pytest.mark.parametrize("to", ["onnx", "program", "nir"])
+def test_a_forecast_is_refused_by_name(forecasting, to, tmp_path, capsys):
+    told = refused(capsys, "export", forecasting, "--to", to, "--out", tmp_path / "a")
+    assert f"{forecasting} forecasts a series, and only networks that classify can be exported: give a run that" in told
+    assert told.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.fixture(scope="module")
+def forecasting(tmp_path_factory):
+    recipe = replace(RECIPES["ring-spikestag"], epochs=1, max_steps=1, batch_size=4)
+    folder = tmp_path_factory.mktemp("forecasting") / "run"
+    list(run(recipe, folder, data_root=folder.parent))
+    return folder
+
+
+def test_a_missing_package_is_an_import_error_whatever_is_exported(root, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "onnxruntime" else found(name, *of))
+    monkeypatch.setitem(sys.modules, "nir", None)
+    for ask in (lambda: to_onnx(root / "plain", tmp_path / "a.onnx"), lambda: to_nir(root / "plain", tmp_path / "a.nir")):
+        with pytest.raises(ImportError, match=r'pip install "staa-snn\[export\]"'):
+            ask()
+    with pytest.raises(ImportError, match="need the package nir"):
+        from_nir(tmp_path / "a.nir")

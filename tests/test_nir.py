@@ -197,6 +197,25 @@ def test_a_file_that_is_there_is_kept(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.nir"]
 
 
+def test_what_is_no_graph_and_no_network_is_told(tmp_path):
+    model = small()
+    graph = nir_graph(model, SHAPE)
+    assert save_nir(str(tmp_path / "new" / "a.nir"), graph).exists()
+    for ask in (from_nir, lambda it: save_nir(tmp_path / "b.nir", it), lambda it: parity(model, it, FRAMES)):
+        with pytest.raises(TypeError, match=r"must be a nir.NIRGraph, got list"):
+            ask([])
+    with pytest.raises(TypeError, match=r"must be an nn.Module, got str"):
+        nir_graph("model", SHAPE)
+    with pytest.raises(ValueError, match="dt must be the seconds"):
+        nir_graph(model, SHAPE, dt=10**400)
+    with pytest.raises(ValueError, match="call model.eval"):
+        parity(small().train(), graph, FRAMES)
+    with pytest.raises(ValueError, match="of another network: it has no node 0"):
+        parity(nn.Sequential(LIF(), *small()).eval(), graph, FRAMES)
+    with pytest.raises(ValueError, match="alike and not empty"):
+        parity(model, graph, FRAMES[:, :0])
+
+
 # Graphs from elsewhere
 
 

@@ -13,6 +13,7 @@ from staa.data.events.frames import as_frames
 from staa.data.images.files import normalise
 from staa.data.series.series import TimeSeries
 from staa.layers import PerStep, Site
+from staa.models import MSResNet
 from staa.models.parts import ConvNorm
 from staa.neurons import LIF
 from staa.recipes.parts import Early
@@ -92,6 +93,12 @@ def shallow(num_classes, *, in_channels, steps, neuron, attention, sites, width)
         Site(neuron(4), attention(steps, 4) if attention else None),
         PerStep(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(16, num_classes)),
     )
+
+
+def residual(num_classes, *, in_channels, steps, neuron, attention, sites, width):
+    """An image network of one block, which takes still images and averages over space."""
+    sizes = {"stem": (4, 3, 2), "stages": [(4, 1)], "stage_strides": (2,)}
+    return MSResNet(num_classes, in_channels=in_channels, steps=steps, neuron=neuron, attention=attention, **sizes)
 
 
 class Keeping(torch.nn.Module):

@@ -40,6 +40,8 @@ def predict(args: list[str]) -> int:
     options = parse(PredictOptions, args, "staa predict")
     if options.run.suffix == ".onnx":
         return _classify_exported(options)
+    if options.run.suffix in (".pt2", ".nir"):
+        raise ValueError(f"{options.run} is for other programs: give its run folder, or an .onnx file that staa export wrote")
     # What is no run is told before what can't be written.
     run = Run(options.run, data_root=options.data, trust=options.trust_code)
     classifies = run.task.verb == "classify"

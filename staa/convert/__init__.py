@@ -8,7 +8,7 @@ says which neuron the network must be built with. A key that is not known is ref
 is missing, or has another shape, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def load_converted(model: nn.Module, weights: str | Path | State, *, source: str
     convert = CONVERTERS[source]
     named = isinstance(weights, str | Path)
     origin = Path(weights) if named else Path("the state dict")
-    found, own = convert(read_state(origin) if named else weights), model.state_dict()
+    found, own = convert(read_state(origin) if named else _checked(weights, origin)), model.state_dict()
     for key in sorted(own.keys() | found.keys()):
         if key not in found or key not in own:
             where = f"this {type(model).__name__} has no such weight" if key in found else "no weight of it becomes this"
@@ -107,13 +107,18 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     else:
         raise ValueError(f"{path} must be a .safetensors file, or one of torch.save ({', '.join(PICKLED)})")
     inner = [state[name] for name in WRAPPED if isinstance(state, dict) and isinstance(state.get(name), dict)]
-    state = inner[0] if inner else state
-    odd = not isinstance(state, dict) or next(
-        (k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, Tensor))), None
-    )
-    if odd is not None:
-        raise ValueError(f"{path} holds no state dict: {'it' if odd is True else odd} is no tensor with a name")
+    state = _checked(inner[0] if inner else state, path)
     check_tensors(state, path, "no file of weights")
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _checked(state: Any, origin: Path) -> State:
+    """A state dict. Raises ValueError for anything else."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{origin} is no state dict: it is of type {type(state).__name__}, and not tensors by name")
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise ValueError(f"{origin} is no state dict: {key} is no tensor with a name")
     return state

@@ -1,14 +1,15 @@
 """What an exported file says of itself: one JSON object, the same in ONNX and in a program, written and read."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from staa.build import Task, task_of
 from staa.build.inputs import PREPARATIONS, Preparation, preparation_of
 from staa.build.records import is_whole
-from staa.export.network import State, StepNetwork, WindowNetwork
+from staa.export.network import Form, State
 from staa.export.proof import Proof
 from staa.export.share import cleaner
 from staa.files import FORMAT, check_bytes, check_format
@@ -20,11 +21,24 @@ from staa.runs.folder import commit_of
 from staa.runs.load import Run, Weights
 from staa.version import __version__
 
-Form = Literal["window", "step"]
 KEY = "staa"
 """Of the metadata: an ONNX file's own, or an archive's extra file of this name with .json."""
 OPSET = 18
 LONGEST = 2**24  # characters of JSON: an ImageNet of long names is a thousandth of it
+
+
+class Ends(NamedTuple):
+    """What a network's own input and outputs are called, beside the state."""
+
+    input: str
+    outputs: tuple[str, ...]
+
+
+ENDS: dict[str, Ends] = {
+    "window": Ends("x", ("logits", "mean")),
+    "step": Ends("frame", ("logits",)),
+    "graph": Ends("input", ("output",)),
+}
 
 
 @dataclass(frozen=True)
@@ -52,32 +66,32 @@ class Facts:
     told: dict[str, Any]
 
     @property
-    def inputs(self) -> dict[str, tuple[int | None, ...]]:
-        """The shape of each input, None for N."""
-        name = "frame" if self.form == "step" else "x"
-        return {name: input_sizes(self.form, self.preparation.shape), **{s.name: s.shape for s in self.state}}
+    def inputs(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
+        """The shape, None for N, and the type of each input."""
+        own = input_sizes(self.form, self.preparation.shape), "float32"
+        return {ENDS[self.form].input: own, **{s.name: (s.shape, s.dtype) for s in self.state}}
 
 
-def input_sizes(form: Form, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+def input_sizes(form: Form | Literal["graph"], shape: tuple[int, ...]) -> tuple[int | None, ...]:
     """Sizes of a batch of inputs of a shape, None for N."""
-    return (None, *shape[-3:]) if form == "step" or len(shape) == 3 else (shape[0], None, *shape[1:])
+    return (shape[0], None, *shape[1:]) if form == "window" and len(shape) == 4 else (None, *shape[-3:])
 
 
 def facts_of(
-    run: Run, network: WindowNetwork | StepNetwork, *, weights: Weights | None, proof: Proof | None, opset: int | None = None
-) -> dict[str, Any]:
+    run: Run, form: Form | Literal["graph"], state: tuple[State, ...], *, weights: Weights | None, proof: Proof | None,
+    opset: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What a file is to say of a run's network; nothing of this machine, its user and its folders.
 
     Args:
         run: The run.
-        network: What is exported.
+        form: What is exported; "graph": that of NIR, of one step.
+        state: What is carried from step to step, as inputs and outputs.
         weights: Those of the network.
         proof: The comparison with the run; None: it was not verified.
         opset: Of an ONNX file.
     """
     about, recipe = run.about, run.recipe
-    step = isinstance(network, StepNetwork)
-    form: Form = "step" if step else "window"
     kept = parse_json(to_json(for_folder(recipe)[0]))
     told = {
         "staa": __version__,
@@ -85,11 +99,11 @@ def facts_of(
         "trained": {"staa": run.environment.get("staa"), "commit": run.environment.get("commit")},
         "weights": weights or recipe.weights,
         "form": form,
-        "steps": recipe.model.steps if step else run.preparation.steps,
+        "steps": recipe.model.steps if form == "step" else run.preparation.steps,
         "whole": sees_the_whole(run.model(weights)) is not None,
-        "input": {"name": "frame" if step else "x", "shape": input_sizes(form, run.input_shape), "dtype": "float32"},
-        "outputs": ["logits"] if step else ["logits", "mean"],
-        "state": [{"name": s.name, "next": s.next, "shape": s.shape, "dtype": s.dtype} for s in network.state],
+        "input": {"name": ENDS[form].input, "shape": input_sizes(form, run.input_shape), "dtype": "float32"},
+        "outputs": ENDS[form].outputs,
+        "state": [{"name": s.name, "next": s.next, "shape": s.shape, "dtype": s.dtype} for s in state],
         "classes": run.names,
         "data": {name: about[name] for name in ("classes", "channels", "size")},
         "preprocessing": {
@@ -145,7 +159,8 @@ def _odd(told: dict[str, Any], recipe: Recipe, task: Task[Any], about: dict[str,
     """What of the facts makes no sense."""
     if task.verb != "classify":
         return ["recipe"]
-    odd = [name for name, known in (("form", ("window", "step")), ("whole", (True, False))) if told.get(name) not in known]
+    odd = [] if told.get("form") in ("window", "step") else ["form"]
+    odd += [] if type(told.get("whole")) is bool else ["whole"]
     odd += [] if isinstance(about["names"], list) else ["classes"]
     odd += task.odd_facts(about)
     if odd:
@@ -153,15 +168,14 @@ def _odd(told: dict[str, Any], recipe: Recipe, task: Task[Any], about: dict[str,
     check_bytes(4 * about["channels"] * about["size"] ** 2 * (recipe.model.steps or 1), "one input of this file")
     preparation = preparation_of(task, about)
     step = told["form"] == "step"
-    odd += [] if told.get("steps") == (recipe.model.steps if step else preparation.steps) else ["steps"]
+    steps = recipe.model.steps if step else preparation.steps
+    odd += [] if told.get("steps") == steps and type(told["steps"]) is type(steps) else ["steps"]
     states = told.get("state")
     if not isinstance(states, list) or bool(states) > step or not all(_is_state(s) for s in states):
         return [*odd, "state"]
-    for s in states:
-        size = 4
-        for side in s["shape"]:
-            size *= side or 1
-        check_bytes(size, f"the state {s['name']} of this file")
+    if len({s["name"] for s in states} | {ENDS["step"].input}) <= len(states):
+        return [*odd, "state"]
+    check_bytes(sum(8 * math.prod(side or 1 for side in s["shape"]) for s in states), "the state of this file")
     return odd
 
 

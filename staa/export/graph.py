@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from staa.export.facts import KEY, as_text, facts_of
-from staa.export.network import WindowNetwork
 from staa.export.nir import from_nir, nir_graph, nir_package, save_nir
 from staa.export.program import exportable
 from staa.export.proof import prove
@@ -37,17 +36,15 @@ def to_nir(
     Raises:
         FileNotFoundError: If the run or its weights are missing.
         ValueError: If the run forecasts or is broken; if `out` is there already; if a part of the network has no exact
-            counterpart in NIR, such as attention; if the data to verify with are missing, or the graph is not the run's; or if
-            the package nir is not installed.
+            counterpart in NIR, such as attention; or if the data to verify with are missing, or the graph is not the run's.
+        ImportError: If the extra `export` is not installed.
     """
     out = Path(out)
     nir_package()
     run, model = exportable(run, out, suffix=".nir", weights=weights, verify=verify, trust=trust)
     graph = nir_graph(model.eval(), run.input_shape[-3:])
     proof = prove(run, from_nir(graph).eval(), weights=weights) if verify else None
-    told = facts_of(run, WindowNetwork(model), weights=weights, proof=proof)
-    told |= {"form": "graph", "outputs": ["output"], "input": told["input"] | {"shape": [None, *run.input_shape[-3:]]}}
+    told = facts_of(run, "graph", (), weights=weights, proof=proof)
     graph.metadata[KEY] = as_text(told)
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_nir(out, graph)
     return told

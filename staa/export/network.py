@@ -1,7 +1,7 @@
 """A trained network in the two forms that leave: its whole window, and one step with the state told as tensors."""
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from staa.neurons import Neuron
 from staa.ops.switch import reference
 from staa.streaming import run_piece, stream
 
+Form = Literal["window", "step"]
 STEP = "state.step"
 """The state's step counter."""
 
@@ -50,7 +51,9 @@ class WindowNetwork(nn.Module):
         x [T, N, C, H, W] or [N, C, H, W] -> ([T, N, classes], [N, classes])
     """
 
+    form: Form = "window"
     state: tuple[State, ...] = ()
+    steps = None
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -77,6 +80,8 @@ class StepNetwork(nn.Module):
     Raises:
         ValueError: If the network sees the whole window, or remembers what is no tensor of a fixed shape.
     """
+
+    form: Form = "step"
 
     def __init__(self, model: nn.Module, frame: Tensor):
         super().__init__()

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from staa.export.facts import KEY, OPSET, Form, as_text, facts_of
-from staa.export.network import StepNetwork
+from staa.export.facts import ENDS, KEY, OPSET, as_text, facts_of
+from staa.export.network import Form
 from staa.export.program import Traced, check_parameters, traced
 from staa.export.proof import prove
 from staa.export.session import checked_graph, needed, network_in
@@ -63,11 +63,9 @@ def to_onnx(
     checked_graph(model, out)
     proof = None
     if verify:
-        steps = found.network.steps if isinstance(found.network, StepNetwork) else None
-        data = model.SerializeToString()
-        exported = network_in(data, found.network.state, steps, step=form == "step", path=out)
+        exported = network_in(model.SerializeToString(), out, form, found.network.state, found.network.steps)
         proof = prove(found.run, exported, weights=weights)
-    told = facts_of(found.run, found.network, weights=weights, proof=proof, opset=OPSET)
+    told = facts_of(found.run, form, found.network.state, weights=weights, proof=proof, opset=OPSET)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, as_text(told)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +73,7 @@ def to_onnx(
         write(beside, LOOP.read_bytes(), new=True)
     try:
         write(out, model.SerializeToString(), new=True)
-    except RuntimeError:
+    except BaseException:  # also Ctrl-C
         if beside is not None:
             beside.unlink()
         raise
@@ -85,17 +83,18 @@ def to_onnx(
 def _translated(found: Traced) -> Any:
     """The program as an ONNX model, its inputs and outputs named, without what it says of this machine's files."""
     state = found.network.state
-    step = isinstance(found.network, StepNetwork)
-    names = [
-        ["frame" if step else "x", *(s.name for s in state)],
-        ["logits", *(s.next for s in state)] if step else ["logits", "mean"],
-    ]
+    own = ENDS[found.network.form]
+    names = [[own.input, *(s.name for s in state)], [*own.outputs, *(s.next for s in state)]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             found.program, dynamo=True, opset_version=OPSET, input_names=names[0], output_names=names[1], verbose=False
         )
     assert program is not None
+    ends = {id(value) for value in (*program.model.graph.inputs, *program.model.graph.outputs)}
+    for value in [value for node in program.model.graph for value in node.outputs]:
+        if id(value) not in ends and value.name in (*names[0], *names[1]):  # the exporter names a pooling's value mean, too
+            value.name = f"{value.name}.inner"
     model = program.model_proto
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]

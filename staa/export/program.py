@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from staa.export.facts import KEY, Form, as_text, facts_of
-from staa.export.network import StepNetwork, WindowNetwork, program_of
+from staa.export.facts import KEY, as_text, facts_of
+from staa.export.network import Form, StepNetwork, WindowNetwork, program_of
 from staa.export.proof import prove, split_of
+from staa.export.running import Stepped, Whole, running
 from staa.files import check_new, write
 from staa.runs.classify import sees_the_whole
 from staa.runs.load import Run, Weights, opened
@@ -110,12 +111,8 @@ def to_program(
     """
     out = Path(out)
     found = traced(run, out, form, suffix=".pt2", weights=weights, verify=verify, trust=trust)
-    run = found.run
-    proof = None
-    if verify:
-        saved = _saved(found.program, "{}")
-        proof = prove(run, _Loaded(saved, found.network), weights=weights)
-    told = facts_of(run, found.network, weights=weights, proof=proof)
+    proof = prove(found.run, _loaded(_saved(found.program, "{}"), found.network), weights=weights) if verify else None
+    told = facts_of(found.run, form, found.network.state, weights=weights, proof=proof)
     out.parent.mkdir(parents=True, exist_ok=True)
     write(out, _saved(found.program, as_text(told)), new=True)
     return told
@@ -129,24 +126,12 @@ def _saved(program: torch.export.ExportedProgram, text: str) -> bytes:
     return buffer.getvalue()
 
 
-class _Loaded:
-    """A saved program, loaded anew: x -> logits of each step."""
-
-    def __init__(self, saved: bytes, network: WindowNetwork | StepNetwork):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.run = torch.export.load(io.BytesIO(saved)).module()
-        self.network = network
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not isinstance(self.network, StepNetwork):
-            return self.run(x)[0]
-        frames = x if x.ndim == 5 else x.expand(self.network.steps or 1, *x.shape)
-        logits, state = [], [s.rest(frames.shape[1]) for s in self.network.state]
-        for frame in frames:
-            now, *state = self.run(frame, *state)
-            logits.append(now)
-        return torch.stack(logits)
+def _loaded(saved: bytes, network: WindowNetwork | StepNetwork) -> Whole | Stepped:
+    """A program that was saved here, loaded anew."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.load(io.BytesIO(saved)).module()
+    return running(program, network.form, network.state, network.steps)
 
 
 def check_parameters(network: nn.Module, limit: int, what: str) -> None:

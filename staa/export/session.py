@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from staa.export.facts import KEY, Facts, read_facts
-from staa.export.network import State
+from staa.export.facts import ENDS, KEY, Facts, read_facts
+from staa.export.network import Form, State
+from staa.export.running import Stepped, Whole, running
 from staa.files import read_bytes
-from staa.ops import direct
 
 EXTRA = 'this needs {}: pip install "staa-snn[export]"'
 OWN = ("", "ai.onnx")
 """Names of ONNX's own operations' domain."""
+TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
 def needed(*names: str) -> None:
@@ -27,50 +28,7 @@ def needed(*names: str) -> None:
             raise ImportError(EXTRA.format(name))
 
 
-class OnnxWindow(nn.Module):
-    """The whole window in onnxruntime. x [T, N, C, H, W] or [N, C, H, W] -> logits [T, N, classes]"""
-
-    causal = False  # it takes all steps at once
-
-    def __init__(self, session: Any):
-        super().__init__()
-        self.session = session
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _run(self.session, ["logits"], {"x": x})[0]
-
-
-class OnnxStep(nn.Module):
-    """One step in onnxruntime, as a network that `staa.stream` runs.
-
-    x [t, N, C, H, W], or [N, C, H, W] repeated T times -> logits [t, N, classes]
-    """
-
-    def __init__(self, session: Any, state: tuple[State, ...], steps: int | None):
-        super().__init__()
-        self.session, self.state, self.steps = session, state, steps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scan(direct(x, self.steps or 1) if x.ndim == 4 else x)[0]
-
-    def scan(self, x: Tensor, state: tuple[int, list[Tensor]] | None = None) -> tuple[Tensor, tuple[int, list[Tensor]]]:
-        seen, held = state or (0, [s.rest(x.shape[1]) for s in self.state])
-        if self.steps is not None and seen + len(x) > self.steps:
-            raise ValueError(f"this network was built for T = {self.steps} steps, got {seen + len(x)}")
-        names, logits = [s.name for s in self.state], []
-        for frame in x:
-            given = {"frame": frame, **dict(zip(names, held, strict=True))}
-            now, *held = _run(self.session, ["logits", *(s.next for s in self.state)], given)
-            logits.append(now)
-        return torch.stack(logits), (seen + len(x), held)
-
-
-def _run(session: Any, outputs: list[str], inputs: dict[str, Tensor]) -> list[Tensor]:
-    given = {name: np.ascontiguousarray(x.numpy()) for name, x in inputs.items()}
-    return [torch.from_numpy(y) for y in session.run(outputs, given)]
-
-
-def open_onnx(path: Path) -> tuple[Facts, OnnxWindow | OnnxStep]:
+def open_onnx(path: Path) -> tuple[Facts, Whole | Stepped]:
     """An ONNX file that `staa.export.to_onnx` wrote: what it says of itself, and its network.
 
     Args:
@@ -85,7 +43,7 @@ def open_onnx(path: Path) -> tuple[Facts, OnnxWindow | OnnxStep]:
     needed("onnx", "onnxruntime")
     data = read_bytes(path)
     facts = read_facts(checked(data, path), path)
-    return facts, network_in(data, facts.state, facts.steps, step=facts.form == "step", path=path, facts=facts)
+    return facts, network_in(data, path, facts.form, facts.state, facts.steps, facts=facts)
 
 
 def checked(data: bytes, path: Path) -> str:
@@ -133,22 +91,51 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def network_in(
-    data: bytes, state: tuple[State, ...], steps: int | None, *, step: bool, path: Path, facts: Facts | None = None
-) -> OnnxWindow | OnnxStep:
-    """The network in an ONNX file's content, which was checked. Raises ValueError if it can't be run, or its inputs are not
-    those of `facts`."""
+    data: bytes, path: Path, form: Form, state: tuple[State, ...], steps: int | None, *, facts: Facts | None = None
+) -> Whole | Stepped:
+    """The network in an ONNX file's content, which was checked. Raises ValueError if it can't be run, or its inputs and outputs
+    are not those of `facts`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no other base
-        raise ValueError(f"{path} can't be run: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} can't be run: {_brief(error)}") from error
+    inputs, outputs = [ENDS[form].input, *(s.name for s in state)], ["logits", *(s.next for s in state)]
     if facts is not None:
-        found = {i.name: tuple(size if isinstance(size, int) else None for size in i.shape) for i in session.get_inputs()}
-        outputs = {o.name for o in session.get_outputs()}
-        if found != facts.inputs or not {"logits", *(s.next for s in state)} <= outputs:
+        given, made = _ends(session.get_inputs()), {name: dtype for name, (_, dtype) in _ends(session.get_outputs()).items()}
+        wanted = {"logits": "float32", **{s.next: s.dtype for s in state}}
+        if given != facts.inputs or not wanted.items() <= made.items():
             raise ValueError(f"{path} is broken: its inputs and outputs are not what it says of itself; export the run anew")
-    return OnnxStep(session, state, steps) if step else OnnxWindow(session)
+
+    def call(*given: Tensor) -> list[Tensor]:
+        try:
+            found = session.run(outputs, {k: np.ascontiguousarray(x.numpy()) for k, x in zip(inputs, given, strict=True)})
+        except Exception as error:
+            raise ValueError(f"{path} can't be run: {_brief(error)}") from error
+        if facts is not None:
+            _check_logits(found[0], given[0].shape[-4], facts, path)
+        return [torch.from_numpy(y) for y in found]
+
+    return running(call, form, state, steps)
+
+
+def _check_logits(logits: np.ndarray, samples: int, facts: Facts, path: Path) -> None:
+    steps = () if facts.form == "step" else (facts.steps or 1,)
+    wanted = (*steps, samples, len(facts.names))
+    if logits.shape != wanted or not np.isfinite(logits).all():
+        given = list(logits.shape) if logits.shape != wanted else "not"
+        raise ValueError(f"{path} is broken: its logits must be finite, of shape {list(wanted)}, and are {given}")
+
+
+def _ends(ends: list[Any]) -> dict[str, tuple[tuple[int | None, ...], str | None]]:
+    """The shape, None for N, and the type of each of a session's inputs or outputs."""
+    sizes = ([size if isinstance(size, int) else None for size in end.shape] for end in ends)
+    return {end.name: (tuple(shape), TYPES.get(end.type)) for end, shape in zip(ends, sizes, strict=True)}
+
+
+def _brief(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from staa.export.nir.reading import DT, check_dt, from_nir, nir_package, read_nir
+from staa.export.nir.reading import DT, check_dt, check_graph, from_nir, nir_package, read_nir
 from staa.export.nir.writing import Signal, Writer, node_name
 from staa.files import check_new, write
 from staa.ops.checks import check_counts
@@ -55,9 +55,13 @@ def nir_graph(model: nn.Module, input_shape: Sequence[int], *, dt: float = DT) -
 
     Raises:
         ValueError: If a module has no exact counterpart, naming it and why; if the model is in training mode or not float32;
-            if the shape does not fit it, dt is no positive number, or the package nir is not installed.
+            if the shape does not fit it, or dt is no positive number.
+        TypeError: If it is no module.
+        ImportError: If the extra `export` is not installed.
     """
     nir = nir_package()
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
     check_dt(dt)
     check_counts(**{f"input_shape[{k}]": size for k, size in enumerate(input_shape)})
     if model.training:
@@ -76,21 +80,25 @@ def nir_graph(model: nn.Module, input_shape: Sequence[int], *, dt: float = DT) -
     return nir.NIRGraph(nodes=graph.nodes, edges=graph.edges, metadata=metadata)
 
 
-def save_nir(path: Path, graph: Any) -> Path:
-    """Write a graph as a new HDF5 file, whole or not at all, and return its path.
+def save_nir(path: str | Path, graph: Any) -> Path:
+    """Write a graph as a new HDF5 file, whole or not at all, its folder made if need be, and return its path.
 
     Args:
         path: The file, such as network.nir.
         graph: A `nir.NIRGraph`. What its metadata hold as text and numbers is written too.
 
     Raises:
-        ValueError: If the file is there already, or could not be written there, or the package nir is not installed.
+        ValueError: If the file is there already, or could not be written there.
+        TypeError: If it is no graph.
         RuntimeError: If the disk is full.
+        ImportError: If the extra `export` is not installed.
     """
-    nir = nir_package()
+    nir, path = nir_package(), Path(path)
+    check_graph(graph)
     check_new(path, "file")
     buffer = BytesIO()
     nir.write(buffer, graph)
+    path.parent.mkdir(parents=True, exist_ok=True)
     return write(path, buffer.getbuffer(), new=True)
 
 
@@ -106,11 +114,19 @@ def parity(model: nn.Module, graph: Any, x: Tensor) -> Parity:
         x [T, N, ...]
 
     Raises:
-        ValueError: If the graph can't be imported, or x fits the network or the graph not.
+        ValueError: If the graph can't be imported or is of another network, x has no samples or fits one of them not, or the
+            network is in training mode.
+        ImportError: If the extra `export` is not installed.
     """
+    if model.training:
+        raise ValueError("a graph is what a network is in evaluation mode: call model.eval() first")
     imported = from_nir(graph)
     theirs, fired = _heard(imported, x, dict(zip(imported.nodes.values(), imported.names, strict=True)))
     mine, expected = _heard(model, x, {module: node_name(name) for name, module in model.named_modules()})
+    if missing := expected.keys() - fired.keys():
+        raise ValueError(f"the graph is of another network: it has no node {min(missing)}")
+    if mine.shape != theirs.shape or not mine.numel():
+        raise ValueError(f"outputs to compare must be alike and not empty, got {list(mine.shape)} and {list(theirs.shape)}")
     differing = sum(int((out != fired[name]).sum()) for name, out in expected.items())
     flipped = mine.mean(0).argmax(-1) != theirs.mean(0).argmax(-1)
     return Parity(

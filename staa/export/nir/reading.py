@@ -1,6 +1,7 @@
 """NIR graphs, from anywhere, as networks."""
 
 import math
+import sys
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -22,6 +23,7 @@ from staa.training.pickles import brief
 
 DT = 1e-4
 """Seconds of a time step if a graph does not say: what SpikingJelly 2.0 and snnTorch 1.0 take."""
+LARGEST = sys.float_info.max
 
 
 class NIRNetwork(nn.Module):
@@ -72,8 +74,9 @@ def read_nir(path: Path) -> Any:
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If it holds no graph, a broken one or one with parts elsewhere; if it would take more memory than
-            STAA_MAX_BYTES; or if the package nir is not installed.
+        ValueError: If it holds no graph, a broken one or one with parts elsewhere, or would take more memory than
+            STAA_MAX_BYTES.
+        ImportError: If the extra `export` is not installed.
     """
     nir, path = nir_package(), Path(path)
     found = read_apart(hdf.__file__, read_bytes(path), str(path), max_bytes(), library="HDF5", seconds=hdf.SECONDS)
@@ -104,9 +107,12 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
         OSError: If there is no such file.
         ValueError: If the graph has a circle, a node or a constant that has no exact counterpart here, or shapes that do not
             fit, naming the node; or what `read_nir` raises.
+        TypeError: If it is no graph.
+        ImportError: If the extra `export` is not installed.
     """
     nir = nir_package()
     graph = read_nir(Path(graph)) if isinstance(graph, str | Path) else graph
+    check_graph(graph)
     step: Any = graph.metadata.get("dt", DT) if dt is None else dt
     check_dt(step)
     before, order = _order(graph)
@@ -140,17 +146,23 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
 
 
 def nir_package() -> ModuleType:
-    """The package nir. Raises ValueError, saying what to do, if it is not installed."""
+    """The package nir. Raises ImportError, saying what to do, if the extra `export` is not installed."""
     try:
         import nir
     except ImportError as error:
-        raise ValueError('NIR graphs need the package nir: pip install "staa-snn[export]"') from error
+        raise ImportError('NIR graphs need the package nir: pip install "staa-snn[export]"') from error
     return nir
+
+
+def check_graph(graph: Any) -> None:
+    """Raises TypeError for what is no `nir.NIRGraph`."""
+    if not isinstance(graph, nir_package().NIRGraph):
+        raise TypeError(f"a graph must be a nir.NIRGraph, got {type(graph).__name__}")
 
 
 def check_dt(dt: Any) -> None:
     """Raises ValueError for a time step that is no finite number above 0."""
-    if isinstance(dt, bool) or not isinstance(dt, int | float | np.floating) or not 0 < dt < math.inf:
+    if isinstance(dt, bool) or not isinstance(dt, int | float | np.floating) or not 0 < dt <= LARGEST:
         raise ValueError(f"dt must be the seconds of a time step, a finite number above 0, got {str(dt)[:80]}")
 
 
