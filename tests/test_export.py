@@ -38,7 +38,7 @@ sys.meta_path.insert(0, Gone())
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A run of each network, which fires, and its file in a form: plain and whole as a window, the others as a step."""
+    """A run of each network, which fires, and two as files: one as a window, one as a step."""
     root, base = tmp_path_factory.mktemp("export"), RECIPES["digits-events"]
     for name, (steps, attention) in NETWORKS.items():
         neuron = ("adaptive", {"threshold": 0.1})
@@ -48,9 +48,17 @@ def root(tmp_path_factory):
             optim=replace(base.optim, warmup_epochs=0, lr=0.05),
         )  # fmt: skip
         list(run(recipe, root / name, data_root=root))
-    for name, form in (("plain", "step"), ("causal", "step"), ("any", "step"), ("whole", "window")):
+    for name, form in (("causal", "step"), ("whole", "window")):
         to_onnx(root / name, root / f"{name}.onnx", form=form)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20), dtype=np.uint8)).save(root / "a.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def every(root):
+    """The other networks, too, as a step."""
+    for name in ("plain", "any"):
+        to_onnx(root / name, root / f"{name}.onnx", form="step")
     return root
 
 
@@ -69,8 +77,12 @@ def about(file):
     return json.loads(next(e.value for e in onnx.load(str(file)).metadata_props if e.key == "staa"))
 
 
-@pytest.mark.parametrize(("name", "steps"), [("plain", 4), ("causal", 16), ("any", 1000)])
-def test_the_loop_beside_a_step_says_what_the_run_says_with_numpy_and_onnxruntime_alone(root, name, steps, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("causal", 16), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("plain", 4), ("any", 1000)))],
+)
+def test_the_loop_beside_a_step_says_what_the_run_says_with_numpy_and_onnxruntime_alone(request, name, steps, tmp_path):
+    root = request.getfixturevalue("root" if name == "causal" else "every")
     x = frames(steps, 2 if steps > 100 else 3)
     np.save(tmp_path / "x.npy", x.numpy())
     code = f"""
@@ -114,7 +126,7 @@ def test_a_window_takes_any_number_of_samples_and_gives_the_mean(root):
 
 
 def test_a_file_holds_onnx_alone_and_says_what_it_is(root):
-    for name in NETWORKS:
+    for name in ("causal", "whole"):
         file = root / f"{name}.onnx"
         model, told = onnx.load(str(file)), about(file)
         onnx.checker.check_model(model, full_check=True)
@@ -131,10 +143,10 @@ def test_a_file_holds_onnx_alone_and_says_what_it_is(root):
         assert str(Path(staa.__file__).parent) not in file.read_bytes().decode("latin-1")
     inputs = [i.name for i in onnx.load(str(root / "causal.onnx")).graph.input]
     assert inputs == ["frame", "state.step", "state.1.attention.step.past", "state.1.neuron.v"]
-    assert [s["name"] for s in about(root / "any.onnx")["state"]] == ["state.1.neuron.v"]
+    assert [s["name"] for s in about(root / "causal.onnx")["state"]] == inputs[1:]
 
 
-@pytest.mark.parametrize(("name", "form"), [("causal", "step"), ("whole", "window")])
+@pytest.mark.parametrize(("name", "form"), [pytest.param("causal", "step", marks=pytest.mark.slow), ("whole", "window")])
 def test_a_program_runs_without_staa(root, name, form, tmp_path):
     told = to_program(root / name, tmp_path / "a.pt2", form=form)
     x = frames(NETWORKS[name][0], 5)
@@ -163,8 +175,17 @@ torch.save(logits.detach(), {str(tmp_path / "y.pt")!r})
     assert told["opset"] is None
 
 
+@pytest.mark.slow
+def test_predict_on_every_file_is_predict_on_the_run(every, tmp_path, capsys):
+    same_answers(every, tmp_path, capsys, NETWORKS, "plain")
+
+
 def test_predict_on_the_file_is_predict_on_the_run(root, tmp_path, capsys):
-    for name in NETWORKS:
+    same_answers(root, tmp_path, capsys, ("causal", "whole"), "causal")
+
+
+def same_answers(root, tmp_path, capsys, names, step):
+    for name in names:
         for of, out in ((root / name, "run"), (root / f"{name}.onnx", "file")):
             assert (
                 main(["predict", str(of), str(root / "a.png"), "--top", "4", "--json", str(tmp_path / f"{name}-{out}.json")])
@@ -177,7 +198,7 @@ def test_predict_on_the_file_is_predict_on_the_run(root, tmp_path, capsys):
         assert a == b
     for flags in (["--steps", "2"], ["--margin", "0.9"]):  # a step alone, and a window whose later frames are empty
         told = []
-        for of in ("plain", "plain.onnx", "whole", "whole.onnx"):
+        for of in (step, f"{step}.onnx", "whole", "whole.onnx"):
             capsys.readouterr()
             assert main(["predict", str(root / of), str(root / "a.png"), *flags]) == 0
             told.append(capsys.readouterr().out)
@@ -186,7 +207,8 @@ def test_predict_on_the_file_is_predict_on_the_run(root, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("make", "recipe", "form", "ending"), [(images, IMAGES, "window", ".png"), (recordings, RECORDINGS, "step", ".npz")]
+    ("make", "recipe", "form", "ending"),
+    [(images, IMAGES, "window", ".png"), pytest.param(recordings, RECORDINGS, "step", ".npz", marks=pytest.mark.slow)],
 )
 def test_files_of_each_kind_are_answered_as_by_the_run(make, recipe, form, ending, tmp_path):
     """Still images, whose average over space the exporter calls mean as well, and recordings."""
@@ -232,6 +254,7 @@ def test_what_can_not_be_exported_is_refused_before_any_work(root, tmp_path, cap
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.onnx", "c.py"]
 
 
+@pytest.mark.slow
 def test_another_network_is_not_written(root, tmp_path, capsys, monkeypatch):
     scan = StepNetwork.forward
     forgetful = lambda s: 0 * s if s.is_floating_point() else s  # noqa: E731
@@ -349,22 +372,24 @@ def test_what_a_file_can_not_be_asked(root, tmp_path, capsys, monkeypatch):
     (tmp_path / "junk.onnx").write_bytes(b"\x00junk" * 20)
     assert "no ONNX file" in refused(capsys, "predict", tmp_path / "junk.onnx", root / "a.png")
     assert "No such file" in refused(capsys, "predict", tmp_path / "none.onnx", root / "a.png")
-    assert "--weights is of run folders" in refused(capsys, "predict", root / "any.onnx", root / "a.png", "--weights", "best")
-    assert "name a file" in refused(capsys, "predict", root / "any.onnx")
+    assert "--weights is of run folders" in refused(
+        capsys, "predict", root / "causal.onnx", root / "a.png", "--weights", "best"
+    )
+    assert "name a file" in refused(capsys, "predict", root / "causal.onnx")
     assert "give its run folder, or an .onnx file" in refused(capsys, "predict", tmp_path / "a.pt2", root / "a.png")
     monkeypatch.setenv("STAA_MAX_BYTES", "1K")
-    assert "the limit is" in refused(capsys, "predict", root / "any.onnx", root / "a.png")
+    assert "the limit is" in refused(capsys, "predict", root / "causal.onnx", root / "a.png")
 
 
 def test_a_file_opens_as_a_network_that_streams(root):
-    facts, network = open_onnx(root / "any.onnx")
-    assert (facts.form, facts.steps) == ("step", None)
-    x, state, logits = frames(6), None, []
-    for chunk in x.split(2):
+    facts, network = open_onnx(root / "causal.onnx")
+    assert (facts.form, facts.steps) == ("step", 16)
+    x, state, logits = frames(16), None, []
+    for chunk in x.split(5):
         y, state = staa.stream(network.eval(), chunk, state)
         logits.append(y)
     with torch.no_grad():
-        torch.testing.assert_close(torch.cat(logits), staa.Run(root / "any").model()(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(torch.cat(logits), staa.Run(root / "causal").model()(x), atol=1e-4, rtol=1e-4)
 
 
 def test_a_graph_of_nir_is_held_against_the_run_and_says_so(root, tmp_path, capsys):
