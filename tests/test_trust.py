@@ -142,7 +142,7 @@ def arguments(f, folder, runs, kind, tmp_path):
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
         "device": "cpu", "name": "it", "sections": (), "events": (), "inputs": torch.zeros(3, 2, 16, 16),
         "form": "window", "suffix": ".onnx", "verify": False, "trust": False, "network": torch.nn.Identity(), "proof": None,
-        "exported": torch.nn.Identity(),
+        "exported": torch.nn.Identity(), "state": (),
     }  # fmt: skip
     endings = {"to_onnx": ".onnx", "traced": ".onnx", "exportable": ".onnx", "to_program": ".pt2", "to_nir": ".nir"}
     if (ending := endings.get(getattr(f, "__name__", ""))) is not None:
@@ -171,28 +171,24 @@ def arguments(f, folder, runs, kind, tmp_path):
     return {name: known[name] for name in signature if name in known}
 
 
-def tries():
-    """Every exploit on every function; but one on those that draw, which takes seconds."""
-    for param in functions():
-        draws = param.id.startswith(("staa.analysis.report", "staa.inference.drawing"))
-        for exploit in ["as a copy"] if draws else EXPLOITS:
-            yield pytest.param(exploit, *param.values, id=f"{exploit}-{param.id}")
+PLACES = [*(("images", *field) for field in FIELDS), *(("series", part, "name") for part in ("data", "model", "loss"))]
 
 
-@pytest.mark.parametrize(("exploit", "f"), list(tries()))
-def test_no_function_runs_what_a_folder_names(f, exploit, runs, tmp_path, another_process):
-    for kind, fields in (("images", FIELDS), ("series", [("data", "name"), ("model", "name"), ("loss", "name")])):
-        for part, key in fields:
-            base = tmp_path / f"{kind}-{part}-{key}"
-            folder, marker = hostile(runs, kind, exploit, part, key, base)
-            for finished in (False, True):
-                if finished:
-                    shutil.copy(base / "result.json", folder)
-                with suppress(ValueError, OSError):
-                    made = f(**arguments(f, folder, runs, kind, base))
-                    if inspect.isgenerator(made):
-                        list(made)
-                assert not marker.exists(), (kind, part, key)
+@pytest.mark.parametrize(("number", "f"), [pytest.param(k, *f.values, id=f.id) for k, f in enumerate(functions())])
+def test_no_function_runs_what_a_folder_names(number, f, runs, tmp_path, another_process):
+    """Every function on every place of a recipe; the exploits take turns, so that each is tried in each place."""
+    for k, (kind, part, key) in enumerate(PLACES):
+        exploit = list(EXPLOITS)[(number + k) % len(EXPLOITS)]
+        base = tmp_path / f"{kind}-{part}-{key}"
+        folder, marker = hostile(runs, kind, exploit, part, key, base)
+        for finished in (False, True):
+            if finished:
+                shutil.copy(base / "result.json", folder)
+            with suppress(ValueError, OSError):
+                made = f(**arguments(f, folder, runs, kind, base))
+                if inspect.isgenerator(made):
+                    list(made)
+            assert not marker.exists(), (exploit, kind, part, key)
 
 
 def test_the_payload_runs_where_it_is_trusted(runs, tmp_path, another_process):
