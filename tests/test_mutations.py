@@ -1,4 +1,4 @@
-"""Broken and hostile files of every kind: a hundred each; `python -m benchmarks.mutations` makes ten thousand."""
+"""Broken and hostile files of every kind: fifty each; `python -m benchmarks.mutations` makes ten thousand."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import pytest
 from benchmarks import mutations
 from benchmarks.samples import Sample, samples
 
-COUNT = 100
+COUNT = 50
 KINDS = (
     "run/recipe.json", "run/environment.json", "run/result.json", "run/log.jsonl", "run/last.pt", "run/best.safetensors", "csv",
     "csv.gz", "series.npz", "graph.npy", "graph.npz", "graph.csv", "h5", "bin", "dat", "aedat2", "aedat3", "aedat4", "raw",

@@ -99,7 +99,6 @@ LONG = {
     "speedrun": replace(tiny.speedrun, epochs=1),
     "penalty": replace(plain_pictures, epochs=1, loss=tiny.pictures.loss),
     "spikestag": series("spikestag"),
-    "ispikformer": series("ispikformer"),
     "gru": series("gru"),
 }
 

@@ -596,7 +596,7 @@ def test_huge_forecasters_are_refused(part, key, value):
 def test_broken_run_folders_are_refused_in_one_line(name, tmp_path, monkeypatch):
     monkeypatch.setattr("staa.runs.folder.commit_of", lambda: None)  # git takes longer than all the rest
     base = broken_runs.make(tmp_path / "base")
-    for seed in range(5):  # through every command; tests/test_mutations.py reads a hundred
+    for seed in range(5):  # through every command; tests/test_mutations.py reads fifty
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         shutil.copytree(base, tmp_path / "run")
         broken_runs.mutate(tmp_path / "run", name, random.Random(f"{name} {seed}"), tmp_path / "marker")
