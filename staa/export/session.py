@@ -12,6 +12,7 @@ from staa.export.facts import ENDS, KEY, Facts, read_facts
 from staa.export.network import Form, State
 from staa.export.running import Stepped, Whole, running
 from staa.files import read_bytes
+from staa.training.pickles import brief
 
 EXTRA = 'this needs {}: pip install "staa-snn[export]"'
 OWN = ("", "ai.onnx")
@@ -103,7 +104,7 @@ def network_in(
     try:
         session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no other base
-        raise ValueError(f"{path} can't be run: {_brief(error)}") from error
+        raise ValueError(f"{path} can't be run: {brief(error)}") from error
     inputs, outputs = [ENDS[form].input, *(s.name for s in state)], ["logits", *(s.next for s in state)]
     if facts is not None:
         given, made = _ends(session.get_inputs()), {name: dtype for name, (_, dtype) in _ends(session.get_outputs()).items()}
@@ -115,7 +116,7 @@ def network_in(
         try:
             found = session.run(outputs, {k: np.ascontiguousarray(x.numpy()) for k, x in zip(inputs, given, strict=True)})
         except Exception as error:
-            raise ValueError(f"{path} can't be run: {_brief(error)}") from error
+            raise ValueError(f"{path} can't be run: {brief(error)}") from error
         if facts is not None:
             _check_logits(found[0], given[0].shape[-4], facts, path)
         return [torch.from_numpy(y) for y in found]
@@ -135,7 +136,3 @@ def _ends(ends: list[Any]) -> dict[str, tuple[tuple[int | None, ...], str | None
     """The shape, None for N, and the type of each of a session's inputs or outputs."""
     sizes = ([size if isinstance(size, int) else None for size in end.shape] for end in ends)
     return {end.name: (tuple(shape), TYPES.get(end.type)) for end, shape in zip(ends, sizes, strict=True)}
-
-
-def _brief(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -69,11 +69,11 @@ def _drawn(frames: np.ndarray, rows: Mapping[str, np.ndarray], at: Sequence[int]
     for column, t in enumerate(at):
         axes[0, column].imshow(frames[t], interpolation="nearest")
         axes[0, column].set_title(f"step {t + 1}", fontsize=9)
-    for row, values in enumerate(rows.values(), 1):
-        image, ticks = None, {}
-        for column, t in enumerate(at):
-            image, ticks = (_share if shares else _value)(axes[row, column], values[t], values.max())
-        bar = drawn.colorbar(image, cax=axes[row, -1].inset_axes((1.08, 0, 0.08, 1)))
+    draw = _share if shares else _value
+    for row, values in zip(axes[1:], rows.values(), strict=True):
+        images = [draw(axis, values[t], values.max()) for axis, t in zip(row, at, strict=True)]
+        image, ticks = images[-1]  # the row's all have one scale
+        bar = drawn.colorbar(image, cax=row[-1].inset_axes((1.08, 0, 0.08, 1)))
         bar.set_ticks([*ticks], labels=[*ticks.values()])
         bar.ax.tick_params(labelsize=8)
         bar.ax.minorticks_off()
