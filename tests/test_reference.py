@@ -385,7 +385,7 @@ def test_the_switch_within_a_compiled_function():
 
 def test_the_environment_chooses_for_a_process():
     code = "import staa, torch; from staa.ops.switch import reference_chosen; print(reference_chosen())"
-    for value, expected in (("1", "True"), ("0", "False")):
+    for value, expected in (("1", "True"), ("0", "False"), ("", "False")):
         found = subprocess.run([sys.executable, "-c", code], env={**os.environ, "STAA_REFERENCE": value}, capture_output=True)
         assert found.stdout.decode().split() == [expected]
     found = subprocess.run([sys.executable, "-c", code], env={**os.environ, "STAA_REFERENCE": "yes"}, capture_output=True)
