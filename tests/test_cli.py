@@ -79,8 +79,39 @@ def complaint(capsys, *args, code=2):
         (["compare", TINY, "digit-events"], "unknown recipe 'digit-events'"),
         (["compare", TINY, "--seeds", "0"], "--seeds must be at least 1"),
         (["compare", TINY, "--bits"], "unknown option --bits"),
-        (["compare", TINY, "cifar100-resnet20-tiny-staa", "--data", "nowhere"], "cifar100 is not under nowhere"),
-        (["compare", TINY, "digits-events", "--model.attention", "stag"], "unknown attention 'stag'"),
+        (["compare", "cifar100-speedrun", "cifar100-msresnet18-dta", "--data", "nowhere"], "cifar100 is not under nowhere"),
+        (["compare", "digits-events", "digits-events-plain", "--model.attention", "stag"], "unknown attention 'stag'"),
+        (["compare", TINY, "digits-events"], "their data sets differ ("),
+        (["compare", "nmnist-stream", "nmnist-vggsnn-staa"], "is what you compare, name it with --over data.frames,data."),
+        (["compare", TINY, "--over", "attention=none,gc"], "'attention' is none; did you mean model.attention?"),
+        (["compare", TINY, "--over", "model.steps=3"], "--over wants an option and two values or more"),
+        (["compare", TINY, "--over", "model.steps=3,2,3"], "--over model.steps has 3 twice"),
+        (["compare", TINY, "--over", "model.steps=3,x"], "model.steps=x: --model.steps must be a whole number, got 'x'"),
+        (["compare", TINY, "--over", "model.attention=gc,stag"], "model.attention=stag: unknown attention 'stag'; did you"),
+        (["compare", TINY, "--over", "model.attention.reduktion=4,8"], "takes no --model.attention.reduktion; did you mean"),
+        (["compare", TINY, "--over", "augment.flip=true,maybe"], "--over augment.flip must be true or false, got 'maybe'"),
+        (["compare", TINY, "--over", "optim.lr=0.1,0.10"], "optim.lr=0.1 and optim.lr=0.10 are the same recipe"),
+        (["compare", TINY, "--over", "seed=0,1"], "--over takes no seed: --seeds trains several"),
+        (["compare", TINY, "--over", "model.steps=2,3", "--model.steps", "4"], "model.steps is given twice"),
+        (["compare", TINY, "--over", "data.name=digits-events,nmnist"], "their data sets differ (digits-events for data.name="),
+        (["train", "--prolong", "3"], "--prolong goes on with a finished run: name it with --resume"),
+        (
+            ["train", TINY, "--freeze", "stges.0"],
+            "--freeze names stges.0, which is no module and no parameter of this network; did",
+        ),
+        (["train", TINY, "--freeze", "*"], "--freeze * leaves nothing to train"),
+        (["train", TINY, "--freeze", "stages,"], "--freeze has an empty part"),
+        (["train", TINY, "--optim.lr-of", "readot=1"], "--optim.lr-of names readot, which is no module and no parameter"),
+        (
+            ["train", TINY, "--optim.lr-of", "readout=x"],
+            "--optim.lr-of must be like readout=0.01,stages*=0.001; got 'readout=x'",
+        ),
+        (["train", TINY, "--optim.lr-of", "readout=-1"], "--optim.lr-of must be positive and at most a million for readout"),
+        (
+            ["train", TINY, "--optim.lr-of", "*=1,readout=2"],
+            "--optim.lr-of readout names nothing that is trained and not named",
+        ),
+        (["train", "digits-events", "--init-from", "nowhere"], "nowhere is not a run folder"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "required"),
         (["check", "lyf"], "unknown neuron, attention or model 'lyf'; did you mean lif"),
@@ -215,7 +246,8 @@ def test_a_run_from_start_to_evaluation(capsys, tmp_path):
     assert main(["train", "--resume", out]) == 0
     text = capsys.readouterr().out
     assert "was already finished, nothing was trained: test accuracy" in text
-    assert f"begin a new one from its weights: staa train RECIPE --init-from {out} --epochs 2" in text
+    assert f"train it longer with: staa train --resume {out} --prolong 2; or begin a new one from its weights: " in text
+    assert f"staa train RECIPE --init-from {out} --epochs 2" in text
     assert main(["train", TINY, "--init-from", out, "--epochs", "1", "--out", str(tmp_path / "longer")]) == 0
     capsys.readouterr()
     assert "holds a run already" in complaint(capsys, "train", TINY, "--out", out)
@@ -267,13 +299,13 @@ def test_compare(capsys, tmp_path):
     """Trains what is not there, takes what is, and writes a table and a picture."""
     out, run, short = tmp_path / "out", tmp_path / "run", ["--epochs", "1"]
     assert main(["train", TINY, *short, "--out", str(run)]) == 0
-    pictures = f"{tiny.__file__}:pictures"
-    assert main(["compare", pictures, str(run), *short, "--out", str(out)]) == 0
+    own = f"{tiny.__file__}:own_neuron"
+    assert main(["compare", own, str(run), *short, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     with open(out / "compare.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["name"] for row in rows] == ["tiny-pictures", str(run)]
-    for row, folder in zip(rows, (out / "tiny-pictures", run), strict=True):
+    assert [row["name"] for row in rows] == ["tiny-steep", str(run)]
+    for row, folder in zip(rows, (out / "tiny-steep", run), strict=True):
         assert float(row["test_accuracy"]) == json.loads((folder / "result.json").read_text())["test_accuracy"]
         assert int(row["parameters"]) == sum(p.numel() for p in load(folder).parameters())
         joules = 4.6e-12 * float(row["macs"]) + 0.9e-12 * float(row["sops"])
@@ -282,8 +314,8 @@ def test_compare(capsys, tmp_path):
         assert float(row["kept_mib"]) > 0
         assert row["name"] in text
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
-    assert "is of other recipes" in complaint(capsys, "compare", pictures, *short, "--out", str(out))
-    again = ["compare", pictures, str(run), "--out", str(out)]
+    assert "is of other recipes" in complaint(capsys, "compare", own, *short, "--out", str(out))
+    again = ["compare", own, str(run), "--out", str(out)]
     assert main([*again, *short]) == 0  # nothing is trained twice
     assert "epoch" not in capsys.readouterr().out
     assert "another recipe" in complaint(capsys, *again, "--epochs", "2")

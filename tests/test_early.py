@@ -111,8 +111,8 @@ def test_the_schedule_is_fitted_to_the_run(tmp_path):
     one = batches_of(replace(small, batch_size=512, epochs=4))
     assert len(one) == 1
     assert [shape[-1] for shape in shapes_of(one, 4)] == [6, 10, 12, 16]
-    assert task_of(small).steps(4) == 12
-    assert task_of(replace(small, max_steps=5)).steps(4) == 5
+    assert small.steps(4) == 12
+    assert replace(small, max_steps=5).steps(4) == 5
 
 
 def finish(recipe, folder, **options):

@@ -415,8 +415,16 @@ def test_compare_says_first_what_does_not_go_together(tmp_path, capsys):
     assert main(["compare", "series-last-value", str(tmp_path / "run"), "--data", str(file), "--epochs", "1"]) == 2
     finish(small("last-value"), tmp_path / "one")
     finish(replace(small("last-value"), series=replace(small().series, horizon=2)), tmp_path / "two")
-    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]) == 0
-    assert "the figures can't be compared directly" in capsys.readouterr().out
+    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]) == 2
+    assert "is not that of" in (error := capsys.readouterr().err)
+    assert "series.horizon: 3 for" in error
+    over = ["series-linear", "--data", str(file), "--out", str(tmp_path / "out")]
+    assert main(["compare", *over, "--over", "series.horizon=2,3"]) == 2
+    assert "the test set of series.horizon=2 is not that of series.horizon=3" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["compare", *over, "--over", "series.season=none,day"]) == 0
+    with (tmp_path / "out" / "compare.csv").open() as table:
+        assert [row["name"] for row in csv.DictReader(table)][:2] == ["series.season=none", "series.season=day"]
 
 
 def test_the_measure_of_a_series_is_in_its_units():

@@ -36,7 +36,7 @@ PUBLIC = {
     "staa.ops": "SURROGATES Surrogate arctan direct fast_sigmoid fire integrate latency lif lif_reference rate rectangle "
     "sigmoid triangle",
     "staa.recipes": "RECIPES",
-    "staa.runs": "Run evaluate_run run",
+    "staa.runs": "Run evaluate_run prolong run starting_from",
     "staa.streaming": "freeze_norms recompute stream",
 }
 LONGEST = 300

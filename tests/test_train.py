@@ -686,7 +686,7 @@ def test_fine_tuning_to_other_classes(tmp_path):
     line = next(event for event in log if event["event"] == "transfer")
     assert list(line) == [
         "time", "event", "step", "epoch", "from", "from_recipe", "from_step", "from_split", "same_split", "loaded", "changed",
-        "left_out", "fresh",
+        "left_out", "fresh", "why",
     ]  # fmt: skip
     assert (line["step"], line["from"], line["from_step"]) == (0, str(tmp_path / "base"), 10)
     # the checkpoint has all: going on does not need the other run

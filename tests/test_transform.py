@@ -9,6 +9,7 @@ import torch
 from test_forecasting import finish, small
 
 from staa.build import task_of
+from staa.build.taken import settings_taken
 from staa.data import TimeSeries, forecast_source
 from staa.recipes.parts import Series
 from staa.runs import evaluate_run
@@ -77,7 +78,7 @@ def test_a_run_on_logarithms_tells_its_figures_in_real_units(tmp_path):
     assert made.test["mae"] == pytest.approx(plain.test["mae"], rel=0.1)  # values near 10 with noise 0.1: hardly bent
     assert made.test["mae"] != plain.test["mae"]
     assert evaluate_run(tmp_path / "logs")["mae"] == read_result(tmp_path / "logs")["test_mae"]
-    taken = task_of(logs).settings_taken()
+    taken = settings_taken(task_of(logs))
     assert {"series.transform", "series.nonnegative"} <= taken
 
 

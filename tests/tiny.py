@@ -150,7 +150,7 @@ recipe = replace(
     model=replace(_base.model, steps=3, width=0.05),
     optim=replace(_base.optim, warmup_epochs=0.5),
 )
-own_neuron = replace(recipe, model=replace(recipe.model, neuron=f"{__file__}:steep"))
+own_neuron = replace(recipe, name="tiny-steep", model=replace(recipe.model, neuron=f"{__file__}:steep"))
 pictures = replace(
     recipe,
     name="tiny-pictures",

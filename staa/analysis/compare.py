@@ -4,28 +4,27 @@ import copy
 import csv
 import io
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from staa.analysis.alike import Tested, check_settings, check_tests
 from staa.analysis.cost import interleaved, kept_bytes
 from staa.analysis.energy import estimate_energy
 from staa.analysis.pictures import draw_bars
 from staa.analysis.priced import AC, MAC
-from staa.build import Task, task_of
 from staa.counting import counted
 from staa.data.batches import spread
 from staa.files import read_text, save_text
 from staa.machine import choose_device, choose_precision
-from staa.recipes.recipe import Recipe
 from staa.runs.load import Run, opened
 from staa.text import for_csv, from_csv
 from staa.training.evaluate import Inputs, autocast, call
+from staa.training.named import freeze
 from staa.training.optim import make_optimizer
 from staa.training.step import pieces_of
 
@@ -66,22 +65,30 @@ def compare(
     *,
     data_root: Path | None = None,
     device: str | None = None,
+    over: Collection[str] = (),
     trust: bool = False,
 ) -> list[Row]:
     """A row for each name: finished runs of one recipe, one for each seed. What is not accuracy is the first seed's.
 
     Energy goes by the rates on some training samples, unaugmented. runs: `staa.Run`s, or folders, which are opened with
-    data_root and trust.
-    Raises ValueError or OSError for a run that is not finished, or whose data are not there.
+    data_root and trust. over: settings that are compared on purpose, such as "data.size".
+    Raises ValueError or OSError for a run that is not finished, or whose data are not there, and ValueError for runs that were
+    not tested alike (`staa.analysis.alike`).
     """
     chosen = choose_device(device)
     seeds = {name: [opened(run, data_root=data_root, trust=trust) for run in some] for name, some in runs.items()}
     for some in seeds.values():
         check_finished(some)
+    first = {name: some[0] for name, some in seeds.items()}
+    check_settings({name: run.recipe for name, run in first.items()}, over=over)
+    for name, some in seeds.items():
+        if len({run.about["split"] for run in some}) > 1:
+            raise ValueError(f"the seeds of {name} were trained on different splits of the data: train them anew")
+    check_tests({name: Tested(run.recipe, run.task.tested(run.data)) for name, run in first.items()})
     results = {name: [run.result for run in some] for name, some in seeds.items()}
-    measure = one_kind({name: run.recipe for name, (run, *_) in seeds.items()}).figures[0]
+    measure = next(iter(first.values())).task.figures[0]
     costs, steps, sizes = {}, {}, {}
-    for name, (run, *_) in counted(seeds.items(), "measuring what each costs", len(seeds)):
+    for name, run in counted(first.items(), "measuring what each costs", len(first)):
         costs[name], steps[name], sizes[name] = _costs(run, chosen)
     seconds = interleaved(steps, ROUNDS, chosen)
     rows = []
@@ -113,17 +120,6 @@ def baselines_of(runs: Mapping[str, Sequence[Run | str | Path]], *, trust: bool 
         return {}
     told, measure = first.result.get("baselines", {}), first.task.figures[0]
     return {name: None if figures is None else figures[measure] for name, figures in told.items()}
-
-
-def one_kind(recipes: Mapping[str, Recipe]) -> type[Task[Any]]:
-    """The kind of job that all the recipes are of. Raises ValueError if they are of several."""
-    kinds: dict[type[Task[Any]], list[str]] = {}
-    for name, recipe in recipes.items():
-        kinds.setdefault(type(task_of(recipe)), []).append(name)
-    if len(kinds) > 1:
-        told = "; ".join(f"to {kind.verb}: {', '.join(names)}" for kind, names in kinds.items())
-        raise ValueError(f"these recipes have different jobs ({told}): compare recipes of one kind")
-    return next(iter(kinds))
 
 
 def check_finished(opened: Iterable[Run]) -> None:
@@ -177,6 +173,7 @@ def _costs(run: Run, device: torch.device) -> tuple[dict[str, float], Callable[[
     """A run's parameters, energy and memory; its training step; and the samples it takes."""
     recipe, source, task = run.recipe, run.data, run.task
     model = copy.deepcopy(run.model()).to(device)  # which is trained on
+    frozen = freeze(model, recipe.frozen)
     x, y = task.take(source, "train", spread(SAMPLES, source.train), device)
     inputs = x if isinstance(x, tuple) else (x,)
     energy = estimate_energy(model, *inputs, events=task.counts_events(source), samples=len(y))
@@ -188,6 +185,7 @@ def _costs(run: Run, device: torch.device) -> tuple[dict[str, float], Callable[[
         loss=task.loss,
         optimizer=make_optimizer(model, name=recipe.optim.name, lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay),
         precision=choose_precision(recipe.precision, device),
+        still=frozen.norms,
     )
     costs = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -207,6 +205,7 @@ def _training_step(
     loss: Callable[[Tensor, Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     precision: str,
+    still: Sequence[nn.Module],
 ) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
@@ -218,4 +217,6 @@ def _training_step(
             optimizer.step()
 
     model.train()
+    for module in still:
+        module.eval()
     return step

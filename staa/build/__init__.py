@@ -9,7 +9,10 @@ from staa.build.classification import Classification
 from staa.build.forecasting import Forecasting
 from staa.build.network import check_weights
 from staa.build.task import Task
+from staa.data import SplitData
+from staa.recipes.parts import rates_in
 from staa.recipes.recipe import Recipe
+from staa.training.named import freeze, rates_of
 
 TASKS: list[type[Task[Any]]] = [Classification, Forecasting]
 
@@ -29,12 +32,15 @@ def task_of(recipe: Recipe) -> Task[Any]:
     raise ValueError(f"the recipe {recipe.name} is of no kind of job that is known")
 
 
-def check_recipe(recipe: Recipe, data_root: Path) -> None:
+def check_recipe(recipe: Recipe, data_root: Path) -> SplitData:
     """Tries all of a recipe but the training: its names and settings, its data, its network.
 
     Args:
         recipe: Any recipe.
         data_root: Folder or file of the data, for data sets in files.
+
+    Returns:
+        The data.
 
     Raises:
         ValueError: If a name or setting is wrong, or the network does not fit the data.
@@ -46,7 +52,10 @@ def check_recipe(recipe: Recipe, data_root: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         model = task.model_for(source)
     check_weights(recipe, model)
+    freeze(model, recipe.frozen)
+    rates_of(model, rates_in(recipe.optim.lr_of))
     task.check_early(source, model)
+    return source
 
 
 __all__ = ["TASKS", "Task", "check_recipe", "check_weights", "task_of"]

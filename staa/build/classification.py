@@ -1,7 +1,10 @@
 """Classification: images, or frames of events, and a class for each sample."""
 
+import hashlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +33,8 @@ from staa.streaming import allow_fewer_steps
 from staa.training.evaluate import CLASSIFICATION, Inputs, Measure, device_of, evaluation_mode
 from staa.training.losses import LOSSES
 
+PREPARATION = ("resize", "frames", "window", "values", "sensor")
+"""How data are prepared, beside their size and steps."""
 DATA_SETTINGS = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
 
 
@@ -107,7 +112,7 @@ class Classification(Task[Source]):
                 hard=a.mix_hard,
             )
             slow = slow or one_by_one
-            shrink = self._shrink(source, self.steps(max(1, len(samples) // recipe.batch_size)))
+            shrink = self._shrink(source, recipe.steps(max(1, len(samples) // recipe.batch_size)))
         return Batches(
             samples,
             recipe.batch_size,
@@ -165,6 +170,29 @@ class Classification(Task[Source]):
 
     def measure(self, source: Source, device: torch.device) -> Measure:
         return CLASSIFICATION
+
+    def tested(self, source: Source) -> str:
+        test, content = source.test, source.content
+        files = [os.path.basename(file) for file in test.origin() or ()]
+        digest = hashlib.sha256(test.y.to(torch.int64).cpu().numpy().tobytes())
+        digest.update(repr((source.names, files, content and content.sha256)).encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def conditions(self) -> dict[str, Any]:
+        recipe, asked = self.recipe, inspect.signature(self.dataset).parameters
+        names = sorted(self.settings()["data"] - {"name", "corrupt"})
+        frames = {"model.steps": recipe.model.steps} if "steps" in asked else {}  # of still images each step sees the same
+        return {"protocol": recipe.protocol} | {f"data.{name}": getattr(recipe.data, name) for name in names} | frames
+
+    def like(self, other: Recipe, about: Mapping[str, Any]) -> Recipe:
+        asked, plain, its = inspect.signature(self.dataset).parameters, Data(), other.data
+        known = set(inspect.signature(DATASETS[its.name]).parameters) if its.name in DATASETS else set()
+        names = [n for n in PREPARATION if n in asked and (n in known or getattr(its, n) != getattr(plain, n))]
+        changes = {name: getattr(its, name) for name in names if name != "sensor" or its.sensor is not None}
+        if "size" in asked and (its.name, its.size) != (self.recipe.data.name, self.recipe.data.size):
+            changes["size"] = about["size"]
+        changes["steps"] = its.steps if other.model.steps is None and "steps" in asked else None
+        return replace(self.recipe, model=other.model, data=replace(self.recipe.data, **changes))
 
     def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
         odd = [name for name in ("classes", "channels", "size") if not is_whole(about.get(name), 1)]

@@ -189,6 +189,21 @@ class Forecasting(Task[SeriesSource]):
             },
         )
 
+    def tested(self, source: SeriesSource) -> str:
+        return source.tested
+
+    def conditions(self) -> dict[str, Any]:
+        series = self.recipe.series
+        told = {f"series.{name}": getattr(series, name) for name in ("window", "train", "fit_on", "gaps")}
+        return {"data.validation": self.recipe.data.validation, **told}
+
+    def like(self, other: Recipe, about: Mapping[str, Any]) -> Recipe:
+        changes = {name: getattr(other.series, name) for name in ("window", "horizon", "normalise", "transform", "season")}
+        if changes["season"] == "auto":
+            changes["season"] = about.get("season", "auto")
+        changes["time_features"] = about["features"] > 0
+        return replace(self.recipe, model=other.model, forecast=other.forecast, series=replace(self.recipe.series, **changes))
+
     def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
         names, every, count = about.get("names"), about.get("every"), about.get("nodes")
         odd = [name for name in ("nodes", "window", "horizon") if not is_whole(about.get(name), 1)]

@@ -49,5 +49,7 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     name = name_of(recipe.model.name)
     if recipe.weights == "best":
         raise ValueError(f"{name} is not trained in epochs, of which one could be the best: give `weights=last`")
+    if recipe.freeze is not None:
+        raise ValueError(f"{name} is not trained, so nothing of it can be frozen: leave out `freeze`")
     if recipe.init_from is not None:
         raise ValueError(f"{name} is not trained, so it can't start from another run: leave out `init_from`")

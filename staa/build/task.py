@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,11 @@ from staa.neurons import NEURONS
 from staa.recipes.code import UntrustedCodeError
 from staa.recipes.find import find
 from staa.recipes.options import name_of
-from staa.recipes.parts import Loss, Optim
 from staa.recipes.recipe import Recipe
-from staa.recipes.values import field_names, raise_all
-from staa.training.evaluate import Epochs, Inputs, Measure
+from staa.recipes.values import raise_all
+from staa.training.evaluate import Epochs, Inputs, Loader, Measure
 
 Part = Literal["train", "validation", "test"]
-
-
-class Loader(Epochs, Protocol):
-    """Batches of a data set; `close` ends the processes that make them."""
-
-    def close(self) -> None: ...
 
 
 S = TypeVar("S", bound=SplitData)
@@ -188,6 +181,27 @@ class Task(ABC, Generic[S]):
         """
 
     @abstractmethod
+    def tested(self, source: S) -> str:
+        """A digest of what the test part asks: equal digests, the same test. How inputs are prepared is not in it.
+
+        Args:
+            source: The data, as `source` gives them.
+        """
+
+    @abstractmethod
+    def conditions(self) -> dict[str, Any]:
+        """The settings under which the test is taken, by name: what there is to learn from, and what is seen of a sample."""
+
+    @abstractmethod
+    def like(self, other: Recipe, about: Mapping[str, Any]) -> Recipe:
+        """This recipe with another one's network, and with inputs prepared as that one's were, as far as these data can be.
+
+        Args:
+            other: The recipe of a run of this kind.
+            about: What the run recorded of its data.
+        """
+
+    @abstractmethod
     def odd_facts(self, about: Mapping[str, Any]) -> list[str]:
         """The facts that a run's record of its data lacks, or that can't be right.
 
@@ -202,13 +216,6 @@ class Task(ABC, Generic[S]):
     def settings(self) -> dict[str, set[str]]:
         """The settings of each section of a recipe that have an effect on it; no sections that are the same for every kind."""
         return {}
-
-    def settings_taken(self) -> set[str]:
-        """All settings that have an effect on the recipe, such as "data.size"."""
-        spiking = {"rate_weight", "rate_target"} if "neuron" in inspect.signature(self.backbone).parameters else set()
-        loss = field_names(Loss) & set(inspect.signature(self.loss).parameters)
-        taken = {"": field_names(Recipe), "optim": field_names(Optim), "loss": {"name"} | loss | spiking, **self.settings()}
-        return {f"{part}.{name}".lstrip(".") for part, names in taken.items() for name in names}
 
     def registries(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """What an entry is called, and the registry, for each field of a recipe that names a part."""
@@ -289,12 +296,3 @@ class Task(ABC, Generic[S]):
             source: The data, as `source` gives them.
         """
         return False
-
-    def steps(self, in_epoch: int) -> int:
-        """Optimizer steps of a run.
-
-        Args:
-            in_epoch: Batches of an epoch.
-        """
-        steps, most = self.recipe.epochs * in_epoch, self.recipe.max_steps
-        return steps if most is None else min(steps, most)

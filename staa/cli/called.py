@@ -11,11 +11,14 @@ from staa.analysis.tensorboard import to_tensorboard
 from staa.cli.options import DEFAULT
 from staa.cli.render import render
 from staa.cli.signals import Signals, listening
+from staa.cli.text import say
 from staa.cli.train import data_root_for, new_folder
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
 from staa.runs import Run, run
 from staa.runs.folder import read_recipe
+from staa.runs.inherit import inherited, starting_from
+from staa.runs.longer import prolong as prolong_run
 from staa.runs.seeds import first_run
 from staa.training.progress import Event, Result, Start, Warned
 from staa.training.settings import Compile
@@ -26,6 +29,8 @@ def train(
     out: str | Path | None = None,
     *,
     resume: str | Path | None = None,
+    prolong: int | None = None,
+    init_from: str | Path | None = None,
     data_root: str | Path | None = None,
     device: str | None = None,
     workers: int | None = None,
@@ -49,6 +54,9 @@ def train(
         recipe: What to train, or its name, or "my_file.py:recipe"; None: that of the resumed run, or else digits-events.
         out: The run folder, which is made; None: runs/NAME/date-time-seed.
         resume: A run folder, or a checkpoint in one, to go on with.
+        prolong: Epochs for which to train the finished run that `resume` names longer, in `out` (`staa.runs.prolong`).
+        init_from: A run to start from: its weights, and with them its network and the preparation of its inputs
+            (`staa.runs.starting_from`). A recipe that names one itself is taken as it is.
         data_root: The folder or file of the data, for data sets in files; None: ./data, or where the resumed run found them.
         device: Such as "cpu" or "cuda"; None: the GPU if there is one.
         workers: Processes that read and augment if that is slow, at least 0; None: as many as suit the machine.
@@ -69,7 +77,9 @@ def train(
         RuntimeError: If a checkpoint can't be written or a step not be recorded; the last good checkpoint is kept.
         KeyboardInterrupt: If it is interrupted.
     """
-    if resume is not None and out is not None:
+    if prolong is not None and resume is None:
+        raise ValueError("`prolong` goes on with a finished run: name it with `resume`")
+    if resume is not None and out is not None and prolong is None:
         raise ValueError("`resume` goes on in the run's own folder: leave out `out`")
     if log not in (None, "tensorboard"):
         raise ValueError(f'`log` must be "tensorboard" or None, got {log!r}')
@@ -80,11 +90,20 @@ def train(
         recipe = find_recipe(recipe or DEFAULT)
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a staa.Recipe or the name of one, got a {type(recipe).__name__}")
+    told = ""
+    if init_from is not None:
+        if begun is not None:
+            raise ValueError("a run that is gone on with has its weights: leave out `init_from`")
+        made = starting_from(recipe, init_from, trust=trust)
+        told, recipe = inherited(recipe, made), made
     recipe = with_absolute_paths(recipe)
     folder = first_run(begun) if begun is not None else new_folder(recipe) if out is None else Path(out)
     if begun is not None and folder not in (begun, begun.parent):
         raise ValueError(f"{begun} holds several seeds: resume one of its folders, such as {folder}")
     root = data_root_for(None if begun is None else folder, data_root)
+    if prolong is not None:
+        begun = folder = prolong_run(folder, prolong, new_folder(recipe) if out is None else Path(out), trust=trust)
+        recipe = read_recipe(folder)
     events = run(
         recipe, folder, data_root=root, device=device, workers=workers, bits=bits, compile=compile, resume=begun, trust=trust,
         stop=lambda: signals.asked,
@@ -99,6 +118,8 @@ def train(
     on_main = threading.current_thread() is threading.main_thread()  # another thread hears of no signal
     with listening() if on_main else nullcontext(Signals()) as signals, closing(events):
         if progress:
+            if told:
+                say(f"as in {recipe.init_from}: {told}")
             result = render(events, title, folder, signals, warn=warn, go_on=go_on)
         else:
             result = _quietly(events, signals, warn)

@@ -24,17 +24,22 @@ def hints_of(kind: Any) -> dict[str, tuple[Any, list[Any]]]:
     return {key: (hint, marks) for key, (hint, *marks) in split.items()}
 
 
-def flags_of(kind: Any, prefix: str = "") -> set[str]:
-    """The options of a dataclass, nested ones as part.option; the recipe's own come without a prefix."""
-    names: set[str] = set()
+def types_of(kind: Any, prefix: str = "") -> dict[str, Any]:
+    """The options of a dataclass and their types, nested ones as part.option; the recipe's own come without a prefix."""
+    types: dict[str, Any] = {}
     for key, (hint, marks) in hints_of(kind).items():
         if HIDDEN in marks:
             continue
         if dataclasses.is_dataclass(hint):
-            names |= flags_of(hint, "" if hint is Recipe else f"{prefix}{key}.")
+            types |= types_of(hint, "" if hint is Recipe else f"{prefix}{key}.")
         else:
-            names.add(prefix + key.replace("_", "-"))
-    return names
+            types[prefix + key.replace("_", "-")] = hint
+    return types
+
+
+def flags_of(kind: Any) -> set[str]:
+    """The options of a dataclass, as `types_of` names them."""
+    return set(types_of(kind))
 
 
 def in_flags(text: object, kind: Any) -> str:

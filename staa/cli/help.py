@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rich.table import Column, Table
 
 from staa.build import task_of
+from staa.build.taken import settings_taken
 from staa.cli.flags import HIDDEN, POSITIONAL, hints_of
 from staa.cli.text import out, say, show
 from staa.recipes.find import KINDS, options_taken
@@ -164,7 +165,7 @@ def _with_parts(rows: list[Row], recipe: Recipe) -> Iterator[Row]:
 
 def _applying(rows: list[Row], recipe: Recipe) -> list[Row]:
     try:
-        taken = task_of(recipe).settings_taken()
+        taken = settings_taken(task_of(recipe))
     except (ValueError, OSError):
         return rows
     settings = {f.name for f in fields(Recipe)}

@@ -33,6 +33,9 @@ class TrainOptions(OfRun):
     """Run folder; by default runs/NAME/date-time-seed."""
     resume: Path | None = None
     """Go on with a run: its folder, or a checkpoint in it."""
+    prolong: int | None = None
+    """Train the finished run that --resume names for so many more epochs, down another cosine from lr to min_lr, in a folder of
+    its own (--out)."""
     seeds: int = 1
     """How many seeds to train, from --seed on, each in its own folder."""
     device: str | None = None
@@ -55,12 +58,16 @@ class TrainOptions(OfRun):
 
 @dataclass(frozen=True)
 class CompareOptions(OfRun):
-    """Train several recipes and set them side by side: staa compare NAME|RUN … [OPTIONS]. Run folders are taken as they are."""
+    """Train several recipes, or one at several values of an option, and set them side by side:
+    staa compare NAME|RUN … [--over OPTION=A,B] [OPTIONS]. Run folders are taken as they are."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
     out: Path | None = None
     """Folder of the runs, the table and the picture; what is trained there already is taken or gone on with. By default
     runs/compare/date-time."""
+    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Options that are compared on purpose: each recipe is trained at each value, as model.attention=none,staa,dta; of several
+    such lists at each combination. Without values, as data.size, recipes or runs may differ in it."""
     seeds: int = 1
     """How many seeds to train of each, from --seed on."""
     device: str | None = None

@@ -6,17 +6,19 @@ import inspect
 import io
 import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import tyro
 
 from staa.build import task_of
-from staa.cli.flags import APPENDED, PARTS, POSITIONAL, flags_of, hints_of
+from staa.cli.flags import APPENDED, PARTS, POSITIONAL, flags_of, hints_of, types_of
 from staa.cli.help import show_help
 from staa.files import LIMIT, parse_bytes
 from staa.recipes.find import options_taken
 from staa.recipes.options import Taken, name_of, options_of, takes_no
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import alternatives
 from staa.registry import did_you_mean, nearest
 
 NO_FLOAT = "could not convert string to float"
@@ -61,7 +63,7 @@ def parse(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
 
 
 def _read(kind: Any, args: list[str], groups: dict[str, list[str]], prog: str, default: Any) -> Any:
-    options = _parsed(kind, args, prog, default)
+    options = _parsed(kind, _with_none(args, types_of(kind)), prog, default)
     return dataclasses.replace(options, recipe=_with_options(options.recipe, groups, prog)) if groups else options
 
 
@@ -80,6 +82,20 @@ def _parsed(kind: Any, args: list[str], prog: str, default: Any = None) -> Any:
             one_of = rf"(?:no type matching \{{None\}}\|\w+ could .*? )?{re.escape(told)}: ('.*?')"  # if it may be left out
             text = re.sub(rf"Error parsing (\S+): {one_of}", rf"\1 must be {wanted}, got \2", text)
         raise ValueError(f"{text.strip()} (see {prog} --help)") from None
+
+
+def _with_none(args: list[str], types: Mapping[str, Any]) -> list[str]:
+    """none for None, which tyro wants, where an option may be None and no text of its own could be meant."""
+    told, flag = [], ""
+    for arg in args:
+        begin, equals, value = arg.rpartition("=")
+        if re.match("--?[a-z]", arg):
+            flag = _flag(arg)
+            value = value if equals else ""
+        hints = alternatives(types[flag]) if flag in types else []
+        takes = type(None) in hints and not {str, "none"} & {*hints}
+        told.append(f"{begin}{equals}None" if takes and value == "none" else arg)
+    return told
 
 
 def _flag(arg: str) -> str:
@@ -138,7 +154,8 @@ def _with_options(recipe: Recipe, groups: dict[str, list[str]], prog: str) -> Re
             [(name, option.hint, own.get(name, _default(option))) for name, option in known.items()],
         )
         both = dataclasses.make_dataclass("Both", [("part", Annotated[kind, tyro.conf.arg(name=field)])])
-        parsed = vars(_parsed(both, args, prog).part)
+        types = {f"{field}.{name.replace('_', '-')}": option.hint for name, option in known.items()}
+        parsed = vars(_parsed(both, _with_none(args, types), prog).part)
         new = {name: parsed[name] for name in given if name in own or parsed[name] != known[name].default}
         recipe = dataclasses.replace(recipe, **{section: dataclasses.replace(values, **{key: (name_of(part), own | new)})})
     return recipe

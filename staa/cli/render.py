@@ -12,8 +12,10 @@ from staa.cli.signals import Signals
 from staa.cli.text import against, out, reached, say, told_first
 from staa.cli.waiting import waiting
 from staa.runs.execute import LOG_EVERY
+from staa.runs.transfer import some
 from staa.training.progress import Epoch, Event, Interrupted, Reading, Result, Start, Step, Transfer, Warned
 
+MOST_CAUSES = 6
 SAMPLES = {"classes": "samples", "nodes": "windows"}
 """What there are many of in the data, by a fact that is told of them."""
 
@@ -37,9 +39,10 @@ def render(
                     signals.training = True
                     say(f"{title} → {folder}" + (f", from step {step}" if step else ""))
                     what = next((f"{data[fact]} {fact}; {each}" for fact, each in SAMPLES.items() if fact in data), "samples")
+                    frozen = "" if event.trained in (0, event.parameters) else f", {event.trained:,} of them trained"
                     say(
                         f"{what}: {data['train']} to train, {data['validation']} to validate, {data['test']} to test; "
-                        f"{event.parameters:,} parameters"
+                        f"{event.parameters:,} parameters{frozen}"
                     )
                     tell(step, steps, figures)
                 case Step(step=step, read=None):
@@ -79,9 +82,13 @@ def render(
 
 def _transfer_lines(event: Transfer) -> list[str]:
     lines = [f"weights from {event.folder} ({event.recipe}, step {event.step}): {len(event.loaded)} entries loaded"]
-    for entries, text in ((event.changed, "changed"), (event.left_out, "left out"), (event.fresh, "new here, starting fresh")):
+    for entries, text in (
+        (event.changed, "changed: {}"),
+        (event.left_out, f"left out: {'; '.join(event.why[:MOST_CAUSES])}"),
+        (event.fresh, "new here, starting fresh: {}"),
+    ):
         if entries:
-            lines.append(f"  {text}: {', '.join(entries[:6])}" + (" …" if len(entries) > 6 else ""))
+            lines.append(f"  {len(entries)} {text.format(some(entries))}")
     if not event.same_split:
         lines.append("  it was trained on another split of these data: it may have seen what is validation or test here")
     return lines

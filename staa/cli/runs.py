@@ -63,7 +63,8 @@ def row_of(found: Listed) -> list[str]:
         result = best + told(names[0], found.figures[names[0]])
     took = "" if found.seconds is None else str(timedelta(seconds=round(found.seconds)))
     when = "" if found.when is None else datetime.fromtimestamp(found.when).strftime("%Y-%m-%d %H:%M")
-    return [str(found.folder), recipe.name, str(recipe.seed), found.state, f"{found.epoch}/{recipe.epochs}", result, took, when]
+    epoch = f"{found.epoch}/{recipe.all_epochs}"
+    return [str(found.folder), recipe.name, str(recipe.seed), found.state, epoch, result, took, when]
 
 
 def table_of(found: list[Listed]) -> str:
@@ -78,7 +79,7 @@ def table_of(found: list[Listed]) -> str:
         when = "" if run.when is None else datetime.fromtimestamp(run.when).astimezone().isoformat(timespec="seconds")
         cells = [run.folder, "", "", run.state, run.epoch, "", run.measured_on, name, run.figures.get(name, "")]
         if (recipe := run.recipe) is not None:
-            cells[1], cells[2], cells[5] = recipe.name, recipe.seed, recipe.epochs
+            cells[1], cells[2], cells[5] = recipe.name, recipe.seed, recipe.all_epochs
         writer.writerow(map(for_csv, [*cells, "" if run.seconds is None else round(run.seconds, 3), when, run.problem]))
     return text.getvalue()
 

@@ -1,27 +1,24 @@
-"""Commands that train."""
+"""Training."""
 
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from staa.analysis.compare import baselines_of, check_finished, draw, one_kind, read_names, write_csv
-from staa.analysis.compare import compare as compare_runs
 from staa.analysis.tensorboard import to_tensorboard
-from staa.build import check_recipe
 from staa.cli.flags import value_of
-from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
+from staa.cli.options import DEFAULT, TrainOptions
 from staa.cli.parse import parse
 from staa.cli.render import render
 from staa.cli.signals import INTERRUPTED, Signals, listening
-from staa.cli.text import comparison, over_seeds, say, show, warn
-from staa.cli.waiting import waiting
-from staa.files import check_writable, inside, save_text
+from staa.cli.text import over_seeds, say, warn
+from staa.files import inside, save_text
 from staa.recipes import RECIPES
-from staa.recipes.code import trust
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
 from staa.runs import Run, run
 from staa.runs.folder import ENVIRONMENT, RECIPE, RESULT, check_same_recipe, read_environment, read_recipe
+from staa.runs.inherit import inherited, starting_from
+from staa.runs.longer import check_prolonged, prolong
 from staa.runs.seeds import first_run, is_run
 from staa.training.progress import Result
 
@@ -37,30 +34,37 @@ def train(args: list[str]) -> int:
         recipe = read_recipe(first_run(Path(resumed)))
     else:
         recipe = find_recipe(name or DEFAULT)
-    options = parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=recipe))
+    base = recipe if name is None and resumed is not None else from_run(recipe, args)
+    options = parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=base))
+    tell_inherited(recipe, base, options.recipe)
     recipe = with_absolute_paths(options.recipe)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.prolong is not None and options.resume is None:
+        raise ValueError("--prolong goes on with a finished run: name it with --resume")
     if options.resume is not None:
-        if options.out is not None:
+        if options.out is not None and options.prolong is None:
             raise ValueError("--resume goes on in the run's own folder: leave out --out")
         check_same_recipe(first_run(options.resume), recipe)
         if options.seeds == 1 and not is_run(options.resume):
             raise ValueError(f"{options.resume} holds several seeds: say how many with --seeds, or resume one of its folders")
         if options.seeds > 1 and is_run(options.resume):
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
-    target = options.resume or options.out or new_folder(recipe)
+    target = (None if options.prolong else options.resume) or options.out or new_folder(recipe)
     if options.resume is None:
-        _check_seeds(target, options.seeds)
-    folders = _folders(recipe, target, options.seeds)
+        check_seeds(target, options.seeds)
+    elif options.prolong is not None:
+        recipe = _prolonged(recipe, options.resume, options.prolong, target, options)
+    folders = folders_of(recipe, target, options.seeds)
     finished = options.resume is not None and all((folder / RESULT).is_file() for folder in folders)
     with listening() as signals:
-        results = _train_seeds(recipe, target, options, signals)
+        results = train_seeds(recipe, target, options, signals)
     if finished and results is not None:
         known = recipe.name if recipe.name in RECIPES else "RECIPE"
+        seeds = f" --seeds {options.seeds}" if options.seeds > 1 else ""
         say(
-            f"a finished run can't be trained longer; begin a new one from its weights: "
-            f"staa train {known} --init-from {folders[0]} --epochs {recipe.epochs}"
+            f"train it longer with: staa train --resume {target} --prolong {recipe.epochs}{seeds}; "
+            f"or begin a new one from its weights: staa train {known} --init-from {folders[0]} --epochs {recipe.epochs}"
         )
     if results is None:
         if options.seeds > 1:
@@ -73,76 +77,36 @@ def train(args: list[str]) -> int:
     return 0
 
 
-def compare(args: list[str]) -> int:
-    """train recipes and set them side by side"""
-    count = next((i for i, arg in enumerate(args) if arg.startswith("-")), len(args))
-    names, args = args[:count], args[count:]
-    if not names and not {"-h", "--help"} & set(args):
-        raise ValueError("name what to compare, recipes or run folders: staa compare NAME NAME …")
-    options: dict[str, CompareOptions] = {}
-    runs: dict[str, list[Run]] = {}
-    for name in names or [DEFAULT]:
-        folder = Path(name) if (Path(name) / RECIPE).is_file() or Path(name).suffix == ".zip" else None
-        old = None if folder is None else Run(folder)
-        recipe = find_recipe(name) if old is None else old.recipe
-        o = parse(CompareOptions, args, "staa compare", CompareOptions(recipe=recipe))
-        label = recipe.name if folder is None else name.rstrip("/")
-        if label in options:
-            if old is not None:
-                raise ValueError(f"the run {label} is there twice: name it once")
-            raise ValueError(f"{name} is called {label}, as another recipe here: give each a name of its own")
-        if o.seeds < 1:
-            raise ValueError(f"--seeds must be at least 1, got {o.seeds}")
-        options[label] = o = replace(o, recipe=with_absolute_paths(o.recipe))
-        if old is not None:
-            check_same_recipe(old.folder, o.recipe, old.recipe)
-            old.data_root = o.data
-            if o.trust_code:
-                trust(old.recipe)
-            check_finished([old])
-            runs[label] = [old]
-    one_kind({label: o.recipe for label, o in options.items()})
-    first = next(iter(options.values()))
-    target = first.out or Path("runs") / "compare" / _now()
-    table = target / "compare.csv"
-    if table.is_file() and not read_names(table) <= options.keys():
-        raise ValueError(f"{table} is of other recipes: choose another --out")
-    for path in (table, target / "compare.png"):
-        check_writable(path)
-    new = {label: o for label, o in options.items() if label not in runs}
-    with waiting():
-        for label in runs if new else ():  # before anything is trained; else the comparison itself says it
-            _ = runs[label][0].data
-        for label, o in new.items():
-            _check_before_training(o, target / label)
-    with listening() as signals:
-        for label, o in new.items():
-            there = target / label if inside(target, label).exists() else None
-            settings = TrainOptions(
-                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
-            )
-            results = _train_seeds(o.recipe, target / label, settings, signals)
-            if results is None:
-                say(f"go on with the same command and --out {target}")
-                return INTERRUPTED
-            folders = _folders(o.recipe, target / label, o.seeds)
-            runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders]
-    with waiting("comparing"):
-        rows = compare_runs({label: runs[label] for label in options}, device=first.device)
-    baselines = baselines_of(runs)
-    show(*comparison(rows, baselines), narrowest=110)
-    if len({one.about["split"] for seeds in runs.values() for one in seeds}) > 1:
-        say("warning: their data differ, or how they are split: the figures can't be compared directly", style="yellow")
-    target.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, table, baselines)
-    draw(rows, target / "compare.png")
-    say(f"table and picture → {table}, {target / 'compare.png'}")
-    return 0
+def _prolonged(recipe: Recipe, old: Path, epochs: int, target: Path, options: TrainOptions) -> Recipe:
+    """Make the runs that go on with finished ones, once all of these are known to be so; their recipe."""
+    if old.is_file():
+        raise ValueError(f"--prolong takes a finished run, not a checkpoint: give {old.parent}")
+    new = folders_of(recipe, target, options.seeds)
+    runs = [Run(folder, trust=options.trust_code) for folder in folders_of(recipe, old, options.seeds)]
+    for finished in runs:
+        check_prolonged(finished, epochs)
+    for finished, folder in zip(runs, new, strict=True):
+        prolong(finished, epochs, folder)
+    return read_recipe(new[0])
+
+
+def from_run(recipe: Recipe, args: list[str]) -> Recipe:
+    """The recipe that options change: with --init-from it has the run's network and preparation."""
+    told = value_of(args, "--init-from") or value_of(args, "--init_from")
+    if told in (None, "None") or {"-h", "--help"} & set(args):
+        return recipe
+    return starting_from(recipe, Path(told or ""), trust="--trust-code" in args)
+
+
+def tell_inherited(recipe: Recipe, base: Recipe, final: Recipe) -> None:
+    """Say what of a recipe comes from the run that it starts from, but for what options change."""
+    if told := inherited(recipe, base, final):
+        say(f"as in {base.init_from}: {told}")
 
 
 def new_folder(recipe: Recipe) -> Path:
     """Where a run goes if nobody says so."""
-    return Path("runs") / recipe.name / f"{_now()}-seed{recipe.seed}"
+    return Path("runs") / recipe.name / f"{now()}-seed{recipe.seed}"
 
 
 def data_root_for(begun: Path | None, given: str | Path | None) -> Path:
@@ -152,31 +116,22 @@ def data_root_for(begun: Path | None, given: str | Path | None) -> Path:
     return Path(given or "data")
 
 
-def _check_seeds(folder: Path, seeds: int) -> None:
+def check_seeds(folder: Path, seeds: int) -> None:
     """One seed lies in a folder, several in folders in it."""
     if is_run(folder) if seeds > 1 else any(folder.glob(f"seed*/{RECIPE}")):
         raise ValueError(f"{folder} was trained with {'one seed' if seeds > 1 else 'several seeds'}: choose another --out")
 
 
-def _check_before_training(options: CompareOptions, folder: Path) -> None:
-    """What is wrong with the last recipe is said before the first is trained."""
-    _check_seeds(folder, options.seeds)
-    for k, run_folder in enumerate(_folders(options.recipe, folder, options.seeds)):
-        if is_run(run_folder):
-            check_same_recipe(run_folder, replace(options.recipe, seed=options.recipe.seed + k))
-    check_recipe(options.recipe, options.data or Path("data"))
-
-
-def _folders(recipe: Recipe, target: Path, seeds: int) -> list[Path]:
+def folders_of(recipe: Recipe, target: Path, seeds: int) -> list[Path]:
     """Where the run of each seed lies: in target, or in its folders seed0, seed1 …; others there are of other calls."""
     return [target] if seeds == 1 else [inside(target, f"seed{k}") for k in range(recipe.seed, recipe.seed + seeds)]
 
 
-def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "Signals") -> list[Result] | None:
+def train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "Signals") -> list[Result] | None:
     """Train each seed in its folder; their results, or None when interrupted."""
     results: list[Result] = []
     first: Run | None = None
-    for k, folder in enumerate(_folders(recipe, target, options.seeds)):
+    for k, folder in enumerate(folders_of(recipe, target, options.seeds)):
         seeded = replace(recipe, seed=recipe.seed + k)
         result = None if signals.asked else _train_one(seeded, folder, options, signals, same_data_as=first)
         if result is None:
@@ -186,7 +141,7 @@ def _train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "
     return results
 
 
-def _now() -> str:
+def now() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
 
 

@@ -15,7 +15,7 @@ def _on_command_line(metavar: str) -> PrimitiveConstructorSpec[str | Part | None
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=lambda words: None if words[0] == "None" and "None" in metavar else words[0],
+        instance_from_str=lambda words: None if words[0] in ("None", "none") and "None" in metavar else words[0],
         is_instance=lambda value: value is None or isinstance(value, str | tuple),
         str_from_instance=lambda value: ["None" if value is None else name_of(value)],
     )
@@ -233,6 +233,9 @@ class Optim:
     """Peak learning rate."""
     min_lr: float = 1e-5
     """Learning rate at the end."""
+    lr_of: str | None = None
+    """Peak learning rates of modules and parameters, by name or pattern, such as readout=0.01,stages.0*=0.001: the first that
+    fits counts. They rise and fall as lr does, which is that of the rest."""
     momentum: float = 0.9
     """Momentum (sgd)."""
     nesterov: bool = False
@@ -275,3 +278,18 @@ class Early:
 
     def __post_init__(self) -> None:
         check_types(self, "early.")
+
+
+def rates_in(text: str | None) -> dict[str, float]:
+    """Learning rates by name or pattern, as `Optim.lr_of` has them. Raises ValueError for another text."""
+    rates: dict[str, float] = {}
+    for part in [] if text is None else text.split(","):
+        name, _, value = part.strip().partition("=")
+        try:
+            rate = float(value)
+        except ValueError:
+            raise ValueError(f"`optim.lr_of` must be like readout=0.01,stages*=0.001; got {part.strip()!r}") from None
+        if not name or name in rates:
+            raise ValueError(f"`optim.lr_of` must name each part once, got {text!r}")
+        rates[name] = rate
+    return rates

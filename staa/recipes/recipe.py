@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tyro.conf import Suppress  # texts about a recipe are no options of the command line
 
-from staa.recipes.parts import Augment, Data, Early, Forecast, Loss, Model, Optim, Series
+from staa.recipes.parts import Augment, Data, Early, Forecast, Loss, Model, Optim, Series, rates_in
 from staa.recipes.values import check_types, raise_all
 
 
@@ -50,15 +50,38 @@ class Recipe:
     weights: Literal["last", "best"] = "last"
     """Weights that the test figures are of: the last epoch's, or the best on validation."""
     init_from: str | None = None
-    """Run folder whose weights to start from, as far as they fit."""
+    """Run folder whose weights to start from, as far as they fit. On the command line its network and the preparation of its
+    inputs come with them, but for what is told there."""
+    freeze: str | None = None
+    """Modules and parameters that stay as they are, by name or pattern, such as stages.0,stages.1.*.norm. BatchNorm in a frozen
+    module keeps its statistics."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU that has it, else float32."""
     seed: int = 0
     """Seed of every random number of the run."""
+    prolonged: Suppress[tuple[int, ...]] = ()
+    """Epochs that were added once it was finished, each time down another cosine from lr to min_lr."""
     folder: Suppress[str | None] = field(default=None, compare=False)
     """The run folder it was read from; None for a recipe made in Python. It is not in the JSON."""
 
+    @property
+    def frozen(self) -> list[str]:
+        """The names and patterns in `freeze`."""
+        return [] if self.freeze is None else [part.strip() for part in self.freeze.split(",")]
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs, with those that were added once it was finished."""
+        return self.epochs + sum(self.prolonged)
+
+    def steps(self, in_epoch: int) -> int:
+        """Optimizer steps, without those of epochs that were added; in_epoch: batches of an epoch."""
+        steps = self.epochs * in_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
     def __post_init__(self) -> None:
+        if isinstance(self.prolonged, list):  # as JSON has it
+            object.__setattr__(self, "prolonged", tuple(self.prolonged))
         check_types(self)
         wrong: list[str] = []
 
@@ -87,6 +110,8 @@ class Recipe:
             require(value is None or value >= 1, f"{name} must be at least 1", value)
             most = MOST.get(name) or 2**31
             require(value is None or value < most, f"{name} must be below {most:,}", value)
+        for epochs in self.prolonged:
+            require(type(epochs) is int and 1 <= epochs < 2**31, "prolonged must be whole numbers of epochs from 1", epochs)
         for name, value in (
             ("data.validation", data.validation), ("augment.jitter", augment.jitter), ("optim.momentum", optim.momentum),
             ("loss.label_smoothing", loss.label_smoothing), ("optim.ema", optim.ema),
@@ -147,6 +172,14 @@ class Recipe:
         require(0 < optim.lr <= 1e6, "optim.lr must be positive and at most a million", optim.lr)
         require(0 <= optim.min_lr <= optim.lr, f"optim.min_lr must be from 0 to optim.lr, which is {optim.lr}", optim.min_lr)
         require(optim.clip is None or optim.clip > 0, "optim.clip must be positive", optim.clip)
+        for name, value in (("freeze", self.freeze), ("optim.lr_of", optim.lr_of)):
+            require(value is None or all(part.strip() for part in value.split(",")), f"`{name}` has an empty part", repr(value))
+        try:
+            rates = rates_in(optim.lr_of)
+            for part, lr in rates.items():
+                require(0 < lr <= 1e6, f"`optim.lr_of` must be positive and at most a million for {part}", lr)
+        except ValueError as error:
+            wrong.append(str(error))
         require(model.width > 0, "model.width must be positive", model.width)
         share = model.norm_momentum
         require(share is None or 0 < share <= 1, "`model.norm_momentum` must be above 0 and at most 1", share)

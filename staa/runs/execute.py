@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
-from staa.build.task import Loader, Part
+from staa.build.task import Part
 from staa.data.batches import spread
 from staa.files import FORMAT, inside, save_text, write
 from staa.locks import exclusive
@@ -21,6 +21,7 @@ from staa.recipes.as_json import to_json
 from staa.recipes.code import CODE, for_folder
 from staa.recipes.code import trust as vouch_for
 from staa.recipes.find import with_absolute_paths
+from staa.recipes.parts import rates_in
 from staa.recipes.recipe import Recipe
 from staa.runs.folder import (
     ENVIRONMENT,
@@ -35,12 +36,13 @@ from staa.runs.folder import (
 )
 from staa.runs.load import Run
 from staa.runs.log import check_log, log, log_once
-from staa.runs.transfer import start_from
+from staa.runs.transfer import check_frozen, start_from
 from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
-from staa.training.evaluate import Inputs, call, evaluate_in_detail
+from staa.training.evaluate import Inputs, Loader, call, evaluate_in_detail
 from staa.training.learner import Learner
 from staa.training.loop import train
 from staa.training.losses import rate_penalty
+from staa.training.named import freeze
 from staa.training.optim import cosine_schedule, make_optimizer
 from staa.training.progress import End, Event, Result, Start, Step, Warned, for_log
 from staa.training.settings import Compile, Settings
@@ -159,13 +161,16 @@ def run(
                 f"`batch_size` {size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
                 f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
             )
+        frozen = freeze(model, recipe.frozen)
         _try(model, *task.take(source, "train", torch.tensor([0]), chosen), loss, penalty=_penalty(recipe))
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
+        if transfer is not None:
+            check_frozen(transfer, frozen.parameters)
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
-        steps = task.steps(len(training))
+        steps, more = recipe.steps(len(training)), [epochs * len(training) for epochs in recipe.prolonged]
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
-            steps = 0
+            steps, more = 0, []
             task.fit(model, batches("train"))
         optimizer = make_optimizer(
             model,
@@ -175,9 +180,11 @@ def run(
             nesterov=optim.nesterov,
             weight_decay=optim.weight_decay,
             decay_all=optim.decay_all,
+            lr_of=rates_in(optim.lr_of),
         )
         warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
-        schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr)
+        schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr, more=more)
+        steps += sum(more)
         environment = describe(source, model, chosen, precision, compile, data_root, __version__)
         if state is None:
             for name, data in copies.items():
@@ -210,14 +217,15 @@ def run(
             bits=bits,
             compile=compile,
         )
-        learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)})
+        learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)}, still=frozen.norms)
         event = None
         for event in train(learner, training, settings=settings, validation=validation, state=state, stop=stop):
             if is_logged(event, steps):
                 log(folder, for_log(event))
             if isinstance(event, Start):
                 yield replace(
-                    event, data=environment["data"], parameters=environment["parameters"], model=learner.measured,
+                    event, data=environment["data"], parameters=environment["parameters"],
+                    trained=sum(p.numel() for p in model.parameters() if p.requires_grad), model=learner.measured,
                     samples=lambda count: task.take(source, "train", spread(count, source.train), chosen)[0],
                 )  # fmt: skip
                 yield from told

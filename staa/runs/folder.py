@@ -113,7 +113,8 @@ def check_same_recipe(folder: Path, wanted: Recipe, own: Recipe | None = None) -
     if odd:
         raise ValueError(
             f"{folder} was trained with another recipe (its, yours): {'; '.join(odd[:4])}. A run keeps its recipe: leave the "
-            f"changes out, or begin a new run, from its weights if you like (`init_from`)"
+            f"changes out, train it longer once it is finished (`prolong`), or begin a new run, from its weights if you like "
+            f"(`init_from`)"
         )
 
 

@@ -23,6 +23,12 @@ class Epochs(Protocol):
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Any, Tensor]]: ...
 
 
+class Loader(Epochs, Protocol):
+    """Batches of a data set; `close` ends the processes that make them."""
+
+    def close(self) -> None: ...
+
+
 class Measure(NamedTuple):
     """What outputs are worth: sums(outputs, targets), a tensor that adds up over batches; figures(sums), numbers by name, with
     "loss" among them; score(figures), higher is better, by which the best epoch is chosen; details(sums), what else a result

@@ -1,7 +1,7 @@
 """What learns: a network with all that a checkpoint holds of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Learner:
     """A network, its optimizer and their progress; in `folder`, from step to step, its checkpoints.
 
     average: of the model, updated after each step. It is then what validation measures and what the best weights are of.
+    still: modules that stay in evaluation mode while the others train.
     about: plain values that every checkpoint keeps.
 
     What a step gives stays on the device until `read`. Nothing that is not finite is saved.
@@ -36,6 +37,7 @@ class Learner:
     folder: Path
     average: AveragedModel | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    still: Sequence[nn.Module] = ()
 
     device: torch.device = field(init=False)
     step: int = field(default=0, init=False)
@@ -64,6 +66,12 @@ class Learner:
     def measured(self) -> nn.Module:
         """The network that is measured."""
         return self.model if self.average is None else self.average.module
+
+    def set_training(self) -> None:
+        """Put the network into training mode, but for what stays still."""
+        self.model.train()
+        for module in self.still:
+            module.eval()
 
     def begin_epoch(self) -> None:
         self.sums, self.rates = torch.zeros((), dtype=torch.float64, device=self.device), {}

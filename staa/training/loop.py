@@ -93,7 +93,7 @@ def epoch(
     started = saved = began = time.perf_counter()
     waited = seconds = 0.0
     samples = 0
-    learner.model.train()
+    learner.set_training()
     for x, y in batches.epoch(number, done):
         waited += time.perf_counter() - began
         lr = step(learner, x, y, descend, settings)

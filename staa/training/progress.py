@@ -15,7 +15,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Start:
-    """Training begins, or goes on from a checkpoint. `run` adds the last four, which the log leaves out."""
+    """Training begins, or goes on from a checkpoint. `run` adds the last five, which the log leaves out."""
 
     step: int
     epoch: int
@@ -26,6 +26,8 @@ class Start:
     data: Mapping[str, Any] = field(default_factory=dict)
     """What the run recorded of its data."""
     parameters: int | None = None
+    trained: int | None = None
+    """How many of the parameters are trained, and not frozen."""
     model: nn.Module | None = None
     """The network that is measured, to look at between two events: whoever changes it changes the run."""
     samples: Callable[[int], Any] | None = None
@@ -118,6 +120,8 @@ class Transfer:
     changed: list[str]
     left_out: list[str]
     fresh: list[str]
+    why: list[str] = field(default_factory=list)
+    """Causes of what was left out, in few words."""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class SeriesSource:
         graph: Weights between variates; None without a graph.
         names: Names of the variates.
         split: A digest of values, names, times and parts: equal digests, equal parts.
+        tested: A digest of the values, variates and rows that the test windows are told, and of the horizon.
         every: Seconds between rows, if there are times.
         notes: What the user should hear about the data.
         content: A digest of the graph, if there is one.
@@ -76,6 +77,7 @@ class SeriesSource:
     graph: Tensor | None
     names: tuple[str, ...]
     split: str
+    tested: str = ""
     every: float | None = None
     notes: tuple[str, ...] = ()
     content: Content | None = None
@@ -260,6 +262,8 @@ def forecast_source(
     digest = hashlib.sha256(np.ascontiguousarray(series.values).tobytes())
     digest.update(b"" if times is None else times.astype("datetime64[ns]").tobytes())
     digest.update(repr((window, horizon, trained, tested, rows, nodes, series.names)).encode())
+    told = series.values[parts["test"].start + window :]
+    asked = repr((horizon, len(told), rows, series.names, series.missing)).encode()
     source = SeriesSource(
         values=values,
         targets=values if known.all() else values.where(torch.from_numpy(known), torch.nan),
@@ -274,6 +278,7 @@ def forecast_source(
         graph=None if series.graph is None else torch.from_numpy(series.graph).float(),
         names=series.names,
         split=digest.hexdigest(),
+        tested=hashlib.sha256(np.ascontiguousarray(told).tobytes() + asked).hexdigest(),
         every=series.every,
         notes=tuple(notes),
         content=None if series.graph is None else Content(partial(_sha256, series.graph)),
