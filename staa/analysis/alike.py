@@ -12,7 +12,7 @@ BUDGET = ("epochs", "max_steps", "batch_size", "prolonged")
 """How long a recipe trains."""
 
 
-class Tested(NamedTuple):
+class Candidate(NamedTuple):
     """A recipe, and the digest of what its test part asks (`Task.tested`)."""
 
     recipe: Recipe
@@ -50,7 +50,7 @@ def check_settings(recipes: Mapping[str, Recipe], *, over: Collection[str] = ())
         )
 
 
-def check_tests(tested: Mapping[str, Tested]) -> None:
+def check_tests(tested: Mapping[str, Candidate]) -> None:
     """Raises ValueError if the test parts ask different things: other samples, labels or rows."""
     groups = _by_value({name: one.test for name, one in tested.items()})
     if len(groups) < 2:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from staa.analysis.alike import Tested, check_settings, check_tests
+from staa.analysis.alike import Candidate, check_settings, check_tests
 from staa.analysis.cost import interleaved, kept_bytes
 from staa.analysis.energy import estimate_energy
 from staa.analysis.pictures import draw_bars
@@ -84,7 +84,7 @@ def compare(
     for name, some in seeds.items():
         if len({run.about["split"] for run in some}) > 1:
             raise ValueError(f"the seeds of {name} were trained on different splits of the data: train them anew")
-    check_tests({name: Tested(run.recipe, run.task.tested(run.data)) for name, run in first.items()})
+    check_tests({name: Candidate(run.recipe, run.task.tested(run.data)) for name, run in first.items()})
     results = {name: [run.result for run in some] for name, some in seeds.items()}
     measure = next(iter(first.values())).task.figures[0]
     costs, steps, sizes = {}, {}, {}

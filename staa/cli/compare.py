@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from staa.analysis.alike import Tested, check_settings, check_tests, unlike_budgets
+from staa.analysis.alike import Candidate, check_settings, check_tests, unlike_budgets
 from staa.analysis.compare import baselines_of, check_finished, draw, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
 from staa.build import check_recipe, task_of
@@ -72,7 +72,7 @@ def compare(args: list[str]) -> int:
     new = {label: o for label, o in options.items() if label not in runs}
     with waiting():
         if new:  # before anything is trained; else the comparison itself says it
-            tested = {label: Tested(run.recipe, run.task.tested(run.data)) for label, (run,) in runs.items()}
+            tested = {label: Candidate(run.recipe, run.task.tested(run.data)) for label, (run,) in runs.items()}
             check_tests(tested | {label: _tried(label, o, target / folder_of(label)) for label, o in new.items()})
     with listening() as signals:
         for label, o in new.items():
@@ -101,7 +101,7 @@ def compare(args: list[str]) -> int:
     return 0
 
 
-def _tried(label: str, options: CompareOptions, folder: Path) -> Tested:
+def _tried(label: str, options: CompareOptions, folder: Path) -> Candidate:
     """What is wrong with the last recipe is said before the first is trained."""
     check_seeds(folder, options.seeds)
     for k, run_folder in enumerate(folders_of(options.recipe, folder, options.seeds)):
@@ -113,4 +113,4 @@ def _tried(label: str, options: CompareOptions, folder: Path) -> Tested:
         raise
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
-    return Tested(options.recipe, task_of(options.recipe).tested(source))
+    return Candidate(options.recipe, task_of(options.recipe).tested(source))

@@ -135,7 +135,7 @@ def causes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], left: Mapping
     told = next((text for text in shapes.values() if text.startswith("width")), None) or next(iter(shapes.values()), "")
     those = [key for key, text in shapes.items() if text == told] + [key for key, text in shapes.items() if text != told]
     shaped = [f"{told}, in {some(those)}"] if told else []
-    return readout + shaped + [f"{why}: {some(keys)}" for why, keys in others.items()]
+    return readout + shaped + [f"{some(keys)} ({why})" for why, keys in others.items()]
 
 
 def some(keys: Sequence[str]) -> str:
