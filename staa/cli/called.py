@@ -119,7 +119,7 @@ def train(
     with listening() if on_main else nullcontext(Signals()) as signals, closing(events):
         if progress:
             if told:
-                say(f"as in {recipe.init_from}: {told}")
+                say(f"inherited from {recipe.init_from}: {told}")
             result = render(events, title, folder, signals, warn=warn, go_on=go_on)
         else:
             result = _quietly(events, signals, warn)

@@ -101,7 +101,7 @@ def from_run(recipe: Recipe, args: list[str]) -> Recipe:
 def tell_inherited(recipe: Recipe, base: Recipe, final: Recipe) -> None:
     """Say what of a recipe comes from the run that it starts from, but for what options change."""
     if told := inherited(recipe, base, final):
-        say(f"as in {base.init_from}: {told}")
+        say(f"inherited from {base.init_from}: {told}")
 
 
 def new_folder(recipe: Recipe) -> Path:
