@@ -12,6 +12,7 @@ from staa.ops.spike import SURROGATES, Surrogate
 Reset = Literal["zero", "subtract"]
 WHOLE = (int, np.integer, torch.SymInt)  # no union, which torch 2.9 can't trace
 NUMBERS = (float, int, np.floating, np.integer, torch.SymFloat, torch.SymInt)
+TIME_FIRST = "give images [N, C, H, W] as staa.ops.direct(x, steps=T), and one step as x[None]"
 LARGEST = torch.finfo(torch.float32).max  # of a constant
 
 
