@@ -4,15 +4,14 @@ neuron.scan(x, state) -> (spikes, state) goes on from a state. Currents and memb
 """
 
 import math
-import warnings
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.checks import TIME_FIRST, Reset, check_counts, check_neuron, check_options, check_tensor
+from staa.ops.checks import Reset, check_counts, check_dims, check_neuron, check_options, check_tensor
 from staa.registry import Registry
 
 Term = Tensor | None
@@ -21,12 +20,8 @@ Term = Tensor | None
 class Neuron(nn.Module):
     """Abstract: what all neurons share, a call that starts from rest. A subclass gives scan(x, state, scale, shift).
 
-    Args:
-        dims: Dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning if there are 4, which may
-            be a batch of images [N, C, H, W] without time.
-
-    Raises:
-        ValueError: If dims is no whole number of at least 2.
+    dims: dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning at 4, which may be images
+    without time.
     """
 
     def __init__(self, dims: int | None = None):
@@ -47,16 +42,10 @@ class Neuron(nn.Module):
             x [T, N, C, ...]; scale and shift broadcast with it -> the shape and dtype of x
 
         Raises:
-            ValueError: If x is not of floats, has no time step, other channels or other dimensions, or scale or shift do not
-                fit it.
+            ValueError: If x is not of floats, has no time step, other channels or dimensions, or scale or shift do not fit.
             TypeError: If x, scale or shift is no tensor.
         """
-        check_tensor(x, "the current")
-        if self.dims is not None and x.ndim != self.dims:
-            wanted = "[T, N, C, H, W]" if self.dims == 5 else f"{self.dims} dimensions, time first,"
-            raise ValueError(f"the current must be {wanted} for this neuron, got {list(x.shape)}: {TIME_FIRST}")
-        if self.dims is None and x.ndim == 4 and not torch.compiler.is_compiling():
-            _warn_of_dims(type(self).__name__)
+        check_dims(x, self.dims, type(self).__name__)
         return self.scan(x, None, scale, shift)[0]
 
     def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
@@ -104,18 +93,10 @@ class LIF(Neuron):
     """
 
     def __init__(
-        self,
-        channels: int | None = None,
-        dims: int | None = None,
-        *,
-        decay: float = 0.5,
-        gain: float = 1.0,
-        threshold: float = 1.0,
-        strict: bool = False,
-        surrogate: Surrogate = arctan,
-        reset: Reset = "zero",
-        detach_reset: bool = False,
-    ):
+        self, channels: int | None = None, dims: int | None = None, *, decay: float = 0.5, gain: float = 1.0,
+        threshold: float = 1.0, strict: bool = False, surrogate: Surrogate = arctan,
+        reset: Reset = "zero", detach_reset: bool = False,
+    ):  # fmt: skip
         super().__init__(dims)
         check_neuron(channels, decay=decay, gain=gain, threshold=threshold)
         check_options(strict, detach_reset, reset, surrogate)
@@ -162,18 +143,10 @@ class ParametricLIF(Neuron):
     """
 
     def __init__(
-        self,
-        channels: int | None = None,
-        dims: int | None = None,
-        *,
-        decay: float = 0.5,
-        gain: float | None = 1.0,
-        threshold: float = 1.0,
-        strict: bool = False,
-        surrogate: Surrogate = arctan,
-        reset: Reset = "zero",
-        detach_reset: bool = False,
-    ):
+        self, channels: int | None = None, dims: int | None = None, *, decay: float = 0.5, gain: float | None = 1.0,
+        threshold: float = 1.0, strict: bool = False, surrogate: Surrogate = arctan,
+        reset: Reset = "zero", detach_reset: bool = False,
+    ):  # fmt: skip
         super().__init__(dims)
         check_neuron(channels, decay=decay, threshold=threshold, gain=1.0 if gain is None else gain)
         check_options(strict, detach_reset, reset, surrogate)
@@ -225,19 +198,10 @@ class AdaptiveLIF(Neuron):
     """
 
     def __init__(
-        self,
-        channels: int | None = None,
-        dims: int | None = None,
-        *,
-        decay: float = 0.25,
-        gain: float = 1.0,
-        threshold: float = 0.5,
-        strict: bool = False,
-        surrogate: Surrogate = rectangle,
-        reset: Reset = "zero",
-        detach_reset: bool = False,
-        per: Literal["channel", "layer"] = "channel",
-    ):
+        self, channels: int | None = None, dims: int | None = None, *, decay: float = 0.25, gain: float = 1.0,
+        threshold: float = 0.5, strict: bool = False, surrogate: Surrogate = rectangle,
+        reset: Reset = "zero", detach_reset: bool = False, per: Literal["channel", "layer"] = "channel",
+    ):  # fmt: skip
         super().__init__(dims)
         check_neuron(channels, decay=decay, gain=gain, threshold=threshold)
         check_options(strict, detach_reset, reset, surrogate)
@@ -303,15 +267,6 @@ class Integrator(Neuron):
 def _scan(neuron: Any, x: Tensor, v: Term, scale: Term, shift: Term, decay: Any, gain: Any) -> tuple[Tensor, Tensor]:
     same = {name: getattr(neuron, name) for name in ("threshold", "strict", "surrogate", "reset", "detach_reset")}
     return lif(x, v, decay=decay, gain=gain, scale=scale, shift=shift, **same)
-
-
-@cache  # so that it warns once
-def _warn_of_dims(neuron: str) -> None:
-    warnings.warn(
-        f"a current of 4 dimensions is taken as [T, N, ...], time first: if it is a batch of images, {TIME_FIRST}; if time "
-        f"does come first, build the neuron as {neuron}(dims=4)",
-        stacklevel=5,  # past nn.Module's calls
-    )
 
 
 def _name(f: Surrogate) -> str:

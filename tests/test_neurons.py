@@ -6,12 +6,11 @@ import pytest
 import torch
 
 import staa.testing as contracts
-from staa import neurons
 from staa.attention import DTA
 from staa.layers import PerStep, Site, per_step
 from staa.models import ms_resnet18, parts, resnet20, vggsnn
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator, ParametricLIF
-from staa.ops import cpu, direct, lif_reference, rectangle
+from staa.ops import checks, cpu, direct, lif_reference, rectangle
 
 ALL = {**NEURONS, "adaptive-layer": lambda c: AdaptiveLIF(c, per="layer"), "integrator": lambda c: Integrator(c, decay=0.5)}
 SHAPE = (5, 4, 3, 2, 2)
@@ -135,10 +134,10 @@ def test_time_is_never_taken_for_the_batch():
 @pytest.fixture
 def unwarned():
     """Each warning that is given once has not been given yet, before and after."""
-    for once in (neurons._warn_of_dims, parts._warn_of_frames):
+    for once in (checks._warn_of_dims, parts._warn_of_frames):
         once.cache_clear()
     yield
-    for once in (neurons._warn_of_dims, parts._warn_of_frames):
+    for once in (checks._warn_of_dims, parts._warn_of_frames):
         once.cache_clear()
 
 
