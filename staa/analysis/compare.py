@@ -129,12 +129,12 @@ def check_finished(opened: Iterable[Run]) -> None:
             raise ValueError(f"{run.folder} is not finished: resume it first")
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[Row], path: Path, *, title: str = "") -> None:
     """The rows as a picture (PNG): accuracy, energy, parameters, speed and memory, a bar for each recipe."""
     measure = rows[0].measure
-    title, unit = {"accuracy": ("test accuracy [%]", 100), "mae": ("test MAE [series' units]", 1)}.get(measure, (measure, 1))
+    what, unit = {"accuracy": ("test accuracy [%]", 100), "mae": ("test MAE [series' units]", 1)}.get(measure, (measure, 1))
     panels: dict[str, dict[str, list[float]]] = {
-        title: {"": [unit * r.test for r in rows], "±": [unit * (r.spread or 0) for r in rows]},
+        what: {"": [unit * r.test for r in rows], "±": [unit * (r.spread or 0) for r in rows]},
         "energy an inference [µJ]": {
             "multiply-accumulates": [r.macs * MAC * 1e6 for r in rows],
             "additions": [r.sops * AC * 1e6 for r in rows],
@@ -143,7 +143,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         "training, samples a second": {"": [r.samples_per_second for r in rows]},
         "kept for the backward pass [MiB]": {"": [r.kept_mib for r in rows]},
     }
-    draw_bars([r.name for r in rows], panels, path)
+    draw_bars([r.name for r in rows], panels, path, title=title)
 
 
 def write_csv(rows: Sequence[Row], path: Path, baselines: Mapping[str, float | None] | None = None) -> None:

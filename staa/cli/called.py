@@ -102,7 +102,7 @@ def train(
         raise ValueError(f"{begun} holds several seeds: resume one of its folders, such as {folder}")
     root = data_root_for(None if begun is None else folder, data_root)
     if prolong is not None:
-        begun = folder = prolong_run(folder, prolong, new_folder(recipe) if out is None else Path(out), trust=trust)
+        begun = folder = prolong_run(begun or folder, prolong, new_folder(recipe) if out is None else Path(out), trust=trust)
         recipe = read_recipe(folder)
     events = run(
         recipe, folder, data_root=root, device=device, workers=workers, bits=bits, compile=compile, resume=begun, trust=trust,

@@ -91,12 +91,13 @@ def compare(args: list[str]) -> int:
         rows = compare_runs(runs, device=first.device, over=over)
         descending = [label for label, (run, *_) in runs.items() if any(p.requires_grad for p in run.model().parameters())]
     baselines = baselines_of(runs)
-    show(*comparison(rows, baselines), narrowest=110)
+    title = next(iter(recipes.values())).name if len(names) == 1 and len(rows) > 1 else ""  # else rows have its name
+    show(*comparison(rows, baselines, title=title), narrowest=110)
     if unlike := unlike_budgets({label: recipes[label] for label in descending}):
         say(f"their training differs in length: {unlike}")
     target.mkdir(parents=True, exist_ok=True)
     write_csv(rows, table, baselines)
-    draw(rows, target / "compare.png")
+    draw(rows, target / "compare.png", title=title)
     say(f"table and picture → {table}, {target / 'compare.png'}")
     return 0
 

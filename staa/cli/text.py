@@ -91,9 +91,9 @@ def show(table: Table, rows: Iterable[Iterable[object]], *, narrowest: int = 0) 
     new_console(width=max(out.width, narrowest)).print(table)
 
 
-def comparison(rows: list[Row], baselines: Mapping[str, float | None]) -> tuple[Table, list[list[str]]]:
-    """The table, and its rows: the recipes', then those of forecasts that need no network."""
-    table = Table(Column("", no_wrap=True), box=None, pad_edge=False)
+def comparison(rows: list[Row], baselines: Mapping[str, float | None], *, title: str = "") -> tuple[Table, list[list[str]]]:
+    """The table, and its rows: the recipes', then those of forecasts that need no network. title: what all rows are of."""
+    table = Table(Column(for_terminal(title), no_wrap=True), box=None, pad_edge=False)
     for header in (
         f"test\n{shown(rows[0].measure).name}",
         "thousand\nparameters",
