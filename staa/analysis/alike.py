@@ -8,9 +8,6 @@ from staa.recipes.as_json import flat
 from staa.recipes.code import comparable
 from staa.recipes.recipe import Recipe
 
-BUDGET = ("epochs", "max_steps", "batch_size", "prolonged")
-"""How long a recipe trains."""
-
 
 class Candidate(NamedTuple):
     """A recipe, and the digest of what its test part asks (`Task.tested`)."""
@@ -66,7 +63,10 @@ def check_tests(tested: Mapping[str, Candidate]) -> None:
 
 def unlike_budgets(recipes: Mapping[str, Recipe]) -> str:
     """In what the lengths of training differ, in words; empty if in nothing."""
-    told = {field: _unlike({name: getattr(recipe, field) for name, recipe in recipes.items()}) for field in BUDGET}
+    told = {
+        field: _unlike({name: getattr(recipe, attribute) for name, recipe in recipes.items()})
+        for field, attribute in (("epochs", "all_epochs"), ("max_steps", "max_steps"), ("batch_size", "batch_size"))
+    }
     return "; ".join(f"{field}: {values}" for field, values in told.items() if values)
 
 
