@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from staa.arrays import read_arrays
-from staa.data.events.recording import LARGEST, SAID, Events, afford, polarity
+from staa.data.events.recording import SAID, Events, afford, integers, polarity, unchecked
 
 SENSOR = ("height", "width", "sensor")
 COLUMNS = {"t": ("t", "ts", "timestamp"), "x": ("x",), "y": ("y",), "p": ("p", "polarity")}
@@ -38,7 +38,7 @@ def _from_array(array: np.ndarray) -> Events:
         raise ValueError(f"expected fields t, x, y, p, or an array [n, 4] of x, y, p and t in ms; found {found}")
     afford(len(array))
     x, y, p, t = array.T
-    return Events(integers("t", t, scale=1000), integers("x", x), integers("y", y), polarity(integers("p", p)), None)
+    return unchecked(integers("t", t, scale=1000), integers("x", x), integers("y", y), polarity(integers("p", p)), None)
 
 
 def _from_columns(columns: dict[str, np.ndarray]) -> Events:
@@ -53,22 +53,4 @@ def _from_columns(columns: dict[str, np.ndarray]) -> Events:
     if len({len(a) for a in found.values()}) > 1:
         lengths = ", ".join(f"{name} {len(a)}" for name, a in found.items())
         raise ValueError(f"its arrays must have one entry for each event, and differ in length: {lengths}")
-    return Events(found["t"], found["x"], found["y"], polarity(found["p"]), None)
-
-
-def integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
-    """values × scale as int64; with a scale, rounded. Raises ValueError for what is no list of whole, finite numbers."""
-    kind = values.dtype.kind
-    if values.ndim != 1 or kind not in "biuf":
-        raise ValueError(f"{name} must have one number for each event; found shape {list(values.shape)}, dtype {values.dtype}")
-    bad = ~np.isfinite(values) if kind == "f" else np.zeros(0, bool)
-    if kind == "f" and scale == 1 and not bad.any():
-        bad = np.floor(values) != values
-    if bad.any():
-        i = int(bad.argmax())
-        raise ValueError(f"{name} must be whole, finite numbers (times in µs), found {values[i]} at event {i}")
-    if values.size and max(-int(values.min()), int(values.max())) > LARGEST // scale:
-        raise ValueError(f"{name} must be within ±2**62, found {values.min()} to {values.max()}")
-    if scale == 1:
-        return values.astype(np.int64)
-    return np.rint(values.astype(np.float64) * scale).astype(np.int64) if kind == "f" else values.astype(np.int64) * scale
+    return unchecked(found["t"], found["x"], found["y"], polarity(found["p"]), None)

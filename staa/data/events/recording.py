@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from staa.data.events.aedat4 import AGAIN
 from staa.files import check_bytes
@@ -22,25 +23,49 @@ SAID = 64  # characters of a header's field in a message
 EMPTY = "it holds no events; leave the file out"
 
 
-class Events(NamedTuple):
-    """The events of one recording, in order of time; the arrays are contiguous and writeable.
-
-    Args:
-        t: int64, microseconds, never decreasing.
-        x: int32, column, from 0 at the left.
-        y: int32, row, from 0 at the top as the file has it.
-        p: uint8, 1 ON (brighter), 0 OFF.
-        sensor: (height, width) if the file, its format or the caller says it, else None.
-
-    Shapes:
-        t, x, y, p [n]
-    """
-
+class _Columns(NamedTuple):
     t: np.ndarray
     x: np.ndarray
     y: np.ndarray
     p: np.ndarray
     sensor: Sensor | None
+
+
+class Events(_Columns):
+    """The events of one recording, in order of time; the arrays are contiguous and writeable.
+
+    A call checks them and converts them to the types below, without a copy if they have them. Readers, whose pieces are checked
+    later, take `unchecked`.
+
+    Args:
+        t: int64, microseconds, never decreasing.
+        x: int32, column, from 0 at the left.
+        y: int32, row, from 0 at the top as the file has it.
+        p: uint8, 1 ON (brighter), 0 OFF; given as 0 and 1, -1 and 1, or bool.
+        sensor: (height, width) if the file, its format or the caller says it, else None.
+
+    Shapes:
+        t, x, y, p [n]; n may be 0
+
+    Raises:
+        ValueError: If they are no lists of so many whole numbers each, if time runs backwards, if polarities are others, or if
+            events lie outside the sensor.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike, sensor: Sensor | None = None) -> "Events":
+        columns = [_whole(name, np.asarray(values)) for name, values in zip("txyp", (t, x, y, p), strict=True)]
+        if len({len(column) for column in columns}) > 1:
+            found = ", ".join(f"{name} {len(column)}" for name, column in zip("txyp", columns, strict=True))
+            raise ValueError(f"t, x, y and p must have one entry for each event, and differ in length: {found}")
+        t, x, y, p = columns
+        return _in_order(unchecked(t, x, y, polarity(p), sensor))
+
+
+def unchecked(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor: Sensor | None) -> Events:
+    """Events as they are, for readers: nothing is looked at. (`_make` and `_replace` don't look either.)"""
+    return Events._make((t, x, y, p, sensor))
 
 
 def afford(events: int) -> None:
@@ -49,16 +74,22 @@ def afford(events: int) -> None:
 
 
 def checked(events: Events, given: Sensor | None) -> Events:
-    t, x, y, p, own = events
+    own = events.sensor
     for size in (own, given):
-        if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SENSOR):
-            raise ValueError(f"a sensor must be (height, width), each from 1 to {LARGEST_SENSOR}; found {size}")
+        _check_sensor(size)
     if own and given and tuple(own) != tuple(given):
         raise ValueError(
             f"wrong sensor size: the file says {_size(own)}, {_size(given)} was given; correct it or remove `sensor`"
         )
-    if not len(t):
+    if not len(events.t):
         raise ValueError(EMPTY)
+    return _in_order(events._replace(sensor=own or given))
+
+
+def _in_order(events: Events) -> Events:
+    """The events, of the documented types. Raises ValueError if time runs backwards or one lies outside the sensor."""
+    t, x, y, p, sensor = events
+    _check_sensor(sensor)
     back = t[1:] < t[:-1]
     if back.any():
         i = int(back.argmax())
@@ -66,14 +97,18 @@ def checked(events: Events, given: Sensor | None) -> Events:
             f"time runs backwards by {t[i] - t[i + 1]} µs at event {i + 1} of {len(t)} ({t[i]} µs, then {t[i + 1]} µs): "
             f"the recording is faulty, or of another format than its ending says; sort or cut it, and save it as .npz"
         )
-    sensor = own or given
     height, width = sensor or (LARGEST_SENSOR, LARGEST_SENSOR)
-    if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
+    if len(t) and (x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height):
         i = int(((x < 0) | (y < 0) | (x >= width) | (y >= height)).argmax())
         where = f"outside the sensor of {_size(sensor)}" if sensor else "at no pixel"
         raise ValueError(f"event {i} lies at x {x[i]}, y {y[i]}, {where}: give the sensor's true size, or remove such events")
     t, x, y, p = (np.require(a, d, ["C", "A", "W"]) for a, d in ((t, np.int64), (x, np.int32), (y, np.int32), (p, np.uint8)))
-    return Events(t, x, y, p, (int(height), int(width)) if sensor else None)
+    return unchecked(t, x, y, p, (int(height), int(width)) if sensor else None)
+
+
+def _check_sensor(size: Sensor | None) -> None:
+    if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SENSOR):
+        raise ValueError(f"a sensor must be (height, width), each from 1 to {LARGEST_SENSOR}; found {size}")
 
 
 def _size(sensor: Sensor) -> str:
@@ -85,6 +120,34 @@ def polarity(p: np.ndarray) -> np.ndarray:
     if p.size and (p.min() < -1 or p.max() > 1 or (p.min() < 0 and not p.all())):
         raise ValueError(f"polarities must be 0 and 1, or -1 and 1; found {', '.join(map(str, np.unique(p)[:5]))}")
     return (p > 0).astype(np.uint8)
+
+
+def _whole(name: str, values: np.ndarray) -> np.ndarray:
+    """What `integers` gives, without a copy of what is small and whole already."""
+    small = values.ndim == 1 and values.dtype.kind in "iu" and values.dtype.itemsize <= 4
+    return values if small else integers(name, values)
+
+
+def integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
+    """values × scale as int64; with a scale, rounded. Raises ValueError for what is no list of whole, finite numbers."""
+    kind = values.dtype.kind
+    if values.ndim != 1 or kind not in "biuf":
+        raise ValueError(f"{name} must have one number for each event; found shape {list(values.shape)}, dtype {values.dtype}")
+    bad = ~np.isfinite(values) if kind == "f" else np.zeros(0, bool)
+    if kind == "f" and scale == 1 and not bad.any():
+        bad = np.floor(values) != values
+    if bad.any():
+        i = int(bad.argmax())
+        unit = " of µs" if name.startswith("t") else ""
+        raise ValueError(
+            f"{name} must be whole, finite numbers{unit}, found {values[i]} at event {i}"
+            + (": multiply seconds by 1e6 and round them" if unit and np.isfinite(values[i]) else "")
+        )
+    if values.size and max(-int(values.min()), int(values.max())) > LARGEST // scale:
+        raise ValueError(f"{name} must be within ±2**62, found {values.min()} to {values.max()}")
+    if scale == 1:
+        return values.astype(np.int64, copy=False)
+    return np.rint(values.astype(np.float64) * scale).astype(np.int64) if kind == "f" else values.astype(np.int64) * scale
 
 
 def unwrap(t: np.ndarray, bits: int) -> np.ndarray:
