@@ -9,7 +9,11 @@ from staa.arrays import read_arrays
 from staa.data.events.recording import SAID, Events, afford, integers, polarity, unchecked
 
 SENSOR = ("height", "width", "sensor")
-COLUMNS = {"t": ("t", "ts", "timestamp"), "x": ("x",), "y": ("y",), "p": ("p", "polarity")}
+COLUMNS = {
+    "t": ("t", "ts", "time", "timestamp", "timestamps"), "x": ("x", "xs"), "y": ("y", "ys"),
+    "p": ("p", "ps", "pol", "polarity", "on"),
+}  # fmt: skip
+"""What arrays and columns are called"""
 
 
 def read_numpy(path: Path) -> Events:

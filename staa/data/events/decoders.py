@@ -5,6 +5,7 @@ from typing import Protocol
 
 from staa.data.events.evt import Evt2
 from staa.data.events.evt3 import Evt3
+from staa.data.events.evt21 import Evt21
 from staa.data.events.recording import Events, Sensor
 from staa.data.events.repair import Repair
 
@@ -27,5 +28,5 @@ class Decoder(Protocol):
         ...
 
 
-DECODERS: dict[str, Callable[[Repair], Decoder]] = {"evt2": Evt2, "evt3": Evt3}
+DECODERS: dict[str, Callable[[Repair], Decoder]] = {"evt2": Evt2, "evt2.1": Evt21, "evt3": Evt3}
 """By the format's name. What a repair leaves out is counted in it."""

@@ -5,7 +5,7 @@ Nothing is allocated on the word of a file alone: one that lies about its size, 
 """
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,11 @@ from staa.files import check_bytes
 
 Sensor = tuple[int, int]
 """(height, width)"""
+
+Unit = Literal["s", "ms", "us", "ns"]
+"""Of times"""
+TICKS: dict[str, int] = {"s": 1_000_000, "ms": 1000, "us": 1}
+"""µs"""
 
 LARGEST = 1 << 62  # of a time in µs: differences still fit int64
 LARGEST_SENSOR = 1 << 15  # the formats' coordinates have 15 bits at most
@@ -159,14 +164,38 @@ def unwrap(t: np.ndarray, bits: int) -> np.ndarray:
     return t
 
 
+def check_unit(unit: str | None) -> None:
+    if unit not in (None, "ns", *TICKS):
+        raise ValueError(f"`unit` must be us, ms, ns or s, got {unit!r}")
+
+
+def one_unit(said: Unit | None, given: Unit | None) -> Unit:
+    """The unit of a file's times, from the file or else the caller. Raises ValueError if neither says it, or they differ."""
+    unit = said or given
+    if unit is None:
+        raise ValueError("the file doesn't say the unit of its times: give `unit`, one of us, ms, ns and s")
+    if given is not None and given != unit:
+        raise ValueError(f"the file's times are in {unit}, and `unit` says {given}: remove `unit`")
+    return unit
+
+
+def microseconds(values: np.ndarray, unit: Unit) -> np.ndarray:
+    """Times as int64 µs: fractions are rounded, and nanoseconds are cut off. Raises ValueError for what are no such numbers."""
+    if unit == "ns":
+        return (integers("t", values) if values.dtype.kind != "f" else integers("t", np.floor(values))) // 1000
+    if unit == "us" and values.dtype.kind == "f":
+        return integers("t", np.rint(values))
+    return integers("t", values, TICKS[unit])
+
+
 def joined(pieces: list[Events], sensor: Sensor | None) -> Events:
     """The events of pieces that follow one another."""
     if len(pieces) == 1:
         return pieces[0]._replace(sensor=sensor)
     if not pieces:
-        return Events(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), sensor)
+        return unchecked(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), sensor)
     t, x, y, p = (np.concatenate(column) for column in list(zip(*pieces, strict=True))[:4])
-    return Events(t, x, y, p, sensor)
+    return unchecked(t, x, y, p, sensor)
 
 
 def truncated(rest: int, what: str, size: int) -> str:
