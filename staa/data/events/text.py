@@ -168,7 +168,8 @@ def _named(names: list[str]) -> tuple[tuple[int, int, int, int], Unit | None] | 
         parts = re.fullmatch(r"([a-z]+)[ _]*[\[(]?([a-zµμ]*)[\])]?", name)
         if parts and parts[1] in COLUMNS["t"] and (not parts[2] or parts[2] in UNITS):
             plain[k] = parts[1]
-            unit = UNITS.get(parts[2], unit)
+            if parts[2]:
+                unit = UNITS[parts[2]]
     found = [[k for k, name in enumerate(plain) if name in known] for known in COLUMNS.values()]
     if any(len(at) != 1 for at in found):
         return None
