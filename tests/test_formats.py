@@ -9,19 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_recordings import EVENTS, rows, write
 
+from staa.data import read_events
 from staa.data.events.decoders import DECODERS
 from staa.data.events.ecf import unpacked
-from staa.data.events.packages import read_hdf5
+from staa.data.events.read import read_pieces
 from staa.data.events.recording import joined
 from staa.data.events.repair import Repair
-from staa.data.events.text import read_text_events
 
 h5py = pytest.importorskip("h5py")
-
-
-def whole(pieces):
-    pieces = list(pieces)
-    return joined(pieces, pieces[0].sensor)
 
 
 def many(n=300, side=200, seed=0, step=40):
@@ -236,7 +231,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_hdf5(layout, tmp_path):
     make, events, sensor = LAYOUTS[layout]
-    found = whole(read_hdf5(hdf5_file(tmp_path / "r.h5", make)))
+    found = read_events(hdf5_file(tmp_path / "r.h5", make))
     assert rows(found) == events
     assert found.sensor == sensor
 
@@ -244,26 +239,26 @@ def test_hdf5(layout, tmp_path):
 def test_hdf5_of_several_recordings(tmp_path):
     path = hdf5_file(tmp_path / "r.h5", mvsec(SMALL))
     with pytest.raises(ValueError, match="2 recordings: choose one with `stream`: davis/left/events, davis/right/events"):
-        whole(read_hdf5(path))
+        read_events(path)
     with pytest.raises(ValueError, match="no recording 'middle': choose one of davis/left/events, davis/right/events"):
-        whole(read_hdf5(path, stream="middle"))
-    found = whole(read_hdf5(path, stream="davis/left/events"))
+        read_events(path, stream="middle")
+    found = read_events(path, stream="davis/left/events")
     assert rows(found) == SMALL
     assert found.sensor == (260, 346)
-    assert rows(whole(read_hdf5(path, stream="/davis/right/events"))) == SMALL[:9]
+    assert rows(read_events(path, stream="/davis/right/events")) == SMALL[:9]
 
 
 def test_hdf5_packed_by_a_plugin(tmp_path, monkeypatch):
     hdf5plugin = pytest.importorskip("hdf5plugin")
     path = hdf5_file(tmp_path / "r.h5", dsec(many(), **hdf5plugin.Blosc(cname="zstd")))
-    assert rows(whole(read_hdf5(path))) == many()
+    assert rows(read_events(path)) == many()
     (tmp_path / "hdf5plugin.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ImportError, match=r'packed by blosc, .* hdf5plugin unpacks: pip install "staa-snn\[events\]"'):
-        whole(read_hdf5(path))
+        read_events(path)
     (tmp_path / "h5py.py").write_text("raise ImportError")
     with pytest.raises(ImportError, match=r'read by the package h5py: pip install "staa-snn\[events\]"'):
-        whole(read_hdf5(path))
+        read_events(path)
 
 
 def links(file):
@@ -307,19 +302,19 @@ def without_unit(file):
 def test_hdf5_that_is_refused(make, problem, tmp_path):
     path = hdf5_file(tmp_path / "r.h5", make)
     with pytest.raises(ValueError, match=problem):
-        whole(read_hdf5(path))
+        read_events(path)
 
 
 def test_hdf5_that_is_broken(tmp_path):
     for data in (b"", b"\x89HDF\r\n\x1a\n" + bytes(100), b"no HDF5"):
         with pytest.raises(ValueError, match="it can't be read as HDF5: .*copy or download it again"):
-            whole(read_hdf5(write(tmp_path / "r.h5", data)))
+            read_events(write(tmp_path / "r.h5", data))
     for packing in range(3):
         path = hdf5_file(tmp_path / "r.h5", metavision(many(), packing))
         data = path.read_bytes()
         at = data.index(ecf(many()[:64], packing))
         with pytest.raises(ValueError, match="a chunk of it is no ECF|a chunk of its events has"):
-            whole(read_hdf5(write(path, data[:at] + b"\xff" * 40 + data[at + 40 :])))
+            read_events(write(path, data[:at] + b"\xff" * 40 + data[at + 40 :]))
 
 
 # text
@@ -343,7 +338,7 @@ TEXTS = {
 @pytest.mark.parametrize("name", TEXTS)
 def test_text(name, tmp_path):
     text, options = TEXTS[name]
-    found = whole(read_text_events(write(tmp_path / "r.txt", text.encode()), **options))
+    found = read_events(write(tmp_path / "r.txt", text.encode()), **options)
     assert rows(found) == EVENTS
     assert found.sensor == ((128, 128) if name == "E2VID" else None)
 
@@ -352,17 +347,17 @@ def test_text_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("staa.data.events.text.BLOCK", 64)
     events = many()
     text = "# comment\n" * 9 + "t_us x y p\n" + "".join(f"{t} {x} {y} {p}\n" for t, x, y, p in events)
-    pieces = list(read_text_events(write(tmp_path / "r.csv", text.encode())))
+    pieces = list(read_pieces(write(tmp_path / "r.csv", text.encode()), None, Repair()))
     assert len(pieces) > 50
     assert rows(joined(pieces, None)) == events
     with pytest.raises(ValueError, match="line 205 is '7 8 nine 1': expected a line of numbers"):
-        whole(read_text_events(write(tmp_path / "r.csv", text.replace(text.splitlines()[204], "7 8 nine 1").encode())))
+        read_events(write(tmp_path / "r.csv", text.replace(text.splitlines()[204], "7 8 nine 1").encode()))
 
 
 def test_times_since_1970(tmp_path):
     for unit, factor in (("us", 1), ("ns", 1000)):
         text = "".join(f"{(1_700_000_000_000_000 + t) * factor},{x},{y},{p}\n" for t, x, y, p in EVENTS)
-        found = whole(read_text_events(write(tmp_path / "r.csv", text.encode())))
+        found = read_events(write(tmp_path / "r.csv", text.encode()))
         assert [t - 1_700_000_000_000_000 for t in found.t.tolist()] == [t for t, *_ in EVENTS], unit
 
 
@@ -389,12 +384,12 @@ def test_times_since_1970(tmp_path):
 def test_text_that_is_refused(text, problem, tmp_path):
     path = write(tmp_path / "r.txt", text.encode("latin-1"))
     with pytest.raises(ValueError, match=problem):
-        list(read_text_events(path))
+        read_events(path)
     with pytest.raises(ValueError, match="`unit` must be us, ms, ns or s, got 'h'"):
-        list(read_text_events(path, unit="h"))
+        read_events(path, unit="h")
 
 
 def test_a_unit_that_the_file_contradicts(tmp_path):
     path = write(tmp_path / "r.csv", b"t_us,x,y,p\n1,2,3,1\n")
     with pytest.raises(ValueError, match="the file's times are in us, and `unit` says ms: remove `unit`"):
-        list(read_text_events(path, unit="ms"))
+        read_events(path, unit="ms")

@@ -10,21 +10,34 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from staa.data.events.aedat4 import AGAIN
 from staa.files import check_bytes
 
 Sensor = tuple[int, int]
 """(height, width)"""
+
+Columns = tuple[np.ndarray, ...]
 
 Unit = Literal["s", "ms", "us", "ns"]
 """Of times"""
 TICKS: dict[str, int] = {"s": 1_000_000, "ms": 1000, "us": 1}
 """µs"""
 
+
+class Told(NamedTuple):
+    """What a file may leave open, from the caller: the unit of its times, which one of its recordings, whether an AEDAT 2.0 of
+    a DVS128 is turned upright, and the sensor."""
+
+    unit: Unit | None = None
+    stream: str | None = None
+    upright: bool = False
+    sensor: Sensor | None = None
+
+
 LARGEST = 1 << 62  # of a time in µs: differences still fit int64
 LARGEST_SENSOR = 1 << 15  # the formats' coordinates have 15 bits at most
 EVENT_BYTES = 64  # that reading an event takes at most, with all its copies
 SAID = 64  # characters of a header's field in a message
+AGAIN = "copy or download it again"
 EMPTY = "it holds no events; leave the file out"
 
 
@@ -64,8 +77,10 @@ class Events(_Columns):
         if len({len(column) for column in columns}) > 1:
             found = ", ".join(f"{name} {len(column)}" for name, column in zip("txyp", columns, strict=True))
             raise ValueError(f"t, x, y and p must have one entry for each event, and differ in length: {found}")
-        t, x, y, p = columns
-        return _in_order(unchecked(t, x, y, polarity(p), sensor))
+        from staa.data.events.check import Check
+        from staa.data.events.repair import Repair
+
+        return Check(sensor, Repair()).feed(unchecked(*columns, sensor=None))
 
 
 def unchecked(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor: Sensor | None) -> Events:
@@ -78,90 +93,37 @@ def afford(events: int) -> None:
     check_bytes(events * EVENT_BYTES, f"{events:,} events")
 
 
-def checked(events: Events, given: Sensor | None) -> Events:
-    own = events.sensor
-    for size in (own, given):
-        _check_sensor(size)
-    if own and given and tuple(own) != tuple(given):
-        raise ValueError(
-            f"wrong sensor size: the file says {_size(own)}, {_size(given)} was given; correct it or remove `sensor`"
-        )
-    if not len(events.t):
-        raise ValueError(EMPTY)
-    return _in_order(events._replace(sensor=own or given))
-
-
-def _in_order(events: Events) -> Events:
-    """The events, of the documented types. Raises ValueError if time runs backwards or one lies outside the sensor."""
-    t, x, y, p, sensor = events
-    _check_sensor(sensor)
-    back = t[1:] < t[:-1]
-    if back.any():
-        i = int(back.argmax())
-        raise ValueError(
-            f"time runs backwards by {t[i] - t[i + 1]} µs at event {i + 1} of {len(t)} ({t[i]} µs, then {t[i + 1]} µs): "
-            f"the recording is faulty, or of another format than its ending says; sort or cut it, and save it as .npz"
-        )
-    height, width = sensor or (LARGEST_SENSOR, LARGEST_SENSOR)
-    if len(t) and (x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height):
-        i = int(((x < 0) | (y < 0) | (x >= width) | (y >= height)).argmax())
-        where = f"outside the sensor of {_size(sensor)}" if sensor else "at no pixel"
-        raise ValueError(f"event {i} lies at x {x[i]}, y {y[i]}, {where}: give the sensor's true size, or remove such events")
-    t, x, y, p = (np.require(a, d, ["C", "A", "W"]) for a, d in ((t, np.int64), (x, np.int32), (y, np.int32), (p, np.uint8)))
-    return unchecked(t, x, y, p, (int(height), int(width)) if sensor else None)
-
-
-def _check_sensor(size: Sensor | None) -> None:
-    if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SENSOR):
-        raise ValueError(f"a sensor must be (height, width), each from 1 to {LARGEST_SENSOR}; found {size}")
-
-
-def _size(sensor: Sensor) -> str:
-    return f"{sensor[0]} × {sensor[1]} (height × width)"
-
-
-def polarity(p: np.ndarray) -> np.ndarray:
-    """{0, 1} or {-1, 1} as {0, 1}."""
-    if p.size and (p.min() < -1 or p.max() > 1 or (p.min() < 0 and not p.all())):
-        raise ValueError(f"polarities must be 0 and 1, or -1 and 1; found {', '.join(map(str, np.unique(p)[:5]))}")
-    return (p > 0).astype(np.uint8)
-
-
 def _whole(name: str, values: np.ndarray) -> np.ndarray:
     """What `integers` gives, without a copy of what is small and whole already."""
     small = values.ndim == 1 and values.dtype.kind in "iu" and values.dtype.itemsize <= 4
     return values if small else integers(name, values)
 
 
-def integers(name: str, values: np.ndarray, scale: int = 1) -> np.ndarray:
-    """values × scale as int64; with a scale, rounded. Raises ValueError for what is no list of whole, finite numbers."""
+def check_numbers(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if len(shape) != 1 or dtype.kind not in "biuf":
+        raise ValueError(f"{name} must have one number for each event; found shape {list(shape)}, dtype {dtype}")
+
+
+def integers(name: str, values: np.ndarray, first: int = 0, *, scale: int = 1) -> np.ndarray:
+    """values × scale as int64; with a scale, rounded. first: the number of the first event, for messages.
+
+    Raises ValueError for what is no list of whole, finite numbers.
+    """
+    check_numbers(name, values.shape, values.dtype)
     kind = values.dtype.kind
-    if values.ndim != 1 or kind not in "biuf":
-        raise ValueError(f"{name} must have one number for each event; found shape {list(values.shape)}, dtype {values.dtype}")
     bad = ~np.isfinite(values) if kind == "f" else np.zeros(0, bool)
     if kind == "f" and scale == 1 and not bad.any():
         bad = np.floor(values) != values
     if bad.any():
         i = int(bad.argmax())
         unit = " of µs" if name.startswith("t") else ""
-        raise ValueError(
-            f"{name} must be whole, finite numbers{unit}, found {values[i]} at event {i}"
-            + (": multiply seconds by 1e6 and round them" if unit and np.isfinite(values[i]) else "")
-        )
+        hint = ": multiply seconds by 1e6 and round them" if unit and np.isfinite(values[i]) else ""
+        raise ValueError(f"{name} must be whole, finite numbers{unit}, found {values[i]} at event {first + i}{hint}")
     if values.size and max(-int(values.min()), int(values.max())) > LARGEST // scale:
         raise ValueError(f"{name} must be within ±2**62, found {values.min()} to {values.max()}")
     if scale == 1:
         return values.astype(np.int64, copy=False)
     return np.rint(values.astype(np.float64) * scale).astype(np.int64) if kind == "f" else values.astype(np.int64) * scale
-
-
-def unwrap(t: np.ndarray, bits: int) -> np.ndarray:
-    """The times of a counter of so many bits, int64: if it falls by more than half its range it has wrapped."""
-    t = t.astype(np.int64)
-    wrapped = t[:-1] - t[1:] > 1 << (bits - 1)
-    if wrapped.any():
-        t[1:] += np.cumsum(wrapped) << bits
-    return t
 
 
 def check_unit(unit: str | None) -> None:
@@ -179,17 +141,16 @@ def one_unit(said: Unit | None, given: Unit | None) -> Unit:
     return unit
 
 
-def microseconds(values: np.ndarray, unit: Unit) -> np.ndarray:
-    """Times as int64 µs: fractions are rounded, and nanoseconds are cut off. Raises ValueError for what are no such numbers."""
-    if unit == "ns":
-        return (integers("t", values) if values.dtype.kind != "f" else integers("t", np.floor(values))) // 1000
-    if unit == "us" and values.dtype.kind == "f":
-        return integers("t", np.rint(values))
-    return integers("t", values, TICKS[unit])
+def microseconds(values: np.ndarray, unit: Unit, first: int = 0) -> np.ndarray:
+    """Times as int64 µs: fractions are rounded, and of nanoseconds cut off. first: as for `integers`, which raises."""
+    if values.dtype.kind == "f" and unit in ("us", "ns"):
+        values = np.rint(values) if unit == "us" else np.floor(values)
+    return integers("t", values, first) // 1000 if unit == "ns" else integers("t", values, first, scale=TICKS[unit])
 
 
 def joined(pieces: list[Events], sensor: Sensor | None) -> Events:
     """The events of pieces that follow one another."""
+    pieces = [piece for piece in pieces if len(piece.t)]
     if len(pieces) == 1:
         return pieces[0]._replace(sensor=sensor)
     if not pieces:
@@ -201,14 +162,6 @@ def joined(pieces: list[Events], sensor: Sensor | None) -> Events:
 def truncated(rest: int, what: str, size: int) -> str:
     """The message for bytes at the end that are not whole."""
     return f"truncated: the {rest} bytes at its end hold no whole number of {what} of {size} bytes; {AGAIN}"
-
-
-def records(data: bytes, start: int, dtype: np.dtype, what: str = "events") -> np.ndarray:
-    rest = len(data) - start
-    if rest % dtype.itemsize:
-        raise ValueError(f"truncated: {rest} bytes hold no whole number of {what} of {dtype.itemsize} bytes; {AGAIN}")
-    afford(rest // dtype.itemsize if what == "events" else 0)
-    return np.frombuffer(data, dtype, rest // dtype.itemsize, start)
 
 
 def said(header: str, pattern: str) -> str:

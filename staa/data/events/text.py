@@ -14,14 +14,14 @@ from staa.data.events.recording import (
     SAID,
     Events,
     Sensor,
+    Told,
     Unit,
-    check_unit,
     integers,
     microseconds,
     one_unit,
-    polarity,
     unchecked,
 )
+from staa.data.events.repair import Repair
 from staa.files import open_regular
 
 BLOCK = 1 << 24  # bytes at a time, about a million events
@@ -48,7 +48,7 @@ class Layout(NamedTuple):
     sensor: Sensor | None
 
 
-def read_text_events(path: Path, *, unit: Unit | None = None) -> Iterator[Events]:
+def text_pieces(path: Path, _: Repair, told: Told) -> Iterator[Events]:
     """The events of a text file, in pieces.
 
     Lines that begin with # or % are comments. A first line of words names the columns: t, ts, time or timestamp, x, y, p, pol,
@@ -56,12 +56,11 @@ def read_text_events(path: Path, *, unit: Unit | None = None) -> Iterator[Events
     numbers is the sensor's width and height. Without names there are four columns: t x y p, or x y t p or x y p t if only that
     fits.
 
-    unit: of the times. It may be left out if a name or a comment says it, if times have six digits after the point (s), or if
-    they count from 1970 in µs or ns.
+    The unit of times must be told, unless a name or a comment says it, times have six digits after the point (s), or they count
+    from 1970 in µs or ns.
 
     Raises ValueError for what is no such file, and if the unit is not known.
     """
-    check_unit(unit)
     with open_regular(path) as file:
         layout, line, carry = None, 0, b""
         while True:
@@ -76,7 +75,7 @@ def read_text_events(path: Path, *, unit: Unit | None = None) -> Iterator[Events
             _check_line(carry, line + data.count(b"\n"))
             text = _decoded(data, line)
             if layout is None:
-                layout, start = _layout(text, unit)
+                layout, start = _layout(text, told.unit)
                 if layout is None and block:
                     if len(data) > LONGEST_HEADER:
                         raise ValueError(f"it has no events among its first {LONGEST_HEADER:,} bytes")
@@ -236,9 +235,8 @@ def _parsed(text: str, layout: Layout, line: int) -> Events:
     if any(column.dtype.kind not in "iuf" for column in columns):
         raise ValueError(f"{_where(text, layout, line)}: expected a line of numbers for each event")
     t, x, y, p = columns
-    return unchecked(
-        microseconds(t, layout.unit or "us"), integers("x", x), integers("y", y), polarity(integers("p", p)), layout.sensor
-    )
+    others = (integers(*column) for column in (("x", x), ("y", y), ("p", p)))
+    return unchecked(microseconds(t, layout.unit or "us"), *others, sensor=layout.sensor)
 
 
 def _where(text: str, layout: Layout, line: int) -> str:
