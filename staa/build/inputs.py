@@ -29,7 +29,13 @@ from staa.recipes.recipe import Recipe
 
 COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 DIGIT = 8  # pixels a side of the images that digits-events is made of
-KINDS = {"an image": ENDINGS, "a recording of an event camera": tuple(READERS), "a series": (*TEXT, *HDF, *PARQUET)}
+_OF_SERIES = (*TEXT, *HDF, *PARQUET)
+KINDS = {
+    "an image": ENDINGS,
+    "a recording of an event camera": tuple(ending for ending in READERS if ending not in _OF_SERIES),
+    "a recording or a series": tuple(ending for ending in READERS if ending in _OF_SERIES),
+    "a series": _OF_SERIES,
+}
 """What a file is by the ending of its name."""
 
 

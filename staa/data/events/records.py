@@ -30,12 +30,15 @@ class Records:
 
 
 class Dat:
-    """Prophesee DAT, version 2: header, event type and size (a byte each), then uint32 t in µs, uint32 x 14, y 14, p 4 bits."""
+    """Prophesee DAT, version 2: header, event type and size (a byte each), then uint32 t in µs, uint32 x 14, y 14, p 4 bits.
+
+    A header may be missing. Of p the lowest bit is the polarity, as Prophesee's toolbox reads it; some cameras use the others.
+    """
 
     def __init__(self, repair: Repair | None = None):
         self.sensor: Sensor | None = None
         self._repair = repair or Repair()
-        self._header, self._kind = prophesee_header(), b""
+        self._header, self._kind = prophesee_header(optional=True), b""
         self._records = Records(np.dtype(("<u4", 2)))
         self._timed = TimedEvents(TimeCounter(32, 1, self._repair))
 
@@ -43,7 +46,7 @@ class Dat:
         if len(self._kind) < 2:
             data = self._begin(data)
         t, word = self._records.feed(data).T
-        events = self._timed.feed(t.astype(np.int64), word & 0x3FFF, word >> 14 & 0x3FFF, word >> 28)
+        events = self._timed.feed(t.astype(np.int64), word & 0x3FFF, word >> 14 & 0x3FFF, word >> 28 & 1)
         return events._replace(sensor=self.sensor)
 
     def end(self) -> Events:
