@@ -43,7 +43,9 @@ def bin_frames(path: Path, sensor: tuple[int, int] | None) -> np.ndarray:
     """The frames of a recording, binned anew."""
     cache = path.parent / "cache"
     shutil.rmtree(cache, ignore_errors=True)
-    return EventFiles([str(path)], root=path.parent, cache=cache, steps=4, by="time", sensor=sensor).frames(str(path))
+    return EventFiles([str(path)], root=path.parent, cache=cache, steps=4, by="time", sensor=sensor, fit="keep").frames(
+        str(path)
+    )
 
 
 def kept_frames() -> bytes:
@@ -63,7 +65,9 @@ def read_kept(path: Path) -> None:
     right = bin_frames(recording, (128, 128))
     (kept,) = (path.parent / "cache").iterdir()
     kept.write_bytes(path.read_bytes())
-    files = EventFiles([str(recording)], root=path.parent, cache=path.parent / "cache", steps=4, by="time", sensor=(128, 128))
+    files = EventFiles(
+        [str(recording)], root=path.parent, cache=path.parent / "cache", steps=4, by="time", sensor=(128, 128), fit="keep"
+    )
     assert np.array_equal(files.read(torch.tensor([0]))[0].numpy(), right)
 
 
