@@ -114,8 +114,8 @@ def test_values_of_frames():
         ({"sensor": None}, "give height and width"),
         ({"sensor": (34, 20)}, "outside the sensor of 34 × 20"),
         ({"steps": None, "window": 1, "t": np.array([0] * 199 + [1 << 50])}, "make the window longer"),
-        ({"t": np.arange(200)[::-1]}, r"time runs backwards by 1 µs at event 1 of 200 \(199 µs, then 198 µs\)"),
-        ({"t": np.arange(200, dtype=np.uint32) - np.uint32(9)}, "time runs backwards by 4294967295 µs at event 9 of 200"),
+        ({"t": np.arange(200)[::-1]}, r"time runs backwards by 1 µs at event 1 \(199 µs, then 198 µs\)"),
+        ({"t": np.arange(200, dtype=np.uint32) - np.uint32(9)}, "time runs backwards by 4294967295 µs at event 9"),
         ({"t": np.arange(200) / 1e6}, "t must be whole, finite numbers of µs, found 1e-06 at event 1: multiply seconds by 1e6"),
         ({"t": np.arange(199)}, "differ in length: t 199, x 200, y 200, p 200"),
         ({"origin": 0}, "give it with window"),
@@ -137,7 +137,7 @@ def test_binning_refuses(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"t": [3, 2]}, "time runs backwards by 1 µs at event 1 of 2"),
+        ({"t": [3, 2]}, "time runs backwards by 1 µs at event 1"),
         ({"t": [0.5, 1]}, "t must be whole, finite numbers of µs, found 0.5 at event 0: multiply seconds"),
         ({"t": np.array([1, 2**63], np.uint64)}, r"t must be within ±2\*\*62"),
         ({"t": [[1, 2]]}, r"t must have one number for each event; found shape \[1, 2\]"),

@@ -18,8 +18,8 @@ from torch import Tensor
 from staa.arrays import parse_array
 from staa.counting import counted
 from staa.data.events.frames import Fit, UnsuitedError, borders_of, count
-from staa.data.events.read import read_events
-from staa.data.events.recording import Events
+from staa.data.events.read import read_told
+from staa.data.events.recording import Events, Told
 from staa.files import check_bytes, read_bytes, write
 
 Frames = Literal["number", "time", "window"]
@@ -35,7 +35,7 @@ class EventFiles:
     by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
     shorter one ends in empty frames. sensor: (height, width) of recordings that don't say it, and what the others must have.
     size: None keeps the sensor's, which must be square. fit: "keep" keeps the sensor's shape, in the middle of the frame.
-    from_start: windows of an interval are counted from its start, not from its first event.
+    from_start: windows of an interval are counted from its start, not from its first event. told: what files don't say.
 
     What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
     under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
@@ -55,11 +55,12 @@ class EventFiles:
         sensor: tuple[int, int] | None = None,
         fit: Fit = "stretch",
         from_start: bool = False,
+        told: Told | None = None,
     ):
         self.recordings, self.root, self.cache = list(recordings), root, cache
         self.steps, self.by, self.window, self.size, self.sensor = steps, by, window, size, sensor
         self.fit: Fit = fit
-        self.from_start = from_start
+        self.from_start, self.told = from_start, told or Told()
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -71,7 +72,7 @@ class EventFiles:
     @property
     def how(self) -> tuple[object, ...]:
         """What frames follow from, beside the recording."""
-        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor, self.fit, self.from_start
+        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor, self.fit, self.from_start, self.told
 
     def notes(self) -> list[str]:
         """What the user should hear about these settings."""
@@ -128,9 +129,9 @@ class EventFiles:
     def _bin(self, recording: str) -> np.ndarray:
         path, interval = interval_of(recording)
         events = (
-            read_events(Path(path), self.sensor)
+            read_told(Path(path), self.sensor, self.told)
             if interval is None
-            else _read_again(path, self.sensor, os.stat(path).st_mtime_ns)
+            else _read_again(path, self.sensor, self.told, os.stat(path).st_mtime_ns)
         )
         try:
             if interval is not None:
@@ -207,6 +208,6 @@ def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
 
 
 @lru_cache(4)  # some threads read at once
-def _read_again(path: str, sensor: tuple[int, int] | None, modified: int) -> Events:
+def _read_again(path: str, sensor: tuple[int, int] | None, told: Told, modified: int) -> Events:
     """A file of several recordings, which are binned one after the other."""
-    return read_events(Path(path), sensor)
+    return read_told(Path(path), sensor, told)

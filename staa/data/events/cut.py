@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array
-from staa.data.events.read import read_events
+from staa.data.events.read import read_told
+from staa.data.events.recording import Told
 from staa.data.splits import Labelled
 
 MOST = 1_000_000  # pieces of a recording
@@ -22,15 +23,20 @@ class Cutter:
     Where the pieces are is kept in the folder `cache`, so a recording is read once for it.
     """
 
-    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None):
-        self.width, self.root, self.cache, self.sensor = width, root, cache, sensor
+    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None, told: Told):
+        self.width, self.root, self.cache, self.sensor, self.told = width, root, cache, sensor, told
+
+    @property
+    def how(self) -> tuple[object, ...]:
+        """What the pieces follow from, beside the recording."""
+        return "pieces", CACHE_VERSION, self.width, self.sensor, self.told
 
     def pieces(self, recording: str) -> list[str]:
         """Raises ValueError naming a recording that can't be read or cut."""
         try:
             about = os.stat(recording)
             name = os.path.relpath(recording, self.root)
-            which = ["pieces", name, about.st_size, about.st_mtime_ns, CACHE_VERSION, self.width, self.sensor]
+            which = [name, about.st_size, about.st_mtime_ns, self.how]
             key = hashlib.sha256(json.dumps(which).encode(errors="surrogateescape")).hexdigest()[:40]
             found = kept_array(self.cache / f"{key}.npy")
             if found is None or found.dtype != np.int64 or found.ndim != 1:
@@ -49,7 +55,7 @@ class Cutter:
 
     def _cut(self, recording: str) -> np.ndarray:
         """Where the pieces begin."""
-        t = read_events(Path(recording), self.sensor).t
+        t = read_told(Path(recording), self.sensor, self.told).t
         if t[0] < 0:
             raise ValueError(
                 f"{recording}: its first event is at {t[0]} µs; a recording is cut only if it begins at 0 or later"
