@@ -42,14 +42,15 @@ class Aedat2:
             self._chip = said(self._header.text, r"^# *AEChip: *(\S+)").rpartition(".")[2]
         address, t = self._records.feed(data).astype(np.uint32).T
         pixel = address & 0x80008000 == 0
-        address, t = address[pixel], t[pixel]
+        if not pixel.all():
+            address, t = address[pixel], t[pixel]
         if not self._chip.startswith("DVS128") and (self._chip or (address >> 16).any()):
             found = f"a {self._chip}" if self._chip else "addresses of more than 15 bits"
             raise ValueError(
                 f"AEDAT 2.0 can only be read from a DVS128, found {found}: convert it to AEDAT 4 with iniVation's DV"
             )
-        x, y, p = 127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), 1 - (address & 1)
-        return self._timed.feed(t.astype(np.int64), x, y, p)._replace(sensor=DVS128)
+        x, y = ((127 - (address >> bits & 0x7F)).view(np.int32) for bits in (8, 1))
+        return self._timed.feed(t.astype(np.int64), x, y, (1 - (address & 1)).astype(np.uint8))._replace(sensor=DVS128)
 
     def end(self) -> Events:
         events = self.feed(b"", end=True) if self._chip is None else joined([], DVS128)
@@ -85,8 +86,10 @@ class Aedat3:
             self._begin()
         word, t = self._polarity_events(data)
         valid = word & 1 == 1
-        word = word[valid]
-        return self._timed.feed(t[valid], word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1)._replace(sensor=self.sensor)
+        if not valid.all():
+            word, t = word[valid], t[valid]
+        x, y, p = (word >> 17).view(np.int32), (word >> 2 & 0x7FFF).view(np.int32), (word >> 1 & 1).astype(np.uint8)
+        return self._timed.feed(t, x, y, p)._replace(sensor=self.sensor)
 
     def end(self) -> Events:
         if not self._header.done:

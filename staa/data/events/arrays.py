@@ -10,7 +10,7 @@ from staa.data.events.recording import LARGEST, SAID, Columns, Events, joined
 from staa.data.events.repair import Repair
 from staa.data.events.slices import Slices, open_slices
 
-SLICE = 1 << 16  # events at a time
+SLICE = 1 << 17  # events at a time
 SENSOR = ("height", "width", "sensor")
 COLUMNS = {"t": ("t", "ts", "timestamp"), "x": ("x",), "y": ("y",), "p": ("p", "polarity")}
 

@@ -11,7 +11,7 @@ from staa.data.events.recording import EMPTY, Events, Sensor, afford, joined
 from staa.data.events.repair import How, Repair
 from staa.files import naming, pieces_of
 
-PIECE = 1 << 18  # bytes of a file at a time
+PIECE = 1 << 19  # bytes of a file at a time
 
 
 def read_events(path: Path, sensor: Sensor | None = None, *, repair: How = "refuse") -> Events:
