@@ -87,7 +87,7 @@ def stream_run(
     microseconds = round(length * 1000)
     side = about["size"]
     events = of_sensor(read_events(recording), parse_sensor(sensor) or sensor_of(recipe, about), str(recording))
-    if data.size is None and events.sensor is not None and events.sensor != (side, side):
+    if data.size is None and data.fit == "stretch" and events.sensor is not None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run.folder} was trained on one of {side} × {side}")
     borders = by_window(events.t, microseconds)
@@ -98,7 +98,7 @@ def stream_run(
             yield {"event": "full", "steps": recipe.model.steps, "left": len(borders) - step}
             return
         began = time.perf_counter()
-        counts = count(events, borders[step - 1 : step + 1], size=(side, side)).astype(np.float32)
+        counts = count(events, borders[step - 1 : step + 1], size=(side, side), fit=data.fit).astype(np.float32)
         logits, state = stream(model, torch.from_numpy(scaled(counts, data.values))[:, None].to(chosen), state)
         total += logits[0, 0]
         probability, prediction = (total / step).softmax(0).max(0)

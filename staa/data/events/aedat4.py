@@ -41,11 +41,11 @@ Packets = list[memoryview]
 
 
 class Aedat4:
-    """The one stream of events in such a file. Packed packets need the package aedat: ImportError."""
+    """The one stream of events in such a file, or that of this number. Packed packets need the package aedat: ImportError."""
 
-    def __init__(self, repair: Repair | None = None):
+    def __init__(self, repair: Repair | None = None, *, stream: str | None = None):
         self.sensor: Sensor | None = None
-        self._repair = repair or Repair()
+        self._repair, self._stream = repair or Repair(), stream
         self._timed = TimedEvents(TimeCounter(None, 1, self._repair))
         self._bytes, self._at = bytearray(), 0  # what is not taken yet, and where in the file it begins
         self._wanted, self._compression, self._end = (
@@ -107,8 +107,14 @@ class Aedat4:
             raise _broken("it has no description")
         streams = _streams(_text(header, at[2]))
         events = [stream for stream, (kind, _) in streams.items() if kind == "EVTS"]
+        told = ", ".join(f"{i} ({' × '.join(map(str, streams[i][1] or ['unknown size']))})" for i in events[:9])
+        if self._stream is not None:
+            events = [stream for stream in events if str(stream) == self._stream]
+            if not events:
+                raise ValueError(f"it has no stream of events {self._stream!r}: choose one of {told or 'none'}")
         if len(events) != 1:
-            raise ValueError(f"expected one stream of events, found {len(events)}: save one stream to a file of its own")
+            choose = f"choose one with `stream`: {told}" if events else "it is no recording"
+            raise ValueError(f"expected one stream of events, found {len(events)}: {choose}")
         self._known, self._wanted, self.sensor = streams.keys(), events[0], streams[events[0]][1]
         return True
 

@@ -4,7 +4,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined
+from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined, unchecked
 from staa.data.events.repair import Repair
 from staa.files import check_bytes
 
@@ -36,7 +36,7 @@ class Check:
             return joined([], self.sensor)
         t, x, y, p, _ = self._of_known_polarity(self._inside(events, first))
         t, x, y, p = _as(np.int64, t), _as(np.int32, x), _as(np.int32, y), _as(np.uint8, p)
-        events = Events(t, x, y, p, self.sensor)
+        events = unchecked(t, x, y, p, self.sensor)
         if self._repair.how == "refuse":
             self._refuse_falls(events.t, first)
             return events
@@ -114,8 +114,8 @@ class Check:
         t, n = events.t, len(events.t)
         cut = n if end else n - self._hold
         given, self._waiting = (
-            Events(*(a[:cut] for a in events[:4]), sensor=self.sensor),
-            [Events(*(a[cut:] for a in events[:4]), sensor=self.sensor)],
+            unchecked(*(a[:cut] for a in events[:4]), sensor=self.sensor),
+            [unchecked(*(a[cut:] for a in events[:4]), sensor=self.sensor)],
         )
         if n and ((self._last is not None and t[0] < self._last) or (t[1:] < t[:-1]).any()):
             rising = longest_rise(t, -LARGEST if self._last is None else self._last)[:cut]
@@ -171,7 +171,7 @@ def _as(dtype: type[np.generic], values: np.ndarray) -> np.ndarray:
 
 
 def _chosen(events: Events, which: np.ndarray) -> Events:
-    return Events(*(column[which] for column in events[:4]), sensor=events.sensor)
+    return unchecked(*(column[which] for column in events[:4]), sensor=events.sensor)
 
 
 def _sensor(sensor: Sensor | None) -> Sensor | None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from staa.data.events.recording import Events, joined
+from staa.data.events.recording import Events, joined, unchecked
 from staa.data.events.repair import Repair
 
 SILENCE = 1 << 22
@@ -107,8 +107,8 @@ class TimedEvents:
         times, stray = self._counter.times(t, end=end)
         n = len(times)
         self._held = tuple(column[n:].copy() for column in (t, x, y, p)) if n < len(t) else None
-        events = Events(times, x[:n], y[:n], p[:n], None)
-        return events if stray is None else Events(*(column[~stray] for column in events[:4]), sensor=None)
+        events = unchecked(times, x[:n], y[:n], p[:n], None)
+        return events if stray is None else unchecked(*(column[~stray] for column in events[:4]), sensor=None)
 
     def end(self) -> Events:
         if self._held is None:
