@@ -52,15 +52,15 @@ class Aedat2:
             self.sensor, self._begun = self._camera(address), True
         height, width = self.sensor or DVS128
         if self.sensor == DVS128 and not self._davis:
-            pixel = address & 0x80008000 == 0
-            address, t = address[pixel], t[pixel]
+            address, t = _of_pixels(address & 0x80008000 == 0, address, t)
             self._check_dvs128(address)
-            x, y, p = 127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), 1 - (address & 1)
+            x, y = ((127 - (address >> bits & 0x7F)).view(np.int32) for bits in (8, 1))
+            p = (1 - (address & 1)).astype(np.uint8)
             if self._upright:
                 x, y = y, x
         else:
-            pixel = address & 0x80000400 == 0
-            address, t = address[pixel].astype(np.int64), t[pixel]
+            address, t = _of_pixels(address & 0x80000400 == 0, address, t)
+            address = address.astype(np.int64)
             x, y, p = width - 1 - (address >> 12 & 0x3FF), height - 1 - (address >> 22 & 0x1FF), address >> 11 & 1
         return self._timed.feed(t.astype(np.int64), x, y, p)._replace(sensor=self.sensor)
 
@@ -93,6 +93,10 @@ class Aedat2:
             raise ValueError("it begins as of a DVS128, but has addresses of a DAVIS: give `sensor`, such as 260x346")
 
 
+def _of_pixels(pixel: np.ndarray, address: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (address, t) if pixel.all() else (address[pixel], t[pixel])
+
+
 class Aedat3:
     """AEDAT 3.1 (RAW): header to '#!END-HEADER', then packets, little-endian: `PACKET`, then its events.
 
@@ -117,8 +121,10 @@ class Aedat3:
             self._begin()
         word, t = self._polarity_events(data)
         valid = word & 1 == 1
-        word = word[valid]
-        return self._timed.feed(t[valid], word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1)._replace(sensor=self.sensor)
+        if not valid.all():
+            word, t = word[valid], t[valid]
+        x, y, p = (word >> 17).view(np.int32), (word >> 2 & 0x7FFF).view(np.int32), (word >> 1 & 1).astype(np.uint8)
+        return self._timed.feed(t, x, y, p)._replace(sensor=self.sensor)
 
     def end(self) -> Events:
         if not self._header.done:

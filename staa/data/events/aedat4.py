@@ -60,8 +60,8 @@ class Aedat4:
         if self._wanted < 0 and not self._begin():
             return joined([], None)
         packets = list(self._packets())
-        pieces = map(_events, packets) if self._compression == NONE else _unpacked(packets, self._compression)
-        return joined([self._events(piece) for piece in pieces], self.sensor)
+        pieces = list(map(_events, packets) if self._compression == NONE else _unpacked(packets, self._compression))
+        return self._timed_events(np.concatenate(pieces))._replace(sensor=self.sensor) if pieces else joined([], self.sensor)
 
     def end(self) -> Events:
         length = len(self._bytes)
@@ -140,7 +140,7 @@ class Aedat4:
             taken += 8 + length
         self._take(taken)
 
-    def _events(self, found: np.ndarray) -> Events:
+    def _timed_events(self, found: np.ndarray) -> Events:
         t = found["t"].astype(np.int64)
         far = (t > LARGEST) | (t < -LARGEST)
         if far.any():

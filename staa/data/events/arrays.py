@@ -21,7 +21,7 @@ from staa.data.events.recording import (
 from staa.data.events.repair import Repair
 from staa.data.events.slices import Slices, open_slices
 
-SLICE = 1 << 16  # events at a time
+SLICE = 1 << 17  # events at a time
 SENSOR = ("height", "width", "sensor")
 COLUMNS = {
     "t": ("t", "ts", "time", "timestamp", "timestamps"), "x": ("x", "xs"), "y": ("y", "ys"),

@@ -126,4 +126,5 @@ class Evt2:
             is_event &= ~lost
         time = np.repeat(times, np.diff(at, prepend=0, append=len(words)))[is_event]
         word = words[is_event]
-        return unchecked(time + (word >> 22 & 0x3F), word >> 11 & 0x7FF, word & 0x7FF, word >> 28, None)
+        x, y = (word >> 11 & 0x7FF).view(np.int32), (word & 0x7FF).view(np.int32)
+        return unchecked(time + (word >> 22 & 0x3F), x, y, (word >> 28).astype(np.uint8), None)

@@ -18,7 +18,7 @@ from staa.files import naming, pieces_of
 Reader = Callable[[Path, Repair, Told], Iterator[Events]]
 SEVERAL = (".aedat4", ".h5", ".hdf5")
 """Endings of files that may hold several recordings"""
-PIECE = 1 << 18  # bytes of a file at a time
+PIECE = 1 << 19  # bytes of a file at a time
 
 
 def read_events(
