@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from staa.data.events.arrays import COLUMNS
 from staa.data.events.recording import (
@@ -219,6 +218,8 @@ def _evident(text: str, column: int, separator: str) -> Unit | None:
 
 
 def _parsed(text: str, layout: Layout, line: int) -> Events:
+    import pandas as pd  # slow, so not at the top
+
     try:
         table = pd.read_csv(
             io.StringIO(text),
