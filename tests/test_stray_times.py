@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 from test_recordings import (
     AEDAT2_HEADER,
-    AEDAT3_HEADER,
     DAT_HEADER,
     EVT2_HEADER,
     EVT3_HEADER,
     aedat2_file,
-    aedat3_file,
-    aedat4_file,
     bin_file,
     dat_file,
-    evt2_file,
     evt2_words,
-    evt3_file,
     evt3_words,
     rows,
 )
@@ -115,7 +110,9 @@ def try_all(name, events, tries, how, seed=0):
         except ValueError:
             found["refused"] += 1
             continue
-        kept = got.t[:first].tolist() == t[:first].tolist() and got.t[len(got.t) - (len(t) - last) :].tolist() == t[last:].tolist()
+        kept = (
+            got.t[:first].tolist() == t[:first].tolist() and got.t[len(got.t) - (len(t) - last) :].tolist() == t[last:].tolist()
+        )
         if how == "drop":  # some may be missing, none is moved
             lost = Counter(t.tolist()) - Counter(got.t.tolist())
             moved = Counter(got.t.tolist()) - Counter(t.tolist())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array
-from staa.data.events.read import read_events
+from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array, told
+from staa.data.events.read import read_pieces
+from staa.data.events.repair import How, Repair
 from staa.data.splits import Labelled
 
 MOST = 1_000_000  # pieces of a recording
@@ -22,15 +23,16 @@ class Cutter:
     Where the pieces are is kept in the folder `cache`, so a recording is read once for it.
     """
 
-    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None):
+    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None, repair: How = "refuse"):
         self.width, self.root, self.cache, self.sensor = width, root, cache, sensor
+        self.repair: How = repair
 
     def pieces(self, recording: str) -> list[str]:
         """Raises ValueError naming a recording that can't be read or cut."""
         try:
             about = os.stat(recording)
             name = os.path.relpath(recording, self.root)
-            which = ["pieces", name, about.st_size, about.st_mtime_ns, CACHE_VERSION, self.width, self.sensor]
+            which = ["pieces", name, about.st_size, about.st_mtime_ns, CACHE_VERSION, self.width, self.sensor, self.repair]
             key = hashlib.sha256(json.dumps(which).encode(errors="surrogateescape")).hexdigest()[:40]
             found = kept_array(self.cache / f"{key}.npy")
             if found is None or found.dtype != np.int64 or found.ndim != 1:
@@ -49,18 +51,22 @@ class Cutter:
 
     def _cut(self, recording: str) -> np.ndarray:
         """Where the pieces begin."""
-        t = read_events(Path(recording), self.sensor).t
-        if t[0] < 0:
-            raise ValueError(
-                f"{recording}: its first event is at {t[0]} µs; a recording is cut only if it begins at 0 or later"
-            )
-        numbers = np.unique((t - t[0]) // self.width)
-        last = int(numbers[-1]) * self.width + int(t[0])
-        if len(numbers) > 1 and 2 * (int(t[-1]) - last + 1) < self.width:
+        first, end, found = None, 0, []
+        pieces = read_pieces(Path(recording), self.sensor, Repair(self.repair, Path(recording)))
+        for piece in told(pieces, Path(recording).name):
+            first, end = int(piece.t[0]) if first is None else first, int(piece.t[-1])
+            if first < 0:
+                raise ValueError(
+                    f"{recording}: its first event is at {first} µs; a recording is cut only if it begins at 0 or later"
+                )
+            found.append(np.unique((piece.t - first) // self.width))
+        numbers, first = np.unique(np.concatenate(found)), first or 0
+        last = int(numbers[-1]) * self.width + first
+        if len(numbers) > 1 and 2 * (end - last + 1) < self.width:
             numbers = numbers[:-1]
         if len(numbers) > MOST:
             raise ValueError(f"{recording} makes {len(numbers):,} pieces: make `data.slice` longer")
-        return numbers * self.width + t[0]
+        return numbers * self.width + first
 
 
 def note(parts: dict[str, Labelled], cut: dict[str, Labelled], seconds: float) -> str:
