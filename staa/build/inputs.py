@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from staa.build.task import Task
-from staa.data.events.cache import binned
+from staa.data.events.binning import binned
 from staa.data.events.check import checked
 from staa.data.events.digits import saccade_events
 from staa.data.events.folder import DEFAULT_STEPS, parse_sensor
@@ -241,7 +241,9 @@ def _recordings(recipe: Recipe, about: Mapping[str, Any]) -> Preparation:
     window = None if data.window is None else round(data.window * 1000)
 
     def stored(events: Events) -> Tensor:
-        return torch.from_numpy(binned(events, steps, by=data.frames, window=window, size=data.size, fit=data.fit))
+        return torch.from_numpy(
+            binned(lambda: iter([events]), steps, by=data.frames, window=window, size=data.size, fit=data.fit)
+        )
 
     whole = "`data.values=normalised` divides by the recording's largest count, which is known at its end alone"
     return Preparation(

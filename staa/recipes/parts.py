@@ -39,6 +39,9 @@ class Data:
     """Shorter side of images from a folder before their centre is cut out; None: size."""
     corrupt: Literal["refuse", "skip", "unchecked"] = "refuse"
     """Files that can't be read: refuse or skip them, after a look at all, or don't look."""
+    repair: Literal["refuse", "drop", "sort"] = "refuse"
+    """A recording with stray times, or events outside the sensor or back in time: refuse it, drop such events, or drop them but
+    sort those back in time."""
     frames: Literal["number", "time", "window"] = "number"
     """Event frames of equal numbers of events, of equal duration, or windows of a fixed length."""
     window: float | None = None

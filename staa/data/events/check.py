@@ -130,7 +130,7 @@ class Check:
         behind = int((events.t < np.maximum.accumulate(events.t)).sum())
         if not behind:
             return events
-        self._repair.found("events back in time, which were sorted", behind, "")
+        self._repair.found("events back in time put in order", behind, "")
         return _chosen(events, np.argsort(events.t, kind="stable"))
 
 

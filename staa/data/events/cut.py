@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array
-from staa.data.events.read import read_told
+from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array, told
+from staa.data.events.read import read_pieces
 from staa.data.events.recording import Told
+from staa.data.events.repair import How, Repair
 from staa.data.splits import Labelled
 
 MOST = 1_000_000  # pieces of a recording
@@ -23,13 +24,14 @@ class Cutter:
     Where the pieces are is kept in the folder `cache`, so a recording is read once for it.
     """
 
-    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None, told: Told):
+    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None, repair: How, told: Told):
         self.width, self.root, self.cache, self.sensor, self.told = width, root, cache, sensor, told
+        self.repair: How = repair
 
     @property
     def how(self) -> tuple[object, ...]:
         """What the pieces follow from, beside the recording."""
-        return "pieces", CACHE_VERSION, self.width, self.sensor, self.told
+        return "pieces", CACHE_VERSION, self.width, self.sensor, self.repair, self.told
 
     def pieces(self, recording: str) -> list[str]:
         """Raises ValueError naming a recording that can't be read or cut."""
@@ -55,18 +57,22 @@ class Cutter:
 
     def _cut(self, recording: str) -> np.ndarray:
         """Where the pieces begin."""
-        t = read_told(Path(recording), self.sensor, self.told).t
-        if t[0] < 0:
-            raise ValueError(
-                f"{recording}: its first event is at {t[0]} µs; a recording is cut only if it begins at 0 or later"
-            )
-        numbers = np.unique((t - t[0]) // self.width)
-        last = int(numbers[-1]) * self.width + int(t[0])
-        if len(numbers) > 1 and 2 * (int(t[-1]) - last + 1) < self.width:
+        first, end, found = None, 0, []
+        pieces = read_pieces(Path(recording), self.sensor, Repair(self.repair, Path(recording)), self.told)
+        for piece in told(pieces, Path(recording).name):
+            first, end = int(piece.t[0]) if first is None else first, int(piece.t[-1])
+            if first < 0:
+                raise ValueError(
+                    f"{recording}: its first event is at {first} µs; a recording is cut only if it begins at 0 or later"
+                )
+            found.append(np.unique((piece.t - first) // self.width))
+        numbers, first = np.unique(np.concatenate(found)), first or 0
+        last = int(numbers[-1]) * self.width + first
+        if len(numbers) > 1 and 2 * (end - last + 1) < self.width:
             numbers = numbers[:-1]
         if len(numbers) > MOST:
             raise ValueError(f"{recording} makes {len(numbers):,} pieces: make `data.slice` longer")
-        return numbers * self.width + t[0]
+        return numbers * self.width + first
 
 
 def note(parts: dict[str, Labelled], cut: dict[str, Labelled], seconds: float) -> str:

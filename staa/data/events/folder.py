@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ from staa.data.events.cut import Cutter, note
 from staa.data.events.frames import Fit, UnsuitedError, Values, as_values
 from staa.data.events.read import READERS
 from staa.data.events.recording import LARGEST_SENSOR, Told, Unit
+from staa.data.events.repair import How
 from staa.data.events.samples import TABLE, parted, read_samples
 from staa.data.source import Samples, Source
 from staa.data.splits import Labelled, digest, files_and_labels, named_split, paths_in
@@ -47,6 +49,7 @@ def event_folder(
     slice: float | None = None,
     split: str | None = None,
     corrupt: Corrupt = "refuse",
+    repair: How = "refuse",
 ) -> Source:
     """Recordings of one's own in class folders, of any format that `staa.data.read_events` reads.
 
@@ -84,6 +87,8 @@ def event_folder(
         split: "fold-1-of-5" and so on, of all recordings, if root holds class folders alone; None: parts as described.
         corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
             count it; "unchecked" does not look, and such a recording stops the run when it is met.
+        repair: What is done about wrong events: "refuse" the recording, "drop" them, or "sort" those back in time, too, as of
+            `read_events`. Notes say how many there were.
 
     Shapes:
         Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
@@ -95,17 +100,16 @@ def event_folder(
             if recordings can't be read and are refused.
     """
     told = Told(unit, stream, upright)
-    files = event_files(
-        root, steps=steps, frames=frames, window=window, size=size, sensor=sensor, fit=fit, from_start=True, told=told
-    )
+    grid = {"steps": steps, "frames": frames, "window": window, "size": size, "fit": fit}
+    files = event_files(root, **grid, sensor=sensor, from_start=True, repair=repair, told=told)
     if (root / TABLE).is_file():
         if slice is not None:
             raise ValueError(f"{root / TABLE} says where samples begin and end, so `data.slice` must be None, got {slice:g}")
         parts, notes = parted(read_samples(root, tuple(READERS)), split, validation, TEST_SHARE, root), []
         return event_source(files, root, parts, values, notes, corrupt)
-    cutter, made = None, files([])
+    cutter, at = None, files([])
     if slice is not None:
-        cutter = Cutter(round(slice * 1e6), root=root, cache=made.cache, sensor=made.sensor, told=told)
+        cutter = Cutter(round(slice * 1e6), root=root, cache=at.cache, sensor=at.sensor, repair=repair, told=told)
     parts, notes = class_folders(
         root,
         endings=tuple(READERS),
@@ -113,7 +117,7 @@ def event_folder(
         validation=0.0 if split else validation,
         corrupt=corrupt,
         problems=partial(_unreadable, files) if cutter is None else partial(_problems, cutter.pieces),
-        look=partial(_look, (cutter or made).how),
+        look=partial(_look, (cutter or at).how),
         test_share=0.0 if split else TEST_SHARE,
     )
     if split is not None:
@@ -137,6 +141,7 @@ def event_files(
     sensor: str | None,
     fit: Fit = "stretch",
     from_start: bool = False,
+    repair: How = "refuse",
     told: Told | None = None,
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
@@ -156,6 +161,7 @@ def event_files(
         sensor=parse_sensor(sensor),
         fit=fit,
         from_start=from_start,
+        repair=repair,
         told=told,
     )
 
@@ -204,7 +210,7 @@ def event_source(
         prepare=partial(as_values, values=values),
         split=digest(root, parts),
         names=tuple(names),
-        notes=(*notes, *left_out, *files([]).notes()),
+        notes=(*notes, *left_out, *files(list(paths_in(parts))).notes()),
         content=content_of_files(root, (interval_of(f)[0] for f in paths_in(parts))),
     )
 
@@ -232,10 +238,12 @@ def _problems(read: Callable[[str], object], recordings: list[str]) -> dict[str,
             return str(error).removeprefix(f"{recording}: ")
         return None
 
-    recordings = sorted(recordings)  # those of one file follow one another
+    recordings = sorted(recordings, key=interval_of)  # those of one file follow one another
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        found = zip(recordings, pool.map(problem, recordings), strict=True)
+        told = (copy_context() for _ in recordings)  # of whoever wants to hear how far it is
+        problems = pool.map(lambda context, recording: context.run(problem, recording), told, recordings)
+        found = zip(recordings, problems, strict=True)
         return {r: why for r, why in counted(found, "binning recordings", len(recordings)) if why is not None}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest

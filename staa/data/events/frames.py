@@ -29,10 +29,14 @@ def by_number(n: int, steps: int) -> np.ndarray:
 
 def by_time(t: np.ndarray, steps: int) -> np.ndarray:
     """The same for frames of equal duration: an event at t [µs] is in frame ⌊(t − t₀) · T / (t₁ − t₀ + 1)⌋, t₁ the last."""
-    whole, rest = divmod(int(t[-1]) - int(t[0]) + 1, steps)
+    return np.append(np.searchsorted(t, time_begins(int(t[0]), int(t[-1]), steps)), len(t))
+
+
+def time_begins(first: int, last: int, steps: int) -> np.ndarray:
+    """When frames of equal duration begin, from the first event's time to the last one's: t₀ + ⌈k · (t₁ − t₀ + 1) / T⌉."""
+    whole, rest = divmod(last - first + 1, steps)
     k = np.arange(steps, dtype=np.int64)
-    begins = int(t[0]) + k * whole - (-k * rest // steps)  # ⌈k · span / T⌉, in numbers that can't overflow
-    return np.append(np.searchsorted(t, begins), len(t))
+    return first + k * whole - (-k * rest // steps)  # in numbers that can't overflow
 
 
 def by_window(t: np.ndarray, window: int, steps: int | None = None, origin: int | None = None) -> np.ndarray:
@@ -79,30 +83,47 @@ def count(events: Events, borders: np.ndarray, *, size: tuple[int, int] | None =
     Raises UnsuitedError if the sensor is not known or smaller than the frame, ValueError for an event outside it, and for
     frames that would take more memory than `staa.files.max_bytes` allows.
     """
-    if events.sensor is None:
-        raise UnsuitedError(
-            "the recording does not say the size of its sensor: give height and width, such as `data.sensor=260x346`"
-        )
-    height, width = events.sensor
-    h, w = size or (height, width)
-    inner, (top, left) = placed((height, width), (h, w), fit)
-    if not (min(h, w) >= 1 and inner[0] <= height and inner[1] <= width):
-        raise UnsuitedError(f"frames can't be larger than the sensor of {height} × {width}, got {h} × {w}: lower `data.size`")
-    steps = len(borders) - 1
-    check_bytes(2 * h * w * (steps * COUNT_BYTES + BINCOUNT_BYTES), f"{steps} frames of 2 × {h} × {w}")
-    row = (np.arange(height) * inner[0] // height + top) * w
-    column = np.arange(width) * inner[1] // width + left
-    frames = np.empty((steps, 2 * h * w), np.int32)
-    for k in range(steps):  # frame by frame it all stays in the cache
-        y, x, p = (values[borders[k] : borders[k + 1]] for values in (events.y, events.x, events.p))
-        for name, values, limit in (("y", y, height), ("x", x, width), ("p", p, 2)):
-            if len(values) and not (values.min() >= 0 and values.max() < limit):
-                found = f"{values.min()} to {values.max()}"
-                raise ValueError(f"{name} must be from 0 to {limit - 1} (sensor {height} × {width}), got {found}")
-        pixel = np.multiply(p, h * w, dtype=np.intp)
-        pixel += y * np.intp(w) + x if (h, w) == (height, width) else row[y] + column[x]
-        frames[k] = np.bincount(pixel, minlength=2 * h * w)
-    return frames.reshape(-1, 2, h, w)
+    counts = Counts(events.sensor, len(borders) - 1, size=size, fit=fit)
+    counts.add(events, borders)
+    return counts.frames()
+
+
+class Counts:
+    """What `count` gives, of events that come piece by piece. Raises as `count` does."""
+
+    def __init__(self, sensor: Sensor | None, steps: int, *, size: tuple[int, int] | None = None, fit: Fit = "stretch"):
+        if sensor is None:
+            raise UnsuitedError(
+                "the recording does not say the size of its sensor: give height and width, such as `data.sensor=260x346`"
+            )
+        height, width = self._sensor = sensor
+        h, w = self._size = size or sensor
+        inner, (top, left) = placed(sensor, self._size, fit)
+        if not (min(h, w) >= 1 and inner[0] <= height and inner[1] <= width):
+            raise UnsuitedError(
+                f"frames can't be larger than the sensor of {height} × {width}, got {h} × {w}: lower `data.size`"
+            )
+        check_bytes(2 * h * w * (steps * COUNT_BYTES + BINCOUNT_BYTES), f"{steps} frames of 2 × {h} × {w}")
+        self._row = (np.arange(height) * inner[0] // height + top) * w
+        self._column = np.arange(width) * inner[1] // width + left
+        self._counts = np.zeros((steps, 2 * h * w), np.int32)
+
+    def add(self, events: Events, borders: np.ndarray) -> None:
+        """Events borders[k] … borders[k + 1] − 1 of this piece are in frame k."""
+        (height, width), (h, w) = self._sensor, self._size
+        for k in np.flatnonzero(np.diff(borders)).tolist():  # frame by frame it all stays in the cache
+            y, x, p = (values[borders[k] : borders[k + 1]] for values in (events.y, events.x, events.p))
+            for name, values, limit in (("y", y, height), ("x", x, width), ("p", p, 2)):
+                if not (values.min() >= 0 and values.max() < limit):
+                    found = f"{values.min()} to {values.max()}"
+                    raise ValueError(f"{name} must be from 0 to {limit - 1} (sensor {height} × {width}), got {found}")
+            pixel = np.multiply(p, h * w, dtype=np.intp)
+            pixel += y * np.intp(w) + x if (h, w) == (height, width) else self._row[y] + self._column[x]
+            self._counts[k] += np.bincount(pixel, minlength=2 * h * w)
+
+    def frames(self) -> np.ndarray:
+        """Shapes: [T, 2, H, W]"""
+        return self._counts.reshape(-1, 2, *self._size)
 
 
 def to_frames(
@@ -164,13 +185,18 @@ def borders_of(
 ) -> np.ndarray:
     """`by_window` if a window is given, else `by_number` or `by_time`. Raises ValueError if frames would be empty."""
     n = len(events.t)
+    check_steps(n, steps, by=by, window=window)
+    if window is not None:
+        return by_window(events.t, window, steps, origin)
+    return by_number(n, steps or 1) if by == "number" else by_time(events.t, steps or 1)
+
+
+def check_steps(n: int, steps: int | None, *, by: str = "number", window: int | None = None) -> None:
+    """Raises ValueError if so many events are too few."""
     if (steps is not None and steps < 1) or (window is not None and window < 1):
         raise ValueError(f"steps and window must be at least 1, got {steps} and {window}")
     if n < (steps or 1 if window is None and by == "number" else 1):
         raise ValueError(f"the recording has {n} events, too few for {steps or 1} frames")
-    if window is not None:
-        return by_window(events.t, window, steps, origin)
-    return by_number(n, steps or 1) if by == "number" else by_time(events.t, steps or 1)
 
 
 def scaled(frames: np.ndarray, values: Values) -> np.ndarray:

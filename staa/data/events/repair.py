@@ -3,10 +3,17 @@
 from collections import Counter
 from pathlib import Path
 from shlex import quote
-from typing import Literal
+from typing import Literal, get_args
 
 How = Literal["refuse", "drop", "sort"]
 """What is wrong is an error; or is left out; or is left out, but events back in time are put in their place."""
+
+
+KINDS = (
+    "stray times", "events of unknown time", "events back in time", "events back in time put in order",
+    "events outside the sensor", "events of unknown polarity", "bytes of a part of an event",
+)  # fmt: skip
+"""What can be wrong, as it is counted. The order is that of the numbers that are kept of it."""
 
 
 class Repair:
@@ -16,13 +23,17 @@ class Repair:
     """
 
     def __init__(self, how: How = "refuse", path: Path | None = None):
-        self.how, self.path = how, path
+        if how not in get_args(How):
+            raise ValueError(f"`repair` must be refuse, drop or sort, got {how!r}")
+        self.how: How = how
+        self.path = path
         self.counts: Counter[str] = Counter()
 
     def found(self, what: str, count: int, problem: str) -> None:
         """Counts so many of what is wrong. Raises ValueError with the problem, and what repairs it, if it is refused."""
         if self.how == "refuse":
             raise ValueError(f"{problem}{self.advice()}")
+        assert what in KINDS
         self.counts[what] += count
 
     def advice(self, *, order: bool = False) -> str:
