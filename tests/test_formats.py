@@ -483,3 +483,47 @@ def test_a_unit_that_the_file_contradicts(tmp_path):
     path = write(tmp_path / "r.csv", b"t_us,x,y,p\n1,2,3,1\n")
     with pytest.raises(ValueError, match="the file's times are in us, and `unit` says ms: remove `unit`"):
         read_events(path, unit="ms")
+
+
+# ROS bags and Event Stream
+def test_ros_bags(tmp_path):
+    pytest.importorskip("rosbags")
+    from rosbags.rosbag1 import Writer
+
+    def message(events):
+        body = b"".join(struct.pack("<HHIIB", x, y, t // 10**6, t % 10**6 * 1000, p) for t, x, y, p in events)
+        return struct.pack("<IIII", 1, 5, 6, 3) + b"cam" + struct.pack("<III", 180, 240, len(events)) + body
+
+    with Writer(tmp_path / "r.bag") as bag:
+        for topic, count in (("/dvs/left", 300), ("/dvs/right", 9)):
+            connection = bag.add_connection(topic, "dvs_msgs/msg/EventArray", msgdef="Event[] events", md5sum="0" * 32)
+            for k in range(0, count, 100):
+                bag.write(connection, k, message(many(side=180)[k : min(k + 100, count)]))
+    with pytest.raises(ValueError, match="2 recordings: choose one with `stream`: /dvs/left, /dvs/right"):
+        read_events(tmp_path / "r.bag")
+    found = read_events(tmp_path / "r.bag", stream="/dvs/left")
+    assert rows(found) == many(side=180)
+    assert found.sensor == (180, 240)
+    data = (tmp_path / "r.bag").read_bytes()
+    for broken in (
+        b"",
+        b"no bag",
+        data[:300],
+        data.replace(struct.pack("<III", 180, 240, 100), struct.pack("<III", 180, 240, 99)),
+    ):
+        with pytest.raises(ValueError, match=r"r.bag: (it can't be read as a ROS bag|a message of \d+ bytes is no EventArray)"):
+            read_events(write(tmp_path / "r.bag", broken), stream="/dvs/left")
+
+
+def test_event_stream(tmp_path):
+    event_stream = pytest.importorskip("event_stream")
+    events = np.array(many(), [("t", "<u8"), ("x", "<u2"), ("y", "<u2"), ("on", "?")])
+    with event_stream.Encoder(str(tmp_path / "r.es"), "dvs", 240, 200) as encoder:
+        encoder.write(events)
+    found = read_events(tmp_path / "r.es")
+    assert [row[1:] for row in rows(found)] == [row[1:] for row in many()]
+    assert (np.diff(found.t) == np.diff(events["t"].astype("i8"))).all()
+    assert found.sensor == (200, 240)
+    for broken in (b"", b"no events", (tmp_path / "r.es").read_bytes()[:17]):
+        with pytest.raises(ValueError, match=r"r.es: (it can't be read as Event Stream|it holds no events)"):
+            read_events(write(tmp_path / "r.es", broken))

@@ -98,7 +98,7 @@ class ShowOptions(OfFile):
     """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
 
     file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .raw, .aedat, .aedat4, .h5, .txt, .csv, .npz or .npy."""
+    """Recording: .raw, .aedat4, .h5, .csv and others; the page on event cameras has all."""
     out: Path | None = None
     """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
@@ -106,7 +106,7 @@ class ShowOptions(OfFile):
     unit: Literal["s", "ms", "us", "ns"] | None = None
     """Unit of its times, if it is text, arrays or HDF5 that don't say it."""
     stream: str | None = None
-    """Which one, if an .aedat4 (a number) or HDF5 (a name) holds several."""
+    """Which one, if an .aedat4 (a number), HDF5 (a name) or ROS bag (a topic) holds several."""
     upright: bool = False
     """Turn an AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
 

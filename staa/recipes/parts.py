@@ -55,7 +55,7 @@ class Data:
     unit: Literal["s", "ms", "us", "ns"] | None = None
     """Unit of times in recordings as text, arrays or HDF5 that don't say it."""
     stream: str | None = None
-    """Which of the recordings in each .aedat4 (a number) or HDF5 file (a name), if they hold several."""
+    """Which of the recordings in each .aedat4 (a number), HDF5 file (a name) or ROS bag (a topic), if they hold several."""
     upright: bool = False
     """Turn AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
     fit: Literal["stretch", "keep"] = "stretch"

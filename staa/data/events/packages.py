@@ -1,4 +1,4 @@
-"""Recordings that a package reads, in a process of its own: HDF5."""
+"""Recordings that a package reads, in a process of its own: HDF5, ROS bags, Event Stream."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -26,3 +26,5 @@ def package_pieces(reader: str, library: str, path: Path, _: Repair, told: Told)
 
 
 hdf5_pieces = partial(package_pieces, "hdf", "HDF5")
+bag_pieces = partial(package_pieces, "bag", "rosbags")
+es_pieces = partial(package_pieces, "es", "event_stream")

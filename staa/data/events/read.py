@@ -9,14 +9,14 @@ from staa.data.events.aedat4 import Aedat4
 from staa.data.events.arrays import numpy_pieces
 from staa.data.events.check import Check
 from staa.data.events.decoders import DECODERS, Decoder, aedat_format, raw_format
-from staa.data.events.packages import hdf5_pieces
+from staa.data.events.packages import bag_pieces, es_pieces, hdf5_pieces
 from staa.data.events.recording import EMPTY, Events, Sensor, Told, Unit, afford, check_unit, joined
 from staa.data.events.repair import How, Repair
 from staa.data.events.text import text_pieces
 from staa.files import naming, pieces_of
 
 Reader = Callable[[Path, Repair, Told], Iterator[Events]]
-SEVERAL = (".aedat4", ".h5", ".hdf5")
+SEVERAL = (".aedat4", ".h5", ".hdf5", ".bag")
 """Endings of files that may hold several recordings"""
 PIECE = 1 << 19  # bytes of a file at a time
 
@@ -38,8 +38,11 @@ def read_events(
         .aedat   AEDAT 2.0 of a DVS128, a DAVIS or v2e:    .npz       arrays t (µs), x, y, p, or one structured array
                  CIFAR10-DVS; 3.1: DVS128 Gesture          .npy       structured (t in µs), or plain [n, 4]: x, y, p, t in ms
 
-    HDF5 and packed .aedat4 need packages: pip install "staa-snn[events]". The plain [n, 4] is tonic's download of DVS128
-    Gesture, whose times are in milliseconds. A part of an event at the end of an AEDAT 2.0 is left out with a warning.
+        .bag     ROS 1: dvs_msgs, prophesee_event_msgs     .es        Event Stream of a DVS or ATIS
+
+    HDF5, ROS bags, Event Stream and packed .aedat4 need packages: pip install "staa-snn[events]". The plain [n, 4] is tonic's
+    download of DVS128 Gesture, whose times are in milliseconds. A part of an event at the end of an AEDAT 2.0 is left out with a
+    warning.
 
     A counter of time that falls has wrapped only if it is less than 4.2 s on since the word before; a time that agrees with
     none beside it is stray.
@@ -52,7 +55,7 @@ def read_events(
             what was left out or moved.
         unit: Of the times, "us", "ms", "ns" or "s", of text, arrays and HDF5. Text and some HDF5 need it unless they say it;
             arrays are in µs, the plain ones in ms.
-        stream: Which of a file's recordings: of .aedat4 a number, of HDF5 a name such as davis/left/events.
+        stream: Which of a file's recordings: of .aedat4 a number, of HDF5 a name such as davis/left/events, of a bag a topic.
         upright: Turn an AEDAT 2.0 of a DVS128 upright, as jAER shows it. Without it, it is as in published work on CIFAR10-DVS:
             transposed. Other formats are upright anyway.
 
@@ -140,5 +143,6 @@ READERS: dict[str, Reader] = {
     ".bin": _decoded(lambda _: "bin"), ".dat": _decoded(lambda _: "dat"), ".aedat": _decoded(aedat_format),
     ".aedat4": _decoded(lambda _: "aedat4"), ".raw": _decoded(raw_format), ".npz": numpy_pieces, ".npy": numpy_pieces,
     ".h5": hdf5_pieces, ".hdf5": hdf5_pieces, ".txt": text_pieces, ".csv": text_pieces,
+    ".bag": bag_pieces, ".es": es_pieces,
 }  # fmt: skip
 """By the file's ending: the events of its pieces, as they are."""
