@@ -41,8 +41,8 @@ def read_events(
         .bag     ROS 1: dvs_msgs, prophesee_event_msgs     .es        Event Stream of a DVS or ATIS
 
     HDF5, ROS bags, Event Stream and packed .aedat4 need packages: pip install "staa-snn[events]". The plain [n, 4] is tonic's
-    download of DVS128 Gesture, whose times are in milliseconds. A part of an event at the end of an AEDAT 2.0 is left out with a
-    warning.
+    download of DVS128 Gesture, whose times are in milliseconds. A part of an event at the end of an AEDAT 2.0 is left out with
+    a warning.
 
     A counter of time that falls has wrapped only if it is less than 4.2 s on since the word before; a time that agrees with
     none beside it is stray.
