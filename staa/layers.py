@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from staa.folding import Passive as Passive
 from staa.folding import Resumed, fold_of, hooked, plain
 from staa.ops.averages import Folded, batch_norm, norm_affine
-from staa.ops.checks import check_floats, check_tensor
+from staa.ops.checks import TIME_FIRST, check_floats, check_tensor
 from staa.ops.notes import note as note
 
 
@@ -48,7 +49,8 @@ class PerStep(nn.Module):
         x [T, N, ...] -> y [T, N, ...]
 
     Raises:
-        ValueError: If a neuron is among the modules, which would take the batch for time, or x has fewer than 3 dimensions.
+        ValueError: If a neuron is among the modules, which would take the batch for time; if x has fewer than 3 dimensions, or
+            others than time, batch and what a convolution in the first place takes.
     """
 
     per_step = True
@@ -59,8 +61,15 @@ class PerStep(nn.Module):
             if hasattr(module, "scan"):
                 raise ValueError(f"{type(module).__name__} scans over time, so it can't stand inside PerStep")
         self.module = modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+        first = modules[0] if modules else None
+        self.dims = 3 + len(first.kernel_size) if isinstance(first, _ConvNd) else None
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor(x, "the input")
+        if x.ndim >= 3 and self.dims not in (None, x.ndim):  # a convolution would take a batch for the channels of one sample
+            raise ValueError(
+                f"the input must have {self.dims} dimensions, [T, N, C, ...], got shape {list(x.shape)}: {TIME_FIRST}"
+            )
         return per_step(self.module, x)
 
 

@@ -1,4 +1,4 @@
-"""Neurons: make(channels=None, *, options); neuron(x) -> spikes starts from rest and nothing survives the call.
+"""Neurons: make(channels=None, dims=None, *, options); neuron(x) -> spikes starts from rest and nothing survives the call.
 
 neuron.scan(x, state) -> (spikes, state) goes on from a state. Currents and membranes have no unit; a decay is per time step.
 """
@@ -11,14 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from staa.ops import SURROGATES, Surrogate, arctan, integrate, lif, rectangle, triangle
-from staa.ops.checks import Reset, check_neuron, check_options, check_tensor
+from staa.ops.checks import Reset, check_counts, check_dims, check_neuron, check_options, check_tensor
 from staa.registry import Registry
 
 Term = Tensor | None
 
 
 class Neuron(nn.Module):
-    """Abstract: what all neurons share, a call that starts from rest. A subclass gives scan(x, state, scale, shift)."""
+    """Abstract: what all neurons share, a call that starts from rest. A subclass gives scan(x, state, scale, shift).
+
+    dims: dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning at 4, which may be images
+    without time.
+    """
+
+    def __init__(self, dims: int | None = None):
+        super().__init__()
+        if dims is not None:
+            check_counts(least=2, dims=dims)
+        self.dims = dims
 
     def forward(self, x: Tensor, scale: Term = None, shift: Term = None) -> Tensor:
         """The neuron's output at each step of a window that starts from rest (membrane 0).
@@ -32,9 +42,10 @@ class Neuron(nn.Module):
             x [T, N, C, ...]; scale and shift broadcast with it -> the shape and dtype of x
 
         Raises:
-            ValueError: If x is not of floats, has no time step or other channels, or scale or shift do not fit it.
+            ValueError: If x is not of floats, has no time step, other channels or dimensions, or scale or shift do not fit.
             TypeError: If x, scale or shift is no tensor.
         """
+        check_dims(x, self.dims, type(self).__name__)
         return self.scan(x, None, scale, shift)[0]
 
     def scan(self, x: Tensor, state: Term = None, scale: Term = None, shift: Term = None) -> tuple[Tensor, Tensor]:
@@ -65,6 +76,7 @@ class LIF(Neuron):
 
     Args:
         channels: Not needed; taken so that all neurons are built alike.
+        dims: Dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning if there are 4.
         decay: Share of the membrane that a step keeps, in [0, 1]; 1 never leaks.
         gain: Factor of the current.
         threshold: Membrane at which it fires, above 0.
@@ -81,18 +93,11 @@ class LIF(Neuron):
     """
 
     def __init__(
-        self,
-        channels: int | None = None,
-        *,
-        decay: float = 0.5,
-        gain: float = 1.0,
-        threshold: float = 1.0,
-        strict: bool = False,
-        surrogate: Surrogate = arctan,
-        reset: Reset = "zero",
-        detach_reset: bool = False,
-    ):
-        super().__init__()
+        self, channels: int | None = None, dims: int | None = None, *, decay: float = 0.5, gain: float = 1.0,
+        threshold: float = 1.0, strict: bool = False, surrogate: Surrogate = arctan,
+        reset: Reset = "zero", detach_reset: bool = False,
+    ):  # fmt: skip
+        super().__init__(dims)
         check_neuron(channels, decay=decay, gain=gain, threshold=threshold)
         check_options(strict, detach_reset, reset, surrogate)
         if not 0 <= decay <= 1:
@@ -118,6 +123,7 @@ class ParametricLIF(Neuron):
 
     Args:
         channels: Not needed; taken so that all neurons are built alike.
+        dims: Dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning if there are 4.
         decay: Initial share of the membrane that a step keeps, within (0, 1).
         gain: Factor of the current; None ties it to the decay as in the paper, gain = 1 − decay (its k = 1/τ).
         threshold: Membrane at which it fires, above 0.
@@ -137,18 +143,11 @@ class ParametricLIF(Neuron):
     """
 
     def __init__(
-        self,
-        channels: int | None = None,
-        *,
-        decay: float = 0.5,
-        gain: float | None = 1.0,
-        threshold: float = 1.0,
-        strict: bool = False,
-        surrogate: Surrogate = arctan,
-        reset: Reset = "zero",
-        detach_reset: bool = False,
-    ):
-        super().__init__()
+        self, channels: int | None = None, dims: int | None = None, *, decay: float = 0.5, gain: float | None = 1.0,
+        threshold: float = 1.0, strict: bool = False, surrogate: Surrogate = arctan,
+        reset: Reset = "zero", detach_reset: bool = False,
+    ):  # fmt: skip
+        super().__init__(dims)
         check_neuron(channels, decay=decay, threshold=threshold, gain=1.0 if gain is None else gain)
         check_options(strict, detach_reset, reset, surrogate)
         if not 0 < decay < 1:
@@ -178,6 +177,7 @@ class AdaptiveLIF(Neuron):
 
     Args:
         channels: C, dimension 2 of x; needed for per="channel".
+        dims: Dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning if there are 4.
         decay: Initial leak M, the share of the membrane that a step keeps.
         gain: Initial input gain G, the factor of the current.
         threshold: Membrane at which it fires, above 0.
@@ -198,19 +198,11 @@ class AdaptiveLIF(Neuron):
     """
 
     def __init__(
-        self,
-        channels: int | None = None,
-        *,
-        decay: float = 0.25,
-        gain: float = 1.0,
-        threshold: float = 0.5,
-        strict: bool = False,
-        surrogate: Surrogate = rectangle,
-        reset: Reset = "zero",
-        detach_reset: bool = False,
-        per: Literal["channel", "layer"] = "channel",
-    ):
-        super().__init__()
+        self, channels: int | None = None, dims: int | None = None, *, decay: float = 0.25, gain: float = 1.0,
+        threshold: float = 0.5, strict: bool = False, surrogate: Surrogate = rectangle,
+        reset: Reset = "zero", detach_reset: bool = False, per: Literal["channel", "layer"] = "channel",
+    ):  # fmt: skip
+        super().__init__(dims)
         check_neuron(channels, decay=decay, gain=gain, threshold=threshold)
         check_options(strict, detach_reset, reset, surrogate)
         if per not in ("channel", "layer"):
@@ -247,6 +239,7 @@ class Integrator(Neuron):
 
     Args:
         channels: Not needed; taken so that all neurons are built alike.
+        dims: Dimensions of every current, such as 5 for [T, N, C, H, W]; None: any, with one warning if there are 4.
         decay: Share of the membrane that a step keeps, in [0, 1]; 1 adds the currents up.
         gain: Factor of the current.
 
@@ -257,8 +250,8 @@ class Integrator(Neuron):
         ValueError: If an argument has another type or range.
     """
 
-    def __init__(self, channels: int | None = None, *, decay: float = 1.0, gain: float = 1.0):
-        super().__init__()
+    def __init__(self, channels: int | None = None, dims: int | None = None, *, decay: float = 1.0, gain: float = 1.0):
+        super().__init__(dims)
         check_neuron(channels, decay=decay, gain=gain)
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {decay}")

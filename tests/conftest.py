@@ -1,3 +1,4 @@
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,20 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(config, items):
-    """A test marked oldest runs if -m names the mark, and never by the way."""
+    """A test marked oldest runs if -m names the mark, and never by the way.
+
+    Of the cases of a test marked some(n) every n-th runs with the others, the rest are slow. They are chosen by multiples of
+    the golden ratio, so that the values of each parameter take turns.
+    """
+    seen = Counter()
+    for item in items:
+        if mark := item.get_closest_marker("some"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] * (5**0.5 - 1) / 2 % 1 * mark.args[0] >= 1:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
     if "oldest" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("oldest")])
         items[:] = [item for item in items if not item.get_closest_marker("oldest")]

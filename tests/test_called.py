@@ -71,6 +71,7 @@ def every_hook_fires(model, x, monkeypatch, kind="forward"):
     return called
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("name", "attention"),
     [*product(MODELS, (None, "staa")), *(("vggsnn", name) for name in ATTENTIONS if name != "staa")],
@@ -266,6 +267,7 @@ def trained(make, x, steps=3):
     return found, {name for name, _ in model.named_parameters()} - reached
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("attention", [STAA, partial(STAA, causal=True), HalfSTAA, partial(STAA, context=HalfContext)])
 @pytest.mark.parametrize("tamper", TAMPER)
 def test_values_and_gradients_are_those_of_a_network_that_is_called(tamper, attention, monkeypatch):
@@ -360,6 +362,7 @@ def test_norms_that_are_not_plain_are_not_fused():
     assert type(fused.stages[1][0].layer1.norm) is nn.Identity
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["replaced", "wrapped"])
 @pytest.mark.parametrize("attention", ["staa", "staa-causal", "se", "gc", "ta", None])
 def test_a_forward_patched_for_a_whole_class_is_called_in_each_module(attention, wrapped, monkeypatch):

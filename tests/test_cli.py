@@ -112,6 +112,7 @@ def test_all_options_are_in_the_whole_help_and_taken(command, capsys):
     assert shown(help_of(capsys, command, "all")) == flags_of(OPTIONS[command])
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("name", [None, *RECIPES])
 def test_the_help_of_a_recipe_shows_what_has_an_effect_on_it(name, capsys, monkeypatch):
     """What it hides is refused at another value, or is a setting of another kind of recipe."""

@@ -155,6 +155,7 @@ def test_temporal_attention_begins_as_its_code_does():
     assert (TemporalAttention(4, maximum=True).excite.weight == 0).all()
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("attention", ["dta", "dta-txa", "dta-tna", "dta-ltca", "dta-gtca", "ta", "ta-max", "se", "staa", "gc"])
 @pytest.mark.parametrize("make", [ms_resnet18, resnet20])
 def test_any_attention_stands_in_any_network(make, attention):

@@ -314,6 +314,7 @@ def test_what_has_no_price_is_an_error():
     assert estimate_energy(model, torch.randn(4, 2, 8), free=free).macs == 4 * 64
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("attention", [None, *ATTENTIONS])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_is_priced(name, attention):

@@ -68,6 +68,7 @@ def compare_averages(shape, keys, layout, dtype, times=1, tolerance=2e-5):
         close(a, b, {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}[dtype] if i == 7 else tolerance)
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -76,6 +77,7 @@ def test_averages_are_those_of_plain_torch(kernels, layout, dtype, keys):
     compare_averages(TINY, keys, layout, dtype)
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize("shape", [(2, 1, 5, 3, 7), (1, 1, 3, 9, 20), (3, 1, 13, 1, 1), (1, 1, 1, 1, 1)])
@@ -245,6 +247,7 @@ def test_gradients_are_the_same_with_bits(triton_kernels, monkeypatch):
     assert sum(bits is not None for bits in packed) == 1
 
 
+@pytest.mark.some(2)
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
 @LAYOUTS
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def compare_holes(found):
     return [p.isnan().any() for p in (spikes, last, grads[0])]
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "flat"])
 @pytest.mark.parametrize("form", FORMS)

@@ -15,6 +15,7 @@ from staa.models.parts import ConvNorm
 from staa.neurons import LIF, NEURONS, AdaptiveLIF
 from staa.rates import firing_rates
 
+pytestmark = pytest.mark.filterwarnings("ignore:an input .N, 2, H, W. is taken as N images")
 SIZE = {"vggsnn": 16}
 PLAIN = partial(LIF, decay=0.25, threshold=0.5)
 

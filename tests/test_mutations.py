@@ -29,6 +29,7 @@ def test_every_kind_is_tried(kinds):
     assert tuple(kinds) == KINDS
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutants_are_accepted_or_refused_clearly(kind, kinds):
     row = mutations.measure(kind, kinds[kind], seed=1, count=COUNT)

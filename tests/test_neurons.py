@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import staa.testing as contracts
+from staa.attention import DTA
 from staa.layers import PerStep, Site, per_step
+from staa.models import ms_resnet18, parts, resnet20, vggsnn
 from staa.neurons import LIF, NEURONS, AdaptiveLIF, Integrator, ParametricLIF
-from staa.ops import cpu, lif_reference, rectangle
+from staa.ops import checks, cpu, direct, lif_reference, rectangle
 
 ALL = {**NEURONS, "adaptive-layer": lambda c: AdaptiveLIF(c, per="layer"), "integrator": lambda c: Integrator(c, decay=0.5)}
 SHAPE = (5, 4, 3, 2, 2)
@@ -33,7 +35,9 @@ def test_contracts(make):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_any_number_of_steps_and_any_rank(make, steps):
     for shape in ((steps, 2, 3), (steps, 2, 3, 4), (steps, 2, 3, 2, 2)):
-        assert make(3)(torch.randn(shape)).shape == shape
+        neuron = make(3)
+        neuron.dims = len(shape)
+        assert neuron(torch.randn(shape)).shape == shape
 
 
 def test_chunks_equal_the_whole_bit_for_bit(make):
@@ -125,6 +129,56 @@ def test_time_is_never_taken_for_the_batch():
     """A neuron inside PerStep would leak state across samples; it is refused. (QKFormer issue 14.)"""
     with pytest.raises(ValueError, match="scans over time"):
         PerStep(torch.nn.Conv2d(3, 3, 1), LIF())
+
+
+@pytest.fixture
+def unwarned():
+    """Each warning that is given once has not been given yet, before and after."""
+    for once in (checks._warn_of_dims, parts._warn_of_frames):
+        once.cache_clear()
+    yield
+    for once in (checks._warn_of_dims, parts._warn_of_frames):
+        once.cache_clear()
+
+
+def test_a_batch_of_images_is_never_taken_for_a_window_silently(make, unwarned):
+    """[N, C, H, W] has a batch where [T, N, ...] has time: spikes would leak from image to image."""
+    images, neuron = torch.rand(4, 2, 3, 2), make(3)  # so that an AdaptiveLIF takes the third for channels
+    with pytest.warns(UserWarning, match=r"staa\.ops\.direct\(x, steps=T\).*\(dims=4\)") as told:
+        neuron(images)
+    neuron(images)  # a second warning would be an error
+    assert len(told) == 1
+    assert told[0].filename == __file__  # the caller's own line
+    neuron(torch.rand(3, 3, 3)), neuron(torch.rand(SHAPE))  # and no other rank warns
+    window = type(neuron)(3, dims=4) if isinstance(neuron, AdaptiveLIF) else type(neuron)(dims=4)
+    window(images)
+    for wrong in (images[0], images[None]):
+        with pytest.raises(ValueError, match=r"4 dimensions, time first"):
+            window(wrong)
+
+
+def test_the_neurons_of_a_network_take_windows_alone():
+    images = torch.rand(4, 4, 8, 8)
+    for model in (resnet20(3, width=0.1), vggsnn(3, width=0.1), ms_resnet18(3, width=0.1, attention=DTA)):
+        sites = [module for module in model.modules() if isinstance(module, Site)]
+        assert sites
+        for site in sites:
+            with pytest.raises(ValueError, match=r"\[T, N, C, H, W\].*staa\.ops\.direct"):
+                site.neuron(images)
+    with pytest.raises(ValueError, match=r"5 dimensions.*staa\.ops\.direct"):
+        PerStep(torch.nn.Conv2d(4, 4, 1))(images)  # as one sample of four channels, the batch
+    PerStep(torch.nn.Conv1d(8, 4, 1))(torch.rand(4, 4, 8, 8))
+
+
+def test_event_frames_without_a_batch_are_not_taken_for_images_silently(unwarned):
+    model = resnet20(3, in_channels=2, steps=2, width=0.1)
+    with pytest.warns(UserWarning, match=r"frames\[:, None\]") as told:
+        model(torch.rand(4, 2, 8, 8))
+    model(torch.rand(4, 2, 8, 8))
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    model(direct(torch.rand(4, 2, 8, 8), steps=2))
+    resnet20(3, steps=2, width=0.1)(torch.rand(4, 3, 8, 8))
 
 
 def test_a_site_asks_attention_what_it_acts_on():

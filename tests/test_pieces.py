@@ -52,6 +52,7 @@ def same(one, two):
             torch.testing.assert_close(a[key], b[key], rtol=1e-8, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}")
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(("name", "options"), SPIKING, ids=[f"{name}-{named(options)}" for name, options in SPIKING])
 def test_pieces_are_the_whole(name, options, train, small):

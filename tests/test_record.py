@@ -290,6 +290,7 @@ def test_a_part_with_a_hook_is_called_and_heard():
 # Whole networks
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("attention", [None, "staa", "dta", "ta"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_computes_what_it_always_does(name, attention):

@@ -103,6 +103,7 @@ LONG = {
 }
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(("name", "bits"), [*((name, False) for name in LONG), ("events", True)])
 def test_a_step_reads_nothing_from_the_device(name, bits, tmp_path, monkeypatch):
     """Between readings: data and augmentation, forward and backward pass, figures, gradients, optimizer, average, schedule."""
@@ -233,6 +234,7 @@ def graphs(monkeypatch):
     return made
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("recipe", [SMALL, LONG["penalty"], LONG["gru"]])
 @pytest.mark.parametrize("read_every", [1, 10])
 def test_a_run_by_graphs_is_the_same(recipe, read_every, graphs, tmp_path, monkeypatch):

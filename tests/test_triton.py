@@ -31,6 +31,7 @@ def kernels(triton_kernels, monkeypatch):
     return lif_triton
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize("form", FORMS)
@@ -40,6 +41,7 @@ def test_equals_the_reference(kernels, layout, form):
         compare(both(x, {**constants(form, x), "reset": reset, "detach_reset": detach}, v), tolerance=2e-5)
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize("form", FORMS)
@@ -52,6 +54,7 @@ def test_strictly_above_the_threshold_or_at_it(kernels, layout, form):
         assert not torch.equal(found[0][0][0], found[1][0][0])
 
 
+@pytest.mark.some(2)
 @interpreted
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.parametrize("surrogate", list(SURROGATES.values()), ids=list(SURROGATES))
@@ -71,6 +74,7 @@ def test_every_surrogate(kernels, surrogate):
     compare(both(x, {**constants("channels", x), "surrogate": surrogate}), tolerance=2e-5)
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize(("steps", "samples"), [(1, 1), (1, 2), (4, 1), (4, 2)])
@@ -80,6 +84,7 @@ def test_maps_that_tell_steps_or_samples_apart(kernels, layout, steps, samples):
     compare(both(x, {"decay": 0.5, "scale": torch.rand(1, samples, 5, 1, 1), "shift": shift}), tolerance=2e-5)
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize("steps", [6, 7])
@@ -91,6 +96,7 @@ def test_windows_longer_than_a_segment(kernels, monkeypatch, layout, steps, rese
     compare(both(x, {**constants("attention", x), "reset": reset}, torch.randn(x.shape[1:])), tolerance=2e-5)
 
 
+@pytest.mark.some(2)
 @interpreted
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (20, 2, 3, 5, 1), (2, 1, 70, 3, 3), (2, 3, 3, 11, 9)])
 @LAYOUTS
@@ -100,6 +106,7 @@ def test_any_shape(kernels, shape, layout):
         compare(both(x, constants(form, x), torch.randn(x.shape[1:])), tolerance=5e-5)
 
 
+@pytest.mark.some(2)
 @interpreted
 @pytest.mark.parametrize("layout", ["features", "flat"])
 @pytest.mark.parametrize("form", FORMS)
@@ -108,6 +115,7 @@ def test_currents_without_space(kernels, layout, form):
     compare(both(x, constants(form, x), torch.randn(x.shape[1:])), tolerance=5e-5)
 
 
+@pytest.mark.some(2)
 @interpreted
 @LAYOUTS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -140,6 +148,7 @@ def test_sums_are_the_same_every_time(kernels):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.some(2)
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
 @LAYOUTS
 @pytest.mark.parametrize(

@@ -174,6 +174,7 @@ def arguments(f, folder, runs, kind, tmp_path):
 PLACES = [*(("images", *field) for field in FIELDS), *(("series", part, "name") for part in ("data", "model", "loss"))]
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(("number", "f"), [pytest.param(k, *f.values, id=f.id) for k, f in enumerate(functions())])
 def test_no_function_runs_what_a_folder_names(number, f, runs, tmp_path, another_process):
     """Every function on every place of a recipe; the exploits take turns, so that each is tried in each place."""
@@ -224,6 +225,7 @@ def commands(folder, runs, kind):
     }  # fmt: skip
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("exploit", EXPLOITS)
 def test_no_command_runs_what_a_folder_names(command, exploit, runs, tmp_path, another_process, capsys):

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from staa.folding import plain, untouched
 from staa.layers import Site, Window, fold_batch_norm, per_step, plain_batch_norm
+from staa.neurons import Neuron
 from staa.ops import direct
 from staa.ops.averages import Folded, served
 from staa.ops.checks import NUMBERS, check_counts, check_input
@@ -151,7 +154,10 @@ def site_factory(
     wanted = {"all": {"inner", "last", "stem"}, "last-of-stage": {"last"}, "stem": {"stem"}}.get(where or "", set())
 
     def make(channels: int, at: Literal["inner", "last", "stem"] = "inner") -> Site:
-        return Site(neuron(channels), attention(steps, channels) if attention and at in wanted else None)
+        made = neuron(channels)
+        if isinstance(made, Neuron) and made.dims is None:
+            made.dims = 5  # a batch [N, C, H, W] fed to a part of a network is no window
+        return Site(made, attention(steps, channels) if attention and at in wanted else None)
 
     return make
 
@@ -166,6 +172,8 @@ def as_window(x: Tensor, model: nn.Module, window: Window, in_channels: int) -> 
     if x.ndim == 4:
         if window.steps is None:
             raise ValueError("a model with steps=None can't repeat an image: give a window [T, N, C, H, W]")
+        if in_channels == 2 and not torch.compiler.is_compiling():
+            _warn_of_frames()
         x = direct(x, window.steps)
     if x.ndim != 5:
         raise ValueError(f"the input must be [T, N, C, H, W] or [N, C, H, W], got shape {list(x.shape)}")
@@ -173,6 +181,15 @@ def as_window(x: Tensor, model: nn.Module, window: Window, in_channels: int) -> 
     if x.shape[2] != in_channels:
         raise ValueError(f"the input must have the model's {in_channels} channels, got {x.shape[2]} (input {list(x.shape)})")
     return x
+
+
+@cache  # so that it warns once
+def _warn_of_frames() -> None:
+    warnings.warn(
+        "an input [N, 2, H, W] is taken as N images, each repeated T times: the T event frames of one recording are "
+        "[T, 1, 2, H, W], frames[:, None]; images are given without this warning as staa.ops.direct(x, steps=T)",
+        stacklevel=6,  # past nn.Module's calls
+    )
 
 
 def scaled(channels: int, width: float) -> int:

@@ -1,6 +1,8 @@
 """What is checked of a call before any work is done: messages say what was expected, what was given and what to do."""
 
 import math
+import warnings
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from staa.ops.spike import SURROGATES, Surrogate
 Reset = Literal["zero", "subtract"]
 WHOLE = (int, np.integer, torch.SymInt)  # no union, which torch 2.9 can't trace
 NUMBERS = (float, int, np.floating, np.integer, torch.SymFloat, torch.SymInt)
+TIME_FIRST = "give images [N, C, H, W] as staa.ops.direct(x, steps=T), and one step as x[None]"
 LARGEST = torch.finfo(torch.float32).max  # of a constant
 
 
@@ -74,6 +77,25 @@ def check_neuron(channels: int | None, **numbers: float) -> None:
     if channels is not None and (isinstance(channels, bool) or not isinstance(channels, int) or channels < 1):
         raise ValueError(f"channels must be a whole number of at least 1, or None, got {channels!r}; all else goes by keyword")
     check_numbers(**numbers)
+
+
+def check_dims(x: Tensor, dims: int | None, neuron: str) -> None:
+    """Raise ValueError for a current of other than `dims` dimensions; without dims, warn once of one that has 4."""
+    check_tensor(x, "the current")
+    if dims is not None and x.ndim != dims:
+        wanted = "[T, N, C, H, W]" if dims == 5 else f"{dims} dimensions, time first,"
+        raise ValueError(f"the current must be {wanted} for this neuron, got {list(x.shape)}: {TIME_FIRST}")
+    if dims is None and x.ndim == 4 and not torch.compiler.is_compiling():
+        _warn_of_dims(neuron)
+
+
+@cache  # so that it warns once
+def _warn_of_dims(neuron: str) -> None:
+    warnings.warn(
+        f"a current of 4 dimensions is taken as [T, N, ...], time first: if it is a batch of images, {TIME_FIRST}; if time "
+        f"does come first, build the neuron as {neuron}(dims=4)",
+        stacklevel=6,  # past nn.Module's calls
+    )
 
 
 def check_options(strict: bool, detach_reset: bool, reset: Reset, surrogate: Surrogate) -> None:
