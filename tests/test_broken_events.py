@@ -11,6 +11,7 @@ import broken_events
 import numpy as np
 import pytest
 import torch
+from test_formats import evt21_file, hdf5_bytes, v2e
 from test_recordings import (
     AEDAT3_HEADER,
     DAT_HEADER,
@@ -60,6 +61,18 @@ def test_a_hundred_mutations_of_every_kind_are_refused_or_read(kinds):
         assert not result["wrong"], result
         assert result["accepted"] + result["refused"] == 100
         assert result["grown"] < 100 << 20, result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", broken_events.APART)
+def test_forty_mutations_of_hdf5_are_refused_or_read(kind):
+    command = [sys.executable, broken_events.__file__, kind, "40", "15"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (result,) = map(json.loads, done.stdout.splitlines())
+    assert not result["wrong"], result
+    assert result["refused"] > 0
+    assert result["grown"] < 100 << 20, result
 
 
 def test_a_flipped_high_bit_in_the_description_of_aedat_4(tmp_path):
@@ -188,6 +201,9 @@ def evt3_vectors(count):
         ("aedat4", aedat4_file([(0, 0, 0, 0)] * 20_000)),
         ("raw", evt2_file([0x80000000] + [0] * 20_000)),
         ("raw", evt3_vectors(1000)),
+        ("raw", evt21_file([(1000, i % 256, 5, 1) for i in range(20_000)])),
+        ("csv", b"t_us,x,y,p\n" + b"1,2,3,1\n" * 20_000),
+        ("h5", hdf5_bytes(v2e([(1, 2, 3, 1)] * 20_000))),
         ("npz", npz_file(np.savez_compressed, **dict.fromkeys("txyp", np.zeros(20_000, np.uint8)))),
         ("npy", npy_file(np.zeros((20_000, 4), np.uint8))),
     ],
@@ -317,6 +333,9 @@ def test_honest_recordings_that_pack_well_are_read(name, ratio, tmp_path):
         ("aedat4", lambda events: aedat4_file([], contents=[aedat4_content([event]) for event in events]), 1280),
         ("raw", lambda events: evt2_file(evt2_words(events)), 0),
         ("raw", lambda events: evt3_vectors(len(events) // 120), 0),
+        ("raw", lambda events: evt21_file([(1000, i % 32, 5, 1) for i in range(len(events))]), 0),
+        ("csv", lambda events: b"t_us,x,y,p\n" + b"1000,3,5,1\n" * len(events), 0),
+        ("h5", lambda events: hdf5_bytes(v2e(events)), 0),
         ("npz", lambda events: npz_file(**columns(events)), 0),
         ("npz", lambda events: npz_file(**columns(events, t="f8", x="f4", y="f4", p="f4")), 0),
         ("npy", lambda events: npy_file(structured(events)), 0),

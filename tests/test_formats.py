@@ -1,13 +1,15 @@
 """Recordings of other programs' formats: HDF5, text, EVT 2.1, AEDAT 2.0 of a DAVIS; each read with exact counts."""
 
+import io
 import struct
 from contextlib import suppress
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recordings import EVENTS, rows, write
+from test_recordings import AEDAT2_HEADER, EVENTS, aedat4_file, dat_file, rows, write
 
 from staa.data import read_events
 from staa.data.events.decoders import DECODERS
@@ -15,8 +17,6 @@ from staa.data.events.ecf import unpacked
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import joined
 from staa.data.events.repair import Repair
-
-h5py = pytest.importorskip("h5py")
 
 
 def many(n=300, side=200, seed=0, step=40):
@@ -82,11 +82,101 @@ def test_evt_21_in_every_order_of_bytes(camera):
         assert found.sensor == (320, 320)
 
 
+def test_evt_21_in_a_file(tmp_path):
+    for camera in EVT21:
+        path = write(tmp_path / f"{camera}.raw", evt21_file(many(), camera))
+        assert rows(read_events(path)) == many()
+    with pytest.raises(ValueError, match=r"truncated: the 3 bytes at its end hold no whole number of words of 8 bytes"):
+        read_events(write(tmp_path / "r.raw", evt21_file(many()) + b"abc"))
+
+
+# AEDAT 2.0
+def davis_file(events, size=(260, 346), chip="eu.seebetter.ini.chips.davis.Davis346blue", others=True):
+    """As jAER lays it out: x from the right, y from the bottom; between the events a sample of a frame and of the IMU, and an
+    external event. Without a chip it is as v2e writes it."""
+    (height, width), out = size, []
+    header = "#!AER-DAT2.0\r\n# Timestamps tick is 1 us\r\n" + (f"# AEChip: {chip}\r\n" if chip else "")
+    for t, x, y, p in events:
+        out.append(struct.pack(">II", (height - 1 - y) << 22 | (width - 1 - x) << 12 | p << 11, t & 0xFFFFFFFF))
+        if others:
+            out += [struct.pack(">II", word, t & 0xFFFFFFFF) for word in (0x80000000 | x << 12, 0x80000C00, 1 << 10)]
+    return header.encode() + b"".join(out)
+
+
+@pytest.mark.parametrize(
+    ("chip", "size"),
+    [
+        ("eu.seebetter.ini.chips.davis.Davis346blue", (260, 346)),
+        ("a.DAVIS240C", (180, 240)),
+        (None, (260, 346)),
+        (None, (180, 240)),
+    ],
+)
+def test_aedat_2_of_a_davis(chip, size, tmp_path):
+    events = [(t - 4_999_000_000, x, y % 180, p) for t, x, y, p in many()]
+    path = write(tmp_path / "r.aedat", davis_file(events, size, chip, others=chip is not None))
+    found = read_events(path, None if chip else size)
+    assert rows(found) == events
+    assert found.sensor == size
+
+
+def test_upright_recordings_of_one_scene_agree(tmp_path):
+    """Of a DVS128 in AEDAT 2.0, a DAVIS, EVT 2.1, .aedat4 and text: only the first must be turned."""
+    scene = [(1000 + i, i % 128, (i * i) % 128, i % 2) for i in range(128)]  # the left column ends at the top
+    words = (struct.pack(">II", (127 - y) << 8 | (127 - x) << 1 | 1 - p, t) for t, x, y, p in scene)
+    dvs128 = write(tmp_path / "dvs.aedat", AEDAT2_HEADER + b"".join(words))
+    others = [
+        write(tmp_path / "davis.aedat", davis_file(scene)),
+        write(tmp_path / "r.raw", evt21_file(scene)),
+        write(tmp_path / "r.aedat4", aedat4_file(scene)),
+        write(tmp_path / "r.txt", "".join(f"{t} {x} {y} {p}\n" for t, x, y, p in scene).encode()),
+    ]
+    found = [rows(read_events(path, upright=True, unit="us")) for path in (dvs128, *others)]
+    assert all(one == scene for one in found)
+    assert rows(read_events(dvs128)) == [(t, y, x, p) for t, x, y, p in scene]  # as published work has it
+
+
+# choices and names
+def test_one_of_several_streams(tmp_path):
+    path = write(tmp_path / "r.aedat4", aedat4_file(EVENTS, ((128, 128), (64, 60))))
+    with pytest.raises(ValueError, match=r"found 2: choose one with `stream`: 0 \(128 × 128\), 1 \(64 × 60\)$"):
+        read_events(path)
+    assert rows(read_events(path, stream="0")) == EVENTS
+    with pytest.raises(ValueError, match=r"no stream of events '7': choose one of 0 \(128 × 128\), 1 \(64 × 60\)$"):
+        read_events(path, stream="7")
+    with pytest.raises(ValueError, match="it holds no events"):
+        read_events(path, stream="1")
+    with pytest.raises(ValueError, match=r"r.dat: it holds one recording, so `stream` must be None, got '0'"):
+        read_events(write(tmp_path / "r.dat", dat_file(EVENTS)), stream="0")
+
+
+@pytest.mark.parametrize("names", ["ts xs ys ps", "timestamp x y pol", "time x y on", "t x y polarity"])
+def test_names_of_arrays(names, tmp_path):
+    columns = dict(zip(names.split(), map(np.array, zip(*EVENTS, strict=True)), strict=True))
+    np.savez(tmp_path / "r.npz", **columns)
+    assert rows(read_events(tmp_path / "r.npz")) == EVENTS
+    for unit, factor in (("ns", 1000), ("us", 1), ("ms", 1e-3), ("s", 1e-6)):
+        np.savez(tmp_path / "r.npz", **columns | {names.split()[0]: np.array([t for t, *_ in EVENTS]) * factor})
+        assert rows(read_events(tmp_path / "r.npz", unit=unit)) == EVENTS
+
+
+def test_dat_without_a_header_and_with_all_four_bits_of_polarity(tmp_path):
+    assert rows(read_events(write(tmp_path / "r.dat", dat_file(EVENTS, b"")))) == EVENTS
+    nibbles = [(t, x, y, p | 6) for t, x, y, p in EVENTS]
+    assert rows(read_events(write(tmp_path / "r.dat", dat_file(nibbles)))) == EVENTS
+
+
 # HDF5
 def hdf5_file(path, make):
     with h5py.File(path, "w") as file:
         make(file)
     return path
+
+
+def hdf5_bytes(make):
+    file = io.BytesIO()
+    hdf5_file(file, make)
+    return file.getvalue()
 
 
 def columns_of(events, **types):

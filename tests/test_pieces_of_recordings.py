@@ -1,18 +1,11 @@
 """Recordings that are read, checked, repaired and binned piece by piece, whatever their size."""
 
-import subprocess
-import sys
-
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recordings import columns, npz_file, write
 
-from staa.data import event_folder, read_events
 from staa.data.events import binning
 from staa.data.events.binning import binned
-from staa.data.events.cache import EventFiles
 from staa.data.events.check import Check, longest_rise
 from staa.data.events.frames import borders_of, count
 from staa.data.events.recording import joined, unchecked

@@ -349,14 +349,14 @@ def test_headers_of_aedat_2(chip, tmp_path):
     assert rows(read_events(write(tmp_path / "r.aedat", aedat2_file(EVENTS, header)))) == EVENTS
 
 
-def test_other_chips_than_the_dvs128_are_refused(tmp_path):
-    header = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.Davis346blue\r\n"
+def test_other_chips_than_a_dvs128_or_a_davis_are_refused(tmp_path):
+    header = b"#!AER-DAT2.0\r\n# AEChip: es.cnm.imse.jaer.chip.retina.RetinaTeresa2\r\n"
     with pytest.raises(
-        ValueError, match=r"r\.aedat: AEDAT 2.0 can only be read from a DVS128, found a Davis346blue: convert it"
+        ValueError, match=r"r\.aedat: AEDAT 2.0 can be read from a DVS128 or a DAVIS, found a RetinaTeresa2: convert"
     ):
         read_events(write(tmp_path / "r.aedat", aedat2_file(EVENTS, header)))
     header = b"#!AER-DAT2.0\r\n"
-    with pytest.raises(ValueError, match="found addresses of more than 15 bits"):
+    with pytest.raises(ValueError, match="addresses of a DAVIS, but doesn't say which one: give `sensor`, such as 260x346"):
         read_events(write(tmp_path / "r.aedat", aedat2_file(EVENTS, header) + struct.pack(">II", 5 << 22 | 7 << 12, 1 << 20)))
 
 
@@ -569,7 +569,7 @@ def test_tonics_layouts(tmp_path):
     assert read_events(write(tmp_path / "r.npy", npy_file(fractions))).t.tolist() == [1, 12345, 12346]
 
 
-@pytest.mark.parametrize("name", ["r.txt", "r", "r.hdf5", "r.aedat_test", ".npz"])
+@pytest.mark.parametrize("name", ["r.doc", "r", "r.hdf", "r.aedat_test", ".npz"])
 def test_unknown_endings(name, tmp_path):
     with pytest.raises(ValueError, match=r"is not an event recording that can be read: .* end in one of \.bin, .*Convert it"):
         read_events(tmp_path / name)
@@ -592,15 +592,14 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
         ("bin", b"", "it holds no events; leave the file out"),
         ("bin", bytes([0, 240, 0, 0, 0]), "holds no events"),
         ("bin", FILES[".bin"][:-1], "truncated: the 4 bytes at its end hold no whole number of events of 5 bytes; copy or "),
-        ("dat", b"", "expected header lines starting with '% ', found b''"),
-        ("dat", b"\x00\x08" + bytes(80), "expected header lines starting with '% '"),
+        ("dat", b"", r"expected DAT of version 2 .* type and size \[\]: truncated"),
+        ("dat", b"no DAT at all", r"expected DAT of version 2 .* type and size \[110, 111\]"),
         ("dat", DAT_HEADER, r"type and size \[\]: truncated"),
         ("dat", dat_file([]), "holds no events"),
         ("dat", FILES[".dat"][:-3], "truncated: the 5 bytes at its end hold no whole number of events of 8 bytes"),
         ("dat", dat_file(EVENTS, b"% Version 1\n"), "expected DAT of version 2 .*, found version 1"),
         ("dat", dat_file(EVENTS, kind=14), r"found version 2, type and size \[14, 8\]"),
         ("dat", dat_file(EVENTS, size=16), r"found version 2, type and size \[12, 16\]"),
-        ("dat", dat_file([(1, 2, 3, 2)]), "polarities must be 0 and 1, or -1 and 1; found 2"),
         ("aedat", b"", "expected a first line '#!AER-DAT2.0'.*found b''"),
         ("aedat", b"#!AER-DAT1.0\r\n", "expected a first line .*found b'#!AER-DAT1.0'"),
         ("aedat", b"#!AER-DAT3.0\r\n", "expected a first line .*found b'#!AER-DAT3.0'"),
@@ -620,9 +619,9 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
         ("aedat", AEDAT3_HEADER + packet(polarity([(1, 128, 0, 1)])), "x 128, y 0, outside the sensor of 128 × 128"),
         ("raw", b"", "expected header lines starting with '% ', found b''"),
         ("raw", np.array(evt3_words(EVENTS), "<u2").tobytes(), "expected header lines starting with '% '"),
-        ("raw", evt2_file([], b"% Date 2020\n"), "encoded as EVT; expected EVT 2.0 or 3.0, told by a header line"),
-        ("raw", evt2_file([], b"% evt 2.1\n"), "encoded as EVT2.1; .*metavision_file_to_dat"),
-        ("raw", evt2_file([], b"% evt 2.0\n% format EVT21;height=1;width=1\n"), "encoded as EVT21;"),
+        ("raw", evt2_file([], b"% Date 2020\n"), "encoded as EVT; expected EVT 2.0, 2.1 or 3.0, told by a header line"),
+        ("raw", evt2_file([], b"% evt 4.0\n"), "encoded as EVT4.0; .*metavision_file_to_dat"),
+        ("raw", evt2_file([], b"% evt 2.0\n% format HISTO3D;height=1;width=1\n"), "encoded as HISTO3D;"),
         ("raw", EVT2_HEADER, "holds no events"),
         ("raw", FILES["2.raw"][:-2], "truncated: the 2 bytes at its end hold no whole number of words of 4 bytes"),
         ("raw", FILES["3.raw"][:-1], "truncated: the 1 bytes at its end hold no whole number of words of 2 bytes"),
@@ -631,9 +630,9 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
         ("npz", b"", "can't be read as a NumPy array .*copy or save it again"),
         ("npz", b"PK\x03\x04 no archive", "can't be read as .npz"),
         ("npz", FILES[".npz"][:-30], "can't be read as .npz"),
-        ("npz", npz_file(t=[1], x=[1], y=[1]), "expected one array p or polarity, found t, x, y"),
-        ("npz", npz_file(t=[1], ts=[1], x=[1], y=[1], p=[1]), "expected one array t or ts or timestamp, found p, t, ts, x, y"),
-        ("npz", npz_file(), "expected one array t or ts or timestamp, found none"),
+        ("npz", npz_file(t=[1], x=[1], y=[1]), "expected one array p or .* or on, found t, x, y"),
+        ("npz", npz_file(t=[1], ts=[1], x=[1], y=[1], p=[1]), "expected one array t or ts or .*, found p, t, ts, x, y"),
+        ("npz", npz_file(), "expected one array t or ts or .*, found none"),
         ("npz", npz_file(**columns(EVENTS) | {"x": np.arange(4)}), "differ in length: t 5, x 4, y 5, p 5"),
         ("npz", npz_file(**columns(EVENTS), sensor=(1, 2, 3)), r"a sensor must be .*32768; found \(1, 2, 3\)"),
         ("npz", npz_file(**columns(EVENTS), height=5), r"a sensor must be \(height, width\)"),
@@ -660,7 +659,7 @@ def test_files_that_are_not_there_and_folders(ending, tmp_path):
         ("npy", npy_file(np.zeros((0, 4))), "holds no events"),
         ("npy", npy_file(np.zeros(0, structured(EVENTS).dtype)), "holds no events"),
         ("npy", npy_file(np.array([{}], object)), "never unpickled"),
-        ("npy", npy_file(structured(EVENTS, "abcd")), "expected one array t or ts or timestamp, found a, b, c, d"),
+        ("npy", npy_file(structured(EVENTS, "abcd")), "expected one array t or ts or .*, found a, b, c, d"),
         ("npy", npy_file(structured(EVENTS)[None]), r"t must have one number for each event; found shape \[1, 5\]"),
         ("npy", npy_file(np.array([(1, 2, 1, np.nan)])), "t must be whole, finite numbers .*found nan"),
         ("npy", npy_file(np.array([(1, 2, 1, 1e300)])), "t must be within"),

@@ -98,11 +98,17 @@ class ShowOptions(OfFile):
     """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
 
     file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    """Recording: .bin, .dat, .raw, .aedat, .aedat4, .h5, .txt, .csv, .npz or .npy."""
     out: Path | None = None
     """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of its times, if it is text, arrays or HDF5 that don't say it."""
+    stream: str | None = None
+    """Which one, if an .aedat4 (a number) or HDF5 (a name) holds several."""
+    upright: bool = False
+    """Turn an AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
 
 
 @dataclass(frozen=True)

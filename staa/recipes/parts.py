@@ -52,6 +52,12 @@ class Data:
     """Event frames hold counts, 1 if there is an event, or counts as a share of the recording's largest."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of times in recordings as text, arrays or HDF5 that don't say it."""
+    stream: str | None = None
+    """Which of the recordings in each .aedat4 (a number) or HDF5 file (a name), if they hold several."""
+    upright: bool = False
+    """Turn AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
     fit: Literal["stretch", "keep"] = "stretch"
     """A sensor that is not square fills the square frames, or keeps its shape in the middle of them."""
     slice: float | None = None

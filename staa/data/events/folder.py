@@ -19,7 +19,7 @@ from staa.data.events.cache import EventFiles, Frames, interval_of
 from staa.data.events.cut import Cutter, note
 from staa.data.events.frames import Fit, UnsuitedError, Values, as_values
 from staa.data.events.read import READERS
-from staa.data.events.recording import LARGEST_SENSOR
+from staa.data.events.recording import LARGEST_SENSOR, Told, Unit
 from staa.data.events.repair import How
 from staa.data.events.samples import TABLE, parted, read_samples
 from staa.data.source import Samples, Source
@@ -42,6 +42,9 @@ def event_folder(
     window: float | None = None,
     values: Values = "sum",
     sensor: str | None = None,
+    unit: Unit | None = None,
+    stream: str | None = None,
+    upright: bool = False,
     fit: Fit = "stretch",
     slice: float | None = None,
     split: str | None = None,
@@ -74,6 +77,10 @@ def event_folder(
         values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
             largest.
         sensor: Size of the sensor, "HEIGHTxWIDTH" in pixels, for recordings that do not say it.
+        unit: Unit of times, "us", "ms", "ns" or "s", for text, arrays and HDF5 that don't say it.
+        stream: Which of the recordings in each file, if .aedat4 (a number) or HDF5 (a name) hold several.
+        upright: Turn AEDAT 2.0 of a DVS128 upright, so that it agrees with other formats; else it is transposed, as in
+            published work on CIFAR10-DVS.
         fit: "stretch", a sensor that is not square fills the square frames; or "keep", it keeps its shape in the middle.
         slice: Duration of the pieces that each recording is cut into, in seconds, from its first event on. A piece without
             events is left out, and a last one shorter than half of it. None: recordings are not cut.
@@ -92,17 +99,18 @@ def event_folder(
             classes; if parts differ in their classes; if a folder looks like another part; if lines of samples.csv are wrong;
             if recordings can't be read and are refused.
     """
+    told = Told(unit, stream, upright, repair=repair)
     files = event_files(
-        root, steps=steps, frames=frames, window=window, size=size, sensor=sensor, fit=fit, from_start=True, repair=repair
+        root, steps=steps, frames=frames, window=window, size=size, sensor=sensor, fit=fit, from_start=True, told=told
     )
     if (root / TABLE).is_file():
         if slice is not None:
             raise ValueError(f"{root / TABLE} says where samples begin and end, so `data.slice` must be None, got {slice:g}")
         parts, notes = parted(read_samples(root, tuple(READERS)), split, validation, TEST_SHARE, root), []
         return event_source(files, root, parts, values, notes, corrupt)
-    cutter, at = None, files([])
+    cutter, made = None, files([])
     if slice is not None:
-        cutter = Cutter(round(slice * 1e6), root=root, cache=at.cache, sensor=at.sensor, repair=repair)
+        cutter = Cutter(round(slice * 1e6), root=root, cache=made.cache, sensor=made.sensor, told=told)
     parts, notes = class_folders(
         root,
         endings=tuple(READERS),
@@ -110,7 +118,7 @@ def event_folder(
         validation=0.0 if split else validation,
         corrupt=corrupt,
         problems=partial(_unreadable, files) if cutter is None else partial(_problems, cutter.pieces),
-        look=partial(_look, at.how if cutter is None else ("pieces", cutter.width, cutter.sensor, repair)),
+        look=partial(_look, (cutter or made).how),
         test_share=0.0 if split else TEST_SHARE,
     )
     if split is not None:
@@ -134,7 +142,7 @@ def event_files(
     sensor: str | None,
     fit: Fit = "stretch",
     from_start: bool = False,
-    repair: How = "refuse",
+    told: Told | None = None,
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
     if (frames == "window") != (window is not None):
@@ -153,7 +161,7 @@ def event_files(
         sensor=parse_sensor(sensor),
         fit=fit,
         from_start=from_start,
-        repair=repair,
+        told=told,
     )
 
 

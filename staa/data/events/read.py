@@ -64,17 +64,22 @@ def read_events(
         OSError: If it can't be read.
         ImportError: If a package that the file needs is missing.
     """
-    path, count, pieces = Path(path), 0, []
-    how = Repair(repair, path)
-    for piece in read_pieces(path, sensor, how, Told(unit, stream, upright)):
+    return read_told(Path(path), sensor, Told(unit, stream, upright, repair=repair))
+
+
+def read_told(path: Path, sensor: Sensor | None, told: Told) -> Events:
+    """What `read_events` gives, with what it is told in one."""
+    count, pieces = 0, []
+    repair = Repair(told.repair, path)
+    for piece in read_pieces(path, sensor, repair, told):
         count += len(piece.t)
         try:
             afford(count)
         except ValueError as error:
             raise ValueError(naming(path, error)) from error
         pieces.append(piece)
-    if str(how):
-        warnings.warn(f"{path}: {how.told()}", stacklevel=2)
+    if str(repair):
+        warnings.warn(f"{path}: {repair.told()}", stacklevel=3)
     return joined(pieces, pieces[-1].sensor)
 
 
@@ -95,7 +100,7 @@ def read_pieces(path: Path, sensor: Sensor | None, repair: Repair, told: Told | 
         if told.stream is not None and path.suffix.lower() not in SEVERAL:
             raise ValueError(f"it holds one recording, so `stream` must be None, got {told.stream!r}")
         check, any_event = Check(sensor, repair), False
-        for piece in reader(path, repair, told._replace(sensor=sensor)):
+        for piece in reader(path, repair, told._replace(sensor=sensor or told.sensor)):
             events = check.feed(piece)
             if len(events.t):
                 any_event = True

@@ -30,12 +30,15 @@ class Records:
 
 
 class Dat:
-    """Prophesee DAT, version 2: header, event type and size (a byte each), then uint32 t in µs, uint32 x 14, y 14, p 4 bits."""
+    """Prophesee DAT, version 2: header, event type and size (a byte each), then uint32 t in µs, uint32 x 14, y 14, p 4 bits.
+
+    A header may be missing. Of p the lowest bit is the polarity, as Prophesee's toolbox reads it; some cameras use the others.
+    """
 
     def __init__(self, repair: Repair | None = None):
         self.sensor: Sensor | None = None
         self._repair = repair or Repair()
-        self._header, self._kind = prophesee_header(), b""
+        self._header, self._kind = prophesee_header(optional=True), b""
         self._records = Records(np.dtype((np.uint32, 2)).newbyteorder("<"))
         self._timed = TimedEvents(TimeCounter(32, 1, self._repair))
 
@@ -44,7 +47,7 @@ class Dat:
             data = self._begin(data)
         t, word = self._records.feed(data).T
         x, y = (word & 0x3FFF).view(np.int32), (word >> 14 & 0x3FFF).view(np.int32)
-        events = self._timed.feed(t.astype(np.int64), x, y, (word >> 28).astype(np.uint8))
+        events = self._timed.feed(t.astype(np.int64), x, y, (word >> 28 & 1).astype(np.uint8))
         return events._replace(sensor=self.sensor)
 
     def end(self) -> Events:

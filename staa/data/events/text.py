@@ -24,7 +24,7 @@ from staa.data.events.recording import (
 from staa.data.events.repair import Repair
 from staa.files import open_regular
 
-BLOCK = 1 << 24  # bytes at a time, about a million events
+BLOCK = 1 << 17  # bytes at a time; parsing takes some thirty times as much
 LONGEST_LINE, LONGEST_HEADER = 1 << 16, 1 << 20
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|[+-]?inf", re.IGNORECASE)
 UNITS: dict[str, Unit] = {
@@ -231,8 +231,8 @@ def _parsed(text: str, layout: Layout, line: int) -> Events:
         )
     except (ValueError, OverflowError) as error:  # pandas' ParserError is one
         raise ValueError(f"{_where(text, layout, line)}: expected a line of numbers for each event") from error
-    columns = [table[k].to_numpy() for k in layout.columns]
-    if any(column.dtype.kind not in "iuf" for column in columns):
+    columns = [table[k].to_numpy() for k in layout.columns if k < table.shape[1]]
+    if len(columns) < 4 or any(column.dtype.kind not in "iuf" for column in columns):
         raise ValueError(f"{_where(text, layout, line)}: expected a line of numbers for each event")
     t, x, y, p = columns
     others = (integers(*column) for column in (("x", x), ("y", y), ("p", p)))
