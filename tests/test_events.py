@@ -115,7 +115,7 @@ def test_values_of_frames():
         ({"sensor": (34, 20)}, "outside the sensor of 34 × 20"),
         ({"steps": None, "window": 1, "t": np.array([0] * 199 + [1 << 50])}, "make the window longer"),
         ({"t": np.arange(200)[::-1]}, r"time runs backwards by 1 µs at event 1 \(199 µs, then 198 µs\)"),
-        ({"t": np.arange(200, dtype=np.uint32) - np.uint32(9)}, "time runs backwards by 4294967295 µs at event 9 "),
+        ({"t": np.arange(200, dtype=np.uint32) - np.uint32(9)}, "time runs backwards by 4294967295 µs at event 9"),
         ({"t": np.arange(200) / 1e6}, "t must be whole, finite numbers of µs, found 1e-06 at event 1: multiply seconds by 1e6"),
         ({"t": np.arange(199)}, "differ in length: t 199, x 200, y 200, p 200"),
         ({"origin": 0}, "give it with window"),
@@ -137,7 +137,7 @@ def test_binning_refuses(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"t": [3, 2]}, "time runs backwards by 1 µs at event 1 "),
+        ({"t": [3, 2]}, "time runs backwards by 1 µs at event 1"),
         ({"t": [0.5, 1]}, "t must be whole, finite numbers of µs, found 0.5 at event 0: multiply seconds"),
         ({"t": np.array([1, 2**63], np.uint64)}, r"t must be within ±2\*\*62"),
         ({"t": [[1, 2]]}, r"t must have one number for each event; found shape \[1, 2\]"),
@@ -283,7 +283,7 @@ def test_a_setting_that_suits_no_recording_is_named_not_the_recording(tmp_path):
             {"sensor": "34x34", "size": 64},
             r"frames can't be larger than the sensor of 34 × 34, got 64 × 64: lower `data.size`$",
         ),
-        ({"sensor": "34x36"}, r"give the frames a size with `data.size`, or"),
+        ({"sensor": "34x36"}, r"give the frames a size with `data.size`, or let them keep"),
     ):
         for corrupt in ("refuse", "skip"):
             with pytest.raises(UnsuitedError, match=message):
@@ -431,7 +431,7 @@ def test_dvsgesture_in_the_authors_files(tmp_path):
     with pytest.raises(ValueError, match=r"user24_led_labels.csv has a row .*class \(1 to 11\)"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
     (folder / "user24_led_labels.csv").write_text(GESTURE_CSV + "1,90000000,90000100\n")
-    with pytest.raises(ValueError, match=r"user24_led.aedat#90000000-90000100.*no events"):
+    with pytest.raises(ValueError, match=r"user24_led.aedat#90000000-90000100.*no events from"):
         dvsgesture(root=tmp_path, validation=0.0, steps=2)
     for text, message in (
         ("1,0,100000\n2,0,100000\n", "has the interval 0 to 100000 twice"),

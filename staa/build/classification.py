@@ -30,8 +30,10 @@ from staa.streaming import allow_fewer_steps
 from staa.training.evaluate import CLASSIFICATION, Inputs, Measure, device_of, evaluation_mode
 from staa.training.losses import LOSSES
 
-RECORDINGS = "unit", "stream", "upright", "fit", "slice"  # of recordings of one's own
-DATA_SETTINGS = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "repair", "split", *RECORDINGS)
+DATA_SETTINGS = (
+    "size", "resize", "corrupt", "frames", "window", "values", "sensor", "unit", "stream", "upright", "repair", "fit", "slice",
+    "split",
+)  # fmt: skip
 
 
 class Classification(Task[Source]):

@@ -194,7 +194,7 @@ def of_sensor(events: Events, sensor: Sensor | None, what: str) -> Events:
 def told_by(recipe: Recipe) -> Told:
     """What the recipe says of recordings that leave it open."""
     data = recipe.data
-    return Told(data.unit, data.stream, data.upright, parse_sensor(data.sensor))
+    return Told(data.unit, data.stream, data.upright, parse_sensor(data.sensor), data.repair)
 
 
 def sensor_of(recipe: Recipe, about: Mapping[str, Any]) -> Sensor | None:

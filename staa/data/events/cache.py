@@ -22,7 +22,7 @@ from staa.data.events.binning import binned
 from staa.data.events.frames import Fit, UnsuitedError
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Events, Told
-from staa.data.events.repair import KINDS, How, Repair
+from staa.data.events.repair import KINDS, Repair
 from staa.data.events.scan import Scan
 from staa.files import check_bytes, naming, read_bytes, write
 
@@ -39,8 +39,8 @@ class EventFiles:
     by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
     shorter one ends in empty frames. sensor: (height, width) of recordings that don't say it, and what the others must have.
     size: None keeps the sensor's, which must be square. fit: "keep" keeps the sensor's shape, in the middle of the frame.
-    from_start: windows of an interval are counted from its start, not from its first event. repair: as of `read_events`; what
-    was repaired is kept beside the frames. told: what files don't say.
+    from_start: windows of an interval are counted from its start, not from its first event. told: what files don't say, and how
+    they are repaired; what was repaired is kept beside the frames.
 
     What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
     under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
@@ -60,14 +60,12 @@ class EventFiles:
         sensor: tuple[int, int] | None = None,
         fit: Fit = "stretch",
         from_start: bool = False,
-        repair: How = "refuse",
         told: Told | None = None,
     ):
         self.recordings, self.root, self.cache = list(recordings), root, cache
         self.steps, self.by, self.window, self.size, self.sensor = steps, by, window, size, sensor
         self.fit: Fit = fit
         self.from_start, self.told = from_start, told or Told()
-        self.repair: How = repair
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -79,8 +77,7 @@ class EventFiles:
     @property
     def how(self) -> tuple[object, ...]:
         """What frames follow from, beside the recording."""
-        settings = self.steps, self.by, self.window, self.size, self.sensor, self.fit, self.from_start, self.repair, self.told
-        return CACHE_VERSION, *settings
+        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor, self.fit, self.from_start, self.told
 
     def notes(self) -> list[str]:
         """What the user should hear about these settings."""
@@ -128,13 +125,13 @@ class EventFiles:
 
     def _repairs(self) -> list[str]:
         """What was left out of the recordings or moved, as far as their frames are kept."""
-        found, count = Repair(self.repair), 0
-        for recording in self.recordings if self.repair != "refuse" else ():
+        found, count = Repair(self.told.repair), 0
+        for recording in self.recordings if self.told.repair != "refuse" else ():
             counts = kept_array(self.cache / f"{self._key(recording)}.repaired.npy")
             if counts is not None and counts.shape == (len(KINDS),):
                 found.counts.update(dict(zip(KINDS, counts.tolist(), strict=True)))
                 count += 1
-        return [f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.repair}`)"] if count else []
+        return [f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.told.repair}`)"] if count else []
 
     def _kept(self, file: Path) -> np.ndarray | None:
         """Frames from the cache; None if they are not there, not whole, or not such frames."""
@@ -151,13 +148,13 @@ class EventFiles:
         repaired: Counter[str] = Counter()
 
         def read() -> Iterator[Events]:
-            repair = Repair(self.repair, Path(path))
-            yield from told(read_pieces(Path(path), self.sensor, repair, self.told), Path(path).name)
+            repair = Repair(self.told.repair, Path(path))
+            yield from telling(read_pieces(Path(path), self.sensor, repair, self.told), Path(path).name)
             repaired.clear()
             repaired.update(repair.counts)
 
         if interval is not None:
-            events, found = scan_of(path, self.sensor, self.repair, self.told).interval(*interval)
+            events, found = scan_of(path, self.sensor, self.told).interval(*interval)
             repaired.update(found)
             read = lambda: iter([events])  # noqa: E731
         try:
@@ -206,7 +203,7 @@ def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
     return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
 
 
-def told(pieces: Iterator[Events], name: str) -> Iterator[Events]:
+def telling(pieces: Iterator[Events], name: str) -> Iterator[Events]:
     """The pieces, telling how many events of that recording have come."""
     count, what = 0, f"events of {name}"
     for piece in pieces:
@@ -217,5 +214,5 @@ def told(pieces: Iterator[Events], name: str) -> Iterator[Events]:
 
 
 @lru_cache(8)
-def scan_of(path: str, sensor: tuple[int, int] | None, repair: How, told: Told) -> Scan:
-    return Scan(path, sensor, repair, told)
+def scan_of(path: str, sensor: tuple[int, int] | None, told: Told) -> Scan:
+    return Scan(path, sensor, told)

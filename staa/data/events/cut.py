@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array, told
+from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array, telling
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Told
-from staa.data.events.repair import How, Repair
+from staa.data.events.repair import Repair
 from staa.data.splits import Labelled
 
 MOST = 1_000_000  # pieces of a recording
@@ -24,14 +24,13 @@ class Cutter:
     Where the pieces are is kept in the folder `cache`, so a recording is read once for it.
     """
 
-    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None, repair: How, told: Told):
+    def __init__(self, width: int, *, root: Path, cache: Path, sensor: tuple[int, int] | None, told: Told):
         self.width, self.root, self.cache, self.sensor, self.told = width, root, cache, sensor, told
-        self.repair: How = repair
 
     @property
     def how(self) -> tuple[object, ...]:
         """What the pieces follow from, beside the recording."""
-        return "pieces", CACHE_VERSION, self.width, self.sensor, self.repair, self.told
+        return "pieces", CACHE_VERSION, self.width, self.sensor, self.told
 
     def pieces(self, recording: str) -> list[str]:
         """Raises ValueError naming a recording that can't be read or cut."""
@@ -57,9 +56,8 @@ class Cutter:
 
     def _cut(self, recording: str) -> np.ndarray:
         """Where the pieces begin."""
-        first, end, found = None, 0, []
-        pieces = read_pieces(Path(recording), self.sensor, Repair(self.repair, Path(recording)), self.told)
-        for piece in told(pieces, Path(recording).name):
+        path, first, end, found = Path(recording), None, 0, []
+        for piece in telling(read_pieces(path, self.sensor, Repair(self.told.repair, path), self.told), path.name):
             first, end = int(piece.t[0]) if first is None else first, int(piece.t[-1])
             if first < 0:
                 raise ValueError(

@@ -99,17 +99,18 @@ def event_folder(
             classes; if parts differ in their classes; if a folder looks like another part; if lines of samples.csv are wrong;
             if recordings can't be read and are refused.
     """
-    told = Told(unit, stream, upright)
-    grid = {"steps": steps, "frames": frames, "window": window, "size": size, "fit": fit}
-    files = event_files(root, **grid, sensor=sensor, from_start=True, repair=repair, told=told)
+    told = Told(unit, stream, upright, repair=repair)
+    files = event_files(
+        root, steps=steps, frames=frames, window=window, size=size, sensor=sensor, fit=fit, from_start=True, told=told
+    )
     if (root / TABLE).is_file():
         if slice is not None:
             raise ValueError(f"{root / TABLE} says where samples begin and end, so `data.slice` must be None, got {slice:g}")
         parts, notes = parted(read_samples(root, tuple(READERS)), split, validation, TEST_SHARE, root), []
         return event_source(files, root, parts, values, notes, corrupt)
-    cutter, at = None, files([])
+    cutter, made = None, files([])
     if slice is not None:
-        cutter = Cutter(round(slice * 1e6), root=root, cache=at.cache, sensor=at.sensor, repair=repair, told=told)
+        cutter = Cutter(round(slice * 1e6), root=root, cache=made.cache, sensor=made.sensor, told=told)
     parts, notes = class_folders(
         root,
         endings=tuple(READERS),
@@ -117,7 +118,7 @@ def event_folder(
         validation=0.0 if split else validation,
         corrupt=corrupt,
         problems=partial(_unreadable, files) if cutter is None else partial(_problems, cutter.pieces),
-        look=partial(_look, (cutter or at).how),
+        look=partial(_look, (cutter or made).how),
         test_share=0.0 if split else TEST_SHARE,
     )
     if split is not None:
@@ -141,7 +142,6 @@ def event_files(
     sensor: str | None,
     fit: Fit = "stretch",
     from_start: bool = False,
-    repair: How = "refuse",
     told: Told | None = None,
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
@@ -161,7 +161,6 @@ def event_files(
         sensor=parse_sensor(sensor),
         fit=fit,
         from_start=from_start,
-        repair=repair,
         told=told,
     )
 

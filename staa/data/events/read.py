@@ -67,22 +67,22 @@ def read_events(
         OSError: If it can't be read.
         ImportError: If a package that the file needs is missing.
     """
-    return read_told(Path(path), sensor, Told(unit, stream, upright), repair=repair)
+    return read_told(Path(path), sensor, Told(unit, stream, upright, repair=repair))
 
 
-def read_told(path: Path, sensor: Sensor | None, told: Told, *, repair: How = "refuse") -> Events:
+def read_told(path: Path, sensor: Sensor | None, told: Told) -> Events:
     """What `read_events` gives, with what it is told in one."""
     count, pieces = 0, []
-    how = Repair(repair, path)
-    for piece in read_pieces(path, sensor, how, told):
+    repair = Repair(told.repair, path)
+    for piece in read_pieces(path, sensor, repair, told):
         count += len(piece.t)
         try:
             afford(count)
         except ValueError as error:
             raise ValueError(naming(path, error)) from error
         pieces.append(piece)
-    if str(how):
-        warnings.warn(f"{path}: {how.told()}", stacklevel=3)
+    if str(repair):
+        warnings.warn(f"{path}: {repair.told()}", stacklevel=3)
     return joined(pieces, pieces[-1].sensor)
 
 

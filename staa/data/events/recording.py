@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from staa.data.events.repair import How
 from staa.files import check_bytes
 
 Sensor = tuple[int, int]
@@ -25,12 +26,13 @@ TICKS: dict[str, int] = {"s": 1_000_000, "ms": 1000, "us": 1}
 
 class Told(NamedTuple):
     """What a file may leave open, from the caller: the unit of its times, which one of its recordings, whether an AEDAT 2.0 of
-    a DVS128 is turned upright, and the sensor."""
+    a DVS128 is turned upright, and the sensor; and what is done about wrong events."""
 
     unit: Unit | None = None
     stream: str | None = None
     upright: bool = False
     sensor: Sensor | None = None
+    repair: How = "refuse"
 
 
 LARGEST = 1 << 62  # of a time in µs: differences still fit int64

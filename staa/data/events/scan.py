@@ -10,7 +10,7 @@ import numpy as np
 
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Events, Sensor, Told, afford, joined
-from staa.data.events.repair import How, Repair
+from staa.data.events.repair import Repair
 
 KEPT = 4  # lengths of an interval that are kept before it, for threads that come a little late
 
@@ -18,9 +18,8 @@ KEPT = 4  # lengths of an interval that are kept before it, for threads that com
 class Scan:
     """Goes through a recording once for any number of intervals, asked for in order of time, or nearly so."""
 
-    def __init__(self, path: str, sensor: Sensor | None, repair: How, told: Told):
+    def __init__(self, path: str, sensor: Sensor | None, told: Told):
         self._path, self._sensor, self._told = Path(path), sensor, told
-        self._how: How = repair
         self._lock = threading.Lock()
         self._modified = -1
         self._pieces: Iterator[Events] = iter(())
@@ -34,7 +33,7 @@ class Scan:
             before = Counter(self.repair.counts)
             modified = os.stat(self._path).st_mtime_ns
             if start < self._from or modified != self._modified:
-                self.repair = Repair(self._how, self._path)
+                self.repair = Repair(self._told.repair, self._path)
                 self._pieces, self._kept, self._from = read_pieces(self._path, self._sensor, self.repair, self._told), [], 0
                 self._modified, before = modified, Counter()
             try:

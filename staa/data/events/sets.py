@@ -14,7 +14,7 @@ from staa.data.events.cache import Frames
 from staa.data.events.folder import Corrupt, event_files, event_source
 from staa.data.events.frames import Values
 from staa.data.events.published import CIFAR_CLASSES, PUBLISHED
-from staa.data.events.recording import LARGEST
+from staa.data.events.recording import LARGEST, Told
 from staa.data.events.repair import How
 from staa.data.source import Source
 from staa.data.splits import Labelled, named_split, some, with_validation
@@ -75,7 +75,9 @@ def nmnist(
         parts = named_split({c: found["Train"][c] + found["Test"][c] for c in found["Train"]}, split, validation, folder)
     count = sum(len(f) for part in found.values() for f in part.values())
     notes = [] if count == PUBLISHED["nmnist"] else [f"{count} of the {PUBLISHED['nmnist']:,} recordings are there"]
-    files = event_files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["nmnist"], repair=repair)
+    files = event_files(
+        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["nmnist"], told=Told(repair=repair)
+    )
     return event_source(files, folder, parts, values, notes, corrupt)
 
 
@@ -133,7 +135,7 @@ def cifar10dvs(
     odd = [f"{c} {len(files)}" for c, files in found.items() if len(files) != 1000]
     notes = [f"not 1000 recordings of every class: {some(odd)}"] if odd else []
     files = event_files(
-        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["cifar10dvs"], repair=repair
+        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["cifar10dvs"], told=Told(repair=repair)
     )
     return event_source(files, folder, parts, values, notes, corrupt)
 
@@ -194,7 +196,7 @@ def dvsgesture(
         found["train"] = {f: c for f, c in found["train"].items() if _user(f) not in chosen}
     parts = {name: {c: sorted(f for f in part if part[f] == c) for c in GESTURES} for name, part in found.items()}
     files = event_files(
-        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["dvsgesture"], repair=repair
+        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["dvsgesture"], told=Told(repair=repair)
     )
     return event_source(files, folder, parts, values, notes, corrupt)
 
