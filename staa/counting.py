@@ -23,6 +23,13 @@ def telling(tell: Tell) -> Iterator[None]:
         _tell.reset(before)
 
 
+def tell(what: str, done: int, total: int | None) -> None:
+    """Tells whoever wants to hear of it."""
+    now = _tell.get()
+    if now is not None:
+        now(what, done, total)
+
+
 def counted(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """The items, told as they are done. total: how many, if it is known."""
     tell = _tell.get()

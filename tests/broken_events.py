@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from test_formats import TEXTS, davis_file, dsec, evt21_file, hdf5_bytes, many, metavision
 from test_recordings import EVENTS, FILES, LZ4, ZSTD, aedat4_file, bin_file
 
 from staa.data.events.cache import EventFiles
@@ -42,7 +43,9 @@ def bin_frames(path: Path, sensor: tuple[int, int] | None) -> np.ndarray:
     """The frames of a recording, binned anew."""
     cache = path.parent / "cache"
     shutil.rmtree(cache, ignore_errors=True)
-    return EventFiles([str(path)], root=path.parent, cache=cache, steps=4, by="time", sensor=sensor).frames(str(path))
+    return EventFiles([str(path)], root=path.parent, cache=cache, steps=4, by="time", sensor=sensor, fit="keep").frames(
+        str(path)
+    )
 
 
 def kept_frames() -> bytes:
@@ -62,7 +65,9 @@ def read_kept(path: Path) -> None:
     right = bin_frames(recording, (128, 128))
     (kept,) = (path.parent / "cache").iterdir()
     kept.write_bytes(path.read_bytes())
-    files = EventFiles([str(recording)], root=path.parent, cache=path.parent / "cache", steps=4, by="time", sensor=(128, 128))
+    files = EventFiles(
+        [str(recording)], root=path.parent, cache=path.parent / "cache", steps=4, by="time", sensor=(128, 128), fit="keep"
+    )
     assert np.array_equal(files.read(torch.tensor([0]))[0].numpy(), right)
 
 
@@ -71,6 +76,7 @@ def recording(data: bytes, ending: str, sensor: tuple[int, int] | None = None) -
 
 
 SENSOR = (128, 128)
+SCENE = [(t - 4_999_000_000, x, y, p) for t, x, y, p in many(side=128)]
 KINDS = {
     "bin": recording(FILES[".bin"], ".bin", SENSOR),
     "dat": recording(FILES[".dat"], ".dat"),
@@ -84,8 +90,19 @@ KINDS = {
     "npz": recording(FILES[".npz"], ".npz"),
     "npz-packed": recording(FILES["c.npz"], ".npz", SENSOR),
     "npy": recording(FILES[".npy"], ".npy", SENSOR),
+    "evt2.1": recording(evt21_file(SCENE), ".raw"),
+    "davis": recording(davis_file(SCENE), ".aedat"),
+    "txt": recording(TEXTS["E2VID"][0].encode(), ".txt"),
+    "csv": recording(TEXTS["names"][0].encode(), ".csv", SENSOR),
     "frames": Kind(kept_frames, read_kept, ".npy"),
 }
+
+
+APART = {
+    "dsec": recording(hdf5_bytes(dsec(SCENE, 0)), ".h5", SENSOR),
+    "ecf": recording(hdf5_bytes(metavision(SCENE, 0)), ".hdf5"),
+}
+"""Kinds that are read in a process of their own, which takes a third of a second"""
 
 
 def mutate(data: bytes, chance: random.Random) -> bytes:
@@ -120,7 +137,7 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 
 
 def try_all(name: str, count: int, seed: int, folder: Path) -> dict[str, object]:
-    kind = KINDS[name]
+    kind = (KINDS | APART)[name]
     whole, path = kind.make(), folder / f"broken{kind.ending}"
     path.write_bytes(whole)
     kind.read(path)  # a whole one is accepted, or nothing is proved

@@ -33,9 +33,12 @@ from staa.streaming import allow_fewer_steps
 from staa.training.evaluate import CLASSIFICATION, Inputs, Measure, device_of, evaluation_mode
 from staa.training.losses import LOSSES
 
-PREPARATION = ("resize", "frames", "window", "values", "sensor")
+PREPARATION = ("resize", "frames", "window", "values", "sensor", "upright", "fit")
 """How data are prepared, beside their size and steps."""
-DATA_SETTINGS = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
+DATA_SETTINGS = (
+    "size", "resize", "corrupt", "frames", "window", "values", "sensor", "unit", "stream", "upright", "repair", "fit", "slice",
+    "split",
+)  # fmt: skip
 
 
 class Classification(Task[Source]):

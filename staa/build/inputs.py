@@ -13,12 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from staa.build.task import Task
-from staa.data.events.cache import binned
+from staa.data.events.binning import binned
+from staa.data.events.check import checked
 from staa.data.events.digits import saccade_events
 from staa.data.events.folder import DEFAULT_STEPS, parse_sensor
 from staa.data.events.frames import as_frames, as_values
-from staa.data.events.read import READERS, read_events
-from staa.data.events.recording import Events, Sensor, checked
+from staa.data.events.read import READERS, read_told
+from staa.data.events.recording import Events, Sensor, Told
 from staa.data.events.sets import SENSORS
 from staa.data.images.cifar import CIFAR
 from staa.data.images.files import ENDINGS, MEAN, STD, as_rgb, cut, decode, normalise
@@ -27,8 +28,15 @@ from staa.files import naming
 from staa.recipes.recipe import Recipe
 
 COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+NOTHING = Told()
 DIGIT = 8  # pixels a side of the images that digits-events is made of
-KINDS = {"an image": ENDINGS, "a recording of an event camera": tuple(READERS), "a series": (*TEXT, *HDF, *PARQUET)}
+_OF_SERIES = (*TEXT, *HDF, *PARQUET)
+KINDS = {
+    "an image": ENDINGS,
+    "a recording of an event camera": tuple(ending for ending in READERS if ending not in _OF_SERIES),
+    "a recording or a series": tuple(ending for ending in READERS if ending in _OF_SERIES),
+    "a series": _OF_SERIES,
+}
 """What a file is by the ending of its name."""
 
 
@@ -47,6 +55,7 @@ class Preparation:
         steps: T; None for a network that has none and takes still images.
         whole: Why an input can't be made without the whole of a recording; None if its frames can come one by one.
         sensor: Height and width of the sensor that recordings must be of; None: any, if they say it.
+        told: What recordings may leave open, as in training.
 
     Shapes:
         [C, H, W] of an image, [T, 2, H, W] of a recording's frames
@@ -61,6 +70,7 @@ class Preparation:
     steps: int | None = None
     whole: str | None = None
     sensor: Sensor | None = None
+    told: Told = NOTHING
 
     @property
     def frames(self) -> bool:
@@ -88,7 +98,7 @@ class Preparation:
         if self.takes is Events and not path.name.lower().endswith(self.endings):
             raise ValueError(f"{path} is {kind} by its name, and this run takes {self.what} ({', '.join(self.endings)})")
         if self.takes is Events:
-            return self._prepared(read_events(path), str(path))
+            return self._prepared(read_told(path, None, self.told), str(path))
         try:
             return self._prepared(decode(str(path)), str(path))
         except ValueError as error:
@@ -181,11 +191,17 @@ def of_sensor(events: Events, sensor: Sensor | None, what: str) -> Events:
         raise ValueError(naming(what, error)) from error
 
 
+def told_by(recipe: Recipe) -> Told:
+    """What the recipe says of recordings that leave it open."""
+    data = recipe.data
+    return Told(data.unit, data.stream, data.upright, parse_sensor(data.sensor), data.repair)
+
+
 def sensor_of(recipe: Recipe, about: Mapping[str, Any]) -> Sensor | None:
     """The sensor of a run's recordings: the recipe's, its data set's, or, of frames that are not made smaller, the frames'."""
     data, side = recipe.data, about["size"]
     told = parse_sensor(data.sensor or SENSORS.get(data.name))
-    return (side, side) if told is None and data.size is None else told
+    return (side, side) if told is None and data.size is None and data.fit == "stretch" else told
 
 
 def preparation_of(task: Task[Any], about: Mapping[str, Any]) -> Preparation:
@@ -225,12 +241,15 @@ def _recordings(recipe: Recipe, about: Mapping[str, Any]) -> Preparation:
     window = None if data.window is None else round(data.window * 1000)
 
     def stored(events: Events) -> Tensor:
-        return torch.from_numpy(binned(events, steps, by=data.frames, window=window, size=data.size))
+        return torch.from_numpy(
+            binned(lambda: iter([events]), steps, by=data.frames, window=window, size=data.size, fit=data.fit)
+        )
 
     whole = "`data.values=normalised` divides by the recording's largest count, which is known at its end alone"
     return Preparation(
         _shape(about, steps), "recordings of an event camera", tuple(READERS), stored, partial(as_values, values=data.values),
         Events, steps, whole if data.values == "normalised" else None, sensor_of(recipe, about),
+        told_by(recipe),
     )  # fmt: skip
 
 

@@ -37,7 +37,9 @@ def _show(args: list[str]) -> int:
         raise ValueError(f"--out is a PNG to write, such as {path.stem or 'picture'}.png; got {path}")
     check_writable(path)
     with waiting():
-        events = read_events(options.file, parse_sensor(options.sensor))
+        events = read_events(
+            options.file, parse_sensor(options.sensor), unit=options.unit, stream=options.stream, upright=options.upright
+        )
     if events.sensor is None:
         height, width = int(events.y.max()) + 1, int(events.x.max()) + 1
         say(f"the file doesn't say its sensor: taken as {height}x{width}, which holds all its events")

@@ -105,11 +105,17 @@ class ShowOptions(OfFile):
     """Draw a recording of an event camera to a PNG: frames, event rate, events in space and time."""
 
     file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    """Recording: .raw, .aedat4, .h5, .csv and others; the page on event cameras has all."""
     out: Path | None = None
     """PNG to write; by default NAME.png in this folder, after the recording's name."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of its times, if it is text, arrays or HDF5 that don't say it."""
+    stream: str | None = None
+    """Which one, if an .aedat4 (a number), HDF5 (a name) or ROS bag (a topic) holds several."""
+    upright: bool = False
+    """Turn an AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from staa.build.inputs import of_sensor, sensor_of
+from staa.build.inputs import of_sensor, sensor_of, told_by
 from staa.causality import check_causal
-from staa.data import read_events
 from staa.data.events.folder import parse_sensor
 from staa.data.events.frames import by_window, count, scaled
+from staa.data.events.read import read_told
 from staa.data.events.recording import Events
 from staa.machine import choose_device
 from staa.runs.load import Run, opened
@@ -86,8 +86,10 @@ def stream_run(
         )
     microseconds = round(length * 1000)
     side = about["size"]
-    events = of_sensor(read_events(recording), parse_sensor(sensor) or sensor_of(recipe, about), str(recording))
-    if data.size is None and events.sensor is not None and events.sensor != (side, side):
+    events = of_sensor(
+        read_told(recording, None, told_by(recipe)), parse_sensor(sensor) or sensor_of(recipe, about), str(recording)
+    )
+    if data.size is None and data.fit == "stretch" and events.sensor is not None and events.sensor != (side, side):
         there = f"{events.sensor[0]} × {events.sensor[1]}"
         raise ValueError(f"{recording} is of a sensor of {there}, and {run.folder} was trained on one of {side} × {side}")
     borders = by_window(events.t, microseconds)
@@ -98,7 +100,7 @@ def stream_run(
             yield {"event": "full", "steps": recipe.model.steps, "left": len(borders) - step}
             return
         began = time.perf_counter()
-        counts = count(events, borders[step - 1 : step + 1], size=(side, side)).astype(np.float32)
+        counts = count(events, borders[step - 1 : step + 1], size=(side, side), fit=data.fit).astype(np.float32)
         logits, state = stream(model, torch.from_numpy(scaled(counts, data.values))[:, None].to(chosen), state)
         total += logits[0, 0]
         probability, prediction = (total / step).softmax(0).max(0)

@@ -39,6 +39,9 @@ class Data:
     """Shorter side of images from a folder before their centre is cut out; None: size."""
     corrupt: Literal["refuse", "skip", "unchecked"] = "refuse"
     """Files that can't be read: refuse or skip them, after a look at all, or don't look."""
+    repair: Literal["refuse", "drop", "sort"] = "refuse"
+    """A recording with stray times, or events outside the sensor or back in time: refuse it, drop such events, or drop them but
+    sort those back in time."""
     frames: Literal["number", "time", "window"] = "number"
     """Event frames of equal numbers of events, of equal duration, or windows of a fixed length."""
     window: float | None = None
@@ -49,6 +52,16 @@ class Data:
     """Event frames hold counts, 1 if there is an event, or counts as a share of the recording's largest."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of times in recordings as text, arrays or HDF5 that don't say it."""
+    stream: str | None = None
+    """Which of the recordings in each .aedat4 (a number), HDF5 file (a name) or ROS bag (a topic), if they hold several."""
+    upright: bool = False
+    """Turn AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
+    fit: Literal["stretch", "keep"] = "stretch"
+    """A sensor that is not square fills the square frames, or keeps its shape in the middle of them."""
+    slice: float | None = None
+    """Cut each recording of a folder into pieces of so many seconds, each a sample; all of one recording are in one part."""
     split: str | None = None
     """Named split, if the data set has several, such as fold-1-of-5; None: its default one."""
 

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor
 
 from staa.arrays import parse_array
-from staa.counting import counted
-from staa.data.events.frames import UnsuitedError, borders_of, count
-from staa.data.events.read import read_events
-from staa.data.events.recording import Events
-from staa.files import check_bytes, read_bytes, write
+from staa.counting import counted, tell
+from staa.data.events.binning import binned
+from staa.data.events.frames import Fit, UnsuitedError
+from staa.data.events.read import read_pieces
+from staa.data.events.recording import Events, Told
+from staa.data.events.repair import KINDS, Repair
+from staa.data.events.scan import Scan
+from staa.files import check_bytes, naming, read_bytes, write
 
 Frames = Literal["number", "time", "window"]
 
@@ -34,7 +38,9 @@ class EventFiles:
     recordings: paths, "PATH#START-END" being the events of a file from START to before END, in µs.
     by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
     shorter one ends in empty frames. sensor: (height, width) of recordings that don't say it, and what the others must have.
-    size: None keeps the sensor's, which must be square.
+    size: None keeps the sensor's, which must be square. fit: "keep" keeps the sensor's shape, in the middle of the frame.
+    from_start: windows of an interval are counted from its start, not from its first event. told: what files don't say, and how
+    they are repaired; what was repaired is kept beside the frames.
 
     What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
     under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
@@ -52,9 +58,14 @@ class EventFiles:
         window: int | None = None,
         size: int | None = None,
         sensor: tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        from_start: bool = False,
+        told: Told | None = None,
     ):
         self.recordings, self.root, self.cache = list(recordings), root, cache
         self.steps, self.by, self.window, self.size, self.sensor = steps, by, window, size, sensor
+        self.fit: Fit = fit
+        self.from_start, self.told = from_start, told or Told()
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -66,16 +77,15 @@ class EventFiles:
     @property
     def how(self) -> tuple[object, ...]:
         """What frames follow from, beside the recording."""
-        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor
+        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor, self.fit, self.from_start, self.told
 
     def notes(self) -> list[str]:
         """What the user should hear about these settings."""
-        if self.window is None:
-            return []
-        length = self.steps * self.window / 1000
-        return [
-            f"of a recording longer than {length:g} ms ({self.steps} windows) the rest is left out; a shorter one ends empty"
-        ]
+        notes = []
+        if self.window is not None:
+            length = f"{self.steps * self.window / 1000:g} ms ({self.steps} windows)"
+            notes.append(f"of a recording longer than {length} the rest is left out; a shorter one ends empty")
+        return [*notes, *self._repairs()]
 
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The chosen recordings' frames, which must be of one size.
@@ -105,48 +115,56 @@ class EventFiles:
             kept = self._kept(file)
             if kept is not None:
                 return kept
-            frames = self._bin(recording)
+            frames, repaired = self._bin(recording)
         except OSError as error:
             raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
-        out = io.BytesIO()
-        np.save(out, frames, allow_pickle=False)
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
-            write(file, out.getbuffer(), sync=False)
-        except (OSError, RuntimeError) as error:
-            text = f"frames can't be kept in {self.cache} ({error}): set STAA_FRAMES to a folder that can be written to"
-            raise OSError(text) from error
+        if repaired:
+            keep_array(file.with_suffix(".repaired.npy"), np.array([repaired[kind] for kind in KINDS]))
+        keep_array(file, frames)
         return frames
+
+    def _repairs(self) -> list[str]:
+        """What was left out of the recordings or moved, as far as their frames are kept."""
+        found, count = Repair(self.told.repair), 0
+        for recording in self.recordings if self.told.repair != "refuse" else ():
+            counts = kept_array(self.cache / f"{self._key(recording)}.repaired.npy")
+            if counts is not None and counts.shape == (len(KINDS),):
+                found.counts.update(dict(zip(KINDS, counts.tolist(), strict=True)))
+                count += 1
+        return [f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.told.repair}`)"] if count else []
 
     def _kept(self, file: Path) -> np.ndarray | None:
         """Frames from the cache; None if they are not there, not whole, or not such frames."""
-        try:
-            data = memoryview(read_bytes(file))
-            array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
-            if zlib.crc32(array) != int.from_bytes(checksum, "little"):
-                return None
-            frames = parse_array(array, str(file))
-        except (OSError, ValueError):
+        frames = kept_array(file)
+        if frames is None:
             return None
         fits = frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
         size = self.size or (frames.shape[-1] if fits else 0)
         return frames if fits and frames.shape[2:] == (size, size) else None
 
-    def _bin(self, recording: str) -> np.ndarray:
+    def _bin(self, recording: str) -> tuple[np.ndarray, Counter[str]]:
+        """The frames, and what was repaired."""
         path, interval = interval_of(recording)
-        events = (
-            read_events(Path(path), self.sensor)
-            if interval is None
-            else _read_again(path, self.sensor, os.stat(path).st_mtime_ns)
-        )
+        repaired: Counter[str] = Counter()
+
+        def read() -> Iterator[Events]:
+            repair = Repair(self.told.repair, Path(path))
+            yield from telling(read_pieces(Path(path), self.sensor, repair, self.told), Path(path).name)
+            repaired.clear()
+            repaired.update(repair.counts)
+
+        if interval is not None:
+            events, found = scan_of(path, self.sensor, self.told).interval(*interval)
+            repaired.update(found)
+            read = lambda: iter([events])  # noqa: E731
         try:
-            if interval is not None:
-                inside = slice(*np.searchsorted(events.t, interval))
-                events = Events(events.t[inside], events.x[inside], events.y[inside], events.p[inside], events.sensor)
-            return binned(events, self.steps, by=self.by, window=self.window, size=self.size)
+            if interval is not None and not len(events.t):
+                raise ValueError(f"it has no events from {interval[0]} to {interval[1]} µs of the recording's time")
+            origin = interval[0] if self.from_start and interval is not None and self.window is not None else None
+            frames = binned(read, self.steps, by=self.by, window=self.window, size=self.size, fit=self.fit, origin=origin)
         except ValueError as error:
-            raise type(error)(f"{recording}: {error}") from error
+            raise type(error)(naming(recording, error)) from error
+        return frames, repaired
 
     def _key(self, recording: str) -> str:
         about = os.stat(interval_of(recording)[0])
@@ -154,19 +172,29 @@ class EventFiles:
         return hashlib.sha256(json.dumps([which, self.how]).encode(errors="surrogateescape")).hexdigest()[:40]
 
 
-def binned(events: Events, steps: int, *, by: str = "number", window: int | None = None, size: int | None = None) -> np.ndarray:
-    """A recording as `EventFiles` has it: counts [T, 2, size, size], uint8 if they fit, else int32.
+def kept_array(file: Path) -> np.ndarray | None:
+    """What `keep_array` has written; None if it is not there or not whole."""
+    try:
+        data = memoryview(read_bytes(file))
+        array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+        if zlib.crc32(array) != int.from_bytes(checksum, "little"):
+            return None
+        return parse_array(array, str(file))
+    except (OSError, ValueError):
+        return None
 
-    Raises ValueError if there are too few events, UnsuitedError if a setting doesn't suit the recording.
-    """
-    if size is None and events.sensor is not None and events.sensor[0] != events.sensor[1]:
-        raise UnsuitedError(
-            f"frames must be square, but the sensor is {events.sensor[0]} × {events.sensor[1]}: give the frames a size "
-            f"with `data.size`"
-        )
-    borders = borders_of(events, steps, by=by, window=window)
-    frames = count(events, borders, size=None if size is None else (size, size))
-    return frames.astype(np.uint8) if frames.max() < 256 else frames
+
+def keep_array(file: Path, array: np.ndarray) -> None:
+    """Write an array and its checksum. Raises OSError if it can't be written."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, out.getbuffer(), sync=False)
+    except (OSError, RuntimeError) as error:
+        text = f"frames can't be kept in {file.parent} ({error}): set STAA_FRAMES to a folder that can be written to"
+        raise OSError(text) from error
 
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
@@ -175,7 +203,16 @@ def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
     return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
 
 
-@lru_cache(4)  # some threads read at once
-def _read_again(path: str, sensor: tuple[int, int] | None, modified: int) -> Events:
-    """A file of several recordings, which are binned one after the other."""
-    return read_events(Path(path), sensor)
+def telling(pieces: Iterator[Events], name: str) -> Iterator[Events]:
+    """The pieces, telling how many events of that recording have come."""
+    count, what = 0, f"events of {name}"
+    for piece in pieces:
+        count += len(piece.t)
+        tell(what, count, None)
+        yield piece
+    tell(what, count, count)
+
+
+@lru_cache(8)
+def scan_of(path: str, sensor: tuple[int, int] | None, told: Told) -> Scan:
+    return Scan(path, sensor, told)

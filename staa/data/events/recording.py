@@ -5,37 +5,45 @@ Nothing is allocated on the word of a file alone: one that lies about its size, 
 """
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from staa.data.events.aedat4 import AGAIN
+from staa.data.events.repair import How
 from staa.files import check_bytes
 
 Sensor = tuple[int, int]
 """(height, width)"""
 
+Columns = tuple[np.ndarray, ...]
+
+Unit = Literal["s", "ms", "us", "ns"]
+"""Of times"""
+TICKS: dict[str, int] = {"s": 1_000_000, "ms": 1000, "us": 1}
+"""µs"""
+
+
+class Told(NamedTuple):
+    """What a file may leave open, from the caller: the unit of its times, which one of its recordings, whether an AEDAT 2.0 of
+    a DVS128 is turned upright, and the sensor; and what is done about wrong events."""
+
+    unit: Unit | None = None
+    stream: str | None = None
+    upright: bool = False
+    sensor: Sensor | None = None
+    repair: How = "refuse"
+
+
 LARGEST = 1 << 62  # of a time in µs: differences still fit int64
 LARGEST_SENSOR = 1 << 15  # the formats' coordinates have 15 bits at most
 EVENT_BYTES = 64  # that reading an event takes at most, with all its copies
 SAID = 64  # characters of a header's field in a message
+AGAIN = "copy or download it again"
 EMPTY = "it holds no events; leave the file out"
 
 
-class Events(NamedTuple):
-    """The events of one recording, in order of time; the arrays are contiguous and writeable.
-
-    Args:
-        t: int64, microseconds, never decreasing.
-        x: int32, column, from 0 at the left.
-        y: int32, row, from 0 at the top as the file has it.
-        p: uint8, 1 ON (brighter), 0 OFF.
-        sensor: (height, width) if the file, its format or the caller says it, else None.
-
-    Shapes:
-        t, x, y, p [n]
-    """
-
+class _Columns(NamedTuple):
     t: np.ndarray
     x: np.ndarray
     y: np.ndarray
@@ -43,65 +51,119 @@ class Events(NamedTuple):
     sensor: Sensor | None
 
 
+class Events(_Columns):
+    """The events of one recording, in order of time; the arrays are contiguous and writeable.
+
+    A call checks them and converts them to the types below, without a copy if they have them. Readers, whose pieces are checked
+    later, take `unchecked`.
+
+    Args:
+        t: int64, microseconds, never decreasing.
+        x: int32, column, from 0 at the left.
+        y: int32, row, from 0 at the top as the file has it.
+        p: uint8, 1 ON (brighter), 0 OFF; given as 0 and 1, -1 and 1, or bool.
+        sensor: (height, width) if the file, its format or the caller says it, else None.
+
+    Shapes:
+        t, x, y, p [n]; n may be 0
+
+    Raises:
+        ValueError: If they are no lists of so many whole numbers each, if time runs backwards, if polarities are others, or if
+            events lie outside the sensor.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike, sensor: Sensor | None = None) -> "Events":
+        columns = [_whole(name, np.asarray(values)) for name, values in zip("txyp", (t, x, y, p), strict=True)]
+        if len({len(column) for column in columns}) > 1:
+            found = ", ".join(f"{name} {len(column)}" for name, column in zip("txyp", columns, strict=True))
+            raise ValueError(f"t, x, y and p must have one entry for each event, and differ in length: {found}")
+        from staa.data.events.check import Check
+        from staa.data.events.repair import Repair
+
+        return Check(sensor, Repair()).feed(unchecked(*columns, sensor=None))
+
+
+def unchecked(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor: Sensor | None) -> Events:
+    """Events as they are, for readers: nothing is looked at. (`_make` and `_replace` don't look either.)"""
+    return Events._make((t, x, y, p, sensor))
+
+
 def afford(events: int) -> None:
     """Raises ValueError if so many events would take more memory than is allowed."""
     check_bytes(events * EVENT_BYTES, f"{events:,} events")
 
 
-def checked(events: Events, given: Sensor | None) -> Events:
-    t, x, y, p, own = events
-    for size in (own, given):
-        if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SENSOR):
-            raise ValueError(f"a sensor must be (height, width), each from 1 to {LARGEST_SENSOR}; found {size}")
-    if own and given and tuple(own) != tuple(given):
-        raise ValueError(
-            f"wrong sensor size: the file says {_size(own)}, {_size(given)} was given; correct it or remove `sensor`"
-        )
-    if not len(t):
-        raise ValueError(EMPTY)
-    back = t[1:] < t[:-1]
-    if back.any():
-        i = int(back.argmax())
-        raise ValueError(
-            f"time runs backwards by {t[i] - t[i + 1]} µs at event {i + 1} of {len(t)} ({t[i]} µs, then {t[i + 1]} µs): "
-            f"the recording is faulty, or of another format than its ending says; sort or cut it, and save it as .npz"
-        )
-    sensor = own or given
-    height, width = sensor or (LARGEST_SENSOR, LARGEST_SENSOR)
-    if x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height:
-        i = int(((x < 0) | (y < 0) | (x >= width) | (y >= height)).argmax())
-        where = f"outside the sensor of {_size(sensor)}" if sensor else "at no pixel"
-        raise ValueError(f"event {i} lies at x {x[i]}, y {y[i]}, {where}: give the sensor's true size, or remove such events")
-    t, x, y, p = (np.require(a, d, ["C", "A", "W"]) for a, d in ((t, np.int64), (x, np.int32), (y, np.int32), (p, np.uint8)))
-    return Events(t, x, y, p, (int(height), int(width)) if sensor else None)
+def _whole(name: str, values: np.ndarray) -> np.ndarray:
+    """What `integers` gives, without a copy of what is small and whole already."""
+    small = values.ndim == 1 and values.dtype.kind in "iu" and values.dtype.itemsize <= 4
+    return values if small else integers(name, values)
 
 
-def _size(sensor: Sensor) -> str:
-    return f"{sensor[0]} × {sensor[1]} (height × width)"
+def check_numbers(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if len(shape) != 1 or dtype.kind not in "biuf":
+        raise ValueError(f"{name} must have one number for each event; found shape {list(shape)}, dtype {dtype}")
 
 
-def polarity(p: np.ndarray) -> np.ndarray:
-    """{0, 1} or {-1, 1} as {0, 1}."""
-    if p.size and (p.min() < -1 or p.max() > 1 or (p.min() < 0 and not p.all())):
-        raise ValueError(f"polarities must be 0 and 1, or -1 and 1; found {', '.join(map(str, np.unique(p)[:5]))}")
-    return (p > 0).astype(np.uint8)
+def integers(name: str, values: np.ndarray, first: int = 0, *, scale: int = 1) -> np.ndarray:
+    """values × scale as int64; with a scale, rounded. first: the number of the first event, for messages.
+
+    Raises ValueError for what is no list of whole, finite numbers.
+    """
+    check_numbers(name, values.shape, values.dtype)
+    kind = values.dtype.kind
+    bad = ~np.isfinite(values) if kind == "f" else np.zeros(0, bool)
+    if kind == "f" and scale == 1 and not bad.any():
+        bad = np.floor(values) != values
+    if bad.any():
+        i = int(bad.argmax())
+        unit = " of µs" if name.startswith("t") else ""
+        hint = ": multiply seconds by 1e6 and round them" if unit and np.isfinite(values[i]) else ""
+        raise ValueError(f"{name} must be whole, finite numbers{unit}, found {values[i]} at event {first + i}{hint}")
+    if values.size and max(-int(values.min()), int(values.max())) > LARGEST // scale:
+        raise ValueError(f"{name} must be within ±2**62, found {values.min()} to {values.max()}")
+    if scale == 1:
+        return values.astype(np.int64, copy=False)
+    return np.rint(values.astype(np.float64) * scale).astype(np.int64) if kind == "f" else values.astype(np.int64) * scale
 
 
-def unwrap(t: np.ndarray, bits: int) -> np.ndarray:
-    """The times of a counter of so many bits, int64: if it falls by more than half its range it has wrapped."""
-    t = t.astype(np.int64)
-    wrapped = t[:-1] - t[1:] > 1 << (bits - 1)
-    if wrapped.any():
-        t[1:] += np.cumsum(wrapped) << bits
-    return t
+def check_unit(unit: str | None) -> None:
+    if unit not in (None, "ns", *TICKS):
+        raise ValueError(f"`unit` must be us, ms, ns or s, got {unit!r}")
 
 
-def records(data: bytes, start: int, dtype: np.dtype, what: str = "events") -> np.ndarray:
-    rest = len(data) - start
-    if rest % dtype.itemsize:
-        raise ValueError(f"truncated: {rest} bytes hold no whole number of {what} of {dtype.itemsize} bytes; {AGAIN}")
-    afford(rest // dtype.itemsize if what == "events" else 0)
-    return np.frombuffer(data, dtype, rest // dtype.itemsize, start)
+def one_unit(said: Unit | None, given: Unit | None) -> Unit:
+    """The unit of a file's times, from the file or else the caller. Raises ValueError if neither says it, or they differ."""
+    unit = said or given
+    if unit is None:
+        raise ValueError("the file doesn't say the unit of its times: give `unit`, one of us, ms, ns and s")
+    if given is not None and given != unit:
+        raise ValueError(f"the file's times are in {unit}, and `unit` says {given}: remove `unit`")
+    return unit
+
+
+def microseconds(values: np.ndarray, unit: Unit, first: int = 0) -> np.ndarray:
+    """Times as int64 µs: fractions are rounded, and of nanoseconds cut off. first: as for `integers`, which raises."""
+    if values.dtype.kind == "f" and unit in ("us", "ns"):
+        values = np.rint(values) if unit == "us" else np.floor(values)
+    return integers("t", values, first) // 1000 if unit == "ns" else integers("t", values, first, scale=TICKS[unit])
+
+
+def joined(pieces: list[Events], sensor: Sensor | None) -> Events:
+    """The events of pieces that follow one another."""
+    pieces = [piece for piece in pieces if len(piece.t)]
+    if len(pieces) == 1:
+        return pieces[0]._replace(sensor=sensor)
+    if not pieces:
+        return unchecked(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), sensor)
+    t, x, y, p = (np.concatenate(column) for column in list(zip(*pieces, strict=True))[:4])
+    return unchecked(t, x, y, p, sensor)
+
+
+def truncated(rest: int, what: str, size: int) -> str:
+    """The message for bytes at the end that are not whole."""
+    return f"truncated: the {rest} bytes at its end hold no whole number of {what} of {size} bytes; {AGAIN}"
 
 
 def said(header: str, pattern: str) -> str:

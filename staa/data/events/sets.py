@@ -14,7 +14,8 @@ from staa.data.events.cache import Frames
 from staa.data.events.folder import Corrupt, event_files, event_source
 from staa.data.events.frames import Values
 from staa.data.events.published import CIFAR_CLASSES, PUBLISHED
-from staa.data.events.recording import LARGEST
+from staa.data.events.recording import LARGEST, Told
+from staa.data.events.repair import How
 from staa.data.source import Source
 from staa.data.splits import Labelled, named_split, some, with_validation
 from staa.files import check_no_file, read_bytes
@@ -37,6 +38,7 @@ def nmnist(
     values: Values = "sum",
     split: str | None = None,
     corrupt: Corrupt = "refuse",
+    repair: How = "refuse",
 ) -> Source:
     """N-MNIST: 70,000 recordings of about 0.3 s of handwritten digits that a moving sensor of 34 × 34 sees, 10 classes.
 
@@ -52,8 +54,9 @@ def nmnist(
         values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
             largest.
         split: None: the official parts, 60,000 to train and 10,000 to test; or "fold-1-of-5" and so on, of all recordings.
-        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
-            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+        corrupt: "refuse" and "skip" read every recording first, and refuse what can't be read, or skip and count it;
+            "unchecked" does not look, and such a recording stops the run when it is met.
+        repair: What is done about wrong events, as of `read_events`; notes count them.
 
     Shapes:
         Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
@@ -72,7 +75,9 @@ def nmnist(
         parts = named_split({c: found["Train"][c] + found["Test"][c] for c in found["Train"]}, split, validation, folder)
     count = sum(len(f) for part in found.values() for f in part.values())
     notes = [] if count == PUBLISHED["nmnist"] else [f"{count} of the {PUBLISHED['nmnist']:,} recordings are there"]
-    files = event_files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["nmnist"])
+    files = event_files(
+        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["nmnist"], told=Told(repair=repair)
+    )
     return event_source(files, folder, parts, values, notes, corrupt)
 
 
@@ -87,6 +92,7 @@ def cifar10dvs(
     values: Values = "sum",
     split: str | None = None,
     corrupt: Corrupt = "refuse",
+    repair: How = "refuse",
 ) -> Source:
     """CIFAR10-DVS: 10,000 recordings of CIFAR-10's images that move before a DVS128 of 128 × 128, 1,000 in each of 10 classes.
 
@@ -106,8 +112,9 @@ def cifar10dvs(
         values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
             largest.
         split: "first-90" (None), "stratified", "train-val-test", or "fold-1-of-5" and so on.
-        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
-            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+        corrupt: "refuse" and "skip" read every recording first, and refuse what can't be read, or skip and count it;
+            "unchecked" does not look, and such a recording stops the run when it is met.
+        repair: What is done about wrong events, as of `read_events`; notes count them.
 
     Shapes:
         Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
@@ -127,7 +134,9 @@ def cifar10dvs(
     parts = named_split(found, split or "first-90", validation, folder, ("first-90", "stratified", "train-val-test"))
     odd = [f"{c} {len(files)}" for c, files in found.items() if len(files) != 1000]
     notes = [f"not 1000 recordings of every class: {some(odd)}"] if odd else []
-    files = event_files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["cifar10dvs"])
+    files = event_files(
+        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["cifar10dvs"], told=Told(repair=repair)
+    )
     return event_source(files, folder, parts, values, notes, corrupt)
 
 
@@ -141,6 +150,7 @@ def dvsgesture(
     window: float | None = None,
     values: Values = "sum",
     corrupt: Corrupt = "refuse",
+    repair: How = "refuse",
 ) -> Source:
     """DVS128 Gesture: 11 gestures before a DVS128 of 128 × 128; 23 users train, 6 others test.
 
@@ -158,8 +168,9 @@ def dvsgesture(
         window: Duration of a frame for frames="window", in milliseconds; else None.
         values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
             largest.
-        corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
-            count it; "unchecked" does not look, and such a recording stops the run when it is met.
+        corrupt: "refuse" and "skip" read every recording first, and refuse what can't be read, or skip and count it;
+            "unchecked" does not look, and such a recording stops the run when it is met.
+        repair: What is done about wrong events, as of `read_events`; notes count them.
 
     Shapes:
         Inputs are [T, N, 2, size, size], channel 0 OFF and channel 1 ON.
@@ -175,9 +186,7 @@ def dvsgesture(
     folder, found = _dvsgesture_in(root)
     twice = sorted(found["train"].keys() & found["test"].keys())
     if twice:
-        raise ValueError(
-            f"{folder} has recordings both to train and to test on, {some(twice)}: leave each user in one of the two lists"
-        )
+        raise ValueError(f"{folder} has recordings both to train and to test on, {some(twice)}: leave each user in one list")
     count = sum(map(len, found.values()))
     notes = [] if count == PUBLISHED["dvsgesture"] else [f"{count} of the {PUBLISHED['dvsgesture']:,} recordings are there"]
     if validation:
@@ -186,7 +195,9 @@ def dvsgesture(
         found["val"] = {f: c for f, c in found["train"].items() if _user(f) in chosen}
         found["train"] = {f: c for f, c in found["train"].items() if _user(f) not in chosen}
     parts = {name: {c: sorted(f for f in part if part[f] == c) for c in GESTURES} for name, part in found.items()}
-    files = event_files(folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["dvsgesture"])
+    files = event_files(
+        folder, steps=steps, frames=frames, window=window, size=size, sensor=SENSORS["dvsgesture"], told=Told(repair=repair)
+    )
     return event_source(files, folder, parts, values, notes, corrupt)
 
 
@@ -273,8 +284,7 @@ def _original_trials(listing: Path) -> dict[str, str]:
 
 
 def _user(recording: str) -> str:
-    found = re.findall(r"user\d+", recording)
-    return found[-1] if found else ""
+    return (re.findall(r"user\d+", recording) or [""])[-1]
 
 
 def _class_files(folder: Path, names: Sequence[str], endings: tuple[str, ...], data_set: str, root: Path) -> Labelled:
