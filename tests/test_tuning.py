@@ -112,6 +112,10 @@ def test_code_of_the_runs_own_needs_trust(tmp_path, monkeypatch):
     monkeypatch.setattr(code, "_vouched", set())
     with pytest.raises(UntrustedCodeError, match=r"has code of its own, 'steep' of .*it was not run: name the part yourself"):
         starting_from(tiny.recipe, tmp_path / "base")
+    told = ["train", TINY, "--init-from", str(tmp_path / "base"), "--max-steps", "1", "--out", str(tmp_path / "told")]
+    assert main(told) == 2
+    assert main([*told, "--model.neuron", "lif"]) == 0  # what is told instead needs no trust
+    assert not code._vouched & {(key, "steep") for key, _ in code._vouched}
     trusted = starting_from(tiny.recipe, tmp_path / "base", trust=True)
     assert isinstance(finish(replace(trusted, max_steps=1), tmp_path / "tuned")[-1], Result)
 

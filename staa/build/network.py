@@ -47,9 +47,9 @@ def check_weights(recipe: Recipe, model: nn.Module) -> None:
     if any(p.requires_grad for p in model.parameters()):
         return
     name = name_of(recipe.model.name)
+    if recipe.init_from is not None:
+        raise ValueError(f"{name} is not trained, so it can't start from another run: leave out `init_from`")
     if recipe.weights == "best":
         raise ValueError(f"{name} is not trained in epochs, of which one could be the best: give `weights=last`")
     if recipe.freeze is not None:
         raise ValueError(f"{name} is not trained, so nothing of it can be frozen: leave out `freeze`")
-    if recipe.init_from is not None:
-        raise ValueError(f"{name} is not trained, so it can't start from another run: leave out `init_from`")

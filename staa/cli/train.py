@@ -95,7 +95,8 @@ def from_run(recipe: Recipe, args: list[str]) -> Recipe:
     told = value_of(args, "--init-from") or value_of(args, "--init_from")
     if told in (None, "None") or {"-h", "--help"} & set(args):
         return recipe
-    return starting_from(recipe, Path(told or ""), trust="--trust-code" in args)
+    own = [key for key in ("name", "neuron", "attention") if value_of(args, f"--model.{key}") is not None]
+    return starting_from(recipe, Path(told or ""), own=own, trust="--trust-code" in args)
 
 
 def tell_inherited(recipe: Recipe, base: Recipe, final: Recipe) -> None:

@@ -1,5 +1,6 @@
 """A recipe that starts from a run: with its weights come its network and the preparation of its inputs."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from staa.recipes.recipe import Recipe
 from staa.runs.folder import read_environment, read_recipe
 
 
-def starting_from(recipe: Recipe, run: str | Path, *, trust: bool = False) -> Recipe:
+def starting_from(recipe: Recipe, run: str | Path, *, own: Collection[str] = (), trust: bool = False) -> Recipe:
     """The recipe, made to start from a run's weights: `init_from`, the run's network, and inputs prepared as the run's were.
 
         recipe = starting_from(RECIPES["events-folder-vggsnn-staa"], "runs/nmnist")
@@ -26,6 +27,7 @@ def starting_from(recipe: Recipe, run: str | Path, *, trust: bool = False) -> Re
     Args:
         recipe: What to train.
         run: The run folder.
+        own: Parts of the network that stay the recipe's: "name", "neuron" or "attention".
         trust: Let Python files in the run folder run, if its network has parts of its own that the recipe does not name.
 
     Raises:
@@ -42,7 +44,7 @@ def starting_from(recipe: Recipe, run: str | Path, *, trust: bool = False) -> Re
         )
     about = read_environment(folder, other)["data"]
     try:
-        made = task.like(replace(other, model=_with_code_of(recipe, other, folder, trust=trust)), about)
+        made = task.like(replace(other, model=_network_of(recipe, other, folder, own=own, trust=trust)), about)
         return replace(made, init_from=str(folder.resolve()))
     except UntrustedCodeError:
         raise
@@ -58,17 +60,18 @@ def inherited(recipe: Recipe, made: Recipe, final: Recipe | None = None) -> str:
     return ", ".join(f"{name} {after.get(name, 'not set')} (was {before.get(name, 'not set')})" for name in changed)
 
 
-def _with_code_of(recipe: Recipe, other: Recipe, folder: Path, *, trust: bool) -> Model:
+def _network_of(recipe: Recipe, other: Recipe, folder: Path, *, own: Collection[str], trust: bool) -> Model:
     """The other recipe's network, each part of the run's own code called as the recipe calls the same code, or by its place."""
     same, model = comparable(recipe).model, other.model
     for key in ("name", "neuron", "attention"):
         part = getattr(other.model, key)
         file, attribute = (None, "") if part is None else split(name_of(part))
-        if file is None:
+        if file is None and key not in own:
             continue
-        if getattr(comparable(other).model, key) == getattr(same, key):
+        if key in own or getattr(comparable(other).model, key) == getattr(same, key):
             model = replace(model, **{key: getattr(recipe.model, key)})
             continue
+        assert file is not None
         if not trust or recipe.folder is not None:
             raise UntrustedCodeError(
                 f"the network of {folder} has code of its own, {attribute!r} of {folder / file}; it was not run: name the part "
