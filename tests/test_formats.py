@@ -286,7 +286,8 @@ def metavision(events, packing=None, chunk=64):
             some = events[k : k + chunk]
             plain = np.zeros(chunk, CD)
             plain[: len(some)] = [(x, y, p, t) for t, x, y, p in some]
-            dataset.write_direct_chunk((k,), plain.tobytes() if packing is None else ecf(some, packing))
+            how = packing if packing != "mixed" else (0, 2, 1)[k // chunk % 3]
+            dataset.write_direct_chunk((k,), plain.tobytes() if how is None else ecf(some, how))
         file["CD/indexes"] = np.zeros(3, INDEX)
         file["EXT_TRIGGER/events"] = np.zeros(2, np.dtype([("p", "i2"), ("t", "i8"), ("id", "i2")]))
         file.attrs["geometry"] = "320x240"
@@ -314,7 +315,7 @@ LAYOUTS = {
     "v2e": (v2e(SMALL), SMALL, None),
     "E2VID": (e2vid(many()), many(), (200, 240)),
     "Metavision": (metavision(many()), many(), (240, 320)),
-    **{f"Metavision, ECF {k}": (metavision(many(), k), many(), (240, 320)) for k in range(3)},
+    **{f"Metavision, ECF {k}": (metavision(many(), k), many(), (240, 320)) for k in (0, 1, 2, "mixed")},
 }
 
 

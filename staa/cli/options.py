@@ -95,7 +95,8 @@ class DataOptions(OfFile):
 
     name: tyro.conf.Positional[str]
     """cifar10, cifar100, nmnist, cifar10dvs, dvsgesture, metr-la, pems-bay, solar or electricity;
-    or show, to draw a recording, or describe, to tell what is in a series: staa data show --help, staa data describe --help."""
+    or show, to draw a recording, convert, to repair or cut one, or describe, to tell what is in a series:
+    staa data show --help, staa data convert --help, staa data describe --help."""
     data: Path = Path("data")
     """Where data sets are."""
 
@@ -114,6 +115,30 @@ class ShowOptions(OfFile):
     """Unit of its times, if it is text, arrays or HDF5 that don't say it."""
     stream: str | None = None
     """Which one, if an .aedat4 (a number), HDF5 (a name) or ROS bag (a topic) holds several."""
+    upright: bool = False
+    """Turn an AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions(OfFile):
+    """Write a recording of an event camera as .npz, whatever its size: repaired, cut, with the unit and the sensor that are
+    told. What was left out is counted and said."""
+
+    file: tyro.conf.Positional[Path]
+    """Recording: .bin, .dat, .raw, .aedat, .aedat4, .h5, .txt, .csv, .npz or .npy."""
+    out: tyro.conf.Positional[Path]
+    """New .npz with t (µs), x, y, p, height and width."""
+    repair: Literal["refuse", "drop", "sort"] = "refuse"
+    """Stray times, events outside the sensor or back in time: refuse the recording, drop them (of those back in time as few as
+    possible), or drop them but sort those back in time, which takes memory for all."""
+    cut: tuple[float, float] | None = None
+    """First and last second to keep, counted from the first event; times stay as they are."""
+    sensor: str | None = None
+    """HEIGHTxWIDTH of the sensor, where the recording doesn't say it."""
+    unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of its times, if it is text, arrays or HDF5 that don't say it."""
+    stream: str | None = None
+    """Which one, if an .aedat4 (a number) or HDF5 (a name) holds several."""
     upright: bool = False
     """Turn an AEDAT 2.0 of a DVS128 upright; else it is transposed, as in published work on CIFAR10-DVS."""
 
@@ -183,6 +208,7 @@ OPTIONS: dict[str, Any] = {
     "check": CheckOptions,
     "data": DataOptions,
     "data show": ShowOptions,
+    "data convert": ConvertOptions,
     "data describe": DescribeOptions,
     "recipes": RecipesOptions,
     "runs": RunsOptions,

@@ -4,6 +4,7 @@ It goes to the terminal, or else to standard error: what a command prints does n
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -19,15 +20,21 @@ PATIENCE, EVERY, REFRESH = 2.0, 10.0, 0.1
 
 
 class Work:
-    """What is done now, as the work itself tells it: of one loop within another, the outer one."""
+    """What is done now, as the work itself tells it: of one loop within another, the outer one, and once that has not moved for
+    a while, the inner one beside it. Threads may tell."""
 
     def __init__(self, what: str):
         self.default = what
         self.now: tuple[str, int, int | None, bool] | None = None
+        self.inner: tuple[str, int] | None = None
+        self.moved = 0.0
 
     def tell(self, what: str, done: int, total: int | None, in_bytes: bool = False) -> None:
         if self.now is None or self.now[0] == what:
             self.now = None if done == total else (what, done, total, in_bytes)
+            self.inner, self.moved = None, time.monotonic()
+        else:
+            self.inner = None if done == total else (what, done)
 
     def tell_bytes(self, what: str, done: int, total: int | None) -> None:
         self.tell(what, done, total, in_bytes=True)
@@ -38,7 +45,9 @@ class Work:
             return f"{self.default} …", 0, None
         what, done, total, in_bytes = self.now
         numbers = [f"{number / 1e6:,.1f}" if in_bytes else f"{number:,}" for number in (done, total) if number is not None]
-        return f"{what}: {' of '.join(numbers)}{' MB' if in_bytes else ''}", done, total
+        inner = self.inner if time.monotonic() - self.moved > PATIENCE / 2 else None
+        within = "" if inner is None else f" ({inner[1]:,} {inner[0]})"
+        return f"{what}: {' of '.join(numbers)}{' MB' if in_bytes else ''}{within}", done, total
 
 
 @contextmanager

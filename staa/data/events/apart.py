@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 REFUSED, MISSING = 3, 4  # exit status of a child that says why on stderr; MISSING: a package is not installed
 OVERHEAD = 2**28  # bytes beside the pieces
@@ -117,15 +117,17 @@ def _main() -> None:
     _bound(int(limit) + OVERHEAD)
     try:
         pieces = reader["pieces_in"](path, stream or None, int(limit))
-        first = True
+        types = None
         for about, columns in pieces:
-            if first:
-                _send(out, json.dumps(about | {"types": [column.dtype.str for column in columns]}).encode() + b"\n")
-                first = False
-            _send(out, struct.pack("<I", len(columns[0])))
+            if types is None:
+                types = [column.dtype.str for column in columns]
+                out.write(json.dumps(about | {"types": types}).encode() + b"\n")
+            if types != [column.dtype.str for column in columns]:
+                raise ValueError("its pieces are of different types of numbers")
+            out.write(struct.pack("<I", len(columns[0])))
             for column in columns:
-                _send(out, memoryview(column).cast("B") if len(column) else b"")
-        _send(out, (b'{"types": []}\n' if first else b"") + struct.pack("<I", LAST))
+                out.write(memoryview(column).cast("B") if len(column) else b"")
+        out.write((b'{"types": []}\n' if types is None else b"") + struct.pack("<I", LAST))
         out.flush()
     except ImportError as error:
         _refuse(str(error), MISSING)
@@ -135,10 +137,6 @@ def _main() -> None:
         os._exit(0)
     except ValueError as error:
         _refuse(str(error))
-
-
-def _send(out: IO[bytes], data: Any) -> None:
-    out.write(data)
 
 
 def _bound(more: int) -> None:

@@ -1,11 +1,9 @@
 """Recordings on disk, binned once and kept as frames beside them."""
 
 import hashlib
-import io
 import json
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -16,20 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staa.arrays import parse_array
 from staa.counting import counted, tell
 from staa.data.events.binning import binned
+from staa.data.events.doubt import doubt
 from staa.data.events.frames import Fit, UnsuitedError
+from staa.data.events.kept import keep, kept
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Events, Told
 from staa.data.events.repair import KINDS, Repair
 from staa.data.events.scan import Scan
-from staa.files import check_bytes, naming, read_bytes, write
+from staa.files import check_bytes, naming
 
 Frames = Literal["number", "time", "window"]
 
-CACHE_VERSION = 2  # of how recordings are read and binned, and of the files that keep their frames
-CHECKSUM = 4  # bytes after the array
+CACHE_VERSION = 3  # of how recordings are read and binned, and of the files that keep their frames
+FACTS = 3 + len(KINDS)
+LOOKED_AT = 16  # recordings
 
 
 class EventFiles:
@@ -43,7 +43,7 @@ class EventFiles:
     they are repaired; what was repaired is kept beside the frames.
 
     What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
-    under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
+    under root, length and time of the file), with facts of the recording. A file is written whole or not at
     all, so processes may share the folder; one that is broken is made anew.
     """
 
@@ -85,7 +85,7 @@ class EventFiles:
         if self.window is not None:
             length = f"{self.steps * self.window / 1000:g} ms ({self.steps} windows)"
             notes.append(f"of a recording longer than {length} the rest is left out; a shorter one ends empty")
-        return [*notes, *self._repairs()]
+        return [*notes, *self._repairs(), *self._doubts()]
 
     def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The chosen recordings' frames, which must be of one size.
@@ -115,86 +115,81 @@ class EventFiles:
             kept = self._kept(file)
             if kept is not None:
                 return kept
-            frames, repaired = self._bin(recording)
+            frames, facts = self._bin(recording)
         except OSError as error:
             raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
-        if repaired:
-            keep_array(file.with_suffix(".repaired.npy"), np.array([repaired[kind] for kind in KINDS]))
-        keep_array(file, frames)
+        keep(file, frames, facts)
         return frames
 
     def _repairs(self) -> list[str]:
         """What was left out of the recordings or moved, as far as their frames are kept."""
         found, count = Repair(self.told.repair), 0
         for recording in self.recordings if self.told.repair != "refuse" else ():
-            counts = kept_array(self.cache / f"{self._key(recording)}.repaired.npy")
-            if counts is not None and counts.shape == (len(KINDS),):
-                found.counts.update(dict(zip(KINDS, counts.tolist(), strict=True)))
-                count += 1
-        return [f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.told.repair}`)"] if count else []
+            counts = self._facts(recording)[3:]
+            found.counts.update(dict(zip(KINDS, counts, strict=False)))
+            count += any(counts)
+        return [f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.told.repair}`)"] if found else []
+
+    def _doubts(self) -> list[str]:
+        """Whether some of the recordings have times in another unit, or are far longer than their windows."""
+        some = [self._facts(recording) for recording in self.recordings[:: max(1, len(self) // LOOKED_AT)]]
+        doubts = [found for facts in some if facts and (found := doubt(facts[0], facts[1], facts[2], self.sensor))]
+        told = [f"of {len(some)} recordings looked at, {len(doubts)} are doubtful: {doubts[0]}"] if doubts else []
+        seconds = sorted((facts[2] - facts[1]) / 1e6 for facts in some if facts)
+        windows = self.steps * (self.window or 0) / 1e6
+        if windows and seconds and (middle := seconds[len(seconds) // 2]) > 10 * windows:
+            told.append(
+                f"a recording is {middle:,.4g} s long, and its {self.steps} windows are {windows:g} s: are its times in µs?"
+            )
+        return told
+
+    def _facts(self, recording: str) -> list[int]:
+        """How many events of which the frames are kept, the first and the last time, and what was repaired, by `KINDS`."""
+        found = kept(self.cache / f"{self._key(recording)}.npy", FACTS)
+        return found[1] if found else []
 
     def _kept(self, file: Path) -> np.ndarray | None:
         """Frames from the cache; None if they are not there, not whole, or not such frames."""
-        frames = kept_array(file)
-        if frames is None:
+        found = kept(file, FACTS)
+        if found is None:
             return None
+        frames = found[0]
         fits = frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
         size = self.size or (frames.shape[-1] if fits else 0)
         return frames if fits and frames.shape[2:] == (size, size) else None
 
-    def _bin(self, recording: str) -> tuple[np.ndarray, Counter[str]]:
-        """The frames, and what was repaired."""
+    def _bin(self, recording: str) -> tuple[np.ndarray, list[int]]:
+        """The frames, and their facts."""
         path, interval = interval_of(recording)
-        repaired: Counter[str] = Counter()
+        times, repaired = [0, 0, 0], Counter[str]()
 
         def read() -> Iterator[Events]:
             repair = Repair(self.told.repair, Path(path))
-            yield from telling(read_pieces(Path(path), self.sensor, repair, self.told), Path(path).name)
+            times[0] = 0
+            for piece in telling(read_pieces(Path(path), self.sensor, repair, self.told), Path(path).name):
+                times[:] = times[0] + len(piece.t), int(piece.t[0]) if not times[0] else times[1], int(piece.t[-1])
+                yield piece
             repaired.clear()
             repaired.update(repair.counts)
 
-        if interval is not None:
-            events, found = scan_of(path, self.sensor, self.told).interval(*interval)
-            repaired.update(found)
-            read = lambda: iter([events])  # noqa: E731
         try:
-            if interval is not None and not len(events.t):
-                raise ValueError(f"it has no events from {interval[0]} to {interval[1]} µs of the recording's time")
+            if interval is not None:
+                events, found = scan_of(path, self.sensor, self.told).interval(*interval)
+                if not len(events.t):
+                    raise ValueError(f"it has no events from {interval[0]} to {interval[1]} µs of the recording's time")
+                times[:] = len(events.t), int(events.t[0]), int(events.t[-1])
+                repaired.update(found)
+                read = lambda: iter([events])  # noqa: E731
             origin = interval[0] if self.from_start and interval is not None and self.window is not None else None
             frames = binned(read, self.steps, by=self.by, window=self.window, size=self.size, fit=self.fit, origin=origin)
         except ValueError as error:
             raise type(error)(naming(recording, error)) from error
-        return frames, repaired
+        return frames, [*times, *(repaired[kind] for kind in KINDS)]
 
     def _key(self, recording: str) -> str:
         about = os.stat(interval_of(recording)[0])
         which = [os.path.relpath(recording, self.root), about.st_size, about.st_mtime_ns]
         return hashlib.sha256(json.dumps([which, self.how]).encode(errors="surrogateescape")).hexdigest()[:40]
-
-
-def kept_array(file: Path) -> np.ndarray | None:
-    """What `keep_array` has written; None if it is not there or not whole."""
-    try:
-        data = memoryview(read_bytes(file))
-        array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
-        if zlib.crc32(array) != int.from_bytes(checksum, "little"):
-            return None
-        return parse_array(array, str(file))
-    except (OSError, ValueError):
-        return None
-
-
-def keep_array(file: Path, array: np.ndarray) -> None:
-    """Write an array and its checksum. Raises OSError if it can't be written."""
-    out = io.BytesIO()
-    np.save(out, array, allow_pickle=False)
-    out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, out.getbuffer(), sync=False)
-    except (OSError, RuntimeError) as error:
-        text = f"frames can't be kept in {file.parent} ({error}): set STAA_FRAMES to a folder that can be written to"
-        raise OSError(text) from error
 
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:

@@ -5,7 +5,7 @@ from bisect import bisect_right
 import numpy as np
 
 from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined, unchecked
-from staa.data.events.repair import Repair
+from staa.data.events.repair import MOVED, Repair
 from staa.files import check_bytes
 
 HELD = 1 << 16  # events that wait, so that those which are out of time among them are told from the others
@@ -130,7 +130,7 @@ class Check:
         behind = int((events.t < np.maximum.accumulate(events.t)).sum())
         if not behind:
             return events
-        self._repair.found("events back in time put in order", behind, "")
+        self._repair.found(MOVED, behind, "")
         return _chosen(events, np.argsort(events.t, kind="stable"))
 
 

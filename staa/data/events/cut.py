@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from staa.data.events.cache import CACHE_VERSION, keep_array, kept_array, telling
+from staa.data.events.cache import CACHE_VERSION, telling
+from staa.data.events.kept import keep, kept
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Told
 from staa.data.events.repair import Repair
@@ -39,10 +40,12 @@ class Cutter:
             name = os.path.relpath(recording, self.root)
             which = [name, about.st_size, about.st_mtime_ns, self.how]
             key = hashlib.sha256(json.dumps(which).encode(errors="surrogateescape")).hexdigest()[:40]
-            found = kept_array(self.cache / f"{key}.npy")
-            if found is None or found.dtype != np.int64 or found.ndim != 1:
+            before = kept(self.cache / f"{key}.npy")
+            if before is not None and before[0].dtype == np.int64 and before[0].ndim == 1:
+                found = before[0]
+            else:
                 found = self._cut(recording)
-                keep_array(self.cache / f"{key}.npy", found)
+                keep(self.cache / f"{key}.npy", found)
         except OSError as error:
             raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
         return [f"{recording}#{start}-{start + self.width}" for start in found.tolist()]

@@ -119,7 +119,7 @@ def _from_chunks(dataset: Any) -> Iterator[list[Any]]:
         wanted = min(size, len(dataset) - start)
         if len(events[0]) < wanted or len(events[0]) > size:
             raise ValueError(f"a chunk of its events has {len(events[0])} of them, not {wanted}; copy or download it again")
-        held.append([column[:wanted] for column in events])
+        held.append([column[:wanted].astype(kind) for column, kind in zip(events, ("i8", "u2", "u2", "i2"), strict=True)])
         count += wanted
         if count + size > PIECE:
             yield [np.concatenate(column) for column in zip(*held, strict=True)]

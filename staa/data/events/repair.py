@@ -10,10 +10,13 @@ How = Literal["refuse", "drop", "sort"]
 
 
 KINDS = (
-    "stray times", "events of unknown time", "events back in time", "events back in time put in order",
+    "stray times", "events of unknown time", "events back in time", "events that were back in time",
     "events outside the sensor", "events of unknown polarity", "bytes of a part of an event",
 )  # fmt: skip
 """What can be wrong, as it is counted. The order is that of the numbers that are kept of it."""
+
+
+MOVED = "events that were back in time"
 
 
 class Repair:
@@ -44,10 +47,12 @@ class Repair:
         also = ", or puts them in order with --repair sort" if order else ""
         return f"; 'staa data convert {quote(str(self.path))} {quote(str(new))} --repair drop' leaves such events out{also}"
 
-    def __str__(self) -> str:
-        """Such as "3 events outside the sensor, 1 stray time"; nothing if all was right."""
-        return ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
+    def __bool__(self) -> bool:
+        """Whether anything was wrong."""
+        return any(self.counts.values())
 
     def told(self) -> str:
-        """A sentence for the user."""
-        return f"{'left out' if self.how == 'drop' else 'left out or moved'} {self}"
+        """What was done, such as "left out 3 events outside the sensor, 1 stray times"."""
+        left = ", ".join(f"{self.counts[kind]:,} {kind}" for kind in KINDS if kind != MOVED and self.counts[kind])
+        moved = f"put {self.counts[MOVED]:,} {MOVED} in order" if self.counts[MOVED] else ""
+        return "; ".join(filter(None, (left and f"left out {left}", moved)))
