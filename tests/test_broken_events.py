@@ -180,7 +180,7 @@ def test_the_events_of_many_packets_are_counted_together(tmp_path, monkeypatch):
         read_events(path)
     monkeypatch.setenv("STAA_MAX_BYTES", "64M")
     assert len(read_events(path).t) == 1000
-    monkeypatch.setattr("staa.data.events.aedat4.BATCH", 100)
+    monkeypatch.setattr("staa.data.events.aedat4_packed.BATCH", 100)
     assert len(read_events(path).t) == 1000
 
 

@@ -201,7 +201,7 @@ SHOWN = {  # command -> arguments, and what it must show
     "export": (lambda h: [CLASSES, "--to", "nir", "--out", f"net{ESC}[/y].nir"], [CLASSES, f"net{ESC}[/y].nir"]),
     "check": (lambda h: [h["part"]], [FILE]),
     "recipes": (lambda h: [], []),
-    "data": (lambda h: ["show", h["recording"]], [FILE.replace("/", "")]),
+    "data": (lambda h: ["convert", h["recording"], f"new{ESC}[/y].npz"], [FILE.replace("/", ""), f"new{ESC}[/y].npz"]),
     "bench": (lambda h: [], [NAMES[4], "[x]"]),
     "doctor": (lambda h: ["--data", RUN], [RUN]),
 }

@@ -4,40 +4,26 @@
 
 Header and contents are flatbuffers: the header holds compression, data_position and streams (as XML), a content of type EVTS a
 vector of `EVENT`. Source: the format's page of DV's documentation, and its schemas ioheader.fbs and events.fbs.
-
-LZ4 and ZSTD are unpacked by the package aedat. It believes the header of its file, and one flipped bit there aborts the
-process. So it never sees the file: it is given the packets of events alone, of known lengths, behind a header written here.
 """
 
 import re
 import struct
-import tempfile
 from collections.abc import Container, Iterator
 from xml.etree import ElementTree
 
 import numpy as np
 
+from staa.data.events.aedat4_packed import MAGIC, NONE, ZSTD_HIGH, broken, number, unpacked
 from staa.data.events.counter import TimeCounter, TimedEvents
-from staa.data.events.packed import broken, lz4_size, number, zstd_size
 from staa.data.events.recording import LARGEST, Events, Sensor, joined
 from staa.data.events.repair import Repair
 from staa.files import check_bytes
 
-MAGIC = b"#!AER-DAT4.0\r\n"
 EVENT = np.dtype(
     {"names": ["t", "x", "y", "on"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
 )
-UNPACKED = np.dtype([("t", "i8"), ("x", "i2"), ("y", "i2"), ("on", "u1")])  # as the package gives them, without its titles
-NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)
-XML = (
-    b'<dv version="2.0"><node name="outInfo"><node name="0"><attr key="typeIdentifier" type="string">EVTS</attr>'
-    b'<node name="info"><attr key="sizeX" type="int">1</attr><attr key="sizeY" type="int">1</attr></node></node></node></dv>'
-)
 LONGEST_XML = 1 << 20  # bytes; DV writes a few thousand
 LONGEST_HEADER = 2 * LONGEST_XML
-BATCH = 1 << 24  # bytes of packets that are unpacked at a time
-
-Packets = list[memoryview]
 
 
 class Aedat4:
@@ -48,11 +34,8 @@ class Aedat4:
         self._repair, self._stream = repair or Repair(), stream
         self._timed = TimedEvents(TimeCounter(None, 1, self._repair))
         self._bytes, self._at = bytearray(), 0  # what is not taken yet, and where in the file it begins
-        self._wanted, self._compression, self._end = (
-            -1,
-            NONE,
-            -1,
-        )  # _end: of the packets; -1: where the file ends, if it was cut off
+        self._wanted, self._compression = -1, NONE
+        self._end = -1  # of the packets; -1: where the file ends, if it was cut off
         self._known: Container[int] = ()
 
     def feed(self, data: bytes) -> Events:
@@ -60,7 +43,7 @@ class Aedat4:
         if self._wanted < 0 and not self._begin():
             return joined([], None)
         packets = list(self._packets())
-        pieces = list(map(_events, packets) if self._compression == NONE else _unpacked(packets, self._compression))
+        pieces = list(map(_events, packets) if self._compression == NONE else unpacked(packets, self._compression))
         return self._timed_events(np.concatenate(pieces))._replace(sensor=self.sensor) if pieces else joined([], self.sensor)
 
     def end(self) -> Events:
@@ -210,45 +193,3 @@ def _events(packet: memoryview) -> np.ndarray:
     if count * EVENT.itemsize > len(body) - at - 4:
         raise broken(f"a packet is too short for {count} events")
     return np.frombuffer(body, EVENT, count, at + 4)
-
-
-def _unpacked(packets: Packets, compression: int) -> Iterator[np.ndarray]:
-    """The events of packed contents. Raises ImportError without the package aedat, ValueError for what it can't unpack."""
-    try:
-        import aedat
-    except ImportError as error:
-        raise ImportError('packed AEDAT 4 is read by the package aedat: pip install "staa-snn[events]"') from error
-    largest = lz4_size if compression in (LZ4, LZ4_HIGH) else zstd_size
-    head = struct.pack("<I4s6xHHHHHiiIqI", 24, b"IOHE", 10, 20, 4, 12, 8, 10, compression, 12, -1, len(XML)) + XML + b"\0"
-    head = MAGIC + struct.pack("<I", len(head)) + head
-    for batch in _batches(packets):
-        check_bytes(max(map(largest, batch)), "a packet of it")
-        with tempfile.NamedTemporaryFile(suffix=".aedat4") as file:
-            file.write(b"".join([head, *(part for p in batch for part in (struct.pack("<II", 0, len(p)), p))]))
-            file.flush()
-            count = 0
-            try:
-                for found in aedat.Decoder(file.name):
-                    yield found["events"].view(UNPACKED)
-                    count += 1
-            except BaseException as error:
-                if (
-                    not isinstance(error, Exception) and type(error).__name__ != "PanicException"
-                ):  # Rust's, for a corrupt packet
-                    raise
-                raise broken(str(error)) from error
-        if count != len(batch):
-            raise broken(f"only {count} of {len(batch)} packets could be unpacked")
-
-
-def _batches(packets: Packets) -> Iterator[Packets]:
-    """The packets, so many at a time that they fill about `BATCH` bytes."""
-    batch, size = [], 0
-    for packet in packets:
-        batch.append(packet)
-        size += len(packet)
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -42,6 +42,7 @@ def save_pieces(path: Path, pieces: Iterator[Events]) -> Saved:
                     columns[name].write(getattr(piece, name).astype(dtype).tobytes())
         if not count:
             raise ValueError("no events are left of it")
+        path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, dtype in COLUMNS.items():
                 columns[name].seek(0)

@@ -1,7 +1,5 @@
-"""Event-camera data sets: recordings on disk, binned once, kept as frames beside them.
-
-Of every data set both layouts are read: the authors' own files, and tonic's downloads. Frames are the counts of
-`staa.data.events.frames`, channel 0 OFF and channel 1 ON.
+"""Event-camera data sets: recordings on disk, binned once, kept as frames beside them. Of every data set both layouts are
+read: the authors' own files, and tonic's downloads.
 """
 
 import csv
