@@ -96,6 +96,21 @@ def unwrap(t: np.ndarray, bits: int) -> np.ndarray:
     return t
 
 
+def joined(pieces: list[Events], sensor: Sensor | None) -> Events:
+    """The events of pieces that follow one another."""
+    if len(pieces) == 1:
+        return pieces[0]._replace(sensor=sensor)
+    if not pieces:
+        return Events(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), sensor)
+    t, x, y, p = (np.concatenate(column) for column in list(zip(*pieces, strict=True))[:4])
+    return Events(t, x, y, p, sensor)
+
+
+def truncated(rest: int, what: str, size: int) -> str:
+    """The message for bytes at the end that are not whole."""
+    return f"truncated: the {rest} bytes at its end hold no whole number of {what} of {size} bytes; {AGAIN}"
+
+
 def records(data: bytes, start: int, dtype: np.dtype, what: str = "events") -> np.ndarray:
     rest = len(data) - start
     if rest % dtype.itemsize:

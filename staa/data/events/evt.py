@@ -1,0 +1,165 @@
+"""Prophesee's EVT 2.0, word by word; and what it has in common with EVT 3.0: a header, and words of a type each."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from staa.data.events.counter import TimeCounter
+from staa.data.events.recording import Events, Sensor, joined, said, truncated
+from staa.data.events.repair import Repair
+
+LINE = re.compile(rb"% (?!end\r?\n)[^\n]*+\n")
+END = re.compile(rb"% end\r?\n")
+LONGEST_HEADER = 1 << 20  # bytes; cameras write some hundred
+SLICE = 1 << 17  # bytes at a time, which stay in the processor's cache: twice as fast
+HELD = 1 << 20  # words that wait for a word of time at most
+TIME_HIGH = 8
+
+High = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Decode = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], Events]
+
+
+class Header:
+    """The lines '% field value' before the data of Prophesee's files: up to '% end', or the first line without '% '.
+
+    optional: data without a header are taken as they are.
+    """
+
+    def __init__(self, *, optional: bool):
+        self.optional = optional
+        self.text, self.done, self._bytes = "", False, b""
+
+    def feed(self, data: bytes, *, end: bool = False) -> bytes:
+        """What comes after the header, as far as it is there. Raises ValueError if there is none."""
+        if self.done:
+            return data
+        data = self._bytes + data
+        at = 0
+        while line := LINE.match(data, at):
+            at = line.end()
+        if found := END.match(data, at):
+            return self._finish(data, found.end())
+        rest = data[at:]
+        if len(rest) > LONGEST_HEADER:
+            raise ValueError(f"a line of its header has more than {LONGEST_HEADER:,} bytes: it is no Prophesee file")
+        if not end and (len(rest) < 2 or rest.startswith(b"% ")):
+            self._keep(data, at)
+            return b""
+        if not at and not self.text and not self.optional:
+            raise ValueError(f"expected header lines starting with '% ', found {data[:8]!r}: it is no Prophesee file")
+        return self._finish(data, at)
+
+    def _keep(self, data: bytes, at: int) -> None:
+        self.text += data[:at].decode("latin-1")
+        self._bytes = data[at:]
+        if len(self.text) > LONGEST_HEADER:
+            raise ValueError(f"its header has more than {LONGEST_HEADER:,} bytes: it is no Prophesee file")
+
+    def _finish(self, data: bytes, at: int) -> bytes:
+        self._keep(data, at)
+        self.done, rest, self._bytes = True, self._bytes, b""
+        return rest
+
+    def sensor(self) -> Sensor | None:
+        """From '% format EVT3;height=720;width=1280', '% geometry 1280x720', or '% height 720' and '% width 1280'."""
+        height = said(self.text, r"^% (?:format \S*;)?height[= ](\d+)") or said(self.text, r"^% geometry \d+x(\d+)")
+        width = said(self.text, r"^% (?:format \S*;)?width[= ](\d+)") or said(self.text, r"^% geometry (\d+)x")
+        return (int(height), int(width)) if height and width else None
+
+
+class WordDecoder:
+    """A header, if there is one, then words, little-endian unless it differs, among them words of time.
+
+    Of what follows a time that may be stray (`TimeCounter`) the events are given once the next word of time is there. Events
+    before the first time, and after a stray one up to the next, are left out: their time is not known.
+
+    word: the type of a word. high: words -> where those of a time's high bits are, and these bits. decode: takes words, where
+    words of time are among them, the time before them and those times, and, if any is stray, of which words the time is not
+    known.
+    """
+
+    def __init__(self, word: type[np.unsignedinteger], high: High, counter: TimeCounter, decode: Decode):
+        self.sensor: Sensor | None = None
+        self._word, self._high, self._counter, self._decode = np.dtype(word).newbyteorder("<"), high, counter, decode
+        self._header = Header(optional=True)
+        self._rest, self._held = b"", np.empty(0, word)
+        self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
+
+    def feed(self, data: bytes) -> Events:
+        if not self._header.done:
+            data = self._after_header(data)
+        pieces = [self._piece(data[start : start + SLICE]) for start in range(0, len(data), SLICE)]
+        return joined(pieces, self.sensor)
+
+    def end(self) -> Events:
+        data = b"" if self._header.done else self._after_header(b"", end=True)
+        events = self._piece(data, end=True)
+        if self._rest:
+            raise ValueError(truncated(len(self._rest), "words", self._word.itemsize))
+        return events._replace(sensor=self.sensor)
+
+    def _after_header(self, data: bytes, *, end: bool = False) -> bytes:
+        data = self._header.feed(data, end=end)
+        if self._header.done:
+            self.sensor = self._header.sensor()
+            if "endianness=big" in self._header.text:
+                self._word = self._word.newbyteorder(">")
+        return data
+
+    def _piece(self, data: bytes, *, end: bool = False) -> Events:
+        data = self._rest + data
+        count = len(data) // self._word.itemsize
+        self._rest = data[count * self._word.itemsize :]
+        words = np.frombuffer(data, self._word, count).astype(self._word.newbyteorder("="), copy=False)
+        if len(self._held):
+            words = np.concatenate([self._held, words])
+        at, values = self._high(words)
+        if not self._begun:  # what is before the first word of time changes nothing
+            begin = int(at[0]) if len(at) else len(words)
+            words, at, self._begun = words[begin:], at - begin, len(at) > 0
+        times, stray = self._counter.times(values, end=end or len(words) > HELD)
+        decided = len(times)
+        stop = len(words) if decided == len(values) else int(at[decided])
+        self._held, words, at = words[stop:].copy(), words[:stop], at[:decided]
+        times, lost = np.append(self._time, times), None
+        if stray is not None or self._lost:
+            none = np.append(self._lost, np.zeros(decided, bool) if stray is None else stray)
+            lost = np.repeat(none, np.diff(at, prepend=0, append=len(words)))
+            self._lost = bool(none[-1])
+        self._time = int(times[-1])
+        return self._decode(words, at, times, lost)
+
+
+class Evt2:
+    """Prophesee EVT 2.0: words of 32 bits, their type in bits 28-31.
+
+    CD_OFF (0), CD_ON (1): time's bits 0-5, x, y in 6, 11, 11 bits. TIME_HIGH (8): time's bits 6-33. Others are skipped.
+    """
+
+    def __init__(self, repair: Repair | None = None):
+        self._repair = repair or Repair()
+        self._words = WordDecoder(np.uint32, self._high, TimeCounter(28, 64, self._repair), self._events)
+
+    @property
+    def sensor(self) -> Sensor | None:
+        return self._words.sensor
+
+    def feed(self, data: bytes) -> Events:
+        return self._words.feed(data)
+
+    def end(self) -> Events:
+        return self._words.end()
+
+    def _high(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        at = np.flatnonzero(words >> 28 == TIME_HIGH)
+        return at, (words[at] & 0xFFFFFFF).astype(np.int64)
+
+    def _events(self, words: np.ndarray, at: np.ndarray, times: np.ndarray, lost: np.ndarray | None) -> Events:
+        is_event = words < 2 << 28
+        if lost is not None:
+            self._repair.found("events of unknown time", int((is_event & lost).sum()), "")
+            is_event &= ~lost
+        time = np.repeat(times, np.diff(at, prepend=0, append=len(words)))[is_event]
+        word = words[is_event]
+        return Events(time + (word >> 22 & 0x3F), word >> 11 & 0x7FF, word & 0x7FF, word >> 28, None)
