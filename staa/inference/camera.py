@@ -2,22 +2,26 @@
 
 import math
 import time
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from staa.build.inputs import of_sensor, sensor_of
 from staa.data.events.folder import DEFAULT_STEPS, parse_sensor
 from staa.data.events.frames import scaled
-from staa.data.events.recording import Events
+from staa.data.events.recording import NOTHING, Events
+from staa.data.events.repair import Repair
 from staa.data.events.windows import Window, Windows
+from staa.inference.live import watch
 from staa.inference.obstacles import check_streamable
 from staa.machine import choose_device
+from staa.neurons import AdaptiveLIF
 from staa.runs.load import Run, opened
 from staa.streaming import StreamState, stream
 
@@ -54,6 +58,11 @@ class Decision(NamedTuple):
     late: int
 
 
+def _grows(module: nn.Module) -> bool:
+    """Whether a membrane of it grows without a current."""
+    return isinstance(module, AdaptiveLIF) and bool((module.decay.abs() >= 1).any())
+
+
 class Memory:
     """The mean of the logits of the last windows, whatever came before them."""
 
@@ -81,17 +90,19 @@ class Stream:
                 print(decision.prediction, decision.probability)
 
     The network sees a frame for each window of time, a silent one too, and its neurons' membranes go on from window to window.
-    Its running prediction is by the mean of the logits over the last `memory` ms, so how long it takes to see a change does not
-    depend on how long nothing changed. A network built for any number of steps (`model.steps=None`) goes on for ever; one built
-    for T begins at rest again after T windows.
+    Its running prediction is by the mean of the logits over the last `memory` ms, and every `reset_every` ms the network begins
+    at rest, since training has shown it no more windows than a sample has: some never forget what they saw first, with a
+    learned leak above 1 they even hold it ever more. So how long it takes to see a change does not depend on how long nothing
+    changed.
 
     Args:
         run: A `staa.Run`, or a run folder, which is opened with `trust`.
         window: Duration of a window, from 0.001 to a billion milliseconds; None: the recipe's.
-        memory: Milliseconds over which the running prediction is taken, from a window to 100,000 of them; None: as many windows
-            as a sample of the run's training has.
+        memory: Milliseconds over which the running prediction is taken, from a window to 100,000 of them; None: as long as a
+            sample of the run's training.
         reset_every: The network begins at rest (membranes, and what attention has seen) every so many milliseconds, at least a
-            window; the running prediction goes on. None: never, or after the T windows that it was built for.
+            window; the running prediction goes on. None: as long as a sample of the run's training; infinity: never, for a
+            network that was built for any number of steps (`model.steps=None`).
         reset_silent: After so many milliseconds without an event, at least a window, the next event is of a new scene: network
             and running prediction begin anew. None: silence is seen as any other window.
         sensor: Size of the sensor, "HEIGHTxWIDTH" in pixels; None: what the events say, or the recipe.
@@ -129,27 +140,33 @@ class Stream:
         check_streamable(run, self._model, window=window)
         self.window: float = recipe.data.window if window is None else window
         """Duration of a window in milliseconds."""
-        self.steps: int | None = recipe.model.steps
-        """Windows T that the network was built for; None: any number."""
-        length = self.steps or recipe.data.steps or DEFAULT_STEPS
-        self._remembered = self._windows("memory", memory) or length
-        self.memory: float = self._remembered * self.window
+        steps = recipe.model.steps
+        length = steps or recipe.data.steps or DEFAULT_STEPS
+        self._memory = Memory(self._windows("memory", memory) or length)
+        self.memory: float = self._memory.windows * self.window
         """Milliseconds over which the running prediction is taken."""
-        every = self._windows("reset_every", reset_every)
-        if every is not None and self.steps is not None and every > self.steps:
+        self._every = None if reset_every == math.inf else self._windows("reset_every", reset_every) or length
+        if steps is not None and (self._every is None or self._every > steps):
             raise ValueError(
-                f"the network was built for {self.steps} windows of {self.window:g} ms: `reset_every` must be at most "
-                f"{self.steps * self.window:g} ms, got {reset_every:g}"
+                f"the network was built for {steps} windows of {self.window:g} ms: `reset_every` must be at most "
+                f"{steps * self.window:g} ms, got {reset_every:g}"
             )
-        self._every = every or self.steps
+        self.reset_every: float = math.inf if self._every is None else self._every * self.window
+        """Milliseconds after which the network begins at rest."""
+        growing = 0 if self._every is not None else sum(map(_grows, self._model.modules()))
+        if growing:
+            warnings.warn(
+                f"{growing} of its layers of neurons {'holds' if growing == 1 else 'hold'} ever more of what came first, "
+                f"by a learned leak of 1 or above: let the network begin at rest now and then "
+                f"(`reset_every`), or train with `model.neuron=plain`",
+                stacklevel=2,
+            )
         self._silent_for = self._windows("reset_silent", reset_silent)
         self.names, self._values, self._device = run.names, recipe.data.values, chosen
         self._side, self._whole = about["size"], recipe.data.size is None
-        self._sensor = parse_sensor(sensor) or sensor_of(recipe, about)
+        self.sensor = parse_sensor(sensor) or sensor_of(recipe, about)
+        """(height, width) that events must be of; None: what they say."""
         self._logits(np.zeros((2, self._side, self._side), np.float32), None)  # the first call takes longest
-        self.dropped = 0
-        """Windows that were dropped so far."""
-        self._memory = Memory(self._remembered)
         self.reset()
 
     def push(self, events: Events | None, *, until: int | None = None) -> list[Decision]:
@@ -170,7 +187,7 @@ class Stream:
         if events is None or not len(events.t):
             events = NOTHING
         else:
-            events = self.fitting(of_sensor(events, self._sensor, "a piece of the stream"))
+            events = self.fitting(of_sensor(events, self.sensor, "a piece of the stream"))
             if self._last is not None and int(events.t[0]) < self._last:
                 raise ValueError(
                     f"time runs backwards between two pieces of the stream, from {self._last} to {int(events.t[0])} µs: give "
@@ -180,17 +197,53 @@ class Stream:
         return [self.decide(window) for window in self.windows.push(events, until=until)]
 
     def end(self) -> list[Decision]:
-        """The decision on the window that has begun, if it has events, as if the stream ended here; then `reset`."""
-        made = [self.decide(window) for window in self.windows.end()]
-        self.reset()
-        return made
+        """The decision on the window that has begun, if it has events, as if it were over: the stream ends here."""
+        return [self.decide(window) for window in self.windows.end()]
+
+    def watch(
+        self,
+        source: str | Path | Iterable[Events],
+        *,
+        format: str | None = None,
+        follow: bool = False,
+        lag: float | None = 1000.0,
+        repair: Literal["refuse", "drop"] = "refuse",
+        remote: bool = False,
+    ) -> Generator[Decision]:
+        """The decisions on a source of events, from its beginning to its end, as they are made: first `reset`.
+
+        A recording or a generator waits for the network. A live source does not: its bytes are read and made windows by a
+        thread, and windows wait for the network, `lag` ms of them at most. If it is full and the oldest has waited that long,
+        that one is dropped; a source that runs ahead of time, as a file does that another program pipes in, is made to wait.
+        After `lag` ms without data from a live source, windows end by this machine's clock, so silence is seen even if the
+        format says no time without an event (EVT does). Events that come for such a window later are left out and counted.
+
+        Args:
+            source: A recording's file; "-" for standard input, the path of a named pipe, "tcp:HOST:PORT" or "unix:PATH" of a
+                program that serves events there; or an iterable of `staa.data.Events`.
+            format: Of the bytes, a name in `staa.data.events.decoders.DECODERS`; None: what a header or the file's name says.
+            follow: At the end of a file, wait for more. Such a file loses no window: the stream falls behind instead.
+            lag: Milliseconds, as told; None drops nothing and lets the events' time alone count.
+            repair: "refuse" ends the stream with what is wrong in the bytes; "drop" leaves it out and counts it in `repair`.
+            remote: Let HOST be another machine.
+
+        Raises:
+            ValueError: If the source is of another form, sensor or format, ends within an event, or holds what is refused; the
+                decisions up to there have been given.
+            OSError: If it can't be opened or read.
+        """
+        return watch(self, source, format=format, follow=follow, lag=lag, repair=repair, remote=remote)
 
     def reset(self) -> None:
         """Begin anew: the network at rest, nothing remembered, nothing counted; the next event begins window 1."""
         self.windows = Windows(round(self.window * 1000), (self._side, self._side))
         """Makes frames of the events; `decide` takes what it gives."""
+        self.repair = Repair()
+        """What was left out of the events, by kind."""
+        self.dropped = 0
+        """Windows that were dropped so far, since the network was too slow."""
         self._last: int | None = None
-        self.dropped = self._silent = 0
+        self._silent = 0
         self._rest()
         self._memory.forget()
 
@@ -198,7 +251,9 @@ class Stream:
         """The events, checked to be of the sensor that the run takes. Raises ValueError if they are of another one."""
         if self._whole and events.sensor is not None and events.sensor != (self._side, self._side):
             there = f"{events.sensor[0]} × {events.sensor[1]}"
-            raise ValueError(f"the events are of a sensor of {there}, and the run was trained on one of {self._side} × {self._side}")
+            raise ValueError(
+                f"the events are of a sensor of {there}, and the run was trained on one of {self._side} × {self._side}"
+            )
         return events
 
     def decide(self, window: Window) -> Decision:
@@ -252,6 +307,3 @@ class Stream:
                 f"`{name}` must be from a window, {self.window:g} ms, to {MOST:,} of them, got {milliseconds:g} ms"
             )
         return math.floor(milliseconds / self.window + 1e-9)
-
-
-NOTHING = Events(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), None)

@@ -11,6 +11,9 @@ from staa.recipes import RECIPES
 from staa.recipes.as_json import flat
 from staa.runs.load import Run
 
+OTHER = "A run on recordings can be: staa train events-folder-stream --data DIR, or staa train nmnist-stream"
+
+
 def check_streamable(run: Run, model: nn.Module | None, *, window: float | None = None) -> None:
     """Raises ValueError naming all that keeps a run from a stream, and the command that trains one that can be streamed.
 
@@ -18,44 +21,51 @@ def check_streamable(run: Run, model: nn.Module | None, *, window: float | None 
     which does for frames that were cut otherwise.
     """
     if model is None:
-        found = [Obstacle("it forecasts a series, and a stream takes events of a camera")]
-    else:
-        found = [o for o in run.preparation.obstacles if window is None or "data.window" not in (o.change or "")]
-        try:
-            check_causal(model)
-        except ValueError as error:
-            whole = [module for module in model.modules() if not getattr(module, "causal", True)]
-            own = not whole or any(not type(module).__module__.startswith("staa.") for module in whole)
-            found.append(Obstacle(str(error), None if own else _any_steps(run)))
-            if own:  # what to do stands in the message
-                _refuse(run, found, "")
+        raise ValueError(f"{run.folder} can't be streamed: it forecasts a series. {OTHER}")
+    known = [*run.preparation.obstacles, *_of_network(run, model)]
+    found = [o.why for o in known if window is None or "data.window" not in (o.change or "")]
     if not found:
         return
-    changes = [setting for o in found if o.change is not None for setting in o.change.split()]
-    if any(o.change is None for o in found):
-        _refuse(run, found, "Trained on recordings, one can: staa train events-folder-stream --data DIR (or nmnist-stream)")
-    hint = ", or say how long a `window` is in ms" if any("data.window" in setting for setting in changes) else ""
-    _refuse(run, found, f"What trains one that can: {training(run, changes)}" + (hint if len(found) == 1 else ""))
+    whys = found[0] if len(found) == 1 else "; ".join(f"({k}) {why}" for k, why in enumerate(found, 1))
+    if any(o.change is None for o in known):
+        what_to_do = OTHER
+    else:
+        what_to_do = f"This trains one that can be: {training(run, [o.change for o in known if o.change])}"
+        if window is None and len(found) == 1 and "data.window" in (known[0].change or ""):
+            what_to_do += "; or say how many ms a `window` has"
+    raise ValueError(f"{run.folder} can't be streamed: {whys}. {what_to_do}")
 
 
 def training(run: Run, changes: list[str]) -> str:
     """The command that trains the run's recipe with some settings, such as "data.values=sum", changed."""
     recipe = run.recipe
+    given = dict(change.split("=") for several in changes for change in several.split())
     if recipe.name not in RECIPES:
-        return "its recipe with " + ", ".join(f"`{change}`" for change in changes)
-    settings, named = flat(recipe), flat(RECIPES[recipe.name])
-    given: dict[str, Any] = {name: value for name, value in settings.items() if named.get(name, ...) != value}
-    given |= dict(change.split("=") for change in changes)
+        return "staa train with your recipe and " + ", ".join(f"`{name}={value}`" for name, value in given.items())
     if given.get("model.steps") == "None":
-        given.setdefault("data.steps", recipe.model.steps or recipe.data.steps)
+        given["data.steps"] = recipe.model.steps
+    named = flat(RECIPES[recipe.name])
+    differ: dict[str, Any] = {name: value for name, value in flat(recipe).items() if named.get(name, ...) != value}
     words = ["staa", "train", recipe.name]
     if run.task.needs_files:
         words += ["--data", str(run.data_root or run.environment.get("data_root") or "DIR")]
-    for name, value in given.items():
-        flag = name.replace("_", "-")
-        section, dot, last = flag.rpartition(".")
-        words += [f"--{section}{dot}no-{last}"] if value is False else [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+    for name, value in (differ | given).items():
+        section, dot, last = name.replace("_", "-").rpartition(".")
+        flag = f"--{section}{dot}{'no-' if value is False else ''}{last}"
+        words += [flag] if isinstance(value, bool) else [flag, str(value)]
     return shlex.join(words)
+
+
+def _of_network(run: Run, model: nn.Module) -> list[Obstacle]:
+    """What keeps the network from running window by window."""
+    try:
+        check_causal(model)
+    except ValueError as error:
+        whole = [module for module in model.modules() if not getattr(module, "causal", True)]
+        if not whole or any(not type(module).__module__.startswith("staa.") for module in whole):
+            raise ValueError(f"{run.folder} can't be streamed: {error}") from error  # of one's own: it says what to do
+        return [Obstacle(str(error).partition(";")[0], _any_steps(run))]
+    return []
 
 
 def _any_steps(run: Run) -> str:
@@ -67,8 +77,3 @@ def _any_steps(run: Run) -> str:
     except ValueError:  # it is made for a fixed number of steps
         return "model.steps=None model.attention=staa"
     return "model.steps=None"
-
-
-def _refuse(run: Run, found: list[Obstacle], what_to_do: str) -> None:
-    reasons = "; ".join(o.why if len(found) == 1 else f"({k}) {o.why}" for k, o in enumerate(found, 1))
-    raise ValueError(f"{run.folder} can't be streamed: {reasons}" + (f". {what_to_do}" if what_to_do else ""))

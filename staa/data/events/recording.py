@@ -43,6 +43,9 @@ class Events(NamedTuple):
     sensor: Sensor | None
 
 
+NOTHING = Events(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), None)
+
+
 def afford(events: int) -> None:
     """Raises ValueError if so many events would take more memory than is allowed."""
     check_bytes(events * EVENT_BYTES, f"{events:,} events")

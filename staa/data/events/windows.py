@@ -92,8 +92,8 @@ class Windows:
         """The windows before that of this number (from 0)."""
         if number - self._over > LONGEST_GAP:
             raise ValueError(
-                f"time jumps by {number - self._over:,} windows of {self.window} µs without an event: it is another unit, or the "
-                f"stream is faulty; make the window longer, or repair it"
+                f"time jumps by {number - self._over:,} windows of {self.window} µs without an event: make the window longer, "
+                f"or repair the stream"
             )
         while self._over < number:
             yield self._closed(arrived)
