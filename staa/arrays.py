@@ -5,53 +5,70 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Container
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from staa.files import check_bytes, max_bytes, read_bytes
+from staa.files import check_bytes, max_bytes
 
 HEADER = 1 << 17  # bytes that hold any header of a .npy file which NumPy accepts
 SAID = 200  # characters of another library's error, or of a file's word, in a message
 
 
-def read_arrays(path: Path, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a .npz by name, or the one of a .npy under "". Nothing is unpickled, and nothing inflates past `max_bytes`.
+def arrays_in(data: bytes, what: str) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a .npz by name, or the one of a .npy under ""; `what` is their name in messages. Nothing is
+    unpickled, and nothing inflates past `max_bytes`.
 
-    choose: takes the names of a .npz and says which of them to read; None: all.
-
-    Raises OSError, or ValueError for what is truncated, no such file, too large, or holds Python objects.
+    Raises ValueError for what is truncated, no such file, too large, or holds Python objects.
     """
-    return arrays_in(read_bytes(path), str(path), choose)
-
-
-def arrays_in(data: bytes, what: str, choose: Callable[[list[str]], Container[str]] | None = None) -> dict[str, np.ndarray]:
-    """The arrays in the bytes of a .npz or .npy, as `read_arrays` gives them; `what` is their name in messages."""
     if not data.startswith(b"PK"):
         return {"": parse_array(data, what)}
-    broken = lambda error: ValueError(f"{what} can't be read as .npz ({str(error)[:SAID]}): copy or save it again")  # noqa: E731
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
-        raise broken(error) from error
-    members = archive.infolist()
-    if choose is not None:
-        chosen = choose([member.filename.removesuffix(".npy") for member in members])
-        members = [member for member in members if member.filename.removesuffix(".npy") in chosen]
-    if not {member.compress_type for member in members} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
-    check_bytes(sum(member.file_size for member in members), what)
+    archive, members = check_members(io.BytesIO(data), what)
+    check_bytes(sum(member.file_size for member in members.values()), what)
     try:
         # With a length: else zipfile inflates all there is, whatever length it is said to have.
-        unpacked = {m.filename.removesuffix(".npy"): archive.open(m).read(m.file_size) for m in members}
+        unpacked = {name: archive.open(member).read(member.file_size) for name, member in members.items()}
     except Exception as error:  # … zlib.error, RuntimeError of an encrypted one
-        raise broken(error) from error
+        raise _broken(what, error) from error
     return {name: parse_array(content, f"{what}, array {name!r}") for name, content in unpacked.items()}
+
+
+def check_members(
+    file: IO[bytes], what: str, choose: Callable[[list[str]], Container[str]] | None = None
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """The archive of a .npz, and the chosen arrays in it by name. Raises ValueError for what NumPy would not write."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
+        raise _broken(what, error) from error
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    if choose is not None:
+        chosen = choose(list(members))
+        members = {name: member for name, member in members.items() if name in chosen}
+    if not {member.compress_type for member in members.values()} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError(f"{what} is not packed as numpy does it: save it again with numpy.savez_compressed")
+    return archive, members
+
+
+def _broken(what: str, error: Exception) -> ValueError:
+    return ValueError(f"{what} can't be read as .npz ({str(error)[:SAID]}): copy or save it again")
 
 
 def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
     """The array in the bytes of a .npy file, as a view of them. Raises ValueError, naming `what`, as `read_arrays` does."""
-    file = io.BytesIO(data[:HEADER])
+    shape, by_columns, dtype, start = check_array(data[:HEADER], len(data), what)
+    if len(data) == start:
+        try:
+            return np.empty(shape, dtype)
+        except (ValueError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{what} is no NumPy array: {error}") from error
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if by_columns else "C")
+
+
+def check_array(head: bytes | memoryview, size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """(shape, whether it lies by columns, dtype, where it begins) of the array in a .npy file of so many bytes, by its first
+    `HEADER`. Raises ValueError, naming `what`, for what is no such file, of another length, or holds Python objects."""
+    file = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -60,7 +77,7 @@ def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
         raise ValueError(f"{what} can't be read as a NumPy array ({str(error)[:SAID]}): copy or save it again") from error
     if dtype.hasobject:
         raise ValueError(f"{what} holds Python objects, which are never unpickled: save plain arrays of numbers")
-    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
     if not all(type(n) is int for n in shape):  # NumPy takes True for 1
         raise ValueError(f"{what} is no NumPy array: its shape is {str(shape)[:SAID]}")
     if expected != found or min(shape, default=1) < 0:
@@ -68,12 +85,7 @@ def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
         raise ValueError(
             f"{what} is truncated or no NumPy array: expected {told} bytes for shape {str(shape)[:SAID]}, found {found}"
         )
-    if not expected:
-        try:
-            return np.empty(shape, dtype)
-        except (ValueError, OverflowError, MemoryError) as error:
-            raise ValueError(f"{what} is no NumPy array: {error}") from error
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if by_columns else "C")
+    return shape, by_columns, dtype, file.tell()
 
 
 def inflate(data: bytes, what: str) -> bytes:

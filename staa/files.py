@@ -85,10 +85,21 @@ def read_bytes(path: Path) -> bytes:
     """A file's content. Raises what `open_regular` does, and ValueError for a file larger than `max_bytes`."""
     with open_regular(path) as file:
         check_bytes(os.fstat(file.fileno()).st_size, str(path))
-        try:
-            return file.read()
-        except OSError as error:  # which names no file
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        return _read(file, -1, path)
+
+
+def pieces_of(path: Path, size: int) -> Iterator[bytes]:
+    """A file's content, so many bytes at a time. Raises what `open_regular` does."""
+    with open_regular(path) as file:
+        while piece := _read(file, size, path):
+            yield piece
+
+
+def _read(file: IO[bytes], size: int, path: Path) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:  # which names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_text(path: Path) -> str:

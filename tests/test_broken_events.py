@@ -38,7 +38,6 @@ from test_recordings import (
 
 from staa.cli import main
 from staa.data import read_events, to_frames
-from staa.data.events.aedat4 import PACKET_BYTES
 from staa.data.events.cache import EventFiles
 from staa.data.events.read import READERS
 from staa.data.events.recording import EVENT_BYTES
@@ -75,7 +74,8 @@ def test_a_flipped_high_bit_in_the_description_of_aedat_4(tmp_path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda d: d[:14] + struct.pack("<I", 2**32 - 1) + d[18:], "ends within its header"),
+        (lambda d: d[:14] + struct.pack("<I", 2**32 - 1) + d[18:], "a header of 4,294,967,295 bytes"),
+        (lambda d: d[:14] + struct.pack("<I", 60_000) + d[18:], "ends within its header"),
         (lambda d: d[:18] + struct.pack("<I", 2**31) + d[22:], "points out of it"),
         (lambda d: d.replace(b"IOHE", b"OHNO"), "expected a flatbuffer IOHE, found b'OHNO'"),
         (lambda d: d.replace(b"</dv>", b"</dw>"), "is not XML"),
@@ -111,7 +111,7 @@ def test_descriptions_of_aedat_4_that_nobody_writes(tmp_path):
             with pytest.raises(ValueError, match=problem):
                 read_events(path)
     for compression, end in ((5, -1), (2**31 - 1, -1), (0, 10), (0, 1 << 40), (0, -2)):
-        with pytest.raises(ValueError, match=r"compression .* is unknown|its packets go from byte"):
+        with pytest.raises(ValueError, match=r"compression .* is unknown|its packets go ):
             read_events(write(tmp_path / "r.aedat4", aedat4_file(EVENTS, compression=compression, end=end)))
 
 
@@ -162,11 +162,8 @@ def test_packets_of_aedat_4_that_would_fill_the_memory(compression, zeros, tmp_p
 def test_the_events_of_many_packets_are_counted_together(tmp_path, monkeypatch):
     pytest.importorskip("aedat")
     path = write(tmp_path / "r.aedat4", aedat4_file(EVENTS, compression=1, contents=LZ4[:1] * 500))
-    monkeypatch.setenv("STAA_MAX_BYTES", str(500 * PACKET_BYTES + 999 * EVENT_BYTES))
-    with pytest.raises(ValueError, match=r"r\.aedat4: its events would take 687.5 KiB of memory"):
-        read_events(path)
-    monkeypatch.setenv("STAA_MAX_BYTES", str(499 * PACKET_BYTES))
-    with pytest.raises(ValueError, match=r"r\.aedat4: its events would take 625 KiB of memory"):
+    monkeypatch.setenv("STAA_MAX_BYTES", str(999 * EVENT_BYTES))
+    with pytest.raises(ValueError, match=r"r\.aedat4: 1,000 events would take 62.5 KiB of memory"):
         read_events(path)
     monkeypatch.setenv("STAA_MAX_BYTES", "64M")
     assert len(read_events(path).t) == 1000

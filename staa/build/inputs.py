@@ -14,11 +14,12 @@ from torch import Tensor
 
 from staa.build.task import Task
 from staa.data.events.cache import binned
+from staa.data.events.check import checked
 from staa.data.events.digits import saccade_events
 from staa.data.events.folder import DEFAULT_STEPS, parse_sensor
 from staa.data.events.frames import as_frames, as_values
 from staa.data.events.read import READERS, read_events
-from staa.data.events.recording import Events, Sensor, checked
+from staa.data.events.recording import Events, Sensor
 from staa.data.events.sets import SENSORS
 from staa.data.images.cifar import CIFAR
 from staa.data.images.files import ENDINGS, MEAN, STD, as_rgb, cut, decode, normalise

@@ -17,7 +17,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from staa.files import check_bytes, max_bytes
+from staa.data.events.counter import TimeCounter, TimedEvents
+from staa.data.events.recording import AGAIN, LARGEST, Events, Sensor, joined
+from staa.data.events.repair import Repair
+from staa.files import check_bytes
 
 MAGIC = b"#!AER-DAT4.0\r\n"
 EVENT = np.dtype(
@@ -25,56 +28,120 @@ EVENT = np.dtype(
 )
 UNPACKED = np.dtype([("t", "i8"), ("x", "i2"), ("y", "i2"), ("on", "u1")])  # as the package gives them, without its titles
 NONE, LZ4, LZ4_HIGH, ZSTD, ZSTD_HIGH = range(5)
-AGAIN = "copy or download it again"
 XML = (
     b'<dv version="2.0"><node name="outInfo"><node name="0"><attr key="typeIdentifier" type="string">EVTS</attr>'
     b'<node name="info"><attr key="sizeX" type="int">1</attr><attr key="sizeY" type="int">1</attr></node></node></node></dv>'
 )
 LONGEST_XML = 1 << 20  # bytes; DV writes a few thousand
+LONGEST_HEADER = 2 * LONGEST_XML
 BATCH = 1 << 24  # bytes of packets that are unpacked at a time
-PACKET_BYTES = 1280  # that a packet takes beside its events
 WINDOW = 1 << 27  # bytes that ZSTD looks back at most, by default
 
 Packets = list[memoryview]
 
 
-def read_aedat4(data: bytes, event_bytes: int) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """The events (fields t, x, y, on) of the one stream of events in a file's bytes, and its sensor, (height, width).
+class Aedat4:
+    """The one stream of events in such a file. Packed packets need the package aedat: ImportError."""
 
-    event_bytes: what an event takes in the end, with which its events must not take more than `max_bytes`.
+    def __init__(self, repair: Repair | None = None):
+        self.sensor: Sensor | None = None
+        self._repair = repair or Repair()
+        self._timed = TimedEvents(TimeCounter(None, 1, self._repair))
+        self._bytes, self._at = bytearray(), 0  # what is not taken yet, and where in the file it begins
+        self._wanted, self._compression, self._end = (
+            -1,
+            NONE,
+            -1,
+        )  # _end: of the packets; -1: where the file ends, if it was cut off
+        self._known: Container[int] = ()
 
-    Raises ValueError for what is truncated, no such file or too large, ImportError if packed events need the package aedat.
-    """
-    if not data.startswith(MAGIC):
-        raise _broken(f"it begins with {data[: len(MAGIC)]!r}")
-    view = memoryview(data)
-    start = len(MAGIC) + 4 + _number("I", view, len(MAGIC))
-    if start > len(data):
-        raise _broken("it ends within its header")
-    header = view[len(MAGIC) + 4 : start]
-    at = [_field(header, i, b"IOHE") for i in range(3)]
-    compression = _number("i", header, at[0]) if at[0] else NONE
-    end = _number("q", header, at[1]) if at[1] else -1
-    if not NONE <= compression <= ZSTD_HIGH:
-        raise _broken(f"compression {compression} is unknown")
-    if not at[2]:
-        raise _broken("it has no description")
-    streams = _streams(_text(header, at[2]))
-    events = [stream for stream, (kind, _) in streams.items() if kind == "EVTS"]
-    if len(events) != 1:
-        raise ValueError(f"expected one stream of events, found {len(events)}: save one stream to a file of its own")
-    packets, pieces, needed, limit = [], [], 0, max_bytes()
-    for packet in _packets(view, start, end, streams.keys(), events[0]):
-        needed += PACKET_BYTES
-        if needed > limit:
-            check_bytes(needed, "its events")
-        packets.append(packet)
-    for piece in map(_events, packets) if compression == NONE else _unpacked(packets, compression):
-        needed += len(piece) * event_bytes
-        if needed > limit:
-            check_bytes(needed, "its events")
-        pieces.append(piece)
-    return np.concatenate(pieces) if pieces else np.empty(0, EVENT), streams[events[0]][1]
+    def feed(self, data: bytes) -> Events:
+        self._bytes += data
+        if self._wanted < 0 and not self._begin():
+            return joined([], None)
+        packets = list(self._packets())
+        pieces = map(_events, packets) if self._compression == NONE else _unpacked(packets, self._compression)
+        return joined([self._events(piece) for piece in pieces], self.sensor)
+
+    def end(self) -> Events:
+        length = len(self._bytes)
+        if self._wanted < 0:
+            raise _broken(
+                "it ends within its header" if self._bytes.startswith(MAGIC) else f"it begins with {bytes(self._bytes[:14])!r}"
+            )
+        if self._end > self._at + length:
+            raise _broken(f"its packets go to byte {self._end}, but it has {self._at + length} bytes")
+        if length >= 8:
+            raise _broken(f"the packet at byte {self._at} goes beyond the end of the packets, {self._at + length}")
+        if length >= 4 or 0 <= self._at < self._end:  # fewer bytes may be left of a recording that was cut off
+            raise _broken("a length or an offset points out of it")
+        return self._timed.end()._replace(sensor=self.sensor)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._bytes[:count])
+        del self._bytes[:count]
+        self._at += count
+        return taken
+
+    def _begin(self) -> bool:
+        """Reads the header if it is whole."""
+        begin = self._bytes[: len(MAGIC)]
+        if not MAGIC.startswith(begin):
+            raise _broken(f"it begins with {bytes(begin)!r}")
+        if len(self._bytes) < len(MAGIC) + 4:
+            return False
+        length = int.from_bytes(self._bytes[len(MAGIC) : len(MAGIC) + 4], "little")
+        if length > LONGEST_HEADER:
+            raise _broken(f"a header of {length:,} bytes")
+        if len(self._bytes) < len(MAGIC) + 4 + length:
+            return False
+        header = memoryview(self._take(len(MAGIC) + 4 + length))[len(MAGIC) + 4 :]
+        at = [_field(header, i, b"IOHE") for i in range(3)]
+        self._compression = _number("i", header, at[0]) if at[0] else NONE
+        self._end = _number("q", header, at[1]) if at[1] else -1
+        if not NONE <= self._compression <= ZSTD_HIGH:
+            raise _broken(f"compression {self._compression} is unknown")
+        if self._end != -1 and self._end < self._at:
+            raise _broken(f"its packets go from byte {self._at} to {self._end}")
+        if not at[2]:
+            raise _broken("it has no description")
+        streams = _streams(_text(header, at[2]))
+        events = [stream for stream, (kind, _) in streams.items() if kind == "EVTS"]
+        if len(events) != 1:
+            raise ValueError(f"expected one stream of events, found {len(events)}: save one stream to a file of its own")
+        self._known, self._wanted, self.sensor = streams.keys(), events[0], streams[events[0]][1]
+        return True
+
+    def _packets(self) -> Iterator[memoryview]:
+        """The contents of the wanted stream's packets that are whole."""
+        taken, start = 0, self._at
+        data = self._bytes
+        while len(data) - taken >= 8:
+            at = start + taken
+            if self._end >= 0 and at >= self._end:  # an index follows, which is not needed
+                taken = len(data)
+                break
+            stream, length = struct.unpack_from("<II", data, taken)
+            if stream not in self._known:
+                raise _broken(f"the packet at byte {at} is of stream {stream}, which the header does not name")
+            if 0 <= self._end < at + 8 + length:
+                raise _broken(f"the packet at byte {at} goes beyond the end of the packets, {self._end}")
+            if len(data) < taken + 8 + length:
+                check_bytes(length, "a packet of it")
+                break
+            if stream == self._wanted:
+                yield memoryview(bytes(data[taken + 8 : taken + 8 + length]))
+            taken += 8 + length
+        self._take(taken)
+
+    def _events(self, found: np.ndarray) -> Events:
+        t = found["t"].astype(np.int64)
+        far = (t > LARGEST) | (t < -LARGEST)
+        if far.any():
+            at = int(far.argmax())
+            self._repair.found("stray times", int(far.sum()), f"a time of {t[at]} µs is not within ±2**62")
+            found, t = found[~far], t[~far]
+        return self._timed.feed(t, found["x"], found["y"], found["on"] != 0)
 
 
 def _broken(problem: str) -> ValueError:
@@ -132,23 +199,6 @@ def _streams(xml: str) -> dict[int, tuple[str | None, tuple[int, int] | None]]:
 
 def _whole(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
-
-
-def _packets(data: memoryview, at: int, end: int, known: Container[int], wanted: int) -> Iterator[memoryview]:
-    """The contents of the wanted stream's packets, to `end`; -1: to the end of the file, as of a recording that was cut off."""
-    cut_off = end == -1
-    end = len(data) if cut_off else end
-    if not at <= end <= len(data):
-        raise _broken(f"its packets go from byte {at} to {end}, but it has {len(data)} bytes")
-    while at < end and not (cut_off and end - at < 4):
-        stream, length = _number("I", data, at), _number("I", data, at + 4)
-        if stream not in known:
-            raise _broken(f"the packet at byte {at} is of stream {stream}, which the header does not name")
-        if length > end - at - 8:
-            raise _broken(f"the packet at byte {at} goes beyond the end of the packets, {end}")
-        if stream == wanted:
-            yield data[at + 8 : at + 8 + length]
-        at += 8 + length
 
 
 def _events(packet: memoryview) -> np.ndarray:

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from staa.data.events.recording import Events
 from staa.data.events.repair import Repair
 
 SILENCE = 1 << 22
@@ -37,12 +38,18 @@ class TimeCounter:
         n = len(values)
         if not n:
             return values, None
-        steps = self._signed(np.diff(values))
+        steps = np.diff(values)
+        if n > 1 and -self.near <= steps.min() and steps.max() <= self.near:
+            first = self._confirmed(int(values[0]))
+            self.last = int(values[-1] - values[0]) + first
+            return (values + (first - values[0])) * self.tick, None
+        steps = self._signed(steps)
         times, stray = np.zeros(n, np.int64), None
         np.cumsum(steps, out=times[1:])
         far = np.flatnonzero((steps > self.near) | (steps < -self.near)) + 1
         for start, stop in pairwise([0, *far.tolist(), n]):
-            first = self._next(int(values[start]), confirmed=stop - start > 1 or (end and stop == n and self.last is None))
+            value, alone = int(values[start]), stop - start == 1 and not (end and stop == n and self.last is None)
+            first = self._agreeing(value) if alone else self._confirmed(value)
             if first is not None:
                 times[start:stop] += first - times[start]
                 self.last = int(times[stop - 1])
@@ -51,7 +58,7 @@ class TimeCounter:
                 stray = None if stray is None else stray[:start]
             else:
                 before = 0 if self.last is None else self.last
-                self._found_stray(int(values[start]))
+                self._found_stray(value)
                 stray = np.zeros(n, bool) if stray is None else stray
                 stray[start], times[start] = True, before
         return times * self.tick, stray
@@ -63,15 +70,19 @@ class TimeCounter:
         half = 1 << (self.bits - 1)
         return (step + half & 2 * half - 1) - half
 
-    def _next(self, value: int, *, confirmed: bool) -> int | None:
-        """The unwrapped time of a value; None if it agrees with nothing."""
+    def _agreeing(self, value: int) -> int | None:
+        """The unwrapped time of a value that agrees with the last one; None if it does not."""
         if self.last is None:
-            return value if confirmed else None
+            return None
         step = self._signed(value - self.last)
-        if abs(step) <= self.near:
-            return self.last + step
-        now = self.last if self.bits is None else self.last & (1 << self.bits) - 1
-        return self.last + value - now if confirmed else None
+        return self.last + step if abs(step) <= self.near else None
+
+    def _confirmed(self, value: int) -> int:
+        """The same of one that the next one agrees with."""
+        agreeing = self._agreeing(value)
+        if agreeing is not None or self.last is None:
+            return value if agreeing is None else agreeing
+        return self.last + value - (self.last if self.bits is None else self.last & (1 << self.bits) - 1)
 
     def _found_stray(self, value: int) -> None:
         before = "" if self.last is None else f" after {self.last * self.tick} µs"
@@ -80,3 +91,25 @@ class TimeCounter:
             1,
             f"a time of {value * self.tick} µs{before} agrees with none beside it: that word is wrong",
         )
+
+
+class TimedEvents:
+    """Events that each have a time of the counter: stray ones are left out, and the last one waits while it may be stray."""
+
+    def __init__(self, counter: TimeCounter):
+        self._counter = counter
+        self._held: tuple[np.ndarray, ...] | None = None
+
+    def feed(self, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, *, end: bool = False) -> Events:
+        """t int64, in the counter's ticks."""
+        if self._held is not None:
+            t, x, y, p = (np.concatenate(both) for both in zip(self._held, (t, x, y, p), strict=True))
+        times, stray = self._counter.times(t, end=end)
+        n = len(times)
+        self._held = tuple(column[n:].copy() for column in (t, x, y, p)) if n < len(t) else None
+        events = Events(times, x[:n], y[:n], p[:n], None)
+        return events if stray is None else Events(*(column[~stray] for column in events[:4]), sensor=None)
+
+    def end(self) -> Events:
+        none = np.empty(0, np.int64)
+        return self.feed(none, none, none, none, end=True)

@@ -1,17 +1,14 @@
 """Prophesee's EVT 2.0, word by word; and what it has in common with EVT 3.0: a header, and words of a type each."""
 
-import re
 from collections.abc import Callable
 
 import numpy as np
 
 from staa.data.events.counter import TimeCounter
+from staa.data.events.header import Header
 from staa.data.events.recording import Events, Sensor, joined, said, truncated
 from staa.data.events.repair import Repair
 
-LINE = re.compile(rb"% (?!end\r?\n)[^\n]*+\n")
-END = re.compile(rb"% end\r?\n")
-LONGEST_HEADER = 1 << 20  # bytes; cameras write some hundred
 SLICE = 1 << 17  # bytes at a time, which stay in the processor's cache: twice as fast
 HELD = 1 << 20  # words that wait for a word of time at most
 TIME_HIGH = 8
@@ -20,52 +17,15 @@ High = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Decode = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], Events]
 
 
-class Header:
-    """The lines '% field value' before the data of Prophesee's files: up to '% end', or the first line without '% '.
+def prophesee_header(*, optional: bool = False) -> Header:
+    return Header(b"% ", b"% end", optional=optional)
 
-    optional: data without a header are taken as they are.
-    """
 
-    def __init__(self, *, optional: bool):
-        self.optional = optional
-        self.text, self.done, self._bytes = "", False, b""
-
-    def feed(self, data: bytes, *, end: bool = False) -> bytes:
-        """What comes after the header, as far as it is there. Raises ValueError if there is none."""
-        if self.done:
-            return data
-        data = self._bytes + data
-        at = 0
-        while line := LINE.match(data, at):
-            at = line.end()
-        if found := END.match(data, at):
-            return self._finish(data, found.end())
-        rest = data[at:]
-        if len(rest) > LONGEST_HEADER:
-            raise ValueError(f"a line of its header has more than {LONGEST_HEADER:,} bytes: it is no Prophesee file")
-        if not end and (len(rest) < 2 or rest.startswith(b"% ")):
-            self._keep(data, at)
-            return b""
-        if not at and not self.text and not self.optional:
-            raise ValueError(f"expected header lines starting with '% ', found {data[:8]!r}: it is no Prophesee file")
-        return self._finish(data, at)
-
-    def _keep(self, data: bytes, at: int) -> None:
-        self.text += data[:at].decode("latin-1")
-        self._bytes = data[at:]
-        if len(self.text) > LONGEST_HEADER:
-            raise ValueError(f"its header has more than {LONGEST_HEADER:,} bytes: it is no Prophesee file")
-
-    def _finish(self, data: bytes, at: int) -> bytes:
-        self._keep(data, at)
-        self.done, rest, self._bytes = True, self._bytes, b""
-        return rest
-
-    def sensor(self) -> Sensor | None:
-        """From '% format EVT3;height=720;width=1280', '% geometry 1280x720', or '% height 720' and '% width 1280'."""
-        height = said(self.text, r"^% (?:format \S*;)?height[= ](\d+)") or said(self.text, r"^% geometry \d+x(\d+)")
-        width = said(self.text, r"^% (?:format \S*;)?width[= ](\d+)") or said(self.text, r"^% geometry (\d+)x")
-        return (int(height), int(width)) if height and width else None
+def geometry(header: str) -> Sensor | None:
+    """From '% format EVT3;height=720;width=1280', '% geometry 1280x720', or '% height 720' and '% width 1280'."""
+    height = said(header, r"^% (?:format \S*;)?height[= ](\d+)") or said(header, r"^% geometry \d+x(\d+)")
+    width = said(header, r"^% (?:format \S*;)?width[= ](\d+)") or said(header, r"^% geometry (\d+)x")
+    return (int(height), int(width)) if height and width else None
 
 
 class WordDecoder:
@@ -82,7 +42,7 @@ class WordDecoder:
     def __init__(self, word: type[np.unsignedinteger], high: High, counter: TimeCounter, decode: Decode):
         self.sensor: Sensor | None = None
         self._word, self._high, self._counter, self._decode = np.dtype(word).newbyteorder("<"), high, counter, decode
-        self._header = Header(optional=True)
+        self._header = prophesee_header(optional=True)
         self._rest, self._held = b"", np.empty(0, word)
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
 
@@ -102,7 +62,7 @@ class WordDecoder:
     def _after_header(self, data: bytes, *, end: bool = False) -> bytes:
         data = self._header.feed(data, end=end)
         if self._header.done:
-            self.sensor = self._header.sensor()
+            self.sensor = geometry(self._header.text)
             if "endianness=big" in self._header.text:
                 self._word = self._word.newbyteorder(">")
         return data

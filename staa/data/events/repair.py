@@ -22,15 +22,21 @@ class Repair:
     def found(self, what: str, count: int, problem: str) -> None:
         """Counts so many of what is wrong. Raises ValueError with the problem, and what repairs it, if it is refused."""
         if self.how == "refuse":
-            raise ValueError(f"{problem}; {self.advice()}")
+            raise ValueError(f"{problem}{self.advice()}")
         self.counts[what] += count
 
-    def advice(self) -> str:
+    def advice(self, *, order: bool = False) -> str:
+        """What follows a problem in a message. order: it is of events that are not in order of time."""
         if self.path is None:
-            return "leave such events out with --repair drop"
+            return ""
         new = self.path.with_name(f"{self.path.stem}-repaired.npz")
-        return f"leave it out with 'staa data convert {quote(str(self.path))} {quote(str(new))} --repair drop'"
+        also = ", or puts them in order with --repair sort" if order else ""
+        return f"; 'staa data convert {quote(str(self.path))} {quote(str(new))} --repair drop' leaves such events out{also}"
 
     def __str__(self) -> str:
         """Such as "3 events outside the sensor, 1 stray time"; nothing if all was right."""
         return ", ".join(f"{count:,} {what}" for what, count in self.counts.items() if count)
+
+    def told(self) -> str:
+        """A sentence for the user."""
+        return f"{'left out' if self.how == 'drop' else 'left out or moved'} {self}"
