@@ -3,7 +3,7 @@
     python -m benchmarks.camera send --rate 5e6 --seconds 60          # EVT 3.0 at its own pace, to standard output
     python -m benchmarks.camera pipe RUN --rate 5e6 --seconds 300     # `staa stream RUN -` fed by that: drops, latency, memory
     python -m benchmarks.camera change RUN --data DATA                # time to change after 1, 10 and 100 s of one class
-    python -m benchmarks.camera memory RUN --data DATA [--split test] [--out FIGURE.svg]  # accuracy of a window against --memory
+    python -m benchmarks.camera memory RUN --data DATA --out FIGURE.png   # accuracy of a window against --memory
 
 RUN is a run of nmnist-stream, and DATA holds NMNIST/. The camera is of 34 × 34 pixels as N-MNIST's; each microsecond some of a
 row's pixels fire at once. Each prints JSON, as an entry of results/measured.json has it.
@@ -62,7 +62,9 @@ def send(rate: float, seconds: float) -> None:
         sent += counts[k % BLOCKS]
         held = max(held, time.perf_counter() - began - (k + 1) * HIGH / 1e6)
     took = time.perf_counter() - began
-    print(f"sent {sent:,} events in {took:.1f} s, {sent / took:,.0f} a second, at most {held * 1e3:.0f} ms late", file=sys.stderr)
+    print(
+        f"sent {sent:,} events in {took:.1f} s, {sent / took:,.0f} a second, at most {held * 1e3:.0f} ms late", file=sys.stderr
+    )
 
 
 def frames_of(run: Run, split: str) -> tuple[Tensor, Tensor]:
@@ -120,9 +122,14 @@ def by_memory(run: Run, split: str) -> dict[str, object]:
     window, every = made.window, round(made.reset_every / made.window)
     rows: dict[str, dict[str, float]] = {}
     for dwell in DWELLS:
-        orders = [order(labels.numpy(), dwell, rng) for _ in range(every)]
-        x = torch.stack([torch.cat([frames[o[-1], :k], frames[o].flatten(0, 1)])[: len(o) * steps] for k, o in enumerate(orders)], 1)
-        y = torch.stack([torch.cat([labels[o[-1:]].expand(k), labels[o].repeat_interleave(steps)])[: len(x)] for k, o in enumerate(orders)], 1)
+        shown, of = [], []
+        for k in range(every):
+            chosen = torch.from_numpy(order(labels.numpy(), dwell, rng))
+            at = torch.arange(-k, len(chosen) * steps - k)  # begins with the end of the last recording
+            which = chosen[at // steps]
+            shown.append(frames[which, at % steps])
+            of.append(labels[which])
+        x, y = torch.stack(shown, 1), torch.stack(of, 1)
         for name, e in (("default", every), ("every window", 1), ("never", None)):
             logits = logits_of(run.model(), x, e)
             shares = {f"{m * window:g}": float((remembered(logits, m) == y).double().mean()) for m in MEMORIES}
@@ -132,8 +139,9 @@ def by_memory(run: Run, split: str) -> dict[str, object]:
 
 def order(labels: np.ndarray, dwell: int, rng: np.random.Generator) -> np.ndarray:
     """The recordings in an order in which a class stays for so many of them at least."""
-    runs = [piece for c in np.unique(labels) for piece in np.array_split(rng.permutation(np.flatnonzero(labels == c)), 10 // dwell)]
-    return np.concatenate([runs[k] for k in rng.permutation(len(runs))])
+    of_class = (rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels))
+    together = [piece for found in of_class for piece in np.array_split(found, 10 // dwell)]
+    return np.concatenate([together[k] for k in rng.permutation(len(together))])
 
 
 def pipe(folder: str, rate: float, seconds: float, *options: str) -> dict[str, object]:

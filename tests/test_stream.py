@@ -223,7 +223,11 @@ def test_what_can_not_be_pushed():
 
 def test_all_obstacles_are_told_at_once_with_the_command_that_goes_round_them():
     named = replace(RECIPES["events-folder-vggsnn-staa"], seed=3)
-    recipe = replace(named, data=replace(named.data, values="normalised", frames="time", sensor="8x8", size=16), model=replace(named.model, width=0.05))
+    recipe = replace(
+        named,
+        data=replace(named.data, values="normalised", frames="time", sensor="8x8", size=16),
+        model=replace(named.model, width=0.05),
+    )
     model = task_of(recipe).network({"classes": 2, "channels": 2, "size": 16})
     run = Known(model, recipe, size=16)
     with pytest.raises(ValueError, match=r"\(1\).*largest count.*\(2\).*cut by time.*\(3\).*whole window") as refused:
@@ -245,7 +249,7 @@ def test_all_obstacles_are_told_at_once_with_the_command_that_goes_round_them():
 def test_a_network_for_fixed_steps_and_a_recipe_of_ones_own():
     recipe = replace(SMALL, model=replace(SMALL.model, attention="dta", steps=4), data=replace(SMALL.data, steps=None, size=16))
     run = Known(task_of(recipe).network({"classes": 2, "channels": 2, "size": 16}), recipe, size=16)
-    with pytest.raises(ValueError, match="--data.steps 4 .*--model.steps None --model.attention staa"):
+    with pytest.raises(ValueError, match="--data.steps 4 .*--model.steps None .*--model.attention staa"):
         Stream(run)
     own = Known(Sides(), replace(SMALL, name="mine", data=replace(SMALL.data, values="normalised")))
     with pytest.raises(ValueError, match="with your recipe and `data.values=sum`"):

@@ -248,7 +248,10 @@ class Stream:
         self._memory.forget()
 
     def fitting(self, events: Events) -> Events:
-        """The events, checked to be of the sensor that the run takes. Raises ValueError if they are of another one."""
+        """The events, checked to be of the sensor that the run takes. Raises ValueError if they are of another one, or of one
+        whose size is not known."""
+        if len(events.t) and events.sensor is None:
+            raise ValueError("the events don't say the size of their sensor: give `sensor` as HEIGHTxWIDTH")
         if self._whole and events.sensor is not None and events.sensor != (self._side, self._side):
             there = f"{events.sensor[0]} × {events.sensor[1]}"
             raise ValueError(

@@ -7,9 +7,11 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from staa.data.events.decoders import DECODERS
-from staa.data.events.read import read_events
-from staa.data.events.recording import NOTHING, Events, checked, joined, said
+from staa.data.events.check import Check
+from staa.data.events.decoders import DECODERS, aedat_format, raw_format
+from staa.data.events.evt import prophesee_header
+from staa.data.events.read import read_pieces
+from staa.data.events.recording import NOTHING, Events
 from staa.data.events.repair import How, Repair
 from staa.files import naming
 from staa.inference.backlog import Backlog
@@ -20,22 +22,16 @@ if TYPE_CHECKING:
     from staa.inference.camera import Decision, Stream
 
 
-class Check:
-    def __init__(self, sensor, repair):
-        self.sensor = sensor
-
-    def feed(self, events):
-        return checked(events, self.sensor) if len(events.t) else events
-
-    def end(self):
-        return joined([], None)
-
-
-AEDAT, LINES = b"#!AER-DAT", re.compile(rb"(?:% [^\n]*+\n)*+")
-VERSIONS = {"2.0": "2", "3.0": "3", "21": "2.1"}
 TICK = 0.05  # seconds between two looks at a source that is silent
 FEW = 2  # windows that may wait in any case
 NO_LAG = 1000.0  # milliseconds of windows that wait if none is dropped
+
+
+class LiveRepair(Repair):
+    """That of a stream, which is asked for when it begins."""
+
+    def advice(self, *, order: bool = False) -> str:
+        return "; `repair=drop` leaves out what is wrong and counts it"
 
 
 def watch(
@@ -51,10 +47,23 @@ def watch(
     """What `staa.Stream.watch` gives."""
     if format is not None and format not in DECODERS:
         raise ValueError(unknown("format", format, DECODERS))
-    if lag is not None and not 0 < lag < float("inf"):
-        raise ValueError(f"`lag` must be above 0 ms, or None, got {lag}")
+    if lag is not None and not 1 <= lag <= 1e9:
+        raise ValueError(f"`lag` must be from 1 to a billion ms, or None, got {lag:g}")
+    return _watched(stream, source, format=format, follow=follow, lag=lag, repair=repair, remote=remote)
+
+
+def _watched(
+    stream: "Stream",
+    source: str | Path | Iterable[Events],
+    *,
+    format: str | None,
+    follow: bool,
+    lag: float | None,
+    repair: How,
+    remote: bool,
+) -> Generator["Decision"]:
     stream.reset()
-    stream.repair = Repair(repair)
+    stream.repair = LiveRepair(repair)
     if not isinstance(source, str | Path):
         for events in source:
             yield from stream.push(events)
@@ -62,7 +71,7 @@ def watch(
         return
     name = str(source)
     if is_file(name) and format is None and not follow:
-        for events in [read_events(Path(name), stream.sensor)]:
+        for events in read_pieces(Path(name), stream.sensor, stream.repair):
             yield from map(stream.decide, stream.windows.push(stream.fitting(events)))
         yield from stream.end()
         return
@@ -94,11 +103,12 @@ def _live(stream: "Stream", source: ByteSource, name: str, format: str | None, l
     finally:
         backlog.close()
         reader.join(1.0)
+        stream.dropped = backlog.dropped
 
 
 def _read(stream: "Stream", source: ByteSource, name: str, format: str | None, backlog: Backlog, silence: float | None) -> None:
     """Makes windows of what comes, until the source ends or nobody takes them."""
-    check, decoder, begun = Check(stream.sensor, stream.repair), None, b""
+    check, decoder, begun = Check(stream.sensor, stream.repair, held=0), None, b""
     heard, clock = 0.0, None  # when there were bytes, and the camera's time then
 
     def put(events: Events, until: int | None, arrived: float) -> None:
@@ -138,20 +148,15 @@ def format_of(name: str, begun: bytes) -> str | None:
 
     Raises ValueError if neither says it.
     """
-    found = None
-    if begun[:9] == AEDAT[: len(begun)]:
-        if len(begun) < 12:
+    if begun[:9] == b"#!AER-DAT"[: len(begun)]:
+        return aedat_format(begun) if len(begun) >= 12 else None
+    if begun[:2] == b"% "[: len(begun)]:
+        header = prophesee_header()
+        header.feed(begun)
+        if not header.done:
             return None
-        found = {b"2.0": "aedat2", b"3.1": "aedat3", b"4.0": "aedat4"}.get(begun[9:12])
-    elif begun[:2] == b"% "[: len(begun)]:
-        lines = LINES.match(begun)
-        header = lines[0].decode("latin-1") if lines else ""
-        if len(header) == len(begun) and not header.endswith(("% end\n", "% end\r\n")):
-            return None
-        version = said(header, r"^% format EVT(\w+)") or said(header, r"^% evt (\S+)")
-        found = f"evt{VERSIONS.get(version, version)}" if version else "dat"
-    else:
-        found = Path(name).suffix.lower().removeprefix(".")
+        return raw_format(begun) if re.search("^% (evt|format) ", header.text, re.MULTILINE) else "dat"
+    found = Path(name).suffix.lower().removeprefix(".")
     if found not in DECODERS:
         known = ", ".join(DECODERS)
         raise ValueError(f"nothing says of which format it is, or none that can be taken live: `format` must be one of {known}")

@@ -75,8 +75,8 @@ def opened(source: str, *, follow: bool = False, remote: bool = False) -> Iterat
 
 
 def is_file(source: str) -> bool:
-    """Whether it is the name of a file that is whole, or of nothing at all."""
-    return source != STDIN and not REMOTE.fullmatch(source) and (Path(source).is_file() or not Path(source).exists())
+    """Whether it is the name of a file."""
+    return source != STDIN and not REMOTE.fullmatch(source) and Path(source).is_file()
 
 
 def _of(descriptor: int, source: str, *, follow: bool) -> ByteSource:

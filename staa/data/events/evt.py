@@ -46,6 +46,11 @@ class WordDecoder:
         self._rest, self._held = b"", np.empty(0, word)
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
 
+    @property
+    def clock(self) -> int | None:
+        """Time in µs of the last word of time: all events before it have been given, even if there are none."""
+        return self._time if self._begun else None
+
     def feed(self, data: bytes) -> Events:
         if not self._header.done:
             data = self._after_header(data)
@@ -104,6 +109,10 @@ class Evt2:
     @property
     def sensor(self) -> Sensor | None:
         return self._words.sensor
+
+    @property
+    def clock(self) -> int | None:
+        return self._words.clock
 
     def feed(self, data: bytes) -> Events:
         return self._words.feed(data)
