@@ -174,7 +174,7 @@ def test_resets():
     assert again[0][:2] + again[0][4:8] == alone[0][:2] + alone[0][4:8]
     steps = replace(SMALL, model=replace(SMALL.model, steps=3), data=replace(SMALL.data, steps=None))
     three = Stream(Known(Holds(), steps))
-    assert (three.memory, three.reset_every) == (30, 30)
+    assert (three.memory, three.reset_every) == (20, 30)
     assert len(three.push(events)) == 9
 
 

@@ -82,7 +82,7 @@ class StreamOptions(OfRun):
     window: float | None = None
     """Length of a window in milliseconds; by default the recipe's."""
     memory: float | None = None
-    """Milliseconds that the running prediction is taken over; by default as long as a training sample."""
+    """Milliseconds that the running prediction is taken over; by default half as long as a training sample."""
     reset_every: float | None = None
     """Milliseconds after which the network begins at rest again, membranes and all; the running prediction goes on. By default
     as long as a training sample; inf: never."""
