@@ -111,7 +111,7 @@ def test_descriptions_of_aedat_4_that_nobody_writes(tmp_path):
             with pytest.raises(ValueError, match=problem):
                 read_events(path)
     for compression, end in ((5, -1), (2**31 - 1, -1), (0, 10), (0, 1 << 40), (0, -2)):
-        with pytest.raises(ValueError, match=r"compression .* is unknown|its packets go ):
+        with pytest.raises(ValueError, match=r"compression .* is unknown|its packets go "):
             read_events(write(tmp_path / "r.aedat4", aedat4_file(EVENTS, compression=compression, end=end)))
 
 

@@ -112,8 +112,19 @@ def test_values_of_frames():
         ({"by": "space"}, 'by must be "number" or "time"'),
         ({"size": (35, 34)}, "can't be larger than the sensor"),
         ({"sensor": None}, "give height and width"),
-        ({"sensor": (34, 20)}, "x must be from 0 to 19 .*, got"),
+        ({"sensor": (34, 20)}, "outside the sensor of 34 × 20"),
         ({"steps": None, "window": 1, "t": np.array([0] * 199 + [1 << 50])}, "make the window longer"),
+        ({"t": np.arange(200)[::-1]}, r"time runs backwards by 1 µs at event 1 of 200 \(199 µs, then 198 µs\)"),
+        ({"t": np.arange(200, dtype=np.uint32) - np.uint32(9)}, "time runs backwards by 4294967295 µs at event 9 of 200"),
+        ({"t": np.arange(200) / 1e6}, "t must be whole, finite numbers of µs, found 1e-06 at event 1: multiply seconds by 1e6"),
+        ({"t": np.arange(199)}, "differ in length: t 199, x 200, y 200, p 200"),
+        ({"origin": 0}, "give it with window"),
+        (
+            {"steps": None, "window": 9, "origin": 9**6, "t": np.arange(200)},
+            "first event is at 0 µs, before the origin of 531441",
+        ),
+        ({"fit": "crop"}, 'fit must be "stretch" or "keep"'),
+        ({"size": (36, 40), "fit": "keep"}, "can't be larger than the sensor"),
     ],
 )
 def test_binning_refuses(change, message):
@@ -121,6 +132,66 @@ def test_binning_refuses(change, message):
     events = some_events()._replace(**{k: change.pop(k) for k in ("sensor", "t") if k in change})
     with pytest.raises(ValueError, match=message):
         to_frames(events, **{"steps": 5, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t": [3, 2]}, "time runs backwards by 1 µs at event 1 of 2"),
+        ({"t": [0.5, 1]}, "t must be whole, finite numbers of µs, found 0.5 at event 0: multiply seconds"),
+        ({"t": np.array([1, 2**63], np.uint64)}, r"t must be within ±2\*\*62"),
+        ({"t": [[1, 2]]}, r"t must have one number for each event; found shape \[1, 2\]"),
+        ({"x": [1]}, "differ in length: t 2, x 1, y 2, p 2"),
+        ({"x": [1, 9]}, r"event 1 lies at x 9, y 1, outside the sensor of 8 × 9 \(height × width\)"),
+        ({"x": [-1, 0], "sensor": None}, "event 0 lies at x -1, y 1, at no pixel"),
+        ({"p": [0, 2]}, "polarities must be 0 and 1, or -1 and 1; found 0, 2"),
+        ({"p": ["on", "off"]}, "p must have one number for each event"),
+        ({"sensor": (8, 0)}, "a sensor must be .height, width., each from 1"),
+    ],
+)
+def test_events_of_ones_own_are_checked(change, message):
+    given = {"t": [1, 2], "x": [0, 1], "y": [1, 1], "p": [1, 0], "sensor": (8, 9)}
+    with pytest.raises(ValueError, match=message):
+        Events(**given | change)
+
+
+def test_events_of_ones_own_are_of_the_documented_types():
+    events = Events(t=[1, 2], x=np.array([0.0, 1.0]), y=np.array([1, 1], np.uint16), p=[True, False])
+    assert [a.dtype for a in events[:4]] == [np.int64, np.int32, np.int32, np.uint8]
+    assert rows(events) == [(1, 0, 1, 1), (2, 1, 1, 0)]
+    assert events.sensor is None
+    assert Events([1], [1], [1], [-1], [4, 5]).sensor == (4, 5)
+    assert Events(*[[]] * 4).t.dtype == np.int64
+    t, x, y, p, sensor = right = some_events()
+    assert Events(t, x, y, p, sensor).t is t
+    assert isinstance(right._replace(t=t[::-1]), Events)  # the way for readers, whose events are checked later
+
+
+def test_windows_from_an_origin():
+    events = Events(t=[1200, 1999, 2000, 5100], x=[0] * 4, y=[0] * 4, p=[1] * 4, sensor=(1, 1))
+    assert to_frames(events, window=1000).sum((1, 2, 3)).tolist() == [3, 0, 0, 1]
+    assert to_frames(events, window=1000, origin=1000).sum((1, 2, 3)).tolist() == [2, 1, 0, 0, 1]
+    assert to_frames(events, window=1000, origin=0).sum((1, 2, 3)).tolist() == [0, 2, 1, 0, 0, 1]
+    assert to_frames(events, window=1000, origin=-500).sum((1, 2, 3)).tolist() == [0, 1, 2, 0, 0, 1]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(1, 40))
+def test_a_frame_that_keeps_the_sensors_shape(height, width, h, w):
+    y, x = (axis.ravel() for axis in np.mgrid[:height, :width])
+    events = Events(np.arange(height * width), x, y, np.ones(height * width, np.int8), (height, width))
+    scale = min(h / height, w / width)
+    if scale > 1:
+        with pytest.raises(UnsuitedError, match="can't be larger than the sensor"):
+            to_frames(events, 1, size=(h, w), fit="keep")
+        return
+    frame = to_frames(events, 1, size=(h, w), fit="keep")[0, 1]
+    assert frame.sum() == height * width
+    rows_used, columns_used = np.flatnonzero(frame.sum(1)), np.flatnonzero(frame.sum(0))
+    for used, side, room in ((rows_used, height * scale, h), (columns_used, width * scale, w)):
+        assert abs(len(used) - side) <= 0.5 or len(used) == 1
+        assert len(used) == used[-1] - used[0] + 1  # no gap
+        assert used[0] == (room - len(used)) // 2
 
 
 def files_of(folder, **options):

@@ -162,7 +162,7 @@ def test_attention_that_sees_the_future_is_refused(tmp_path, capsys):
     text = " ".join(capsys.readouterr().err.split())
     assert "sees the whole window" in text
     assert "its frames are cut by number" in text
-    assert re.search(r"staa train nmnist-vggsnn-staa --data .* --model.steps None .* --data.frames window --data.window 30 ", text)
+    assert re.search(r"staa train nmnist-vggsnn-staa .* --model.steps None .* --data.frames window --data.window 30 ", text)
     (tmp_path / "own.py").write_text(
         "from torch import nn\nclass Own(nn.Module):\n    acts_on = 'current'\n"
         "    def __init__(self, steps, channels):\n        super().__init__()\n    def forward(self, x):\n        return x\n"

@@ -19,6 +19,7 @@ from staa import Stream
 from staa.build import task_of
 from staa.data import Events, to_frames
 from staa.data.events import windows as windows_module
+from staa.data.events.recording import unchecked
 from staa.data.events.windows import Windows
 from staa.inference.camera import Memory
 from staa.inference.obstacles import check_streamable, training
@@ -69,7 +70,7 @@ class Holds(Sides):
 def at(t, x=0):
     """Events at these times in µs, at one x of a sensor 8 wide."""
     t = np.atleast_1d(np.asarray(t, np.int64))
-    return Events(t, np.full(len(t), x, np.int32), np.zeros(len(t), np.int32), np.ones(len(t), np.uint8), (8, 8))
+    return unchecked(t, np.full(len(t), x, np.int32), np.zeros(len(t), np.int32), np.ones(len(t), np.uint8), (8, 8))
 
 
 def in_pieces(events, cuts):

@@ -30,7 +30,7 @@ from staa.streaming import allow_fewer_steps
 from staa.training.evaluate import CLASSIFICATION, Inputs, Measure, device_of, evaluation_mode
 from staa.training.losses import LOSSES
 
-DATA_SETTINGS = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "split")
+DATA_SETTINGS = ("size", "resize", "corrupt", "frames", "window", "values", "sensor", "fit", "slice", "split")
 
 
 class Classification(Task[Source]):

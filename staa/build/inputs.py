@@ -201,7 +201,7 @@ def sensor_of(recipe: Recipe, about: Mapping[str, Any]) -> Sensor | None:
     """The sensor of a run's recordings: the recipe's, its data set's, or, of frames that are not made smaller, the frames'."""
     data, side = recipe.data, about["size"]
     told = parse_sensor(data.sensor or SENSORS.get(data.name))
-    return (side, side) if told is None and data.size is None else told
+    return (side, side) if told is None and data.size is None and data.fit == "stretch" else told
 
 
 def preparation_of(task: Task[Any], about: Mapping[str, Any]) -> Preparation:
@@ -245,7 +245,7 @@ def _recordings(recipe: Recipe, about: Mapping[str, Any]) -> Preparation:
     window = None if data.window is None else round(data.window * 1000)
 
     def stored(events: Events) -> Tensor:
-        return torch.from_numpy(binned(events, steps, by=data.frames, window=window, size=data.size))
+        return torch.from_numpy(binned(events, steps, by=data.frames, window=window, size=data.size, fit=data.fit))
 
     whole = "`data.values=normalised` divides by the recording's largest count, which is known at its end alone"
     odd = []

@@ -163,7 +163,8 @@ class Stream:
             )
         self._silent_for = self._windows("reset_silent", reset_silent)
         self.names, self._values, self._device = run.names, recipe.data.values, chosen
-        self._side, self._whole = about["size"], recipe.data.size is None
+        self._side, self._fit = about["size"], recipe.data.fit
+        self._whole = recipe.data.size is None and self._fit == "stretch"
         self.sensor = parse_sensor(sensor) or sensor_of(recipe, about)
         """(height, width) that events must be of; None: what they say."""
         self._logits(np.zeros((2, self._side, self._side), np.float32), None)  # the first call takes longest
@@ -236,7 +237,7 @@ class Stream:
 
     def reset(self) -> None:
         """Begin anew: the network at rest, nothing remembered, nothing counted; the next event begins window 1."""
-        self.windows = Windows(round(self.window * 1000), (self._side, self._side))
+        self.windows = Windows(round(self.window * 1000), (self._side, self._side), self._fit)
         """Makes frames of the events; `decide` takes what it gives."""
         self.repair = Repair()
         """What was left out of the events, by kind."""

@@ -49,6 +49,10 @@ class Data:
     """Event frames hold counts, 1 if there is an event, or counts as a share of the recording's largest."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, such as 260x346, for recordings that don't say it."""
+    fit: Literal["stretch", "keep"] = "stretch"
+    """A sensor that is not square fills the square frames, or keeps its shape in the middle of them."""
+    slice: float | None = None
+    """Cut each recording of a folder into pieces of so many seconds, each a sample; all of one recording are in one part."""
     split: str | None = None
     """Named split, if the data set has several, such as fold-1-of-5; None: its default one."""
 

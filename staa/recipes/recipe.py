@@ -136,6 +136,7 @@ class Recipe:
         require(
             data.window is None or 1e-3 <= data.window <= 1e9, "data.window must be from 0.001 to a billion ms", data.window
         )
+        require(data.slice is None or 1e-3 <= data.slice <= 1e6, "data.slice must be from 0.001 to a million s", data.slice)
         require(
             None in (data.steps, model.steps),
             "data.steps must be None unless model.steps is None",

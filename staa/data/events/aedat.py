@@ -14,51 +14,87 @@ from staa.data.events.repair import Repair
 
 PACKET = struct.Struct("<hhiiiiii")  # type, source, size, time's offset, time's overflow, capacity, number, valid
 DVS128 = (128, 128)
+DAVIS = {"128": (128, 128), "208": (192, 208), "240": (180, 240), "346": (260, 346), "640": (480, 640)}
+"""(height, width) by the number in the camera's name"""
 
 
 class Aedat2:
-    """AEDAT 2.0 of a DVS128: header lines starting with #, then big-endian uint32 address, uint32 time stamp in µs.
+    """AEDAT 2.0: header lines starting with #, then big-endian uint32 address, uint32 time stamp in µs.
 
-    Address: bit 0 polarity (0 is ON), bits 1-7 and 8-14 the pixel; bits 15 and 31 mark what is no pixel's event, and it is
-    skipped. x = 127 - bits 8-14, y = 127 - bits 1-7, p = 1 - bit 0, as SpikingJelly reads the authors' CIFAR10-DVS: what
-    published figures were measured on. jAER, which wrote the files, shows x = 127 - bits 1-7 and y = bits 8-14 from the
-    bottom: the same polarity, and this picture transposed.
+    Of a DVS128, bit 0 of an address is the polarity (0 is ON), bits 1-7 and 8-14 the pixel; bits 15 and 31 mark what is no
+    pixel's event. x = 127 - bits 8-14, y = 127 - bits 1-7, as SpikingJelly reads the authors' CIFAR10-DVS: what published
+    figures were measured on. jAER, which wrote the files, shows x = 127 - bits 1-7 and y = bits 8-14 from the bottom: this
+    picture transposed. upright: as jAER shows it.
+
+    Of a DAVIS of height H and width W, bit 11 is the polarity (1 is ON), x = W - 1 - bits 12-21, y = H - 1 - bits 22-30, which
+    is upright; bit 31 marks samples of frames and of the IMU, bit 10 external events. What is no pixel's event is skipped.
+
+    sensor: of a file that does not say its camera, as v2e's.
+
+    Source: jAER's DavisBaseCamera and DVS128, and v2e's AEDat2Output
     """
 
-    sensor: Sensor | None = DVS128
-
-    def __init__(self, repair: Repair | None = None):
-        self._repair = repair or Repair()
+    def __init__(self, repair: Repair | None = None, *, upright: bool = False, sensor: Sensor | None = None):
+        self.sensor: Sensor | None = None
+        self._repair, self._upright, self._given = repair or Repair(), upright, sensor
         self._header = Header(b"#", b"#!END-HEADER")
-        self._chip: str | None = None
+        self._begun = self._davis = False
         self._records = Records(np.dtype((">u4", 2)))
         self._timed = TimedEvents(TimeCounter(32, 1, self._repair))
 
     def feed(self, data: bytes, *, end: bool = False) -> Events:
-        if self._chip is None:
+        if not self._begun:
             data = self._header.feed(data, end=end)
             if not self._header.done:
-                return joined([], DVS128)
-            self._chip = said(self._header.text, r"^# *AEChip: *(\S+)").rpartition(".")[2]
+                return joined([], None)
         address, t = self._records.feed(data).astype(np.uint32).T
-        pixel = address & 0x80008000 == 0
-        address, t = address[pixel], t[pixel]
-        if not self._chip.startswith("DVS128") and (self._chip or (address >> 16).any()):
-            found = f"a {self._chip}" if self._chip else "addresses of more than 15 bits"
-            raise ValueError(
-                f"AEDAT 2.0 can only be read from a DVS128, found {found}: convert it to AEDAT 4 with iniVation's DV"
-            )
-        x, y, p = 127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), 1 - (address & 1)
-        return self._timed.feed(t.astype(np.int64), x, y, p)._replace(sensor=DVS128)
+        if not self._begun and (len(address) or end):
+            self.sensor, self._begun = self._camera(address), True
+        height, width = self.sensor or DVS128
+        if self.sensor == DVS128 and not self._davis:
+            address, t = _of_pixels(address & 0x80008000 == 0, address, t)
+            self._check_dvs128(address)
+            x, y = ((127 - (address >> bits & 0x7F)).view(np.int32) for bits in (8, 1))
+            p = (1 - (address & 1)).astype(np.uint8)
+            if self._upright:
+                x, y = y, x
+        else:
+            address, t = _of_pixels(address & 0x80000400 == 0, address, t)
+            address = address.astype(np.int64)
+            x, y, p = width - 1 - (address >> 12 & 0x3FF), height - 1 - (address >> 22 & 0x1FF), address >> 11 & 1
+        return self._timed.feed(t.astype(np.int64), x, y, p)._replace(sensor=self.sensor)
 
     def end(self) -> Events:
-        events = self.feed(b"", end=True) if self._chip is None else joined([], DVS128)
-        if rest := len(
-            self._records.rest
-        ):  # recorders are stopped at any byte, and nothing in the file says how long it should be
+        events = joined([], self.sensor) if self._begun else self.feed(b"", end=True)
+        if rest := len(self._records.rest):  # recorders are stopped at any byte, and no file says how long it should be
             of = f"{self._repair.path}: " if self._repair.path else ""
             warnings.warn(f"{of}the last {rest} bytes are a part of an event and left out", stacklevel=2)
-        return joined([events, self._timed.end()], DVS128)
+        return joined([events, self._timed.end()], self.sensor)
+
+    def _camera(self, address: np.ndarray) -> Sensor:
+        """The sensor, and whether it is a DAVIS's, by the header or the first addresses. Raises ValueError for another one."""
+        chip = said(self._header.text, r"^# *AEChip: *(\S+)").rpartition(".")[2]
+        davis = re.match(r"davis(\d+)", chip, re.IGNORECASE)
+        if davis and davis[1] in DAVIS:
+            self._davis = True
+            return DAVIS[davis[1]]
+        if chip and not chip.startswith("DVS128"):
+            raise ValueError(
+                f"AEDAT 2.0 can be read from a DVS128 or a DAVIS, found a {chip}: convert it to AEDAT 4 with iniVation's DV"
+            )
+        wide = bool((address[address >> 31 == 0] >> 16).any())
+        self._davis = not chip and (wide or self._given not in (None, DVS128))
+        if self._davis and self._given is None:
+            raise ValueError("it has addresses of a DAVIS, but doesn't say which one: give `sensor`, such as 260x346")
+        return (self._given if self._davis else None) or DVS128
+
+    def _check_dvs128(self, address: np.ndarray) -> None:
+        if self._header.text.find("AEChip") < 0 and (address >> 16).any():
+            raise ValueError("it begins as of a DVS128, but has addresses of a DAVIS: give `sensor`, such as 260x346")
+
+
+def _of_pixels(pixel: np.ndarray, address: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (address, t) if pixel.all() else (address[pixel], t[pixel])
 
 
 class Aedat3:
@@ -85,8 +121,10 @@ class Aedat3:
             self._begin()
         word, t = self._polarity_events(data)
         valid = word & 1 == 1
-        word = word[valid]
-        return self._timed.feed(t[valid], word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1)._replace(sensor=self.sensor)
+        if not valid.all():
+            word, t = word[valid], t[valid]
+        x, y, p = (word >> 17).view(np.int32), (word >> 2 & 0x7FFF).view(np.int32), (word >> 1 & 1).astype(np.uint8)
+        return self._timed.feed(t, x, y, p)._replace(sensor=self.sensor)
 
     def end(self) -> Events:
         if not self._header.done:

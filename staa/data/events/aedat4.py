@@ -41,11 +41,11 @@ Packets = list[memoryview]
 
 
 class Aedat4:
-    """The one stream of events in such a file. Packed packets need the package aedat: ImportError."""
+    """The one stream of events in such a file, or that of this number. Packed packets need the package aedat: ImportError."""
 
-    def __init__(self, repair: Repair | None = None):
+    def __init__(self, repair: Repair | None = None, *, stream: str | None = None):
         self.sensor: Sensor | None = None
-        self._repair = repair or Repair()
+        self._repair, self._stream = repair or Repair(), stream
         self._timed = TimedEvents(TimeCounter(None, 1, self._repair))
         self._bytes, self._at = bytearray(), 0  # what is not taken yet, and where in the file it begins
         self._wanted, self._compression, self._end = (
@@ -60,8 +60,8 @@ class Aedat4:
         if self._wanted < 0 and not self._begin():
             return joined([], None)
         packets = list(self._packets())
-        pieces = map(_events, packets) if self._compression == NONE else _unpacked(packets, self._compression)
-        return joined([self._events(piece) for piece in pieces], self.sensor)
+        pieces = list(map(_events, packets) if self._compression == NONE else _unpacked(packets, self._compression))
+        return self._timed_events(np.concatenate(pieces))._replace(sensor=self.sensor) if pieces else joined([], self.sensor)
 
     def end(self) -> Events:
         length = len(self._bytes)
@@ -107,8 +107,14 @@ class Aedat4:
             raise _broken("it has no description")
         streams = _streams(_text(header, at[2]))
         events = [stream for stream, (kind, _) in streams.items() if kind == "EVTS"]
+        told = ", ".join(f"{i} ({' × '.join(map(str, streams[i][1] or ['unknown size']))})" for i in events[:9])
+        if self._stream is not None:
+            events = [stream for stream in events if str(stream) == self._stream]
+            if not events:
+                raise ValueError(f"it has no stream of events {self._stream!r}: choose one of {told or 'none'}")
         if len(events) != 1:
-            raise ValueError(f"expected one stream of events, found {len(events)}: save one stream to a file of its own")
+            choose = f"choose one with `stream`: {told}" if events else "it is no recording"
+            raise ValueError(f"expected one stream of events, found {len(events)}: {choose}")
         self._known, self._wanted, self.sensor = streams.keys(), events[0], streams[events[0]][1]
         return True
 
@@ -134,7 +140,7 @@ class Aedat4:
             taken += 8 + length
         self._take(taken)
 
-    def _events(self, found: np.ndarray) -> Events:
+    def _timed_events(self, found: np.ndarray) -> Events:
         t = found["t"].astype(np.int64)
         far = (t > LARGEST) | (t < -LARGEST)
         if far.any():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from staa.arrays import parse_array
 from staa.counting import counted
-from staa.data.events.frames import UnsuitedError, borders_of, count
+from staa.data.events.frames import Fit, UnsuitedError, borders_of, count
 from staa.data.events.read import read_events
 from staa.data.events.recording import Events
 from staa.files import check_bytes, read_bytes, write
@@ -34,7 +34,8 @@ class EventFiles:
     recordings: paths, "PATH#START-END" being the events of a file from START to before END, in µs.
     by: "number", "time" or "window" of so many µs; of windows there are always `steps`: a longer recording is cut off there, a
     shorter one ends in empty frames. sensor: (height, width) of recordings that don't say it, and what the others must have.
-    size: None keeps the sensor's, which must be square.
+    size: None keeps the sensor's, which must be square. fit: "keep" keeps the sensor's shape, in the middle of the frame.
+    from_start: windows of an interval are counted from its start, not from its first event.
 
     What was binned once is read from `cache` afterwards: one file per recording and setting, named by a hash of both (path
     under root, length and time of the file): a .npy and its CRC-32, 4 bytes, little-endian. A file is written whole or not at
@@ -52,9 +53,13 @@ class EventFiles:
         window: int | None = None,
         size: int | None = None,
         sensor: tuple[int, int] | None = None,
+        fit: Fit = "stretch",
+        from_start: bool = False,
     ):
         self.recordings, self.root, self.cache = list(recordings), root, cache
         self.steps, self.by, self.window, self.size, self.sensor = steps, by, window, size, sensor
+        self.fit: Fit = fit
+        self.from_start = from_start
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -66,7 +71,7 @@ class EventFiles:
     @property
     def how(self) -> tuple[object, ...]:
         """What frames follow from, beside the recording."""
-        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor
+        return CACHE_VERSION, self.steps, self.by, self.window, self.size, self.sensor, self.fit, self.from_start
 
     def notes(self) -> list[str]:
         """What the user should hear about these settings."""
@@ -108,26 +113,13 @@ class EventFiles:
             frames = self._bin(recording)
         except OSError as error:
             raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
-        out = io.BytesIO()
-        np.save(out, frames, allow_pickle=False)
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
-            write(file, out.getbuffer(), sync=False)
-        except (OSError, RuntimeError) as error:
-            text = f"frames can't be kept in {self.cache} ({error}): set STAA_FRAMES to a folder that can be written to"
-            raise OSError(text) from error
+        keep_array(file, frames)
         return frames
 
     def _kept(self, file: Path) -> np.ndarray | None:
         """Frames from the cache; None if they are not there, not whole, or not such frames."""
-        try:
-            data = memoryview(read_bytes(file))
-            array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
-            if zlib.crc32(array) != int.from_bytes(checksum, "little"):
-                return None
-            frames = parse_array(array, str(file))
-        except (OSError, ValueError):
+        frames = kept_array(file)
+        if frames is None:
             return None
         fits = frames.dtype in (np.uint8, np.int32) and frames.shape[:2] == (self.steps, 2)
         size = self.size or (frames.shape[-1] if fits else 0)
@@ -143,8 +135,11 @@ class EventFiles:
         try:
             if interval is not None:
                 inside = slice(*np.searchsorted(events.t, interval))
-                events = Events(events.t[inside], events.x[inside], events.y[inside], events.p[inside], events.sensor)
-            return binned(events, self.steps, by=self.by, window=self.window, size=self.size)
+                events = events._replace(**{name: getattr(events, name)[inside] for name in "txyp"})
+                if not len(events.t):
+                    raise ValueError(f"it has no events from {interval[0]} to {interval[1]} µs of the recording's time")
+            origin = interval[0] if self.from_start and interval is not None and self.window is not None else None
+            return binned(events, self.steps, by=self.by, window=self.window, size=self.size, fit=self.fit, origin=origin)
         except ValueError as error:
             raise type(error)(f"{recording}: {error}") from error
 
@@ -154,19 +149,55 @@ class EventFiles:
         return hashlib.sha256(json.dumps([which, self.how]).encode(errors="surrogateescape")).hexdigest()[:40]
 
 
-def binned(events: Events, steps: int, *, by: str = "number", window: int | None = None, size: int | None = None) -> np.ndarray:
+def binned(
+    events: Events,
+    steps: int,
+    *,
+    by: str = "number",
+    window: int | None = None,
+    size: int | None = None,
+    fit: Fit = "stretch",
+    origin: int | None = None,
+) -> np.ndarray:
     """A recording as `EventFiles` has it: counts [T, 2, size, size], uint8 if they fit, else int32.
 
     Raises ValueError if there are too few events, UnsuitedError if a setting doesn't suit the recording.
     """
+    if size is None and events.sensor is not None and fit == "keep":
+        size = max(events.sensor)
     if size is None and events.sensor is not None and events.sensor[0] != events.sensor[1]:
         raise UnsuitedError(
             f"frames must be square, but the sensor is {events.sensor[0]} × {events.sensor[1]}: give the frames a size "
-            f"with `data.size`"
+            f"with `data.size`, or let them keep its shape with `data.fit=keep`"
         )
-    borders = borders_of(events, steps, by=by, window=window)
-    frames = count(events, borders, size=None if size is None else (size, size))
+    borders = borders_of(events, steps, by=by, window=window, origin=origin)
+    frames = count(events, borders, size=None if size is None else (size, size), fit=fit)
     return frames.astype(np.uint8) if frames.max() < 256 else frames
+
+
+def kept_array(file: Path) -> np.ndarray | None:
+    """What `keep_array` has written; None if it is not there or not whole."""
+    try:
+        data = memoryview(read_bytes(file))
+        array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+        if zlib.crc32(array) != int.from_bytes(checksum, "little"):
+            return None
+        return parse_array(array, str(file))
+    except (OSError, ValueError):
+        return None
+
+
+def keep_array(file: Path, array: np.ndarray) -> None:
+    """Write an array and its checksum. Raises OSError if it can't be written."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        out.write(zlib.crc32(out.getbuffer()).to_bytes(CHECKSUM, "little"))
+        write(file, out.getbuffer(), sync=False)
+    except (OSError, RuntimeError) as error:
+        text = f"frames can't be kept in {file.parent} ({error}): set STAA_FRAMES to a folder that can be written to"
+        raise OSError(text) from error
 
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:

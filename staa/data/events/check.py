@@ -4,7 +4,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined
+from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined, unchecked
 from staa.data.events.repair import Repair
 from staa.files import check_bytes
 
@@ -35,8 +35,8 @@ class Check:
         if not len(events.t):
             return joined([], self.sensor)
         t, x, y, p, _ = self._of_known_polarity(self._inside(events, first))
-        right = ((t, np.int64), (x, np.int32), (y, np.int32), (p, np.uint8))
-        events = Events(*(np.require(a, d, ["C", "A", "W"]) for a, d in right), sensor=self.sensor)
+        t, x, y, p = _as(np.int64, t), _as(np.int32, x), _as(np.int32, y), _as(np.uint8, p)
+        events = unchecked(t, x, y, p, self.sensor)
         if self._repair.how == "refuse":
             self._refuse_falls(events.t, first)
             return events
@@ -64,7 +64,7 @@ class Check:
     def _inside(self, events: Events, first: int) -> Events:
         _, x, y, *_ = events
         height, width = self.sensor or (LARGEST_SENSOR, LARGEST_SENSOR)
-        if not (x.min() < 0 or y.min() < 0 or x.max() >= width or y.max() >= height):
+        if _within(x, width) and _within(y, height):
             return events
         outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
         i = int(outside.argmax())
@@ -92,7 +92,7 @@ class Check:
             self._polarities.add(-1)
         if len(self._polarities) > 1:
             raise ValueError("polarities must be 0 and 1, or -1 and 1; found -1, 0, 1")
-        return events._replace(p=p > 0)
+        return events if p.dtype == np.uint8 else events._replace(p=p > 0)
 
     def _refuse_falls(self, t: np.ndarray, first: int) -> None:
         before = t[0] if self._last is None else self._last
@@ -114,8 +114,8 @@ class Check:
         t, n = events.t, len(events.t)
         cut = n if end else n - self._hold
         given, self._waiting = (
-            Events(*(a[:cut] for a in events[:4]), sensor=self.sensor),
-            [Events(*(a[cut:] for a in events[:4]), sensor=self.sensor)],
+            unchecked(*(a[:cut] for a in events[:4]), sensor=self.sensor),
+            [unchecked(*(a[cut:] for a in events[:4]), sensor=self.sensor)],
         )
         if n and ((self._last is not None and t[0] < self._last) or (t[1:] < t[:-1]).any()):
             rising = longest_rise(t, -LARGEST if self._last is None else self._last)[:cut]
@@ -160,8 +160,18 @@ def longest_rise(t: np.ndarray, lowest: int) -> np.ndarray:
     return chosen
 
 
+def _within(values: np.ndarray, limit: int) -> bool:
+    """Whether all are from 0 to before the limit: as numbers without a sign, those below 0 are large."""
+    return bool(values.view(f"{values.dtype.byteorder}u{values.dtype.itemsize}").max() < limit)
+
+
+def _as(dtype: type[np.generic], values: np.ndarray) -> np.ndarray:
+    """Contiguous, aligned and writeable."""
+    return values if values.dtype == dtype and values.flags.carray else values.astype(dtype, order="C")
+
+
 def _chosen(events: Events, which: np.ndarray) -> Events:
-    return Events(*(column[which] for column in events[:4]), sensor=events.sensor)
+    return unchecked(*(column[which] for column in events[:4]), sensor=events.sensor)
 
 
 def _sensor(sensor: Sensor | None) -> Sensor | None:

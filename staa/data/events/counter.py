@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from staa.data.events.recording import Events
+from staa.data.events.recording import Events, joined, unchecked
 from staa.data.events.repair import Repair
 
 SILENCE = 1 << 22
@@ -38,12 +38,12 @@ class TimeCounter:
         n = len(values)
         if not n:
             return values, None
-        steps = np.diff(values)
-        if n > 1 and -self.near <= steps.min() and steps.max() <= self.near:
-            first = self._confirmed(int(values[0]))
-            self.last = int(values[-1] - values[0]) + first
-            return (values + (first - values[0])) * self.tick, None
-        steps = self._signed(steps)
+        if n > 1 and values.max() - values.min() <= self.near:  # so every one agrees with every other
+            ahead = self._confirmed(int(values[0])) - int(values[0])
+            self.last = int(values[-1]) + ahead
+            times = values + ahead if ahead else values
+            return times * self.tick if self.tick > 1 else times, None
+        steps = self._signed(np.diff(values))
         times, stray = np.zeros(n, np.int64), None
         np.cumsum(steps, out=times[1:])
         far = np.flatnonzero((steps > self.near) | (steps < -self.near)) + 1
@@ -107,9 +107,11 @@ class TimedEvents:
         times, stray = self._counter.times(t, end=end)
         n = len(times)
         self._held = tuple(column[n:].copy() for column in (t, x, y, p)) if n < len(t) else None
-        events = Events(times, x[:n], y[:n], p[:n], None)
-        return events if stray is None else Events(*(column[~stray] for column in events[:4]), sensor=None)
+        events = unchecked(times, x[:n], y[:n], p[:n], None)
+        return events if stray is None else unchecked(*(column[~stray] for column in events[:4]), sensor=None)
 
     def end(self) -> Events:
+        if self._held is None:
+            return joined([], None)
         none = np.empty(0, np.int64)
         return self.feed(none, none, none, none, end=True)

@@ -7,6 +7,7 @@ from staa.data.events.aedat import Aedat2, Aedat3
 from staa.data.events.aedat4 import Aedat4
 from staa.data.events.evt import Evt2, prophesee_header
 from staa.data.events.evt3 import Evt3
+from staa.data.events.evt21 import Evt21
 from staa.data.events.recording import Events, Sensor, said
 from staa.data.events.records import Bin, Dat, Txyp
 from staa.data.events.repair import Repair
@@ -33,7 +34,7 @@ class Decoder(Protocol):
 
 
 DECODERS: dict[str, Callable[[Repair], Decoder]] = {
-    "bin": Bin, "dat": Dat, "evt2": Evt2, "evt3": Evt3, "aedat2": Aedat2, "aedat3": Aedat3, "aedat4": Aedat4,
+    "bin": Bin, "dat": Dat, "evt2": Evt2, "evt2.1": Evt21, "evt3": Evt3, "aedat2": Aedat2, "aedat3": Aedat3, "aedat4": Aedat4,
     "txyp": Txyp,
 }  # fmt: skip
 """By the format's name. What a repair leaves out is counted in it."""
@@ -52,10 +53,10 @@ def raw_format(head: bytes) -> str:
     header = prophesee_header()
     header.feed(head, end=True)
     name = said(header.text, r"^% format (\w+)").upper() or "EVT" + said(header.text, r"^% evt (\S+)")
-    known = name.removesuffix(".0").lower()
-    if known not in ("evt2", "evt3"):
+    known = {"EVT21": "evt2.1"}.get(name, name.removesuffix(".0").lower())
+    if known not in ("evt2", "evt2.1", "evt3"):
         raise ValueError(
-            f"it is encoded as {name}; expected EVT 2.0 or 3.0, told by a header line '% evt 3.0' or '% format EVT3;…': "
+            f"it is encoded as {name}; expected EVT 2.0, 2.1 or 3.0, told by a header line '% evt 3.0' or '% format EVT3;…': "
             f"convert it to DAT with Metavision's metavision_file_to_dat"
         )
     return known

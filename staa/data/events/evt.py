@@ -6,7 +6,7 @@ import numpy as np
 
 from staa.data.events.counter import TimeCounter
 from staa.data.events.header import Header
-from staa.data.events.recording import Events, Sensor, joined, said, truncated
+from staa.data.events.recording import Events, Sensor, joined, said, truncated, unchecked
 from staa.data.events.repair import Repair
 
 SLICE = 1 << 17  # bytes at a time, which stay in the processor's cache: twice as fast
@@ -44,6 +44,7 @@ class WordDecoder:
         self._word, self._high, self._counter, self._decode = np.dtype(word).newbyteorder("<"), high, counter, decode
         self._header = prophesee_header(optional=True)
         self._rest, self._held = b"", np.empty(0, word)
+        self._halves = False  # EVT 2.1: the upper half of a word comes first
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
 
     @property
@@ -68,6 +69,7 @@ class WordDecoder:
         data = self._header.feed(data, end=end)
         if self._header.done:
             self.sensor = geometry(self._header.text)
+            self._halves = "endianness=legacy" in self._header.text
             if "endianness=big" in self._header.text:
                 self._word = self._word.newbyteorder(">")
         return data
@@ -77,6 +79,8 @@ class WordDecoder:
         count = len(data) // self._word.itemsize
         self._rest = data[count * self._word.itemsize :]
         words = np.frombuffer(data, self._word, count).astype(self._word.newbyteorder("="), copy=False)
+        if self._halves:
+            words = words << 32 | words >> 32
         if len(self._held):
             words = np.concatenate([self._held, words])
         at, values = self._high(words)
@@ -131,4 +135,5 @@ class Evt2:
             is_event &= ~lost
         time = np.repeat(times, np.diff(at, prepend=0, append=len(words)))[is_event]
         word = words[is_event]
-        return Events(time + (word >> 22 & 0x3F), word >> 11 & 0x7FF, word & 0x7FF, word >> 28, None)
+        x, y = (word >> 11 & 0x7FF).view(np.int32), (word & 0x7FF).view(np.int32)
+        return unchecked(time + (word >> 22 & 0x3F), x, y, (word >> 28).astype(np.uint8), None)

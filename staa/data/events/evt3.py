@@ -4,7 +4,7 @@ import numpy as np
 
 from staa.data.events.counter import TimeCounter
 from staa.data.events.evt import TIME_HIGH, WordDecoder
-from staa.data.events.recording import Events, Sensor
+from staa.data.events.recording import Events, Sensor, unchecked
 from staa.data.events.repair import Repair
 
 NO_ROW, NO_BASE = 0x1000, 2  # no row of CD events; no VECT_BASE_X yet
@@ -61,7 +61,7 @@ class Evt3:
         self._row = int(rows[-1])
         on = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little").view(bool))  # 16 to a word, in order
         i = on >> 4
-        return Events(t[i], x[i] + (on & 15).astype(np.int32), row[i] & 0x7FF, p[i], None)
+        return unchecked(t[i], x[i] + (on & 15).astype(np.int32), row[i] & 0x7FF, p[i], None)
 
     def _times(self, words: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The time in µs before words of time, and from each of them on. high: the time of TIME_HIGH before, and of each."""

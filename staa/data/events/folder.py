@@ -15,9 +15,11 @@ from staa.counting import counted
 from staa.data.class_folders import TEST_SHARE, class_folders, readable
 from staa.data.content import as_it_is, content_of_files
 from staa.data.events.cache import EventFiles, Frames, interval_of
-from staa.data.events.frames import UnsuitedError, Values, as_values
+from staa.data.events.cut import Cutter, note
+from staa.data.events.frames import Fit, UnsuitedError, Values, as_values
 from staa.data.events.read import READERS
 from staa.data.events.recording import LARGEST_SENSOR
+from staa.data.events.samples import TABLE, parted, read_samples
 from staa.data.source import Samples, Source
 from staa.data.splits import Labelled, digest, files_and_labels, named_split, paths_in
 
@@ -38,6 +40,8 @@ def event_folder(
     window: float | None = None,
     values: Values = "sum",
     sensor: str | None = None,
+    fit: Fit = "stretch",
+    slice: float | None = None,
     split: str | None = None,
     corrupt: Corrupt = "refuse",
 ) -> Source:
@@ -49,8 +53,16 @@ def event_folder(
     out. Both are stratified and chosen by a hash of the paths. Frames are made once, and kept in root/.staa-frames or in the
     folder that the environment variable STAA_FRAMES names.
 
+    Of long recordings, either `slice` cuts each into pieces, or root/samples.csv says which interval is of which class, and
+    class folders are not needed:
+
+        file,start,end,class                    µs of the recording's own time; or start_s,end_s in seconds, start_ms,end_ms
+        monday/first.raw,1500000,4000000,wave   and, if you like, a column part: train, val or test
+
+    Samples of one recording are never in two parts: whole recordings are held out.
+
     Args:
-        root: Folder that holds train/, or the class folders.
+        root: Folder that holds train/, or the class folders, or samples.csv.
         validation: Share of the training recordings held out for validation, at least 0 and below 1.
         steps: Frames T of a recording, at least 1; None: 10.
         size: Height and width of the frames, in pixels, at most the sensor's; None: the sensor's.
@@ -59,6 +71,9 @@ def event_folder(
         values: "sum", counts of events; "binary", 1 if there is an event; or "normalised", counts as a share of the recording's
             largest.
         sensor: Size of the sensor, "HEIGHTxWIDTH" in pixels, for recordings that do not say it.
+        fit: "stretch", a sensor that is not square fills the square frames; or "keep", it keeps its shape in the middle.
+        slice: Duration of the pieces that each recording is cut into, in seconds, from its first event on. A piece without
+            events is left out, and a last one shorter than half of it. None: recordings are not cut.
         split: "fold-1-of-5" and so on, of all recordings, if root holds class folders alone; None: parts as described.
         corrupt: "refuse" and "skip" read every recording once before anything else, and refuse what can't be read, or skip and
             count it; "unchecked" does not look, and such a recording stops the run when it is met.
@@ -69,18 +84,24 @@ def event_folder(
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If settings don't go together or don't suit a recording; if it holds no recordings or fewer than two
-            classes; if parts differ in their classes; if a folder looks like another part; if recordings can't be read and are
-            refused.
+            classes; if parts differ in their classes; if a folder looks like another part; if lines of samples.csv are wrong;
+            if recordings can't be read and are refused.
     """
-    files = event_files(root, steps=steps, frames=frames, window=window, size=size, sensor=sensor)
+    files = event_files(root, steps=steps, frames=frames, window=window, size=size, sensor=sensor, fit=fit, from_start=True)
+    if (root / TABLE).is_file():
+        if slice is not None:
+            raise ValueError(f"{root / TABLE} says where samples begin and end, so `data.slice` must be None, got {slice:g}")
+        parts, notes = parted(read_samples(root, tuple(READERS)), split, validation, TEST_SHARE, root), []
+        return event_source(files, root, parts, values, notes, corrupt)
+    cutter = None if slice is None else Cutter(round(slice * 1e6), root=root, cache=files([]).cache, sensor=files([]).sensor)
     parts, notes = class_folders(
         root,
         endings=tuple(READERS),
         what="recordings",
         validation=0.0 if split else validation,
         corrupt=corrupt,
-        problems=partial(_unreadable, files),
-        look=partial(_look, files([]).how),
+        problems=partial(_unreadable, files) if cutter is None else partial(_problems, cutter.pieces),
+        look=partial(_look, files([]).how if cutter is None else ("pieces", cutter.width, cutter.sensor)),
         test_share=0.0 if split else TEST_SHARE,
     )
     if split is not None:
@@ -88,11 +109,22 @@ def event_folder(
             raise ValueError(f"`data.split={split}` needs class folders alone, but {root} has folders for its parts; remove it")
         together = {c: sorted(f for part in parts.values() for f in part[c]) for c in parts["train"]}
         parts = named_split(together, split, validation, root)
-    return event_source(files, root, parts, values, notes, "unchecked")  # class_folders has looked
+    if cutter is None:
+        return event_source(files, root, parts, values, notes, "unchecked")  # class_folders has looked
+    pieces = cutter.all(parts)
+    return event_source(files, root, pieces, values, [*notes, note(parts, pieces, slice or 0)], corrupt)
 
 
 def event_files(
-    folder: Path, *, steps: int | None, frames: Frames, window: float | None, size: int | None, sensor: str | None
+    folder: Path,
+    *,
+    steps: int | None,
+    frames: Frames,
+    window: float | None,
+    size: int | None,
+    sensor: str | None,
+    fit: Fit = "stretch",
+    from_start: bool = False,
 ) -> Callable[[Sequence[str]], EventFiles]:
     """Makes `EventFiles` of recordings under the folder. Raises ValueError for settings that don't go together."""
     if (frames == "window") != (window is not None):
@@ -109,6 +141,8 @@ def event_files(
         window=None if window is None else round(window * 1000),
         size=size,
         sensor=parse_sensor(sensor),
+        fit=fit,
+        from_start=from_start,
     )
 
 
@@ -169,11 +203,15 @@ def _look(how: object, recording: str) -> object:
 
 def _unreadable(files: Callable[[Sequence[str]], EventFiles], recordings: list[str]) -> dict[str, str]:
     """recording -> problem, of recordings that can't be read; the others' frames are kept."""
-    reader = files(recordings)
+    return _problems(files(recordings).frames, recordings)
+
+
+def _problems(read: Callable[[str], object], recordings: list[str]) -> dict[str, str]:
+    """recording -> problem, of those that `read` refuses."""
 
     def problem(recording: str) -> str | None:
         try:
-            reader.frames(recording)
+            read(recording)
         except UnsuitedError:  # so are the others: skipping this one would not help
             raise
         except ValueError as error:

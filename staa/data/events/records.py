@@ -4,7 +4,7 @@ import numpy as np
 
 from staa.data.events.counter import TimeCounter, TimedEvents
 from staa.data.events.evt import geometry, prophesee_header
-from staa.data.events.recording import Columns, Events, Sensor, joined, said, truncated
+from staa.data.events.recording import Columns, Events, Sensor, joined, said, truncated, unchecked
 from staa.data.events.repair import Repair
 
 OVERFLOW = 1 << 13  # µs that an overflow of a .bin adds
@@ -36,14 +36,15 @@ class Dat:
         self.sensor: Sensor | None = None
         self._repair = repair or Repair()
         self._header, self._kind = prophesee_header(), b""
-        self._records = Records(np.dtype(("<u4", 2)))
+        self._records = Records(np.dtype((np.uint32, 2)).newbyteorder("<"))
         self._timed = TimedEvents(TimeCounter(32, 1, self._repair))
 
     def feed(self, data: bytes) -> Events:
         if len(self._kind) < 2:
             data = self._begin(data)
         t, word = self._records.feed(data).T
-        events = self._timed.feed(t.astype(np.int64), word & 0x3FFF, word >> 14 & 0x3FFF, word >> 28)
+        x, y = (word & 0x3FFF).view(np.int32), (word >> 14 & 0x3FFF).view(np.int32)
+        events = self._timed.feed(t.astype(np.int64), x, y, (word >> 28).astype(np.uint8))
         return events._replace(sensor=self.sensor)
 
     def end(self) -> Events:
@@ -88,8 +89,10 @@ class Bin:
         p = high >> 7
         t = ((high & 0x7F).astype(np.int64) << 16) + (middle.astype(np.int64) << 8) + low
         overflow = y == 240
-        if self._wraps is not False or overflow.any():
+        if self._wraps or overflow.any():
             x, y, p, t = self._after_overflows(overflow, x, y, p, t)
+        elif self._wraps is None and t.max(initial=0) >= OVERFLOW:
+            self._wraps = False
         return self._timed.feed(t, x, y, p)
 
     def end(self) -> Events:
@@ -98,7 +101,7 @@ class Bin:
 
     def _after_overflows(self, overflow: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, t: np.ndarray) -> Columns:
         long = (t >= OVERFLOW) & ~overflow
-        if self._wraps is None and (overflow.any() or long.any()):
+        if self._wraps is None:
             self._wraps = bool(overflow.sum() > long.sum())
         wrong = long if self._wraps else overflow
         if wrong.any():
@@ -126,7 +129,7 @@ class Txyp:
 
     def feed(self, data: bytes) -> Events:
         found = self._records.feed(data)
-        return Events(found["t"], found["x"], found["y"], found["p"], None)
+        return unchecked(found["t"], found["x"], found["y"], found["p"], None)
 
     def end(self) -> Events:
         self._records.end(self._repair)

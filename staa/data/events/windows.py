@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from staa.data.events.frames import count
+from staa.data.events.frames import Fit, count
 from staa.data.events.recording import Events
 
 LONGEST_GAP = 1_000_000  # windows without an event
@@ -42,10 +42,11 @@ class Windows:
     Args:
         window: Duration of a window in microseconds, at least 1.
         size: Height and width (h, w) of the frames, at most the sensor's, as for `staa.data.to_frames`.
+        fit: "stretch" or "keep", as there.
     """
 
-    def __init__(self, window: int, size: tuple[int, int]):
-        self.window, self.size = window, size
+    def __init__(self, window: int, size: tuple[int, int], fit: Fit = "stretch"):
+        self.window, self.size, self.fit = window, size, fit
         self.late = 0
         """Events left out so far, since the clock had ended their window before they came."""
         self.begin: int | None = None
@@ -77,7 +78,7 @@ class Windows:
         for start, stop in pairwise(cuts) if late < len(t) else ():
             now = time.perf_counter() if arrived is None else arrived
             yield from self._until(int(number[start]), now)
-            counts = count(events, np.array([start, stop]), size=self.size)[0]
+            counts = count(events, np.array([start, stop]), size=self.size, fit=self.fit)[0]
             self._counts = counts if self._counts is None else self._counts + counts
             self._events += stop - start
         if until is not None:
