@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from staa import Run, Stream, stream
-from staa.inference.camera import Memory
+from staa.inference.decision import Memory
 
 SIDE = 34
 HEADER = f"% evt 3.0\n% format EVT3;height={SIDE};width={SIDE}\n% end\n".encode()

@@ -18,7 +18,7 @@ from staa import Stream
 from staa.cli import main
 from staa.cli.signals import CUT_OFF
 from staa.data import read_events, to_frames
-from staa.inference.camera import Decision
+from staa.inference.decision import Decision
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from staa.data import Events, to_frames
 from staa.data.events import windows as windows_module
 from staa.data.events.recording import unchecked
 from staa.data.events.windows import Windows
-from staa.inference.camera import Memory
+from staa.inference.decision import Memory
 from staa.inference.obstacles import check_streamable, training
 from staa.neurons import AdaptiveLIF
 from staa.recipes import RECIPES

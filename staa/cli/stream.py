@@ -14,7 +14,8 @@ from staa.cli.run_options import StreamOptions
 from staa.cli.signals import INTERRUPTED
 from staa.cli.text import say
 from staa.cli.waiting import waiting
-from staa.inference.camera import Decision, Stream
+from staa.inference.camera import Stream
+from staa.inference.decision import Decision
 from staa.inference.sources import is_file
 
 KEPT = 100_000  # latencies

@@ -8,10 +8,10 @@ from staa.data.events.windows import Window
 
 
 class Backlog:
-    """A queue between a thread that reads events and one that runs the network; `most` windows long, as long as `lag` seconds.
+    """A queue between a thread that reads events and one that runs the network.
 
-    If it is full, its oldest window is dropped, provided that it has waited for `lag`: then the network is slower than time
-    itself. Else the reader waits, as it does for a source that is faster than time, such as a file in a pipe.
+    A window that has waited for `lag` seconds is dropped, unless it is the newest. If `most` windows wait, as many as last for
+    `lag`, and none of them so long yet, then the source is faster than time, as a file in a pipe is, and its reader waits.
 
     most: windows that wait at most. lag: None drops nothing.
     """
@@ -27,14 +27,11 @@ class Backlog:
         """Let a window wait; returns at once if nobody takes any more."""
         with self._changed:
             while len(self._waiting) >= self._most and not self._closed:
-                left = None
-                if self._lag is not None:
-                    left = self._waiting[0].arrived + self._lag - time.perf_counter()
-                    if left <= 0:
-                        self._waiting.popleft()
-                        self.dropped += 1
-                        continue
-                self._changed.wait(left)
+                left = self._left()
+                if left is not None and left <= 0:
+                    self._drop()
+                else:
+                    self._changed.wait(left)
             self._waiting.append(window)
             self._changed.notify_all()
 
@@ -53,6 +50,8 @@ class Backlog:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
+            while len(self._waiting) > 1 and (left := self._left()) is not None and left <= 0:
+                self._drop()
             if self._waiting:
                 window = self._waiting.popleft()
                 self._changed.notify_all()
@@ -60,3 +59,11 @@ class Backlog:
         if self._error is not None:
             raise self._error
         return None
+
+    def _left(self) -> float | None:
+        """Seconds until the oldest has waited too long."""
+        return None if self._lag is None else self._waiting[0].arrived + self._lag - time.perf_counter()
+
+    def _drop(self) -> None:
+        self._waiting.popleft()
+        self.dropped += 1

@@ -3,10 +3,9 @@
 import math
 import time
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from staa.data.events.frames import scaled
 from staa.data.events.recording import NOTHING, Events
 from staa.data.events.repair import Repair
 from staa.data.events.windows import Window, Windows
+from staa.inference.decision import Decision, Memory
 from staa.inference.live import watch
 from staa.inference.obstacles import check_streamable
 from staa.machine import choose_device
@@ -28,57 +28,9 @@ from staa.streaming import StreamState, stream
 MOST = 100_000  # windows that are remembered
 
 
-class Decision(NamedTuple):
-    """What a network says at the end of a window.
-
-    Args:
-        window: Number of the window, from 1; one that was dropped counts too.
-        end: Its end, in seconds since the stream's first event.
-        time: Its end on the camera's clock, in microseconds.
-        events: Events in it.
-        prediction: The class that leads by the mean of the logits over the stream's memory.
-        probability: Its probability.
-        newest: The class that leads by the logits of this window alone.
-        newest_probability: Its probability.
-        latency: Seconds from when the window's events were there to this decision.
-        dropped: Windows dropped so far, since they waited too long for the network.
-        late: Events left out so far, since they came when their window had been ended by the clock.
-    """
-
-    window: int
-    end: float
-    time: int
-    events: int
-    prediction: str
-    probability: float
-    newest: str
-    newest_probability: float
-    latency: float
-    dropped: int
-    late: int
-
-
 def _grows(module: nn.Module) -> bool:
     """Whether a membrane of it grows without a current."""
     return isinstance(module, AdaptiveLIF) and bool((module.decay.abs() >= 1).any())
-
-
-class Memory:
-    """The mean of the logits of the last windows, whatever came before them."""
-
-    def __init__(self, windows: int):
-        self.windows = windows
-        self._kept: deque[tuple[int, Tensor]] = deque()
-
-    def mean(self, number: int, logits: Tensor) -> Tensor:
-        """Of this window's logits and those kept; one that was dropped takes no part, but its time passes."""
-        self._kept.append((number, logits))
-        while self._kept[0][0] <= number - self.windows:
-            self._kept.popleft()
-        return torch.stack([kept for _, kept in self._kept]).mean(0)
-
-    def forget(self) -> None:
-        self._kept.clear()
 
 
 class Stream:
@@ -153,8 +105,7 @@ class Stream:
             )
         self.reset_every: float = math.inf if self._every is None else self._every * self.window
         """Milliseconds after which the network begins at rest."""
-        growing = 0 if self._every is not None else sum(map(_grows, self._model.modules()))
-        if growing:
+        if self._every is None and (growing := sum(map(_grows, self._model.modules()))):
             warnings.warn(
                 f"{growing} of its layers of neurons {'holds' if growing == 1 else 'hold'} ever more of what came first, "
                 f"by a learned leak of 1 or above: let the network begin at rest now and then "
@@ -213,11 +164,11 @@ class Stream:
     ) -> Generator[Decision]:
         """The decisions on a source of events, from its beginning to its end, as they are made: first `reset`.
 
-        A recording or a generator waits for the network. A live source does not: its bytes are read and made windows by a
-        thread, and windows wait for the network, `lag` ms of them at most. If it is full and the oldest has waited that long,
-        that one is dropped; a source that runs ahead of time, as a file does that another program pipes in, is made to wait.
-        After `lag` ms without data from a live source, windows end by this machine's clock, so silence is seen even if the
-        format says no time without an event (EVT does). Events that come for such a window later are left out and counted.
+        A recording or a generator waits for the network. A live source does not: a thread reads its bytes and makes windows of
+        them, which wait for the network, and one that has waited for `lag` ms is dropped and counted, unless it is the newest.
+        A source that runs ahead of time, as a file does that another program pipes in, is made to wait instead. After `lag` ms
+        without data, windows of a live source end by this machine's clock, so silence is seen even if the format tells no time
+        without an event (EVT does). Events that come for such a window later are left out and counted.
 
         Args:
             source: A recording's file; "-" for standard input, the path of a named pipe, "tcp:HOST:PORT" or "unix:PATH" of a

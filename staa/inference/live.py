@@ -19,8 +19,8 @@ from staa.inference.sources import STDIN, ByteSource, is_file, opened
 from staa.registry import unknown
 
 if TYPE_CHECKING:
-    from staa.inference.camera import Decision, Stream
-
+    from staa.inference.camera import Stream
+from staa.inference.decision import Decision
 
 TICK = 0.05  # seconds between two looks at a source that is silent
 FEW = 2  # windows that may wait in any case
