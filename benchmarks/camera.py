@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from staa import Run, Stream, stream
+from staa.files import save_with
 from staa.inference.decision import Memory
 
 SIDE = 34
@@ -170,14 +172,17 @@ def pipe(folder: str, rate: float, seconds: float, *options: str) -> dict[str, o
 def draw(rows: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure((6, 3.6), layout="constrained")
+    figure = Figure((6, 3.8), layout="constrained")
     axes = figure.subplots()
-    for dwell, of in rows.items():
-        axes.plot([float(m) for m in of], [100 * share for share in of.values()], "o-", ms=3, label=f"{0.3 * int(dwell):g} s")
-    axes.set(xscale="log", xlabel="memory [ms]", ylabel="windows that are right [%]")
-    axes.legend(title="a class is shown for")
+    for reset, style in (("default", "o-"), ("never", ".:")):
+        for k, dwell in enumerate(DWELLS):
+            shares = rows[f"reset {reset}, {dwell}"]
+            label = f"{0.3 * dwell:g} s" + ", no reset" * (reset == "never")
+            axes.plot([float(m) for m in shares], [100 * s for s in shares.values()], style, ms=3, color=f"C{k}", label=label)
+    axes.set(xscale="log", xlabel="memory [ms]", ylabel="windows that are right [%]", ylim=(0, 100))
+    axes.legend(title="a class is shown for", ncols=2, fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    save_with(path, partial(figure.savefig, dpi=130, format="png"))
 
 
 def main() -> None:
