@@ -39,7 +39,7 @@ def check_streamable(run: Run, model: nn.Module | None, *, window: float | None 
 def training(run: Run, changes: list[str]) -> str:
     """The command that trains the run's recipe with some settings, such as "data.values=sum", changed."""
     recipe = run.recipe
-    given = dict(change.split("=") for several in changes for change in several.split())
+    given: dict[str, Any] = dict(change.split("=") for several in changes for change in several.split())
     if recipe.name not in RECIPES:
         return "staa train with your recipe and " + ", ".join(f"`{name}={value}`" for name, value in given.items())
     if given.get("model.steps") == "None":
