@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from staa.build.inputs import of_sensor, sensor_of
 from staa.data.events.folder import DEFAULT_STEPS, parse_sensor
-from staa.data.events.frames import scaled
+from staa.data.events.frames import Fit, Values, scaled
 from staa.data.events.recording import NOTHING, Events
 from staa.data.events.repair import Repair
 from staa.data.events.windows import Window, Windows
@@ -90,7 +90,10 @@ class Stream:
         chosen = choose_device(device)
         self._model = run.model(weights).to(chosen)
         check_streamable(run, self._model, window=window)
-        self.window: float = recipe.data.window if window is None else window
+        window = recipe.data.window if window is None else window
+        if window is None:  # a data set of one's own
+            raise ValueError(f"{run.folder} doesn't say how long its windows are: say how many ms a `window` has")
+        self.window: float = window
         """Duration of a window in milliseconds."""
         steps = recipe.model.steps
         length = steps or recipe.data.steps or DEFAULT_STEPS
@@ -113,8 +116,9 @@ class Stream:
                 stacklevel=2,
             )
         self._silent_for = self._windows("reset_silent", reset_silent)
-        self.names, self._values, self._device = run.names, recipe.data.values, chosen
-        self._side, self._fit = about["size"], recipe.data.fit
+        self.names, self._device, self._side = run.names, chosen, about["size"]
+        self._values: Values = recipe.data.values
+        self._fit: Fit = recipe.data.fit
         self._whole = recipe.data.size is None and self._fit == "stretch"
         self.sensor = parse_sensor(sensor) or sensor_of(recipe, about)
         """(height, width) that events must be of; None: what they say."""
