@@ -10,8 +10,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 SHOWN = [
-    "*.md", "CITATION.cff", "docs/**/*", "results/*", "results/bench/*", "results/compare/*", "results/forecast/*",
-    "results/gpu/README.md", "results/study/*",
+    "*.md", "CITATION.cff", "docs/**/*", "results/*", "results/bench/*", "results/camera/*", "results/compare/*",
+    "results/forecast/*", "results/gpu/README.md", "results/study/*",
 ]  # fmt: skip
 """What the site has of the repository. pyproject.toml and the code are not pages: a page names them without a link."""
 HIDDEN = (".py", ".pyc")

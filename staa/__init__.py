@@ -6,6 +6,7 @@ from staa import attention, data, export, layers, models, neurons, ops
 from staa.analysis.energy import estimate_energy
 from staa.analysis.record import record
 from staa.hub import from_pretrained, pretrained
+from staa.inference.camera import Stream
 from staa.inference.classify import predict
 from staa.inference.frame import forecast
 from staa.ops.switch import reference
@@ -29,6 +30,7 @@ __all__ = [
     "Optim",
     "Recipe",
     "Run",
+    "Stream",
     "attention",
     "data",
     "estimate_energy",

@@ -13,7 +13,7 @@ import staa
 
 SOURCE = Path(staa.__file__).parent
 PUBLIC = {
-    "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run attention data estimate_energy export forecast "
+    "staa": "RECIPES Augment Data Early Loss Model Optim Recipe Run Stream attention data estimate_energy export forecast "
     "from_pretrained layers load models neurons ops predict pretrained read_log record reference stream train",
     "staa.attention": "ATTENTIONS DTA STAA TNA TXA ChannelGate GlobalContext PositionEncoding StepAttention TemporalAttention",
     "staa.build": "TASKS Task check_recipe task_of",

@@ -1,6 +1,7 @@
 """The Python that the pages show runs, one block after the other, where the files lie that it names."""
 
 import re
+import shutil
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from test_events import nmnist_set
 
 import staa
 from staa.models import vggsnn
@@ -30,6 +32,13 @@ def events():
     Path("00002.bin").write_bytes(bytes([3, 4, 128, 0, 9] * 40))  # one event, again and again
     model = vggsnn(10, in_channels=2, steps=None, neuron=AdaptiveLIF, attention=staa.attention.STAA, width=0.05, size=34)
     return {"model": model.eval()}
+
+
+def live():
+    nmnist_set(Path("data"), per_class=5)
+    shutil.copy("data/NMNIST/Test/3/00304.bin", "recording.bin")
+    trained("nmnist-stream", width=0.05)
+    return {}
 
 
 def folder():
@@ -92,6 +101,7 @@ PAGES = {
     "docs/from-snntorch.md": partial(beside, "snntorch"),
     "docs/from-spikingjelly.md": partial(beside, "spikingjelly.activation_based"),
     "docs/hub.md": network,
+    "docs/live.md": live,
     "docs/logs.md": logs,
     "docs/methods/dta.md": dict,
     "docs/methods/spikestag.md": dict,
@@ -119,6 +129,8 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
         assert scope["forecast"].shape == (4, 3, 6)
     elif "energy" in scope:
         assert (scope["energy"].papers.sops, scope["energy"].exact.sops) == (144.0, 100.0)
+    elif "decision" in scope:
+        assert scope["decision"].window > 5
     elif "epochs" in scope:
         assert list(scope["epochs"].index) == [1]
     else:

@@ -121,6 +121,7 @@ def functions():
                     yield pytest.param(f, id=f"{info.name}.{name}")
     for name in ("model", "data", "log", "result", "environment", "names", "preparation", "predict"):
         yield pytest.param(partial(_part, name), id=f"Run.{name}")
+    yield pytest.param(staa.Stream, id="Stream")
 
 
 def _part(name, run):
@@ -142,7 +143,7 @@ def arguments(f, folder, runs, kind, tmp_path):
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
         "device": "cpu", "epochs": 1, "name": "it", "sections": (), "events": (), "inputs": torch.zeros(3, 2, 16, 16),
         "form": "window", "suffix": ".onnx", "verify": False, "trust": False, "network": torch.nn.Identity(), "proof": None,
-        "exported": torch.nn.Identity(), "state": (),
+        "exported": torch.nn.Identity(), "state": (), "changes": [],
     }  # fmt: skip
     endings = {"to_onnx": ".onnx", "traced": ".onnx", "exportable": ".onnx", "to_program": ".pt2", "to_nir": ".nir"}
     if (ending := endings.get(getattr(f, "__name__", ""))) is not None:

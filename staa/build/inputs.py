@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from staa.recipes.recipe import Recipe
 
 COUNTS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 NOTHING = Told()
+WINDOW = 30.0  # milliseconds of a frame, where nothing is known of the recordings
 DIGIT = 8  # pixels a side of the images that digits-events is made of
 _OF_SERIES = (*TEXT, *HDF, *PARQUET)
 KINDS = {
@@ -38,6 +39,18 @@ KINDS = {
     "a series": _OF_SERIES,
 }
 """What a file is by the ending of its name."""
+
+
+class Obstacle(NamedTuple):
+    """Why a network can't be fed by a camera.
+
+    Args:
+        why: A clause, such as "its frames are …".
+        change: The settings of a recipe that would let it, such as "data.values=sum", apart by spaces; None: another data set.
+    """
+
+    why: str
+    change: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ class Preparation:
         whole: Why an input can't be made without the whole of a recording; None if its frames can come one by one.
         sensor: Height and width of the sensor that recordings must be of; None: any, if they say it.
         told: What recordings may leave open, as in training.
+        obstacles: What keeps its frames from being made of events as a camera sends them.
 
     Shapes:
         [C, H, W] of an image, [T, 2, H, W] of a recording's frames
@@ -71,6 +85,7 @@ class Preparation:
     whole: str | None = None
     sensor: Sensor | None = None
     told: Told = NOTHING
+    obstacles: tuple[Obstacle, ...] = ()
 
     @property
     def frames(self) -> bool:
@@ -219,7 +234,10 @@ def preparation_of(task: Task[Any], about: Mapping[str, Any]) -> Preparation:
         return PREPARATIONS[recipe.data.name](recipe, about)
     frames = "steps" in inspect.signature(task.dataset).parameters  # else it has still images, the same at each step
     steps = _steps(recipe) if frames else recipe.model.steps
-    return Preparation(_shape(about, steps if frames else None), "prepared tensors", (), None, lambda x: x, steps=steps)
+    channels = about["channels"]
+    odd = () if channels == 2 else (Obstacle(f"it was trained on {channels} channels, and events have 2, OFF and ON"),)
+    shape = _shape(about, steps if frames else None)
+    return Preparation(shape, "prepared tensors", (), None, lambda x: x, steps=steps, obstacles=odd)
 
 
 def _steps(recipe: Recipe) -> int:
@@ -233,7 +251,8 @@ def _shape(about: Mapping[str, Any], steps: int | None = None) -> tuple[int, ...
 
 def _images(recipe: Recipe, about: Mapping[str, Any], *, mean: tuple[float, ...], std: tuple[float, ...]) -> Preparation:
     small, prepare = cut(about["size"], recipe.data.resize), partial(normalise, mean=mean, std=std)
-    return Preparation(_shape(about), "images", ENDINGS, small, prepare, steps=recipe.model.steps)
+    odd = (Obstacle("it was trained on images, and a camera of events has none"),)
+    return Preparation(_shape(about), "images", ENDINGS, small, prepare, steps=recipe.model.steps, obstacles=odd)
 
 
 def _recordings(recipe: Recipe, about: Mapping[str, Any]) -> Preparation:
@@ -246,10 +265,15 @@ def _recordings(recipe: Recipe, about: Mapping[str, Any]) -> Preparation:
         )
 
     whole = "`data.values=normalised` divides by the recording's largest count, which is known at its end alone"
+    odd = []
+    if data.values == "normalised":
+        odd.append(Obstacle(whole, "data.values=sum"))
+    if data.frames != "window":
+        change = f"data.frames=window data.window={WINDOW:g}"
+        odd.append(Obstacle(f"its frames are cut by {data.frames}, which depends on the whole recording", change))
     return Preparation(
         _shape(about, steps), "recordings of an event camera", tuple(READERS), stored, partial(as_values, values=data.values),
-        Events, steps, whole if data.values == "normalised" else None, sensor_of(recipe, about),
-        told_by(recipe),
+        Events, steps, whole if data.values == "normalised" else None, sensor_of(recipe, about), told_by(recipe), tuple(odd),
     )  # fmt: skip
 
 
@@ -261,7 +285,9 @@ def _digits(recipe: Recipe, about: Mapping[str, Any]) -> Preparation:
     def stored(image: Image.Image) -> Tensor:
         return torch.from_numpy(saccade_events(small(image.convert("L")).numpy() / 255, steps=steps))[0]
 
-    return Preparation(_shape(about, steps), "images of a digit, bright on dark", ENDINGS, stored, as_frames, steps=steps)
+    what = "images of a digit, bright on dark"
+    odd = (Obstacle("its frames have ON before OFF, as the simulated sensor gives them, and a camera's OFF before ON"),)
+    return Preparation(_shape(about, steps), what, ENDINGS, stored, as_frames, steps=steps, obstacles=odd)
 
 
 PREPARATIONS: dict[str, Callable[[Recipe, Mapping[str, Any]], Preparation]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, compare, data, energy, export, machine, predict, push, recipes, report, runs, train, trained
+from staa.cli import check, compare, data, energy, export, machine, predict, push, recipes, report, runs, stream, train, trained
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
         trained.evaluate,
         energy.energy,
         compare.compare,
-        trained.stream,
+        stream.stream,
         predict.predict,
         report.report,
         trained.share,

@@ -67,15 +67,36 @@ class EnergyOptions(OfRun):
 
 @dataclass(frozen=True)
 class StreamOptions(OfRun):
-    """Feed a run's model a recording of an event camera, window by window: running prediction and latency. Only a run of a
-    recipe made for it can be streamed, such as nmnist-stream."""
+    """Feed a run's model events of a camera as they come, window by window: a running prediction, the newest window's own, and
+    the latency. Only a run of a recipe made for it can be streamed, such as nmnist-stream or events-folder-stream."""
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .aedat, .aedat4, .raw, .npz or .npy."""
+    source: tyro.conf.Positional[str]
+    """A recording, or a live source: - for standard input, a named pipe, tcp:HOST:PORT or unix:PATH of a program that serves
+    events there."""
+    format: str | None = None
+    """Format of the bytes, such as evt3, where neither a header nor the file's name says it."""
+    follow: bool = False
+    """At the end of a file, wait for more: another program writes to it."""
     window: float | None = None
     """Length of a window in milliseconds; by default the recipe's."""
+    memory: float | None = None
+    """Milliseconds that the running prediction is taken over; by default half as long as a training sample."""
+    reset_every: float | None = None
+    """Milliseconds after which the network begins at rest again, membranes and all; the running prediction goes on. By default
+    as long as a training sample; inf: never."""
+    reset_silent: float | None = None
+    """Milliseconds without an event after which the next one is of a new scene: network and running prediction begin anew."""
+    lag: float | None = 1000.0
+    """Of a live source, milliseconds: windows that wait longer for the network are dropped and counted, and after as long
+    without data windows end by this machine's clock. None: nothing is dropped, and the events' time alone counts."""
+    repair: Literal["refuse", "drop"] = "refuse"
+    """What is wrong in the events ends the stream, or is left out and counted."""
+    remote: bool = False
+    """Let HOST be another machine: nothing protects what it sends."""
+    json: bool = False
+    """Print a JSON object a line: one for each window, and one at the end."""
     sensor: str | None = None
     """HEIGHTxWIDTH of the sensor, where neither the recording nor the data set says it."""
     weights: Literal["last", "best"] | None = None

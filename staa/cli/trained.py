@@ -1,20 +1,16 @@
 """Commands on a trained run."""
 
-import statistics
 from contextlib import suppress
-from itertools import chain, islice
 from typing import Any
 
-from staa.analysis.figures import percent
 from staa.analysis.predictions import predictions
 from staa.cli.classes import show_predictions, write_predictions
 from staa.cli.parse import parse
-from staa.cli.run_options import EvaluateOptions, ShareOptions, StreamOptions
+from staa.cli.run_options import EvaluateOptions, ShareOptions
 from staa.cli.text import horizons, reached, say, show, warn
 from staa.cli.waiting import waiting
 from staa.export.share import share as share_run
 from staa.files import check_new, check_writable
-from staa.inference.camera import stream_run
 from staa.inference.drawing import forecasts_of, new_folder
 from staa.inference.prepared import check_forecasts
 from staa.inference.rolling import evaluate_rolling
@@ -95,41 +91,6 @@ def _evaluate_rolling(options: EvaluateOptions) -> int:
     show(horizons(figures["horizons"]), [])
     if out is not None:
         say(f"all forecasts → {out}")
-    return 0
-
-
-def stream(args: list[str]) -> int:
-    """run a model on a recording as it comes"""
-    options = parse(StreamOptions, args, "staa stream")
-    steps = stream_run(
-        options.run,
-        options.file,
-        window=options.window,
-        sensor=options.sensor,
-        weights=options.weights,
-        device=options.device,
-        trust=options.trust_code,
-    )
-    latencies, end = [], 0.0
-    with waiting():
-        first = list(islice(steps, 1))
-    for step in chain(first, steps):
-        if step["event"] == "full":
-            say(
-                f"the model was built for T = {step['steps']} steps and has seen them all; {step['left']} windows are left "
-                f"out: train with --model.steps None to go on for ever"
-            )
-            break
-        latencies.append(step["seconds"])
-        end = step["end"]
-        say(
-            f"{end:8.3f} s  {step['events']:>8,} events  {step['prediction']} {percent(step['probability']):>6}  "
-            f"{step['seconds'] * 1e3:6.1f} ms"
-        )
-    say(
-        f"{len(latencies)} windows of {end / len(latencies) * 1e3:g} ms; from events to prediction "
-        f"{statistics.median(latencies) * 1e3:.1f} ms in the median, {max(latencies) * 1e3:.1f} ms at most"
-    )
     return 0
 
 

@@ -71,7 +71,7 @@ nmnist_vggsnn_staa = replace(
 nmnist_stream = replace(
     nmnist_vggsnn_staa,
     name="nmnist-stream",
-    summary="the same for any number of steps, in windows of 30 ms: made for staa.stream",
+    summary="the same for any number of steps, in windows of 30 ms: made for staa stream",
     source="ours",
     expect=MEASURED["nmnist-stream"],
     data=replace(nmnist_vggsnn_staa.data, frames="window", window=30.0, steps=10),
@@ -88,6 +88,15 @@ events_folder_vggsnn_staa = replace(
     data=Data(name="events-folder", size=48),
     model=Model(name="vggsnn", steps=10, width=0.5),
     epochs=60,
+)
+
+events_folder_stream = replace(
+    events_folder_vggsnn_staa,
+    name="events-folder-stream",
+    summary="the same for any number of steps, in windows of 30 ms: made for staa stream",
+    data=replace(events_folder_vggsnn_staa.data, frames="window", window=30.0, steps=10),
+    model=replace(events_folder_vggsnn_staa.model, steps=None),
+    loss=nmnist_stream.loss,
 )
 
 cifar10dvs_msresnet18_dta = replace(

@@ -9,7 +9,7 @@ from staa.data.events.evt import Evt2, prophesee_header
 from staa.data.events.evt3 import Evt3
 from staa.data.events.evt21 import Evt21
 from staa.data.events.recording import Events, Sensor, said
-from staa.data.events.records import Bin, Dat
+from staa.data.events.records import Bin, Dat, Txyp
 from staa.data.events.repair import Repair
 
 
@@ -20,6 +20,8 @@ class Decoder(Protocol):
     def sensor(self) -> Sensor | None:
         """(height, width), once the header has said it."""
         ...
+
+    # EVT also has `clock`, the time in µs that it has told without an event, too: live streams see silence by it.
 
     def feed(self, data: bytes) -> Events:
         """All events that are complete by now, in the order of the bytes, unchecked; there may be none. Times are µs, int64,
@@ -33,6 +35,7 @@ class Decoder(Protocol):
 
 DECODERS: dict[str, Callable[[Repair], Decoder]] = {
     "bin": Bin, "dat": Dat, "evt2": Evt2, "evt2.1": Evt21, "evt3": Evt3, "aedat2": Aedat2, "aedat3": Aedat3, "aedat4": Aedat4,
+    "txyp": Txyp,
 }  # fmt: skip
 """By the format's name. What a repair leaves out is counted in it."""
 

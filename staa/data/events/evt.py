@@ -47,6 +47,11 @@ class WordDecoder:
         self._halves = False  # EVT 2.1: the upper half of a word comes first
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
 
+    @property
+    def clock(self) -> int | None:
+        """Time in µs of the last word of time: all events before it have been given, even if there are none."""
+        return self._time if self._begun else None
+
     def feed(self, data: bytes) -> Events:
         if not self._header.done:
             data = self._after_header(data)
@@ -108,6 +113,10 @@ class Evt2:
     @property
     def sensor(self) -> Sensor | None:
         return self._words.sensor
+
+    @property
+    def clock(self) -> int | None:
+        return self._words.clock
 
     def feed(self, data: bytes) -> Events:
         return self._words.feed(data)

@@ -30,6 +30,10 @@ class Evt3:
     def sensor(self) -> Sensor | None:
         return self._words.sensor
 
+    @property
+    def clock(self) -> int | None:
+        return self._words.clock
+
     def feed(self, data: bytes) -> Events:
         return self._words.feed(data)
 

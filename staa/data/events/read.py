@@ -125,15 +125,16 @@ def _decoded(choose: Callable[[bytes], str]) -> Reader:
     def pieces(path: Path, repair: Repair, told: Told) -> Iterator[Events]:
         decoder = None
         for data in pieces_of(path, PIECE):
-            decoder = decoder or _decoder(choose(data), repair, told)
+            decoder = decoder or decoder_of(choose(data), repair, told)
             yield decoder.feed(data)
-        decoder = decoder or _decoder(choose(b""), repair, told)
+        decoder = decoder or decoder_of(choose(b""), repair, told)
         yield decoder.end()
 
     return pieces
 
 
-def _decoder(name: str, repair: Repair, told: Told) -> Decoder:
+def decoder_of(name: str, repair: Repair, told: Told) -> Decoder:
+    """The decoder of a format in `DECODERS`, with what it is told."""
     if name == "aedat2":
         return Aedat2(repair, upright=told.upright, sensor=told.sensor)
     return Aedat4(repair, stream=told.stream) if name == "aedat4" else DECODERS[name](repair)

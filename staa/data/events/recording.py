@@ -90,6 +90,9 @@ def unchecked(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor
     return Events._make((t, x, y, p, sensor))
 
 
+NOTHING = unchecked(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), None)
+
+
 def afford(events: int) -> None:
     """Raises ValueError if so many events would take more memory than is allowed."""
     check_bytes(events * EVENT_BYTES, f"{events:,} events")

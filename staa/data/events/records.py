@@ -1,10 +1,10 @@
-"""Formats whose every event is one record of some bytes: Prophesee's DAT and N-MNIST's .bin."""
+"""Formats whose every event is one record of some bytes: Prophesee's DAT, N-MNIST's .bin, and NumPy's structured arrays."""
 
 import numpy as np
 
 from staa.data.events.counter import TimeCounter, TimedEvents
 from staa.data.events.evt import geometry, prophesee_header
-from staa.data.events.recording import Columns, Events, Sensor, said, truncated
+from staa.data.events.recording import Columns, Events, Sensor, joined, said, truncated, unchecked
 from staa.data.events.repair import Repair
 
 OVERFLOW = 1 << 13  # µs that an overflow of a .bin adds
@@ -119,3 +119,21 @@ class Bin:
             self._overflows += int(overflow.sum())
         right = ~(overflow | wrong)
         return x[right], y[right], p[right], t[right]
+
+
+class Txyp:
+    """Records of t int64 in µs, x and y uint16, p uint8, little-endian without padding, 13 bytes each: what `tobytes()` of a
+    structured array of NumPy gives, so that a script of one's own can write them."""
+
+    def __init__(self, repair: Repair | None = None):
+        self.sensor: Sensor | None = None
+        self._repair = repair or Repair()
+        self._records = Records(np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")]))
+
+    def feed(self, data: bytes) -> Events:
+        found = self._records.feed(data)
+        return unchecked(found["t"], found["x"], found["y"], found["p"], None)
+
+    def end(self) -> Events:
+        self._records.end(self._repair)
+        return joined([], None)
