@@ -51,7 +51,7 @@ def read_events(
             polarity, and as few events as possible of those back in time; "sort" puts the latter in their place. A warning says
             what was left out or moved.
         unit: Of the times, "us", "ms", "ns" or "s", of text, arrays and HDF5. Text and some HDF5 need it unless they say it;
-            arrays are in µs, or as above.
+            arrays are in µs, a plain [n, 4] in ms.
         stream: Which of a file's recordings: of .aedat4 a number, of HDF5 a name such as davis/left/events.
         upright: Turn an AEDAT 2.0 of a DVS128 upright, as jAER shows it. Without it, it is as in published work on CIFAR10-DVS:
             transposed. Other formats are upright anyway.
