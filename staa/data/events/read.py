@@ -78,7 +78,7 @@ def read_told(path: Path, sensor: Sensor | None, told: Told) -> Events:
         except ValueError as error:
             raise ValueError(naming(path, error)) from error
         pieces.append(piece)
-    if repair:
+    if repair.repaired():
         warnings.warn(f"{path}: {repair.told()}", stacklevel=3)
     return joined(pieces, pieces[-1].sensor)
 
