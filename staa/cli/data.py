@@ -78,7 +78,7 @@ def _convert(args: list[str]) -> int:
             saved = save_pieces(options.out, pieces if options.cut is None else cut(pieces, start, end))
         except ValueError as error:
             raise ValueError(naming(options.file, error)) from error
-    if repair:
+    if repair.repaired():
         say(f"{options.file}: {repair.told()}")
     if doubts := doubt(*saved):
         say(f"{options.file}: {doubts}")

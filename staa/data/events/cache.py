@@ -128,7 +128,8 @@ class EventFiles:
             counts = self._facts(recording)[3:]
             found.counts.update(dict(zip(KINDS, counts, strict=False)))
             count += any(counts)
-        return [f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.told.repair}`)"] if found else []
+        text = f"{found.told()} in {count} of {len(self)} recordings (`data.repair={self.told.repair}`)"
+        return [text] if found.repaired() else []
 
     def _doubts(self) -> list[str]:
         """Whether some of the recordings have times in another unit, or are far longer than their windows."""

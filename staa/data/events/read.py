@@ -54,7 +54,7 @@ def read_events(
             polarity, and as few events as possible of those back in time; "sort" puts the latter in their place. A warning says
             what was left out or moved.
         unit: Of the times, "us", "ms", "ns" or "s", of text, arrays and HDF5. Text and some HDF5 need it unless they say it;
-            arrays are in µs, the plain ones in ms.
+            arrays are in µs, a plain [n, 4] in ms.
         stream: Which of a file's recordings: of .aedat4 a number, of HDF5 a name such as davis/left/events, of a bag a topic.
         upright: Turn an AEDAT 2.0 of a DVS128 upright, as jAER shows it. Without it, it is as in published work on CIFAR10-DVS:
             transposed. Other formats are upright anyway.
@@ -81,7 +81,7 @@ def read_told(path: Path, sensor: Sensor | None, told: Told) -> Events:
         except ValueError as error:
             raise ValueError(naming(path, error)) from error
         pieces.append(piece)
-    if repair:
+    if repair.repaired():
         warnings.warn(f"{path}: {repair.told()}", stacklevel=3)
     return joined(pieces, pieces[-1].sensor)
 

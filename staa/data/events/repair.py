@@ -47,7 +47,7 @@ class Repair:
         also = ", or puts them in order with --repair sort" if order else ""
         return f"; 'staa data convert {quote(str(self.path))} {quote(str(new))} --repair drop' leaves such events out{also}"
 
-    def __bool__(self) -> bool:
+    def repaired(self) -> bool:
         """Whether anything was wrong."""
         return any(self.counts.values())
 

@@ -46,7 +46,8 @@ class Windows:
     """
 
     def __init__(self, window: int, size: tuple[int, int], fit: Fit = "stretch"):
-        self.window, self.size, self.fit = window, size, fit
+        self.window, self.size = window, size
+        self.fit: Fit = fit
         self.late = 0
         """Events left out so far, since the clock had ended their window before they came."""
         self.begin: int | None = None
