@@ -55,7 +55,7 @@ def _broken(what: str, error: Exception) -> ValueError:
 
 
 def parse_array(data: bytes | memoryview, what: str) -> np.ndarray:
-    """The array in the bytes of a .npy file, as a view of them. Raises ValueError, naming `what`, as `read_arrays` does."""
+    """The array in the bytes of a .npy file, as a view of them. Raises ValueError, naming `what`, as `arrays_in` does."""
     shape, by_columns, dtype, start = check_array(data[:HEADER], len(data), what)
     if len(data) == start:
         try:

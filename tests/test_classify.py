@@ -347,6 +347,7 @@ def test_files_that_can_not_be_taken(recordings, pictures, tmp_path, runs):
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "broken.bin").write_bytes(b"123")
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
     other = some_events(sensor=(20, 34))
     np.savez(tmp_path / "other.npz", t=other.t, x=other.x, y=other.y, p=other.p, sensor=np.array((20, 34)))
     write_nmnist(tmp_path / "far.bin", some_events(sensor=(50, 50)))
@@ -355,10 +356,10 @@ def test_files_that_can_not_be_taken(recordings, pictures, tmp_path, runs):
         ("images-whole", "empty", r"empty holds no images \(.jpg, "),
         ("images-whole", "broken.png", "broken.png can't be decoded as an image"),
         ("images-whole", "broken.bin", "broken.bin is a recording of an event camera by its name, and this run takes images"),
-        ("images-whole", "table.csv", "table.csv is a series by its name, and this run takes images"),
+        ("images-whole", "table.csv", "table.csv is a recording or a series by its name, and this run takes images"),
         ("events-whole", "broken.bin", "broken.bin: truncated"),
         ("events-whole", "broken.png", "broken.png is an image by its name, and this run takes recordings"),
-        ("events-whole", "table.csv", "table.csv is a series by its name, and this run takes recordings"),
+        ("events-whole", "table.parquet", "table.parquet is a series by its name, and this run takes recordings"),
         ("events-whole", "other.npz", r"other.npz is of a sensor of 20 × 34 \(height × width\), and recordings of 34 × 34 are"),
         ("events-whole", "far.bin", "far.bin: event .* lies at x .*, outside the sensor of 34 × 34"),
         ("digits", "broken.bin", "broken.bin is a recording .* takes images of a digit, bright on dark"),

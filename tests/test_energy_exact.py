@@ -83,7 +83,7 @@ def test_joules_of_an_operation_are_ones_own():
 
 BATCHED = {
     "T N F": (lambda: nn.Sequential(PerStep(nn.Linear(8, 6)), LIVELY(), PerStep(nn.Linear(6, 3))), (3, None, 8)),
-    "T N C L": (lambda: nn.Sequential(PerStep(nn.Conv1d(2, 4, 3, padding=1)), LIVELY(), PerStep(nn.Conv1d(4, 2, 3))), (3, None, 2, 9)),  # noqa: E501
+    "T N C L": (lambda: nn.Sequential(PerStep(nn.Conv1d(2, 4, 3, padding=1)), LIVELY(dims=4), PerStep(nn.Conv1d(4, 2, 3))), (3, None, 2, 9)),  # noqa: E501
     "T N F, layers bare": (lambda: nn.Sequential(nn.Linear(8, 6), LIVELY(), nn.Linear(6, 3)), (3, None, 8)),
     "a recurrent layer": (lambda: nn.LSTM(4, 3, batch_first=True), (None, 5, 4)),
     "a transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (None, 5, 8)),
@@ -326,7 +326,7 @@ def test_the_rarer_spikes_are_each_samples_own():
     class Scores(nn.Module):
         def __init__(self):
             super().__init__()
-            self.q, self.k = LIF(threshold=0.5), LIF(threshold=0.5)
+            self.q, self.k = LIF(dims=4, threshold=0.5), LIF(dims=4, threshold=0.5)
 
         def forward(self, q, k):
             return self.q(q) @ self.k(k).mT

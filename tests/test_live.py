@@ -94,7 +94,7 @@ def test_what_was_dropped_is_told(trained, capsys, monkeypatch):
     assert text.startswith("4 windows of 30 ms")
     assert "4 windows (50.0%) were dropped, since the network was too slow for them" in text
     assert "4 events came when their window had been ended by the clock, and were left out" in text
-    assert "left out of the events: 2 stray times" in text
+    assert "left out 2 stray times" in text
 
 
 def test_what_a_stream_can_not_have(trained, tmp_path, capsys):

@@ -186,7 +186,7 @@ def test_wrong_events_end_a_stream_or_are_left_out_and_counted(tmp_path, expecte
         list(stream().watch(tmp_path / "a.raw", format="evt3"))
     made = stream()
     assert told(made.watch(tmp_path / "a.raw", format="evt3", repair="drop")) == expected
-    assert str(made.repair) == "1 events outside the sensor"
+    assert made.repair.told() == "left out 1 event outside the sensor"
 
 
 def test_silence_is_seen_by_the_words_of_time_and_by_this_machines_clock(tmp_path):

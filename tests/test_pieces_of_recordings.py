@@ -104,11 +104,11 @@ def test_data_repair_leaves_out_what_is_wrong_and_says_so(tmp_path):
     with pytest.raises(ValueError, match="2 of the recordings .*time runs backwards .* --repair drop"):
         event_folder(**options)
     dropped = event_folder(**options, repair="drop")
-    told = "left out 1 events back in time, 2 events outside the sensor in 2 of 24 recordings (`data.repair=drop`)"
+    told = "left out 1 event back in time, 2 events outside the sensor in 2 of 24 recordings (`data.repair=drop`)"
     assert told in dropped.notes
     assert told in event_folder(**options, repair="drop").notes  # from the kept frames
     sorted_ = event_folder(**options, repair="sort")
-    assert "left out 2 events outside the sensor; put 1 events that were back in time in order in 2 of 24" in sorted_.notes[-1]
+    assert "left out 2 events outside the sensor; put 1 event that was back in time in order in 2 of 24" in sorted_.notes[-1]
     assert sum(int(part.x.sum()) for part in (sorted_.train, sorted_.test)) == 24 * 900 - 2
     assert sum(int(part.x.sum()) for part in (dropped.train, dropped.test)) == 24 * 900 - 3
 
@@ -136,7 +136,7 @@ def test_the_advice_of_an_error_can_be_followed(tmp_path, capsys):
     (command,) = re.findall(r"'(staa data convert .*? --repair drop)' leaves", str(error.value))
     assert main(shlex.split(command)[1:]) == 0
     told = capsys.readouterr().out.replace("\n", " ")
-    assert "left out 1 events back in time" in told
+    assert "left out 1 event back in time" in told
     new = tmp_path / "a b-repaired.npz"
     assert np.array_equal(read_events(new).t, np.delete(t, 100))
     assert read_events(new).sensor == (16, 16)

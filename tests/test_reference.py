@@ -136,6 +136,7 @@ def test_torch_func_agrees_with_autograd(module):
         torch.testing.assert_close(torch.func.vmap(module)(many), torch.stack([module(one) for one in many]))
 
 
+@pytest.mark.filterwarnings("ignore:an input .N, 2, H, W. is taken as N images")
 def test_a_network_under_torch_func():
     """Gradients per sample, which need vmap over grad, equal those of one sample at a time."""
     model, x, y = small_resnet().eval(), torch.rand(3, 2, 8, 8), torch.tensor([0, 1, 2])
@@ -153,6 +154,7 @@ def test_a_network_under_torch_func():
     assert sum(grad.abs().sum() for grad in alone.values()) > 0
 
 
+@pytest.mark.filterwarnings("ignore:an input .N, 2, H, W. is taken as N images")
 def test_a_gradient_penalty_on_a_network():
     model, x = small_resnet(), torch.rand(2, 2, 8, 8, requires_grad=True)
     with staa.reference():

@@ -115,6 +115,15 @@ class Regression(Task[Points]):
             score=lambda figures: -figures["loss"],
         )
 
+    def tested(self, source):
+        return repr(source.test)
+
+    def conditions(self):
+        return {"protocol": self.recipe.protocol}
+
+    def like(self, other, about):
+        return replace(self.recipe, model=other.model)
+
     def odd_facts(self, about):
         return [] if about.get("inputs") == 3 else ["inputs"]
 

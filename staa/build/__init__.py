@@ -10,8 +10,8 @@ from staa.build.forecasting import Forecasting
 from staa.build.network import check_weights
 from staa.build.task import Task
 from staa.data import SplitData
-from staa.recipes.parts import rates_in
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import rates_in
 from staa.training.named import freeze, rates_of
 
 TASKS: list[type[Task[Any]]] = [Classification, Forecasting]

@@ -97,5 +97,5 @@ def _tell(made: Stream, options: StreamOptions, last: Decision | None, latencies
         say(f"{dropped:,} windows ({share}) were dropped, since the network was too slow for them")
     if late:
         say(f"{late:,} events came when their window had been ended by the clock, and were left out")
-    if str(made.repair):
-        say(f"left out of the events: {made.repair}")
+    if made.repair.repaired():
+        say(made.repair.told())

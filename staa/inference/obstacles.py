@@ -11,7 +11,7 @@ from staa.recipes import RECIPES
 from staa.recipes.as_json import flat
 from staa.runs.load import Run
 
-OTHER = "A run on recordings can be: staa train events-folder-stream --data DIR, or staa train nmnist-stream"
+OTHER = "A run on recordings can be: 'staa train events-folder-stream --data DIR', or 'staa train nmnist-stream'"
 
 
 def check_streamable(run: Run, model: nn.Module | None, *, window: float | None = None) -> None:

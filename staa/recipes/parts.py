@@ -291,18 +291,3 @@ class Early:
 
     def __post_init__(self) -> None:
         check_types(self, "early.")
-
-
-def rates_in(text: str | None) -> dict[str, float]:
-    """Learning rates by name or pattern, as `Optim.lr_of` has them. Raises ValueError for another text."""
-    rates: dict[str, float] = {}
-    for part in [] if text is None else text.split(","):
-        name, _, value = part.strip().partition("=")
-        try:
-            rate = float(value)
-        except ValueError:
-            raise ValueError(f"`optim.lr_of` must be like readout=0.01,stages*=0.001; got {part.strip()!r}") from None
-        if not name or name in rates:
-            raise ValueError(f"`optim.lr_of` must name each part once, got {text!r}")
-        rates[name] = rate
-    return rates

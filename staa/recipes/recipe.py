@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from tyro.conf import Suppress  # texts about a recipe are no options of the command line
 
-from staa.recipes.parts import Augment, Data, Early, Forecast, Loss, Model, Optim, Series, rates_in
-from staa.recipes.values import check_types, raise_all
+from staa.recipes.parts import Augment, Data, Early, Forecast, Loss, Model, Optim, Series
+from staa.recipes.values import check_types, raise_all, rates_in
 
 
 @dataclass(frozen=True)

@@ -50,3 +50,18 @@ def alternatives(hint: Any) -> list[Any]:
     if get_origin(hint) in (types.UnionType, Union):
         return [a for part in get_args(hint) for a in alternatives(part)]
     return [get_origin(hint) or hint]
+
+
+def rates_in(text: str | None) -> dict[str, float]:
+    """Learning rates by name or pattern, as `optim.lr_of` has them. Raises ValueError for another text."""
+    rates: dict[str, float] = {}
+    for part in [] if text is None else text.split(","):
+        name, _, value = part.strip().partition("=")
+        try:
+            rate = float(value)
+        except ValueError:
+            raise ValueError(f"`optim.lr_of` must be like readout=0.01,stages*=0.001; got {part.strip()!r}") from None
+        if not name or name in rates:
+            raise ValueError(f"`optim.lr_of` must name each part once, got {text!r}")
+        rates[name] = rate
+    return rates

@@ -21,8 +21,8 @@ from staa.recipes.as_json import to_json
 from staa.recipes.code import CODE, for_folder
 from staa.recipes.code import trust as vouch_for
 from staa.recipes.find import with_absolute_paths
-from staa.recipes.parts import rates_in
 from staa.recipes.recipe import Recipe
+from staa.recipes.values import rates_in
 from staa.runs.folder import (
     ENVIRONMENT,
     RECIPE,

@@ -9,14 +9,17 @@ How = Literal["refuse", "drop", "sort"]
 """What is wrong is an error; or is left out; or is left out, but events back in time are put in their place."""
 
 
-KINDS = (
-    "stray times", "events of unknown time", "events back in time", "events that were back in time",
-    "events outside the sensor", "events of unknown polarity", "bytes of a part of an event",
-)  # fmt: skip
-"""What can be wrong, as it is counted. The order is that of the numbers that are kept of it."""
-
-
 MOVED = "events that were back in time"
+KINDS = {
+    "stray times": "stray time",
+    "events of unknown time": "event of unknown time",
+    "events back in time": "event back in time",
+    MOVED: "event that was back in time",
+    "events outside the sensor": "event outside the sensor",
+    "events of unknown polarity": "event of unknown polarity",
+    "bytes of a part of an event": "byte of a part of an event",
+}
+"""What can be wrong, as it is counted, and one of it. The order is that of the numbers that are kept of it."""
 
 
 class Repair:
@@ -44,15 +47,16 @@ class Repair:
         if self.path is None:
             return ""
         new = self.path.with_name(f"{self.path.stem}-repaired.npz")
-        also = ", or puts them in order with --repair sort" if order else ""
-        return f"; 'staa data convert {quote(str(self.path))} {quote(str(new))} --repair drop' leaves such events out{also}"
+        command = f"staa data convert {quote(str(self.path))} {quote(str(new))} --repair"
+        return f"; '{command} drop' leaves such events out" + (f", '{command} sort' puts them in order" if order else "")
 
     def repaired(self) -> bool:
         """Whether anything was wrong."""
         return any(self.counts.values())
 
     def told(self) -> str:
-        """What was done, such as "left out 3 events outside the sensor, 1 stray times"."""
-        left = ", ".join(f"{self.counts[kind]:,} {kind}" for kind in KINDS if kind != MOVED and self.counts[kind])
-        moved = f"put {self.counts[MOVED]:,} {MOVED} in order" if self.counts[MOVED] else ""
+        """What was done, such as "left out 3 events outside the sensor, 1 stray time"."""
+        said = {kind: f"{n:,} {kind if n > 1 else KINDS[kind]}" for kind in KINDS if (n := self.counts[kind])}
+        left = ", ".join(text for kind, text in said.items() if kind != MOVED)
+        moved = f"put {said[MOVED]} in order" if MOVED in said else ""
         return "; ".join(filter(None, (left and f"left out {left}", moved)))
