@@ -117,6 +117,7 @@ def test_what_a_stream_can_not_have(trained, tmp_path, capsys):
 def test_ctrl_c_ends_a_live_stream_with_the_summary_and_a_closed_output_without_a_word(trained):
     """A camera that goes on for ever, and a reader that stops reading."""
     command = [sys.executable, "-m", "staa", "stream", str(trained / "any"), "-", "--format", "txyp", "--window", "5"]
+    command += ["--lag", "60000"]  # so that a slow machine drops nothing
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     stopped, cut = (subprocess.Popen(command, **pipes) for _ in range(2))
     events = np.zeros(1000, [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
