@@ -56,3 +56,15 @@ def test_any_pieces_give_what_the_whole_gives(name, data):
     assert rows(decoded(name, pieces)) == rows(expected)
     if name == "evt2":
         assert rows(expected) == events
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "word", "tick"),
+    [("evt2", "<u4", 8 << 28, 64), ("evt2.1", "<u8", 8 << 60, 64), ("evt3", "<u2", 8 << 12, 4096)],
+)
+def test_words_of_time_tell_the_clock_without_an_event(name, kind, word, tick):
+    decoder, shift = DECODERS[name](Repair()), 32 if name == "evt2.1" else 0
+    assert decoder.clock is None
+    for time in (5, 6):
+        assert not len(decoder.feed(np.array([word | time << shift], kind).tobytes()).t)
+    assert decoder.clock == 6 * tick

@@ -141,7 +141,7 @@ def arguments(f, folder, runs, kind, tmp_path):
         "out": tmp_path / "shared", "event": {"event": "x", "step": 1}, "wanted": BASE, "sensor": "16x16",
         "series": tiny.series(), "frame": pd.DataFrame(tiny.series().values, tiny.series().times, tiny.series().names),
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
-        "device": "cpu", "epochs": 1, "name": "it", "sections": (), "events": (), "inputs": torch.zeros(3, 2, 16, 16),
+        "device": "cpu", "epochs": 1, "name": "it", "sections": (), "events": (), "inputs": torch.zeros(1, 3, 2, 16, 16),
         "form": "window", "suffix": ".onnx", "verify": False, "trust": False, "network": torch.nn.Identity(), "proof": None,
         "exported": torch.nn.Identity(), "state": (), "changes": [],
     }  # fmt: skip

@@ -7,6 +7,7 @@ from staa.build import Task, task_of
 from staa.recipes.as_json import flat
 from staa.recipes.code import comparable
 from staa.recipes.recipe import Recipe
+from staa.runs.transfer import some
 
 
 class Candidate(NamedTuple):
@@ -31,7 +32,7 @@ def check_settings(recipes: Mapping[str, Recipe], *, over: Collection[str] = ())
     one_kind(recipes)
     groups = _by_value({name: comparable(recipe).data.name for name, recipe in recipes.items()})
     if len(groups) > 1:
-        told = ", ".join(f"{recipes[names[0]].data.name} for {_some(names)}" for names in groups.values())
+        told = ", ".join(f"{recipes[names[0]].data.name} for {some(names)}" for names in groups.values())
         raise ValueError(f"their data sets differ ({told}), and so do their tests: compare recipes on one data set")
     conditions = {name: task_of(recipe).conditions() for name, recipe in recipes.items()}
     odd = {
@@ -57,7 +58,7 @@ def check_tests(tested: Mapping[str, Candidate]) -> None:
     odd = {field: _unlike({name: of.get(field, "not set") for name, of in settings.items()}) for field in fields}
     why = "; ".join(f"{field}: {told}" for field, told in odd.items() if told) or "the data of one of them have changed"
     raise ValueError(
-        f"the test set of {' is not that of '.join(map(_some, groups.values()))} ({why}), so their figures can't be compared"
+        f"the test set of {' is not that of '.join(map(some, groups.values()))} ({why}), so their figures can't be compared"
     )
 
 
@@ -73,7 +74,7 @@ def unlike_budgets(recipes: Mapping[str, Recipe]) -> str:
 def _unlike(values: Mapping[str, Any]) -> str:
     """Which names have which of several values, in words; empty if all have the same."""
     groups = _by_value(values)
-    return ", ".join(f"{value} for {_some(names)}" for value, names in groups.items()) if len(groups) > 1 else ""
+    return ", ".join(f"{value} for {some(names)}" for value, names in groups.items()) if len(groups) > 1 else ""
 
 
 def _by_value(values: Mapping[str, Any]) -> dict[Any, list[str]]:
@@ -81,7 +82,3 @@ def _by_value(values: Mapping[str, Any]) -> dict[Any, list[str]]:
     for name, value in values.items():
         groups.setdefault(value, []).append(name)
     return groups
-
-
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -24,7 +24,7 @@ from staa.machine import choose_device, choose_precision
 from staa.runs.load import Run, opened
 from staa.text import for_csv, from_csv
 from staa.training.evaluate import Inputs, autocast, call
-from staa.training.named import freeze
+from staa.training.named import freeze, set_training
 from staa.training.optim import make_optimizer
 from staa.training.step import pieces_of
 
@@ -216,7 +216,5 @@ def _training_step(
             value.backward()
             optimizer.step()
 
-    model.train()
-    for module in still:
-        module.eval()
+    set_training(model, still)
     return step

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -117,14 +117,27 @@ def with_validation(train: Labelled, share: float, salt: str, root: Path) -> dic
     return {"train": rest, "val": held_out}
 
 
+def fold_of(split: str) -> tuple[int, int] | None:
+    """(k, n) of "fold-K-of-N", k from 0; None for another name."""
+    found = re.fullmatch(r"fold-(\d{1,3})-of-(\d{1,3})", split)
+    if not found or not 1 <= int(found[1]) <= int(found[2]) or int(found[2]) < 2:
+        return None
+    return int(found[1]) - 1, int(found[2])
+
+
+def unknown_split(split: str, names: Iterable[str] = ()) -> str:
+    """What to say of a name that is neither a fold nor one of these."""
+    known = ", ".join((*names, "fold-1-of-5 … fold-5-of-5 and other numbers of folds"))
+    return f"unknown split {split!r}; known: {known}"
+
+
 def named_split(found: Labelled, split: str, validation: float, root: Path, names: tuple[str, ...] = ()) -> dict[str, Labelled]:
     """Parts by the name of a split: a fold, or one of names; see `cifar10dvs`. Raises ValueError for another one."""
-    fold = re.fullmatch(r"fold-(\d{1,3})-of-(\d{1,3})", split)
-    if not (split in names or (fold and 1 <= int(fold[1]) <= int(fold[2]) and int(fold[2]) >= 2)):
-        known = ", ".join((*names, "fold-1-of-5 … fold-5-of-5 and other numbers of folds"))
-        raise ValueError(f"unknown split {split!r}; known: {known}")
-    if fold:
-        k, n = int(fold[1]) - 1, int(fold[2])
+    fold = fold_of(split)
+    if fold is None and split not in names:
+        raise ValueError(unknown_split(split, names))
+    if fold is not None:
+        k, n = fold
         order = {
             c: sorted(f, key=lambda x: hashlib.sha256(f"fold {os.path.relpath(x, root)}".encode()).digest())
             for c, f in found.items()

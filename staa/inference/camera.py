@@ -18,7 +18,7 @@ from staa.data.events.recording import NOTHING, Events
 from staa.data.events.repair import Repair
 from staa.data.events.windows import Window, Windows
 from staa.inference.decision import Decision, Memory
-from staa.inference.live import watch
+from staa.inference.live import check_watch, watched
 from staa.inference.obstacles import check_streamable
 from staa.machine import choose_device
 from staa.neurons import AdaptiveLIF
@@ -190,7 +190,8 @@ class Stream:
                 decisions up to there have been given.
             OSError: If it can't be opened or read.
         """
-        return watch(self, source, format=format, follow=follow, lag=lag, repair=repair, remote=remote)
+        check_watch(format, lag)  # at once, not with the first decision
+        return watched(self, source, format=format, follow=follow, lag=lag, repair=repair, remote=remote)
 
     def reset(self) -> None:
         """Begin anew: the network at rest, nothing remembered, nothing counted; the next event begins window 1."""

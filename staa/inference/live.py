@@ -34,7 +34,15 @@ class LiveRepair(Repair):
         return "; `repair=drop` leaves out what is wrong and counts it"
 
 
-def watch(
+def check_watch(format: str | None, lag: float | None) -> None:
+    """Raises ValueError for a format that is not known, and for a lag that is out of range."""
+    if format is not None and format not in DECODERS:
+        raise ValueError(unknown("format", format, DECODERS))
+    if lag is not None and not 1 <= lag <= 1e9:
+        raise ValueError(f"`lag` must be from 1 to a billion ms, or None, got {lag:g}")
+
+
+def watched(
     stream: "Stream",
     source: str | Path | Iterable[Events],
     *,
@@ -45,23 +53,6 @@ def watch(
     remote: bool,
 ) -> Generator["Decision"]:
     """What `staa.Stream.watch` gives."""
-    if format is not None and format not in DECODERS:
-        raise ValueError(unknown("format", format, DECODERS))
-    if lag is not None and not 1 <= lag <= 1e9:
-        raise ValueError(f"`lag` must be from 1 to a billion ms, or None, got {lag:g}")
-    return _watched(stream, source, format=format, follow=follow, lag=lag, repair=repair, remote=remote)
-
-
-def _watched(
-    stream: "Stream",
-    source: str | Path | Iterable[Events],
-    *,
-    format: str | None,
-    follow: bool,
-    lag: float | None,
-    repair: How,
-    remote: bool,
-) -> Generator["Decision"]:
     stream.reset()
     stream.repair = LiveRepair(repair)
     if not isinstance(source, str | Path):

@@ -67,12 +67,6 @@ class Learner:
         """The network that is measured."""
         return self.model if self.average is None else self.average.module
 
-    def set_training(self) -> None:
-        """Put the network into training mode, but for what stays still."""
-        self.model.train()
-        for module in self.still:
-            module.eval()
-
     def begin_epoch(self) -> None:
         self.sums, self.rates = torch.zeros((), dtype=torch.float64, device=self.device), {}
 

@@ -13,6 +13,7 @@ from staa.rates import rate_warnings, summary
 from staa.training.checkpoint import BEST
 from staa.training.evaluate import Epochs, Inputs, evaluate
 from staa.training.learner import Learner
+from staa.training.named import set_training
 from staa.training.progress import End, Epoch, Event, Interrupted, Reading, Start, Step, Warned, for_log
 from staa.training.settings import Settings
 from staa.training.step import Descend, check_compile, descent, fast_arithmetic
@@ -93,7 +94,7 @@ def epoch(
     started = saved = began = time.perf_counter()
     waited = seconds = 0.0
     samples = 0
-    learner.set_training()
+    set_training(learner.model, learner.still)
     for x, y in batches.epoch(number, done):
         waited += time.perf_counter() - began
         lr = step(learner, x, y, descend, settings)

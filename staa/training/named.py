@@ -51,6 +51,13 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> Frozen:
     return Frozen(list(frozen), norms)
 
 
+def set_training(model: nn.Module, still: Iterable[nn.Module]) -> None:
+    """Put a network into training mode, but for what stays still."""
+    model.train()
+    for module in still:
+        module.eval()
+
+
 def rates_of(model: nn.Module, rates: Mapping[str, float]) -> dict[str, str]:
     """The pattern that each parameter has its learning rate from; the others have none. Raises ValueError for a pattern that
     names nothing, or nothing that learns and no pattern before it names.

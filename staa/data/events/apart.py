@@ -15,18 +15,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-REFUSED, MISSING = 3, 4  # exit status of a child that says why on stderr; MISSING: a package is not installed
-OVERHEAD = 2**28  # bytes beside the pieces
+CHILD = str(Path(__file__).parents[1] / "child.py")
+MISSING = 4  # exit status of a child that says on stderr which package is not installed
 SECONDS = 120  # for a piece
 PIECE = 1 << 20  # events at most
 LAST = 2**32 - 1
 LINE = 1 << 16  # bytes of the first line at most
-ENVIRONMENT = {"HDF5_PLUGIN_PRELOAD": "::", "HDF5_USE_FILE_LOCKING": "FALSE", "OPENBLAS_NUM_THREADS": "1"}
-"""HDF5 looks for no plugins, which are code: hdf5plugin registers its own."""
+UNLOCKED = {"HDF5_USE_FILE_LOCKING": "FALSE"}
 
 
 def pieces_apart(reader: str, path: Path, *, library: str, stream: str | None = None) -> Iterator[tuple[dict, list[Any]]]:
@@ -40,6 +38,7 @@ def pieces_apart(reader: str, path: Path, *, library: str, stream: str | None = 
     """
     import numpy as np
 
+    from staa.data.child import ENVIRONMENT, REFUSED
     from staa.files import max_bytes, open_regular
 
     open_regular(path).close()
@@ -49,7 +48,7 @@ def pieces_apart(reader: str, path: Path, *, library: str, stream: str | None = 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=says,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **UNLOCKED},
         )
         assert child.stdout is not None
         try:
@@ -108,13 +107,13 @@ def _in_time(child: subprocess.Popen[bytes], read: Any, size: int) -> bytes:
 
 def _main() -> None:
     _, file, path, stream, limit = sys.argv
-    out, reader = sys.stdout.buffer, runpy.run_path(file)
+    out, reader, child = sys.stdout.buffer, runpy.run_path(file), runpy.run_path(CHILD)
     try:
         for package in reader["PACKAGES"]:
             __import__(package)
     except ImportError:
         _refuse(f'it is read by the package {package}: pip install "staa-snn[events]"', MISSING)
-    _bound(int(limit) + OVERHEAD)
+    child["bound"](int(limit) + child["OVERHEAD"])
     try:
         pieces = reader["pieces_in"](path, stream or None, int(limit))
         types = None
@@ -139,19 +138,9 @@ def _main() -> None:
         _refuse(str(error))
 
 
-def _bound(more: int) -> None:
-    """Let this process take so many bytes more than it has, on systems that can tell and bound it."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        with open("/proc/self/statm") as file:
-            there = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (there + more, there + more))
-
-
-def _refuse(text: str, status: int = REFUSED) -> None:
+def _refuse(text: str, status: int | None = None) -> None:
     print(text, file=sys.stderr)
-    raise SystemExit(status)
+    raise SystemExit(status or runpy.run_path(CHILD)["REFUSED"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from staa.data.events.named import COLUMNS
 from staa.data.events.recording import (
     SAID,
     Columns,
@@ -23,11 +24,6 @@ from staa.data.events.slices import Slices, open_slices
 
 SLICE = 1 << 17  # events at a time
 SENSOR = ("height", "width", "sensor")
-COLUMNS = {
-    "t": ("t", "ts", "time", "timestamp", "timestamps"), "x": ("x", "xs"), "y": ("y", "ys"),
-    "p": ("p", "ps", "pol", "polarity", "on"),
-}  # fmt: skip
-"""What arrays and columns are called"""
 
 
 def numpy_pieces(path: Path, _: Repair, told: Told) -> Iterator[Events]:

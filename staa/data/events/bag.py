@@ -8,6 +8,7 @@ It runs in a process of its own (`apart`), so it imports nothing of the package.
 Source: the packages' EventArray.msg and Event.msg, and http://wiki.ros.org/msg for how they are serialised.
 """
 
+import runpy
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,16 +36,12 @@ def pieces_in(path: str, stream: str | None, limit: int) -> Iterator[tuple[dict,
 def _pieces(bag: Any, stream: str | None) -> Iterator[tuple[dict, list[Any]]]:
     found = [connection for connection in bag.connections if connection.msgtype in ARRAYS]
     topics = sorted({connection.topic for connection in found})
-    chosen = [topic for topic in topics if stream is None or topic.strip("/") == stream.strip("/")]
-    told = ", ".join(topic[:64] for topic in topics[:9])
     if not found:
         there = ", ".join(sorted({connection.msgtype[:64] for connection in bag.connections})[:9]) or "none"
         raise ValueError(f"it has no messages {' or '.join(ARRAYS)}; found {there}")
-    if not chosen:
-        raise ValueError(f"it has no recording {stream!r}: choose one of {told}")
-    if len(chosen) > 1:
-        raise ValueError(f"it holds {len(topics)} recordings: choose one with `stream`: {told}")
-    for _, _, data in bag.messages(connections=[connection for connection in found if connection.topic == chosen[0]]):
+    choose = runpy.run_path(str(Path(__file__).with_name("named.py")))["choose"]
+    topic = topics[choose(topics, stream)]
+    for _, _, data in bag.messages(connections=[connection for connection in found if connection.topic == topic]):
         sensor, events = _events(data)
         t = events["s"].astype("i8") * 1_000_000_000 + events["ns"]
         for k in range(0, len(t), PIECE):

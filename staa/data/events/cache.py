@@ -1,8 +1,5 @@
 """Recordings on disk, binned once and kept as frames beside them."""
 
-import hashlib
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +15,7 @@ from staa.counting import counted, tell
 from staa.data.events.binning import binned
 from staa.data.events.doubt import doubt
 from staa.data.events.frames import Fit, UnsuitedError
-from staa.data.events.kept import keep, kept
+from staa.data.events.kept import keep, kept, key_of
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Events, Told
 from staa.data.events.repair import KINDS, Repair
@@ -188,9 +185,7 @@ class EventFiles:
         return frames, [*times, *(repaired[kind] for kind in KINDS)]
 
     def _key(self, recording: str) -> str:
-        about = os.stat(interval_of(recording)[0])
-        which = [os.path.relpath(recording, self.root), about.st_size, about.st_mtime_ns]
-        return hashlib.sha256(json.dumps([which, self.how]).encode(errors="surrogateescape")).hexdigest()[:40]
+        return key_of(recording, interval_of(recording)[0], self.root, self.how)
 
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:

@@ -4,7 +4,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined, unchecked
+from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined, part_of, unchecked
 from staa.data.events.repair import MOVED, Repair
 from staa.files import check_bytes
 
@@ -72,7 +72,7 @@ class Check:
         self._repair.found(
             "events outside the sensor", int(outside.sum()), f"event {first + i} lies at x {x[i]}, y {y[i]}, {where}"
         )
-        return _chosen(events, ~outside)
+        return part_of(events, ~outside)
 
     def _of_known_polarity(self, events: Events) -> Events:
         """{0, 1} or {-1, 1} as {0, 1}."""
@@ -85,7 +85,7 @@ class Check:
             found = ", ".join(map(str, np.unique(p)[:5]))
             problem = f"polarities must be 0 and 1, or -1 and 1; found {found}"
             self._repair.found("events of unknown polarity", int(unknown.sum()), problem)
-            return self._of_known_polarity(_chosen(events, ~unknown))
+            return self._of_known_polarity(part_of(events, ~unknown))
         if low == 0 or (low < 0 and not p.all()):
             self._polarities.add(0)
         if low < 0:
@@ -113,14 +113,11 @@ class Check:
         events = joined(self._waiting, self.sensor)
         t, n = events.t, len(events.t)
         cut = n if end else n - self._hold
-        given, self._waiting = (
-            unchecked(*(a[:cut] for a in events[:4]), sensor=self.sensor),
-            [unchecked(*(a[cut:] for a in events[:4]), sensor=self.sensor)],
-        )
+        given, self._waiting = part_of(events, slice(cut)), [part_of(events, slice(cut, None))]
         if n and ((self._last is not None and t[0] < self._last) or (t[1:] < t[:-1]).any()):
             rising = longest_rise(t, -LARGEST if self._last is None else self._last)[:cut]
             self._repair.found("events back in time", cut - int(rising.sum()), "")
-            given = _chosen(given, rising)
+            given = part_of(given, rising)
         if len(given.t):
             self._last = int(given.t[-1])
         return given
@@ -131,7 +128,7 @@ class Check:
         if not behind:
             return events
         self._repair.found(MOVED, behind, "")
-        return _chosen(events, np.argsort(events.t, kind="stable"))
+        return part_of(events, np.argsort(events.t, kind="stable"))
 
 
 def checked(events: Events, given: Sensor | None) -> Events:
@@ -168,10 +165,6 @@ def _within(values: np.ndarray, limit: int) -> bool:
 def _as(dtype: type[np.generic], values: np.ndarray) -> np.ndarray:
     """Contiguous, aligned and writeable."""
     return values if values.dtype == dtype and values.flags.carray else values.astype(dtype, order="C")
-
-
-def _chosen(events: Events, which: np.ndarray) -> Events:
-    return unchecked(*(column[which] for column in events[:4]), sensor=events.sensor)
 
 
 def _sensor(sensor: Sensor | None) -> Sensor | None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from staa.data.events.recording import Events, joined, unchecked
+from staa.data.events.recording import Events, joined, part_of, unchecked
 from staa.data.events.repair import Repair
 
 SILENCE = 1 << 22
@@ -108,7 +108,7 @@ class TimedEvents:
         n = len(times)
         self._held = tuple(column[n:].copy() for column in (t, x, y, p)) if n < len(t) else None
         events = unchecked(times, x[:n], y[:n], p[:n], None)
-        return events if stray is None else unchecked(*(column[~stray] for column in events[:4]), sensor=None)
+        return events if stray is None else part_of(events, ~stray)
 
     def end(self) -> Events:
         if self._held is None:

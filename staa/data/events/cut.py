@@ -1,15 +1,12 @@
 """Long recordings cut into pieces of equal duration, each of them a sample."""
 
-import hashlib
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from staa.data.events.cache import CACHE_VERSION, telling
-from staa.data.events.kept import keep, kept
+from staa.data.events.kept import keep, kept, key_of
 from staa.data.events.read import read_pieces
 from staa.data.events.recording import Told
 from staa.data.events.repair import Repair
@@ -36,16 +33,13 @@ class Cutter:
     def pieces(self, recording: str) -> list[str]:
         """Raises ValueError naming a recording that can't be read or cut."""
         try:
-            about = os.stat(recording)
-            name = os.path.relpath(recording, self.root)
-            which = [name, about.st_size, about.st_mtime_ns, self.how]
-            key = hashlib.sha256(json.dumps(which).encode(errors="surrogateescape")).hexdigest()[:40]
-            before = kept(self.cache / f"{key}.npy")
+            file = self.cache / f"{key_of(recording, recording, self.root, self.how)}.npy"
+            before = kept(file)
             if before is not None and before[0].dtype == np.int64 and before[0].ndim == 1:
                 found = before[0]
             else:
                 found = self._cut(recording)
-                keep(self.cache / f"{key}.npy", found)
+                keep(file, found)
         except OSError as error:
             raise ValueError(f"{recording}: it can't be opened: {error.strerror or error}") from error
         return [f"{recording}#{start}-{start + self.width}" for start in found.tolist()]

@@ -1,6 +1,6 @@
-"""Prophesee's EVT 2.0, word by word; and what it has in common with EVT 3.0: a header, and words of a type each."""
+"""Prophesee's EVT 2.0, word by word; and what all EVT have in common: a header, and words of a type each."""
 
-from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from staa.data.events.repair import Repair
 SLICE = 1 << 17  # bytes at a time, which stay in the processor's cache: twice as fast
 HELD = 1 << 20  # words that wait for a word of time at most
 TIME_HIGH = 8
-
-High = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-Decode = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], Events]
 
 
 def prophesee_header(*, optional: bool = False) -> Header:
@@ -28,22 +25,27 @@ def geometry(header: str) -> Sensor | None:
     return (int(height), int(width)) if height and width else None
 
 
-class WordDecoder:
-    """A header, if there is one, then words, little-endian unless it differs, among them words of time.
+class Evt:
+    """Abstract: a header, if there is one, then words, little-endian unless it differs, among them words of time.
 
     Of what follows a time that may be stray (`TimeCounter`) the events are given once the next word of time is there. Events
     before the first time, and after a stray one up to the next, are left out: their time is not known.
 
-    word: the type of a word. high: words -> where those of a time's high bits are, and these bits. decode: takes words, where
-    words of time are among them, the time before them and those times, and, if any is stray, of which words the time is not
-    known.
+    A subclass says word, the type of a word, whose own type is in its highest four bits; bits and tick of the counter that
+    TIME_HIGH tells (`TimeCounter`); and gives _high and _events.
     """
 
-    def __init__(self, word: type[np.unsignedinteger], high: High, counter: TimeCounter, decode: Decode):
+    word: ClassVar[type[np.unsignedinteger]]
+    bits: ClassVar[int]
+    tick: ClassVar[int]
+
+    def __init__(self, repair: Repair | None = None):
         self.sensor: Sensor | None = None
-        self._word, self._high, self._counter, self._decode = np.dtype(word).newbyteorder("<"), high, counter, decode
+        self._repair = repair or Repair()
+        self._counter = TimeCounter(self.bits, self.tick, self._repair)
         self._header = prophesee_header(optional=True)
-        self._rest, self._held = b"", np.empty(0, word)
+        self._word, self._type_at = np.dtype(self.word).newbyteorder("<"), 8 * np.dtype(self.word).itemsize - 4
+        self._rest, self._held = b"", np.empty(0, self.word)
         self._halves = False  # EVT 2.1: the upper half of a word comes first
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
 
@@ -65,6 +67,15 @@ class WordDecoder:
             raise ValueError(truncated(len(self._rest), "words", self._word.itemsize))
         return events._replace(sensor=self.sensor)
 
+    def _high(self, words: np.ndarray) -> np.ndarray:
+        """The counter in words TIME_HIGH."""
+        raise NotImplementedError
+
+    def _events(self, words: np.ndarray, at: np.ndarray, times: np.ndarray, lost: np.ndarray | None) -> Events:
+        """The events of words. at: where words TIME_HIGH are among them. times: the time before them, and these times. lost: of
+        which words the time is not known; None: of all it is."""
+        raise NotImplementedError
+
     def _after_header(self, data: bytes, *, end: bool = False) -> bytes:
         data = self._header.feed(data, end=end)
         if self._header.done:
@@ -83,7 +94,8 @@ class WordDecoder:
             words = words << 32 | words >> 32
         if len(self._held):
             words = np.concatenate([self._held, words])
-        at, values = self._high(words)
+        at = np.flatnonzero(words >> self._type_at == TIME_HIGH)
+        values = self._high(words[at]).astype(np.int64)
         if not self._begun:  # what is before the first word of time changes nothing
             begin = int(at[0]) if len(at) else len(words)
             words, at, self._begun = words[begin:], at - begin, len(at) > 0
@@ -97,36 +109,19 @@ class WordDecoder:
             lost = np.repeat(none, np.diff(at, prepend=0, append=len(words)))
             self._lost = bool(none[-1])
         self._time = int(times[-1])
-        return self._decode(words, at, times, lost)
+        return self._events(words, at, times, lost)
 
 
-class Evt2:
+class Evt2(Evt):
     """Prophesee EVT 2.0: words of 32 bits, their type in bits 28-31.
 
     CD_OFF (0), CD_ON (1): time's bits 0-5, x, y in 6, 11, 11 bits. TIME_HIGH (8): time's bits 6-33. Others are skipped.
     """
 
-    def __init__(self, repair: Repair | None = None):
-        self._repair = repair or Repair()
-        self._words = WordDecoder(np.uint32, self._high, TimeCounter(28, 64, self._repair), self._events)
+    word, bits, tick = np.uint32, 28, 64
 
-    @property
-    def sensor(self) -> Sensor | None:
-        return self._words.sensor
-
-    @property
-    def clock(self) -> int | None:
-        return self._words.clock
-
-    def feed(self, data: bytes) -> Events:
-        return self._words.feed(data)
-
-    def end(self) -> Events:
-        return self._words.end()
-
-    def _high(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        at = np.flatnonzero(words >> 28 == TIME_HIGH)
-        return at, (words[at] & 0xFFFFFFF).astype(np.int64)
+    def _high(self, words: np.ndarray) -> np.ndarray:
+        return words & 0xFFFFFFF
 
     def _events(self, words: np.ndarray, at: np.ndarray, times: np.ndarray, lost: np.ndarray | None) -> Events:
         is_event = words < 2 << 28

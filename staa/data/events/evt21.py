@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from staa.data.events.counter import TimeCounter
-from staa.data.events.evt import TIME_HIGH, WordDecoder
-from staa.data.events.recording import Events, Sensor, unchecked
-from staa.data.events.repair import Repair
+from staa.data.events.evt import Evt
+from staa.data.events.recording import Events, unchecked
 
 
-class Evt21:
+class Evt21(Evt):
     """Words of 64 bits, their type in bits 60-63.
 
     NEG (0), POS (1): time's bits 0-5, x, y in 6, 11, 11 bits, then a bit for each pixel of x … x + 31, the lowest for x.
@@ -20,23 +18,10 @@ class Evt21:
     Source: https://docs.prophesee.ai/stable/data/encoding_formats/evt21.html
     """
 
-    def __init__(self, repair: Repair | None = None):
-        self._repair = repair or Repair()
-        self._words = WordDecoder(np.uint64, self._high, TimeCounter(28, 64, self._repair), self._events)
+    word, bits, tick = np.uint64, 28, 64
 
-    @property
-    def sensor(self) -> Sensor | None:
-        return self._words.sensor
-
-    def feed(self, data: bytes) -> Events:
-        return self._words.feed(data)
-
-    def end(self) -> Events:
-        return self._words.end()
-
-    def _high(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        at = np.flatnonzero(words >> 60 == TIME_HIGH)
-        return at, (words[at] >> 32 & 0xFFFFFFF).astype(np.int64)
+    def _high(self, words: np.ndarray) -> np.ndarray:
+        return words >> 32 & 0xFFFFFFF
 
     def _events(self, words: np.ndarray, at: np.ndarray, times: np.ndarray, lost: np.ndarray | None) -> Events:
         is_event = words < 2 << 60

@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from staa.data.events.counter import TimeCounter
-from staa.data.events.evt import TIME_HIGH, WordDecoder
-from staa.data.events.recording import Events, Sensor, unchecked
+from staa.data.events.evt import TIME_HIGH, Evt
+from staa.data.events.recording import Events, unchecked
 from staa.data.events.repair import Repair
 
 NO_ROW, NO_BASE = 0x1000, 2  # no row of CD events; no VECT_BASE_X yet
 
 
-class Evt3:
+class Evt3(Evt):
     """Words of 16 bits, their type in bits 12-15.
 
         0 ADDR_Y       y (1: a row of no CD events)    6 TIME_LOW   time's bits 0-11
@@ -21,28 +20,14 @@ class Evt3:
     Other types are skipped, as are events before the first word of time, row or VECT_BASE_X that they need.
     """
 
+    word, bits, tick = np.uint16, 12, 1 << 12
+
     def __init__(self, repair: Repair | None = None):
-        self._repair = repair or Repair()
-        self._words = WordDecoder(np.uint16, self._high, TimeCounter(12, 1 << 12, self._repair), self._events)
+        super().__init__(repair)
         self._low, self._row, self._x, self._p = 0, NO_ROW, 0, NO_BASE  # TIME_LOW, word of row, VECT_BASE_X
 
-    @property
-    def sensor(self) -> Sensor | None:
-        return self._words.sensor
-
-    @property
-    def clock(self) -> int | None:
-        return self._words.clock
-
-    def feed(self, data: bytes) -> Events:
-        return self._words.feed(data)
-
-    def end(self) -> Events:
-        return self._words.end()
-
-    def _high(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        at = np.flatnonzero(words >> 12 == TIME_HIGH)
-        return at, (words[at] & 0xFFF).astype(np.int64)
+    def _high(self, words: np.ndarray) -> np.ndarray:
+        return words & 0xFFF
 
     def _events(self, words: np.ndarray, highs: np.ndarray, high: np.ndarray, lost: np.ndarray | None) -> Events:
         kind = (words >> 12).astype(np.uint8)

@@ -21,12 +21,7 @@ ECF = 0x8ECF
 BUILT_IN = {1, 2, 3, 32000}  # gzip, shuffle, checksums, lzf
 PLUGINS = {32008: "bitshuffle", 32001: "blosc", 32026: "blosc2", 307: "bzip2", 32004: "lz4", 32015: "zstd"}
 """HDF5's number of a way to pack -> its name, of those in hdf5plugin"""
-NAMES = {
-    "t": ("t", "ts", "timestamp", "timestamps", "time"),
-    "x": ("x", "xs"),
-    "y": ("y", "ys"),
-    "p": ("p", "ps", "pol", "polarity", "on"),
-}
+NAMED = runpy.run_path(str(Path(__file__).with_name("named.py")))
 MOST_LINKS = 10_000
 
 
@@ -57,18 +52,12 @@ def pieces_in(path: str, stream: str | None, limit: int) -> Iterator[tuple[dict,
 
 def _pieces(file: Any, stream: str | None, limit: int, h5py: Any) -> Iterator[tuple[dict, list[Any]]]:
     found = list(_recordings(file, h5py))
-    chosen = [one for one in found if stream is None or one.name.strip("/") == stream.strip("/")]
-    names = ", ".join(one.name[:64] for one in found[:9])
     if not found:
         raise ValueError(
             "it has no events of a known layout: expected CD/events (Metavision), events/t, x, y, p (DSEC, E2VID), "
             "events [n, 4] (v2e) or davis/left/events (MVSEC); save t [µs], x, y, p as .npz"
         )
-    if not chosen:
-        raise ValueError(f"it has no recording {stream!r}: choose one of {names}")
-    if len(chosen) > 1:
-        raise ValueError(f"it holds {len(found)} recordings: choose one with `stream`: {names}")
-    (one,) = chosen
+    one = found[NAMED["choose"]([one.name for one in found], stream)]
     for dataset in {dataset.id: dataset for dataset, _ in one.columns}.values():
         _check_packing(dataset, one.name, limit)
     yield from _read(one, h5py)
@@ -163,7 +152,7 @@ def _recordings(file: Any, h5py: Any) -> Iterator[Found]:
 
 def _fields(names: Any) -> tuple[str, ...] | None:
     """The names of t, x, y and p; None unless there is one of each."""
-    found = [[name for name in known if name in names] for known in NAMES.values()]
+    found = [[name for name in known if name in names] for known in NAMED["COLUMNS"].values()]
     return tuple(name for (name,) in found) if all(len(one) == 1 for one in found) else None
 
 

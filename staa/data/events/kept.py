@@ -1,6 +1,9 @@
 """Files of the cache: an array and some facts, checked by their CRC-32."""
 
+import hashlib
 import io
+import json
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +14,14 @@ from staa.arrays import parse_array
 from staa.files import read_bytes, write
 
 CHECKSUM = 4  # bytes at the end
+
+
+def key_of(recording: str, path: str, root: Path, how: object) -> str:
+    """The name of what follows from a recording in a file, by the file's path under root, its length and time; how: from what
+    else it follows. Raises OSError if the file is not there."""
+    about = os.stat(path)
+    which = [os.path.relpath(recording, root), about.st_size, about.st_mtime_ns]
+    return hashlib.sha256(json.dumps([which, how]).encode(errors="surrogateescape")).hexdigest()[:40]
 
 
 def kept(file: Path, facts: int = 0) -> tuple[np.ndarray, list[int]] | None:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from staa.data.events.repair import How
+from staa.data.events.repair import How, Repair
 from staa.files import check_bytes
 
 Sensor = tuple[int, int]
@@ -80,7 +80,6 @@ class Events(_Columns):
             found = ", ".join(f"{name} {len(column)}" for name, column in zip("txyp", columns, strict=True))
             raise ValueError(f"t, x, y and p must have one entry for each event, and differ in length: {found}")
         from staa.data.events.check import Check
-        from staa.data.events.repair import Repair
 
         return Check(sensor, Repair()).feed(unchecked(*columns, sensor=None))
 
@@ -159,9 +158,19 @@ def joined(pieces: list[Events], sensor: Sensor | None) -> Events:
     if len(pieces) == 1:
         return pieces[0]._replace(sensor=sensor)
     if not pieces:
-        return unchecked(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), sensor)
+        return NOTHING._replace(sensor=sensor)
     t, x, y, p = (np.concatenate(column) for column in list(zip(*pieces, strict=True))[:4])
     return unchecked(t, x, y, p, sensor)
+
+
+def part_of(events: Events, which: slice | np.ndarray) -> Events:
+    """Those of the events that a slice, a mask or numbers choose."""
+    return unchecked(*(column[which] for column in events[:4]), sensor=events.sensor)
+
+
+def between(events: Events, start: int, end: int) -> Events:
+    """Those from start to before end, in µs, of events in order of time."""
+    return part_of(events, slice(*np.searchsorted(events.t, (start, end))))
 
 
 def truncated(rest: int, what: str, size: int) -> str:

@@ -4,13 +4,12 @@ import csv
 import hashlib
 import math
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from staa.data.events.recording import LARGEST, SAID, TICKS
-from staa.data.splits import Labelled, some
+from staa.data.splits import Labelled, fold_of, some, unknown_split
 from staa.files import read_text
 
 TABLE = "samples.csv"
@@ -84,7 +83,9 @@ def parted(samples: list[Sample], split: str | None, validation: float, test_sha
         if missing := sorted({"train", "test"} - by_part.keys()):
             raise ValueError(f"{folder / TABLE} has no samples for {some(missing)} in its column part")
     elif split is not None:
-        k, n = _fold(split)
+        if (fold := fold_of(split)) is None:
+            raise ValueError(unknown_split(split))
+        k, n = fold
         files = _by_hash({sample.file for sample in samples}, "fold")
         out = set(files[k::n])
         by_part = {"train": [s for s in samples if s.file not in out], "test": [s for s in samples if s.file in out]}
@@ -149,13 +150,6 @@ def _time(text: str, name: str, tick: int) -> int:
     if not (math.isfinite(value) and 0 <= value <= LARGEST):
         raise ValueError(f"{name} must be from 0 to 2**62 µs, got {text[:SAID]!r}")
     return round(value)
-
-
-def _fold(split: str) -> tuple[int, int]:
-    fold = re.fullmatch(r"fold-(\d{1,3})-of-(\d{1,3})", split)
-    if not fold or not 1 <= int(fold[1]) <= int(fold[2]) or int(fold[2]) < 2:
-        raise ValueError(f"unknown split {split!r}; known: fold-1-of-5 … fold-5-of-5 and other numbers of folds")
-    return int(fold[1]) - 1, int(fold[2])
 
 
 def _by_hash(files: Iterable[str], salt: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from staa.data.events.recording import Events, Sensor
+from staa.data.events.recording import Events, Sensor, between
 from staa.files import writing
 
 COLUMNS = {"t": np.int64, "x": np.int16, "y": np.int16, "p": np.uint8}
@@ -62,7 +62,6 @@ def cut(pieces: Iterator[Events], start: float, end: float) -> Iterator[Events]:
     for piece in pieces:
         if borders is None:
             borders = [int(piece.t[0]) + round(1e6 * at) for at in (start, end)]
-        inside = slice(*np.searchsorted(piece.t, borders))
-        yield piece._replace(**{name: getattr(piece, name)[inside] for name in "txyp"})
+        yield between(piece, *borders)
         if piece.t[-1] >= borders[1]:
             return

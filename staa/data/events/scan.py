@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from staa.data.events.read import read_pieces
-from staa.data.events.recording import Events, Sensor, Told, afford, joined
+from staa.data.events.recording import Events, Sensor, Told, afford, between, joined
 from staa.data.events.repair import Repair
 
 KEPT = 4  # lengths of an interval that are kept before it, for threads that come a little late
@@ -46,7 +44,7 @@ class Scan:
             except Exception:
                 self._modified = -1  # what failed is read anew
                 raise
-            inside = [_between(piece, start, end) for piece in self._kept]
+            inside = [between(piece, start, end) for piece in self._kept]
             afford(sum(len(piece.t) for piece in inside))
             events = joined(inside, self._kept[0].sensor if self._kept else None)
             return events, self.repair.counts - before
@@ -54,8 +52,3 @@ class Scan:
     def _drop_before(self, time: int) -> None:
         while len(self._kept) > 1 and self._kept[0].t[-1] < time:
             self._from = max(self._from, int(self._kept.pop(0).t[-1]) + 1)
-
-
-def _between(events: Events, start: int, end: int) -> Events:
-    inside = slice(*np.searchsorted(events.t, (start, end)))
-    return events._replace(**{name: getattr(events, name)[inside] for name in "txyp"})

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from staa.data.events.arrays import COLUMNS
+from staa.data.events.named import COLUMNS
 from staa.data.events.recording import (
     SAID,
     Events,

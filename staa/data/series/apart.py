@@ -10,17 +10,12 @@ import os
 import runpy
 import subprocess
 import sys
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-REFUSED = 3  # exit status of a child that says why on stderr
+CHILD = str(Path(__file__).parents[1] / "child.py")
 BYTES_A_SECOND = 2**20
-OVERHEAD = 2**28  # bytes beside the file's and the arrays' own
-ENVIRONMENT = {
-    "HDF5_PLUGIN_PRELOAD": "::",  # no plugins: they are code
-    "OPENBLAS_NUM_THREADS": "1",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",  # others reserve memory that they don't take
-}
+ARROW = {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # others reserve memory that they don't take
 
 
 def read_apart(reader: str, data: bytes, what: str, limit: int, *, library: str, seconds: float) -> dict[str, Any]:
@@ -33,6 +28,7 @@ def read_apart(reader: str, data: bytes, what: str, limit: int, *, library: str,
     package is not installed.
     """
     from staa.arrays import arrays_in
+    from staa.data.child import ENVIRONMENT, REFUSED
 
     try:
         child = subprocess.run(
@@ -40,7 +36,7 @@ def read_apart(reader: str, data: bytes, what: str, limit: int, *, library: str,
             input=data,
             capture_output=True,
             timeout=seconds + len(data) / BYTES_A_SECOND,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **ARROW},
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"{what} can't be read: {library} took too long; copy or save it again") from error
@@ -56,13 +52,14 @@ def read_apart(reader: str, data: bytes, what: str, limit: int, *, library: str,
 def _main() -> None:
     """Bytes of a file on stdin, a .npz of its table on stdout."""
     reader, limit = runpy.run_path(sys.argv[1]), int(sys.argv[2])
+    child = runpy.run_path(CHILD)
     try:
         __import__(reader["PACKAGE"])
         import numpy as np
     except ImportError:
         _refuse(f'is read by the package {reader["PACKAGE"]}: pip install "staa-snn[series]"')
     data = sys.stdin.buffer.read()
-    _bound(len(data) + 3 * limit + OVERHEAD)
+    child["bound"](len(data) + 3 * limit + child["OVERHEAD"])
     try:
         found, about = reader["table_in"](data, limit)
     except MemoryError:
@@ -74,19 +71,9 @@ def _main() -> None:
     sys.stdout.buffer.write(buffer.getbuffer())
 
 
-def _bound(more: int) -> None:
-    """Let this process take so many bytes more than it has, on systems that can tell and bound it."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        with open("/proc/self/statm") as file:
-            there = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (there + more, there + more))
-
-
 def _refuse(text: str) -> None:
     print(text, file=sys.stderr)
-    raise SystemExit(REFUSED)
+    raise SystemExit(runpy.run_path(CHILD)["REFUSED"])
 
 
 if __name__ == "__main__":
