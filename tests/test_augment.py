@@ -206,7 +206,7 @@ def test_nda_does_the_same_to_all_frames_and_another_thing_to_each_sample():
     y = nda(frame.expand(-1, 5, 2, -1, -1), keyed(frame))
     assert torch.equal(y, y[:, :1, :1].expand_as(y))
     same = nda(frame[:1].expand(64, 5, 2, -1, -1), keyed(frame))
-    assert len(same.unique(dim=0)) > 40
+    assert len(same.unique(dim=0)) > 30  # 38 in the mean: some shifts and turns are of nothing, or alike
 
 
 def official_outcomes(x):

@@ -32,8 +32,7 @@ def make_augment(
     events: Events | None = None,
     cutout: int = 0,
 ) -> Callable[[Tensor, np.ndarray], Tensor] | None:
-    """augment(x [N, ..., H, W], keys [N]) -> the same, or None if nothing is asked for. What happens to a sample follows from its
-    key alone.
+    """augment(x [N, ..., H, W], keys [N]) -> the same, each sample by its key alone; or None if nothing is asked for.
 
     In this order: a random shift of up to `shift` pixels (a random crop of the image padded with zeros) and a mirror image
     of every other; image by image, AutoAugment (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020; two operations,

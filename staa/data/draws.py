@@ -31,8 +31,8 @@ def whole(keys: np.ndarray, of: str, *below: int) -> np.ndarray:
 def uniform(keys: np.ndarray, of: str, count: int) -> np.ndarray:
     """u[k, n] = ⌊h[k, n] / 2¹¹⌋ / 2⁵³, uniform in 0 ≤ u < 1, float64 [count, N].
 
-    h[k, n] = mix(s[n] + k · GAMMA) are the numbers of splitmix64 that begins with s[n] = keys[n] ⊕ hash(of), so what one operation
-    draws tells nothing of another's.
+    h[k, n] = mix(s[n] + k · GAMMA) are the numbers of splitmix64 that begins with s[n] = keys[n] ⊕ hash(of), so what one
+    operation draws tells nothing of another's.
     """
     return (_numbers(keys, of, count) >> np.uint64(11)) * 2.0**-53
 

@@ -59,8 +59,8 @@ class Samples:
 
 
 class Reader(Protocol):
-    """Samples that are read when they are needed: uint8 [N, ...], with random cuts by the samples' keys in training. One may have
-    `files`, that of each sample."""
+    """Samples that are read when they are needed: uint8 [N, ...], in training with random cuts by the samples' keys. One may
+    have `files`, that of each sample."""
 
     def __len__(self) -> int: ...
 
