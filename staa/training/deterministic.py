@@ -34,7 +34,7 @@ def deterministic_algorithms() -> Iterator[None]:
     """Within, what PyTorch computes is the same each time, with as many threads on the same machine.
 
     An operation takes its deterministic algorithm, cuDNN chooses none by measuring, and new tensors are filled, lest one is
-    read before it is written. It holds for the whole process. Raises RuntimeError naming an operation without such an algorithm.
+    read before it is written. It holds for the whole process. Raises RuntimeError naming an operation that has none.
     """
     before = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
