@@ -225,7 +225,7 @@ def one_by_one(f: Callable[[Any], Tensor], inputs: Iterable[Any], seeds: Iterabl
 
 def _beside(x: Tensor, numbers: np.ndarray) -> Tensor:
     """The numbers on the device of x, which is not waited for."""
-    sent = torch.from_numpy(numbers)
+    sent = torch.from_dlpack(np.ascontiguousarray(numbers))  # from_numpy makes what is lifted, as a number of Python's is
     return (sent.pin_memory() if x.device.type == "cuda" else sent).to(x.device, non_blocking=True)
 
 
