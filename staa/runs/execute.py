@@ -37,7 +37,7 @@ from staa.runs.folder import (
 from staa.runs.load import Run
 from staa.runs.log import check_log, log, log_once
 from staa.runs.transfer import check_frozen, start_from
-from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
+from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint, replace_broken
 from staa.training.deterministic import deterministic_algorithms, fix_workspace, made_within
 from staa.training.evaluate import Inputs, Loader, call, evaluate_in_detail
 from staa.training.learner import Learner
@@ -203,6 +203,8 @@ def run(
             save_text(folder / RECIPE, to_json(kept))
         if begun is None:
             save_json(folder / ENVIRONMENT, environment)
+        if state is not None and resume is not None and resume.is_file():
+            replace_broken(folder, resume)
         if state is not None and state.get("report"):
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
         log(folder, {"event": "environment", "format": FORMAT, **environment})
