@@ -233,7 +233,7 @@ def _check_stored(dataset: Any, name: str) -> None:
             wanted *= -(-side // chunk)
     if there < wanted:
         raise ValueError(
-            f"not all of {name[:64]} was written, which should have {len(dataset):,} events: copy or download it again"
+            f"not all of {name[:64]} is in the file, which should have {len(dataset):,} events: copy or download it again"
         )
 
 
