@@ -13,6 +13,8 @@ from staa.runs.load import Run, opened
 from staa.runs.log import LOG, check_log
 from staa.training.checkpoint import BEST, LAST, checkpoint_bytes, load_checkpoint
 
+COPIED = (ENVIRONMENT, LOG, BEST)
+
 
 def prolong(run: Run | str | Path, epochs: int, out: Path, *, trust: bool = False) -> Path:
     """Make a run that goes on with a finished one for so many epochs, and return its folder, to be resumed like any other.
@@ -35,7 +37,7 @@ def prolong(run: Run | str | Path, epochs: int, out: Path, *, trust: bool = Fals
     run = opened(run, trust=trust)
     recipe, state = _continued(run, epochs)
     kept, copies = for_folder(recipe)
-    files = copies | {name: read_bytes(run.folder / name) for name in (ENVIRONMENT, LOG, BEST) if (run.folder / name).is_file()}
+    files = copies | {name: read_bytes(run.folder / name) for name in COPIED if (run.folder / name).is_file()}
     with exclusive(out):
         if any(out.iterdir()):
             there = ", or resume the run in it" if (out / RECIPE).is_file() else ", or empty it"
@@ -61,7 +63,10 @@ def _continued(run: Run, epochs: int) -> tuple[Any, dict[str, Any]]:
     if not run.finished:
         raise ValueError(f"{folder} is not finished, so it can't be prolonged: go on with it first (`resume={folder}`)")
     run.task.check()
-    read_result(folder, run.recipe)  # each raises for what is broken
+    for path in (folder / name for name in COPIED):
+        if path.is_symlink():  # to a file that is another's business
+            raise ValueError(f"{path} is a link, which is not copied into a new run: put the file itself there")
+    read_result(folder, run.recipe)
     check_log(folder)
     if (folder / ENVIRONMENT).is_file():  # else it is written anew
         read_environment(folder, run.recipe)
