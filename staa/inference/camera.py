@@ -142,6 +142,7 @@ class Stream:
             ValueError: If time runs backwards, within the events or since those before; if an event is outside the sensor, or
                 the sensor is not the run's; if time jumps by more than a million windows.
             TypeError: If it is no `staa.data.Events`.
+            FloatingPointError: If the network's outputs are not finite.
         """
         if events is not None and not isinstance(events, Events):
             raise TypeError(f"events must be staa.data.Events, got {type(events).__name__}")
