@@ -20,6 +20,7 @@ from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.runs import Run
 from staa.runs.folder import RECIPE, check_same_recipe
 from staa.runs.seeds import is_run
+from staa.runs.transfer import origin_of
 
 
 def compare(args: list[str]) -> int:
@@ -110,6 +111,8 @@ def _tried(label: str, options: CompareOptions, folder: Path) -> Candidate:
         if is_run(run_folder):
             check_same_recipe(run_folder, replace(options.recipe, seed=options.recipe.seed + k))
     try:
+        if options.recipe.init_from is not None:
+            origin_of(Path(options.recipe.init_from))
         source = check_recipe(options.recipe, options.data or Path("data"))
     except UntrustedCodeError:
         raise

@@ -190,7 +190,7 @@ class EventFiles:
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
     """(path, (start, end)) of "path#start-end"."""
-    found = re.fullmatch(r"(.*)#(\d{1,18})-(\d{1,18})", recording, re.DOTALL)
+    found = re.fullmatch(r"(.*)#([0-9]{1,19})-([0-9]{1,19})", recording, re.DOTALL)
     return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
 
 
