@@ -36,7 +36,7 @@ from staa.runs.folder import (
 )
 from staa.runs.load import Run
 from staa.runs.log import check_log, log, log_once
-from staa.runs.transfer import check_frozen, start_from
+from staa.runs.transfer import check_frozen, some, start_from
 from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint
 from staa.training.evaluate import Inputs, Loader, call, evaluate_in_detail
 from staa.training.learner import Learner
@@ -166,6 +166,11 @@ def run(
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
         if transfer is not None:
             check_frozen(transfer, frozen.parameters)
+        elif frozen.parameters and recipe.init_from is None:
+            notes += (
+                f"`freeze` keeps {some(frozen.parameters)} as drawn at random, since the run starts from no other one: "
+                f"`init_from` says from which",
+            )
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
         steps, more = recipe.steps(len(training)), [epochs * len(training) for epochs in recipe.prolonged]
