@@ -18,6 +18,7 @@ PIPE_BYTES = 1 << 20  # that a pipe holds, where the system allows it
 SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux
 
 STDIN = "-"
+EXPECTED = "a recording, a named pipe, - for standard input, tcp:HOST:PORT or unix:PATH"
 REMOTE = re.compile(r"(tcp|unix):(.+)", re.DOTALL)
 
 
@@ -67,6 +68,8 @@ def opened(source: str, *, follow: bool = False, remote: bool = False) -> Iterat
             raise ValueError("standard input is a terminal: pipe a camera's bytes into the command, or name a file")
         yield _of(descriptor, source, follow=follow)
         return
+    if not os.path.exists(source):
+        raise FileNotFoundError(f"{source} does not exist: expected {EXPECTED}")
     descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # of a pipe: when another process writes to it
     try:
         yield _of(descriptor, source, follow=follow)
@@ -101,7 +104,7 @@ def _connected(kind: str, address: str, *, remote: bool) -> socket.socket:
             connection.connect(address)
         except OSError as error:
             connection.close()
-            raise OSError(error.errno, error.strerror, address) from error
+            raise OSError(_nobody(kind, address, error)) from error
         return connection
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -115,4 +118,11 @@ def _connected(kind: str, address: str, *, remote: bool) -> socket.socket:
         raise ValueError(
             f"{host} is another machine, whose bytes anyone on the way can read and change: say `remote=True` if that is meant"
         )
-    return socket.create_connection((host, int(port)))
+    try:
+        return socket.create_connection((host, int(port)))
+    except OSError as error:
+        raise OSError(_nobody(kind, address, error)) from error
+
+
+def _nobody(kind: str, address: str, error: OSError) -> str:
+    return f"no program serves events at {kind}:{address} ({error.strerror or error}): start it first"
