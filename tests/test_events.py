@@ -500,7 +500,7 @@ def test_texts_beside_recordings_are_recordings_if_they_list_events(tmp_path):
     source = event_folder(root=tmp_path, steps=4, sensor="34x34", validation=0.0)
     assert len(source.train) + len(source.test) == 22
     left, right = (str(tmp_path / "left" / name) for name in ("README.txt", "labels.csv"))
-    assert source.notes[0] == f"files that are no recordings are left out: {left} and {right}"
+    assert source.notes[0] == f"files that are no recordings are left out: {left}, {right}"
     for file in (tmp_path / "left").glob("*.bin"):
         file.unlink()
     with pytest.raises(ValueError, match=r"2 of the recordings .* can't be read: .*README.txt"):  # texts alone
