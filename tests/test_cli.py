@@ -4,7 +4,10 @@ import csv
 import json
 import re
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -465,3 +468,26 @@ def test_an_output_that_is_full_or_closed(monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr("sys.stdout", None)
         assert main(["--version"]) == 0
+
+
+SLOW = """
+import signal, sys, time
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print("importing", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import staa_command
+staa_command.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_while_the_package_is_imported_ends_without_a_traceback():
+    command = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert command.stdout.readline() == b"importing\n"
+    command.send_signal(signal.SIGINT)
+    assert command.communicate(timeout=30) == (b"", b"")
+    assert command.returncode == -signal.SIGINT

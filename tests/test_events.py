@@ -491,6 +491,22 @@ def test_a_folder_of_ones_own(tmp_path):
         folder(validation=0.2, corrupt="unchecked")
 
 
+def test_texts_beside_recordings_are_recordings_if_they_list_events(tmp_path):
+    class_folder(tmp_path)
+    (tmp_path / "left" / "README.txt").write_text("Recorded on a Monday.\nThe camera hung upside down.\n")
+    (tmp_path / "left" / "labels.csv").write_text("file,class\n0.bin,3\n")
+    (tmp_path / "left" / "s.txt").write_text("t_s,x,y,p\n" + "".join(f"{k},3,4,1\n" for k in range(9)))
+    (tmp_path / "right" / "us.csv").write_text("".join(f"{1600000000000000 + k} 3 4 1\n" for k in range(9)))
+    source = event_folder(root=tmp_path, steps=4, sensor="34x34", validation=0.0)
+    assert len(source.train) + len(source.test) == 22
+    left, right = (str(tmp_path / "left" / name) for name in ("README.txt", "labels.csv"))
+    assert source.notes[0] == f"files that are no recordings are left out: {left}, {right}"
+    for file in (tmp_path / "left").glob("*.bin"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"2 of the recordings .* can't be read: .*README.txt"):  # texts alone
+        event_folder(root=tmp_path, steps=4, sensor="34x34", validation=0.0)
+
+
 def test_large_sets_are_read_as_they_are_needed(tmp_path, monkeypatch):
     class_folder(tmp_path)
     whole = event_folder(root=tmp_path, steps=4, sensor="34x34", validation=0.2)

@@ -184,3 +184,22 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, befor
     assert done.returncode == 0, done.stderr[-2000:]
     grown, before = map(int, done.stdout.split())
     assert grown < 200, f"{grown} MiB beyond {before}"
+
+
+def test_what_a_conversion_lacks_is_told(tmp_path, capsys):
+    """A file that is not there, a unit that must be said, a sensor that nobody knows."""
+    events = np.zeros(9, [("t", "<f8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
+    events["t"] = np.arange(9) / 8
+    np.save(tmp_path / "s.npy", events)
+    convert = ["data", "convert", str(tmp_path / "s.npy"), str(tmp_path / "s.npz")]
+    assert main(["data", "convert", str(tmp_path / "none.raw"), str(tmp_path / "n.npz")]) == 2
+    assert capsys.readouterr().err.endswith(f"staa: error: {tmp_path / 'none.raw'}: no such file or directory\n")
+    assert main(convert) == 2
+    assert (
+        "t must be whole, finite numbers of µs, found 0.125 at event 1: give --unit, such as s or ms" in capsys.readouterr().err
+    )
+    assert main([*convert, "--unit", "s"]) == 0
+    assert "neither the file nor --sensor says the size of the sensor" in capsys.readouterr().out
+    with np.load(tmp_path / "s.npz") as saved:
+        assert set(saved) == {"t", "x", "y", "p"}
+        assert saved["t"].tolist() == [125_000 * k for k in range(9)]

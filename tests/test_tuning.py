@@ -27,7 +27,7 @@ from staa.runs.transfer import causes
 from staa.training.checkpoint import load_checkpoint
 from staa.training.named import freeze
 from staa.training.optim import cosine_schedule, make_optimizer
-from staa.training.progress import Interrupted, Result, Start
+from staa.training.progress import Interrupted, Result, Start, Warned
 
 TINY = f"{tiny.__file__}:recipe"
 PLAIN = replace(tiny.recipe, epochs=1, model=replace(tiny.recipe.model, attention=None, neuron="plain"))
@@ -153,7 +153,9 @@ def test_what_is_not_frozen_learns_as_it_would(tmp_path):
     one = replace(tiny.recipe, max_steps=1, optim=replace(tiny.recipe.optim, name="sgd", clip=None))
     states = []
     for name, pattern in (("free", None), ("frozen", "*.conv")):
-        finish(replace(one, freeze=pattern), tmp_path / name)
+        events = finish(replace(one, freeze=pattern), tmp_path / name)
+        told = [event.text for event in events if isinstance(event, Warned)]
+        assert any("stages.0.0.conv.weight and 7 more as drawn at random" in text for text in told) == (pattern is not None)
         states.append(load_checkpoint(tmp_path / name)["model"])
     unlike = {key for key, value in states[0].items() if not torch.equal(value, states[1][key])}
     assert unlike == {key for key in states[0] if key.endswith(".conv.weight")}

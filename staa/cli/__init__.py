@@ -108,7 +108,7 @@ def _run(args: list[str]) -> int:
                 print(for_terminal(line), file=sys.stderr)
             return BAD_INPUT if isinstance(error, (ValueError, OSError, ImportError)) else FAILED
         if isinstance(error, (ValueError, OSError, ImportError)):
-            return _complain(f"error: {in_flags(error, kind)}", BAD_INPUT)
+            return _complain(f"error: {in_flags(_without_number(error), kind)}", BAD_INPUT)
         if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(
             error, (NotImplementedError, RecursionError)
         ):
@@ -116,6 +116,13 @@ def _run(args: list[str]) -> int:
         if isinstance(error, MemoryError):
             return _complain(f"failed: out of memory {error}".rstrip(), FAILED)
         return _complain(f"failed: {_fault(error)}", FAILED)
+
+
+def _without_number(error: Exception) -> Exception | str:
+    """What the system says of a file without its error number: "nothere.raw: no such file or directory"."""
+    if not isinstance(error, OSError) or error.filename is None or not error.strerror:
+        return error
+    return f"{os.fsdecode(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
 
 
 def _fault(error: Exception) -> str:

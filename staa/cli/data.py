@@ -84,6 +84,8 @@ def _convert(args: list[str]) -> int:
         say(f"{options.file}: {doubts}")
     seconds = (saved.last - saved.first) / 1e6
     say(f"{options.file}: {saved.count:,} events of {seconds:,.4g} s written to {options.out}")
+    if saved.sensor is None:
+        say("neither the file nor --sensor says the size of the sensor, so height and width are left out")
     return 0
 
 

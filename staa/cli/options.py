@@ -130,9 +130,9 @@ class ConvertOptions(OfFile):
     told. What was left out is counted and said."""
 
     file: tyro.conf.Positional[Path]
-    """Recording: .bin, .dat, .raw, .aedat, .aedat4, .h5, .txt, .csv, .npz or .npy."""
+    """Recording: .bin, .dat, .raw, .aedat, .aedat4, .h5, .hdf5, .txt, .csv, .npz, .npy, .bag or .es."""
     out: tyro.conf.Positional[Path]
-    """New .npz with t (µs), x, y, p, height and width."""
+    """New .npz with t (µs), x, y, p and, if they are known, height and width."""
     repair: Literal["refuse", "drop", "sort"] = "refuse"
     """Stray times, events outside the sensor or back in time: refuse the recording, drop them (of those back in time as few as
     possible), or drop them but sort those back in time, which takes memory for all."""

@@ -76,9 +76,10 @@ class StreamOptions(OfRun):
     """A recording, or a live source: - for standard input, a named pipe, tcp:HOST:PORT or unix:PATH of a program that serves
     events there."""
     format: str | None = None
-    """Format of the bytes, such as evt3, where neither a header nor the file's name says it."""
+    """Format of the bytes, where neither a header nor the file's name says it: bin, dat, evt2, evt2.1, evt3, aedat2, aedat3,
+    aedat4 or txyp."""
     follow: bool = False
-    """At the end of a file, wait for more: another program writes to it."""
+    """At the end of a file, wait for more: another program writes to it. No window of it is dropped."""
     window: float | None = None
     """Length of a window in milliseconds; by default the recipe's."""
     memory: float | None = None

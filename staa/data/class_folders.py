@@ -27,6 +27,7 @@ def class_folders(
     val_is_test: bool = False,
     test_share: float = TEST_SHARE,
     annotated: Callable[[Path], Labelled | None] = lambda _: None,
+    strays: Callable[[list[str]], list[str]] = lambda _: [],
 ) -> tuple[dict[str, Labelled], list[str]]:
     """The files of "train", "test" and, if there is one, "val", by class; and what the user should hear about them.
 
@@ -36,7 +37,8 @@ def class_folders(
     folders there, and files without one of the endings, are left out. Without test/, a tenth of the training files are
     the test set, and without val/ a share `validation` of the others is held out, both stratified and chosen by a hash of
     their paths, at least as many files as classes: neither depends on the other. val_is_test: val/ is the test set; test/ is
-    not looked at. annotated: tells a part's classes if they are written down.
+    not looked at. annotated: tells a part's classes if they are written down. strays: which of a class's files are none of the
+    data; they are left out, and told.
 
     problems: path -> problem, of the files that can't be read. They are refused, or skipped and counted; corrupt =
     "unchecked" does not look. look: as for `readable`. Raises FileNotFoundError if there is no folder, ValueError for one
@@ -47,6 +49,9 @@ def class_folders(
     parts = {name: annotated(folder) or _classes(folder, endings, what) for name, folder in at.items()}
     beside = [f for f in _folders(root) if at["train"] != root and f not in ("train", "val", "test")]
     notes = [f"folders beside train/ that are left out: {some(beside)}"] if beside else []
+    if stray := {file for part in parts.values() for files in part.values() for file in strays(files)}:
+        parts = {p: {c: [f for f in files if f not in stray] for c, files in part.items()} for p, part in parts.items()}
+        notes.append(f"files that are no {what} are left out: {some(sorted(stray))}")
     parts, left_out = readable(parts, problems, corrupt, root, what, look=look)
     for name, part in parts.items():
         empty = [c for c, files in part.items() if not files]

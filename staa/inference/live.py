@@ -152,5 +152,5 @@ def format_of(name: str, begun: bytes) -> str | None:
     found = Path(name).suffix.lower().removeprefix(".")
     if found not in DECODERS:
         known = ", ".join(DECODERS)
-        raise ValueError(f"nothing says of which format it is, or none that can be taken live: `format` must be one of {known}")
+        raise ValueError(f"neither its first bytes nor a name say in which format it is: give `format`, one of {known}")
     return found

@@ -19,6 +19,7 @@ PIPE_BYTES = 1 << 20  # that a pipe holds, where the system allows it
 SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux
 
 STDIN = "-"
+EXPECTED = "a recording, a named pipe, - for standard input, tcp:HOST:PORT or unix:PATH"
 REMOTE = re.compile(r"(tcp|unix):(.+)", re.DOTALL)
 
 
@@ -79,6 +80,8 @@ def opened(source: str, *, follow: bool = False, remote: bool = False) -> Iterat
             raise ValueError("standard input is closed: pipe a camera's bytes into the command, or name a file")
         yield _of(sys.stdin.fileno(), source, follow=follow)
         return
+    if not os.path.exists(source):
+        raise FileNotFoundError(f"{source} does not exist: expected {EXPECTED}")
     descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # of a pipe: when another process writes to it
     try:
         yield _of(descriptor, source, follow=follow)
@@ -138,7 +141,5 @@ def _to(family: int, address: Any, name: str) -> socket.socket:
         connection.connect(address)
     except OSError as error:
         connection.close()
-        raise OSError(
-            f"{name} can't be connected to ({error.strerror or error}): start the program that serves events there first"
-        ) from error
+        raise OSError(f"no program serves events at {name} ({error.strerror or error}): start it first") from error
     return connection

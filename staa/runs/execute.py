@@ -4,10 +4,9 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.build import check_weights, task_of
@@ -16,7 +15,6 @@ from staa.data.batches import spread
 from staa.files import FORMAT, inside, save_text, write
 from staa.locks import exclusive
 from staa.machine import choose_device, choose_precision, choose_workers
-from staa.rates import firing_rates
 from staa.recipes.as_json import to_json
 from staa.recipes.code import CODE, for_folder
 from staa.recipes.code import trust as vouch_for
@@ -36,10 +34,11 @@ from staa.runs.folder import (
 )
 from staa.runs.load import Run
 from staa.runs.log import check_log, log, log_once
-from staa.runs.transfer import check_frozen, start_from
+from staa.runs.transfer import check_frozen, some, start_from
+from staa.runs.trial import try_out
 from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint, replace_broken
 from staa.training.deterministic import deterministic_algorithms, fix_workspace, made_within
-from staa.training.evaluate import Inputs, Loader, call, evaluate_in_detail
+from staa.training.evaluate import Loader, evaluate_in_detail
 from staa.training.learner import Learner
 from staa.training.loop import train
 from staa.training.losses import rate_penalty
@@ -171,10 +170,15 @@ def run(
         frozen = freeze(model, recipe.frozen)
         with exact():
             one = task.take(source, "train", torch.tensor([0]), chosen)
-            _try(model, *one, loss, penalty=_penalty(recipe), backward=deterministic)
+            try_out(model, *one, loss, penalty=_penalty(recipe), backward=deterministic)
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
         if transfer is not None:
             check_frozen(transfer, frozen.parameters)
+        elif frozen.parameters and recipe.init_from is None:
+            notes += (
+                f"`freeze` keeps {some(frozen.parameters)} as drawn at random, since the run starts from no other one: "
+                f"`init_from` says from which",
+            )
         optim = recipe.optim
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True) if optim.ema else None
         steps, more = recipe.steps(len(training)), [epochs * len(training) for epochs in recipe.prolonged]
@@ -276,24 +280,3 @@ def is_logged(event: Event, steps: int) -> bool:
 def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:
     weight, target = recipe.loss.rate_weight, recipe.loss.rate_target
     return (lambda rates: weight * rate_penalty(rates, target=target)) if weight else None
-
-
-def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[..., Tensor], *, penalty: Any, backward: bool) -> None:
-    """One sample through network and loss, and back: what does not fit speaks before anything is written. Raises ValueError."""
-    with torch.set_grad_enabled(backward), torch.random.fork_rng(devices=[]), firing_rates(model) as rates:
-        outputs = call(model.eval(), x)
-        try:
-            value = loss(outputs, y)
-        except (RuntimeError, TypeError, IndexError) as error:
-            kind = "labels" if not y.is_floating_point() else "probabilities" if y.ndim == 2 else "values"
-            shapes = f"outputs {list(outputs.shape)} and {kind} {list(y.shape)}"
-            raise ValueError(f"the loss can't be taken of {shapes}: {error}") from error
-        if not isinstance(value, Tensor) or value.ndim:
-            raise ValueError(
-                f"a loss must be a scalar tensor, got {list(value.shape) if isinstance(value, Tensor) else value!r}"
-            )
-        if penalty is not None:
-            penalty(rates.values())
-        if value.requires_grad:
-            value.backward()
-            model.zero_grad()

@@ -86,6 +86,11 @@ def _whole(chosen: dict[str, str], columns: dict[str, np.ndarray], first: int, u
     """t, x, y, p, whole; t is in µs unless a unit is told."""
     t, *others = (columns[name] for name in chosen.values())
     name, *names = chosen.values()
+    if unit is None and t.dtype.kind == "f" and (odd := np.isfinite(t) & (np.floor(t) != t)).any():
+        i = int(odd.argmax())
+        raise ValueError(
+            f"{name} must be whole, finite numbers of µs, found {t[i]} at event {first + i}: give `unit`, such as s or ms"
+        )
     t = integers(name, t, first) if unit is None else microseconds(t, unit, first)
     return t, *(integers(*column, first) for column in zip(names, others, strict=True))
 

@@ -22,6 +22,7 @@ from staa.data.events.read import READERS
 from staa.data.events.recording import LARGEST_SENSOR, Told, Unit
 from staa.data.events.repair import How
 from staa.data.events.samples import TABLE, parted, read_samples
+from staa.data.events.text import TEXTS, lists_events
 from staa.data.source import Samples, Source
 from staa.data.splits import Labelled, digest, files_and_labels, named_split, paths_in
 
@@ -120,6 +121,7 @@ def event_folder(
         problems=partial(_unreadable, files) if cutter is None else partial(_problems, cutter.pieces),
         look=partial(_look, (cutter or made).how),
         test_share=0.0 if split else TEST_SHARE,
+        strays=_notes_beside,
     )
     if split is not None:
         if any((root / part).is_dir() for part in ("train", "val", "test")):
@@ -212,6 +214,13 @@ def event_source(
         notes=(*notes, *left_out, *files(list(paths_in(parts))).notes()),
         content=content_of_files(root, (interval_of(f)[0] for f in paths_in(parts))),
     )
+
+
+def _notes_beside(files: list[str]) -> list[str]:
+    """Texts that hold no events, such as README.txt or labels.csv, if recordings of another format are in their class: among
+    texts alone such a file may be a broken recording."""
+    texts = [f for f in files if f.lower().endswith(TEXTS)]
+    return [] if len(texts) == len(files) else [f for f in texts if not lists_events(Path(f))]
 
 
 def _look(how: object, recording: str) -> object:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from staa.data.events.recording import (
 from staa.data.events.repair import Repair
 from staa.files import open_regular
 
+TEXTS = (".txt", ".csv")
 BLOCK = 1 << 17  # bytes at a time; parsing takes some thirty times as much
 LONGEST_LINE, LONGEST_HEADER = 1 << 16, 1 << 20
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf", re.IGNORECASE | re.ASCII)
@@ -89,6 +91,17 @@ def text_pieces(path: Path, _: Repair, told: Told) -> Iterator[Events]:
             line += text.count("\n")
             if not block:
                 return
+
+
+def lists_events(path: Path) -> bool:
+    """Whether a text file begins as a list of events does. Raises OSError if it can't be read."""
+    with suppress(ValueError), open_regular(path) as file:
+        data = file.read(BLOCK)
+        text = _decoded(data[: data.rfind(b"\n") + 1] if len(data) == BLOCK else data, 0)
+        for unit in ("us", None):  # it may say its own, or none
+            with suppress(ValueError):
+                return _layout(text, unit)[0] is not None
+    return False
 
 
 def _check_line(data: bytes, line: int) -> None:
