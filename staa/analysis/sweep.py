@@ -114,7 +114,7 @@ def _tried(setting: Setting, problems: Mapping[Path, str], figures_of: Callable[
         outcome = outcome_of(folder)
         if not outcome.trained:
             told = outcome.failed or problems.get(folder)
-            why.append(f"seed {seed} failed: {told}" if told else f"seed {seed} is not trained yet")
+            why.append(f"seed {seed} failed: {briefly(told)}" if told else f"seed {seed} is not trained yet")
             continue
         measure = task_of(read_recipe(folder)).figures[0]
         value = figures_of(folder, outcome).get(measure)
@@ -192,6 +192,11 @@ def write_markdown(rows: Sequence[Tried], path: Path, *, title: str) -> None:
 def in_words(values: Mapping[str, str]) -> str:
     """Values of options in words."""
     return ", ".join(f"{option}={value}" for option, value in values.items())
+
+
+def briefly(error: str) -> str:
+    """What went wrong, without what to do about it."""
+    return error.partition("; ")[0]
 
 
 def _plain(text: str) -> str:

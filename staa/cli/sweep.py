@@ -12,7 +12,7 @@ from rich.table import Table
 from staa.analysis.alike import check_settings
 from staa.analysis.figures import told
 from staa.analysis.landscape import draw
-from staa.analysis.sweep import Setting, Tried, cells, data_of, in_words, outcome_of, rank, write_csv, write_markdown
+from staa.analysis.sweep import Setting, Tried, briefly, cells, data_of, in_words, outcome_of, rank, write_csv, write_markdown
 from staa.build import check_recipe, task_of
 from staa.cli.bar import bar
 from staa.cli.draws import drawn, is_range
@@ -203,7 +203,7 @@ def _trained(
                 case "failed":
                     done += 1
                     problems[job.folder] = event["text"]
-                    warn(f"{name} failed: {event['text']}", SweepOptions)
+                    warn(f"{name} failed: {briefly(event['text'])}", SweepOptions)
         if signals.asked and done < total:
             say(f"interrupted: {done} of {total} runs are done, those that had begun are saved")
             return False
