@@ -47,7 +47,7 @@ def sweep(args: list[str]) -> int:
     recipes = {one.label: _recipe_of(one, args, base) for one in variants}
     check_settings(recipes, over=settings_of(options.over))
     check_differ(recipes)
-    target = options.out or Path("runs") / "sweep" / folder_of(" ".join([recipe.name, *variants[0].values]))
+    target = options.out or Path("runs") / "sweep" / folder_of(" ".join([recipe.name, *sorted(variants[0].values)]))
     settings = _settings(variants, target, options)
     files = [target / f"sweep.{ending}" for ending in ("csv", "md", "png")]
     for path in files:
@@ -67,7 +67,7 @@ def sweep(args: list[str]) -> int:
         say("no setting was trained with all its seeds", style="yellow")
         return FAILED
     best = next(one for one in variants if one.values == rows[0].values)
-    _tell_best(rows, recipes[best.label], inside(target, folder_of(best.label)), options)
+    _tell_best(rows, recipes[best.label], inside(target, _folder_of(best)), options)
     kept = _kept(args)
     fresh = ["--seed", str(options.recipe.seed + options.seeds), "--seeds", str(options.seeds)]
     say(f"  {shlex.join(['staa', 'train', name, *kept, *best.args, *fresh])}")
@@ -114,11 +114,11 @@ def _settings(variants: Sequence[Variant], target: Path, options: SweepOptions) 
     check_no_file(target, "the runs of a sweep")
     settings = {}
     for one in variants:
-        folder = inside(target, folder_of(one.label))
+        folder = inside(target, _folder_of(one))
         check_seeds(folder, 2)
         seeds = range(options.recipe.seed, options.recipe.seed + options.seeds)
         settings[one.label] = Setting(one.values, {seed: inside(folder, f"seed{seed}") for seed in seeds})
-    own = {folder_of(label) for label in settings}
+    own = set(map(_folder_of, variants))
     others = sorted({path.parts[-3] for path in target.glob(f"*/seed*/{RECIPE}")} - own)
     if others:
         raise ValueError(
@@ -126,6 +126,11 @@ def _settings(variants: Sequence[Variant], target: Path, options: SweepOptions) 
             f"--over and --random, or choose another --out"
         )
     return settings
+
+
+def _folder_of(one: Variant) -> str:
+    """The same for options in any order."""
+    return folder_of(in_words(dict(sorted(one.values.items()))))
 
 
 def _jobs(recipes: Mapping[str, Recipe], settings: Mapping[str, Setting], options: SweepOptions) -> list[Job]:
