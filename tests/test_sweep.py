@@ -206,7 +206,7 @@ def test_random_draws():
         (["--over", "model.steps=2,3", "--random", "3"], "--random asks for 3 settings, and 2 different ones were found"),
         (["--over", "optim.lr=0.1,0.2", "--random", "101"], "--random must be at most 100, got 101"),
         (["--over", "optim.lr=0.1,x"], "optim.lr=x: --optim.lr must be a number, got 'x'"),
-        (["--over", "optim.lr=0.1,-1"], "optim.lr=-1: optim.lr must be positive"),
+        (["--over", "optim.lr=0.1,-1"], "optim.lr=-1: 2 settings are wrong: (1) optim.lr must be positive"),
         (["--over", "model.attention=gc,stag"], "model.attention=stag: unknown attention 'stag'; did you mean"),
         (["--over", "optim.lr=0.1,0.2", "--protocol", "paper", "--data.validation", "0"], "(--protocol test-once, --data.val"),
         (["--over", "optim.lr=0.1,0.2", "--data.validation", "0"], "no validation samples to choose by: hold some out (--data"),

@@ -70,7 +70,7 @@ def _draw_of(text: str, recipe: Recipe) -> tuple[str, Draw]:
 
     def draw(u: float) -> str:
         x = low * (end / low) ** u if scale == "log" else low + (end - low) * u
-        x = math.floor(x) if whole else float(f"{x:.4g}")
-        return f"{min(max(x, low), high):.16g}"
+        x = min(max(math.floor(x) if whole else float(f"{x:.4g}"), low), high)
+        return str(int(x)) if whole else repr(x)
 
     return option, draw
