@@ -169,7 +169,7 @@ def write_csv(rows: Sequence[Tried], path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = [f"validation_{measure}", "spread", *(f"seed{seed}" for seed in seeds)]
-    writer.writerow(["rank", *map(for_csv, rows[0].values), *figures, "parameters", "seconds", "problem"])
+    writer.writerow(map(for_csv, ["rank", *rows[0].values, *figures, "parameters", "seconds", "problem"]))
     for k, row in enumerate(rows, 1):
         ranked = [k, row.mean, row.spread] if not row.problem else ["", "", ""]
         line = [ranked[0], *row.values.values(), *ranked[1:]]

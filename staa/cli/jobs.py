@@ -142,7 +142,8 @@ def work() -> None:
     while (line := jobs.get()) is not None and not over.is_set():
         for event in events_of(_job(line), over.is_set):
             try:
-                print(json.dumps(event), file=out, flush=True)
+                out.write(json.dumps(event) + "\n")
+                out.flush()
             except BrokenPipeError:  # nobody is there, so that the input has ended too
                 over.wait()
 
@@ -183,7 +184,8 @@ def _job(line: str) -> Job:
 def _send(process: "subprocess.Popen[str]", line: str) -> None:
     assert process.stdin is not None
     with suppress(BrokenPipeError, ValueError):  # it died, or was told to stop: its output has ended or will
-        print(line, file=process.stdin, flush=True)
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
 
 
 def _close(process: "subprocess.Popen[str]") -> None:
