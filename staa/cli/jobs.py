@@ -72,6 +72,8 @@ def run_jobs(
                 if process is None:
                     process = _begin(threads)
                     processes.append(process)
+                    if over.is_set():  # since it was looked at
+                        _close(process)
                 if not _has_done(process, job, told.put):
                     process = None
         finally:
@@ -170,7 +172,8 @@ def _has_done(process: "subprocess.Popen[str]", job: Job, tell: Callable[[tuple[
         if event["event"] in OVER:
             return True
     code = process.wait()
-    tell((job, {"event": "failed", "text": f"its process died ({f'signal {-code}' if code < 0 else f'exit code {code}'})"}))
+    died = f"its process died ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+    tell((job, {"event": "failed", "text": died} if code else {"event": "stopped"}))  # 0: it was told to before the job came
     return False
 
 
