@@ -79,8 +79,9 @@ def compare(args: list[str]) -> int:
             place = target / folder_of(label)
             there = place if inside(target, place.name).exists() else None
             settings = TrainOptions(
-                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
-            )
+                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers,
+                deterministic=o.deterministic, debug=o.debug,
+            )  # fmt: skip
             results = train_seeds(o.recipe, place, settings, signals)
             if results is None:
                 say(f"go on with the same command and --out {target}")

@@ -41,6 +41,7 @@ class Job:
     data_root: Path
     device: str | None = None
     workers: int | None = None
+    deterministic: bool = False
 
 
 def run_jobs(
@@ -113,7 +114,7 @@ def events_of(job: Job, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         resume = job.folder if (job.folder / RECIPE).is_file() else None
         for last in run(
             job.recipe, job.folder, data_root=job.data_root, device=job.device, workers=job.workers, resume=resume,
-            measure_test=False, stop=stop,
+            deterministic=job.deterministic, measure_test=False, stop=stop,
         ):  # fmt: skip
             if isinstance(last, Start | Warned | Epoch):
                 yield for_log(last)
@@ -164,7 +165,8 @@ def _begin(threads: int) -> "subprocess.Popen[str]":
 def _has_done(process: "subprocess.Popen[str]", job: Job, tell: Callable[[tuple[Job, dict[str, Any]]], None]) -> bool:
     """Give a worker a job and tell its events; whether it lives to take another one."""
     paths = {"folder": str(job.folder), "data_root": str(job.data_root)}
-    _send(process, json.dumps({"recipe": to_json(job.recipe), **paths, "device": job.device, "workers": job.workers}))
+    others = {"device": job.device, "workers": job.workers, "deterministic": job.deterministic}
+    _send(process, json.dumps({"recipe": to_json(job.recipe), **paths, **others}))
     assert process.stdout is not None
     for line in process.stdout:
         event = parse_json(line)
@@ -181,7 +183,7 @@ def _job(line: str) -> Job:
     """The job of such a line. Its recipe is that of this user's command, as are the files that it names."""
     told = parse_json(line)
     recipe = replace(from_json(told["recipe"]), folder=None)
-    return Job(recipe, Path(told["folder"]), Path(told["data_root"]), told["device"], told["workers"])
+    return Job(recipe, Path(told["folder"]), Path(told["data_root"]), told["device"], told["workers"], told["deterministic"])
 
 
 def _send(process: "subprocess.Popen[str]", line: str) -> None:

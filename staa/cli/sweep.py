@@ -150,7 +150,7 @@ def _jobs(recipes: Mapping[str, Recipe], settings: Mapping[str, Setting], option
             if (folder / ENVIRONMENT).is_file():
                 splits.setdefault(str(data_of(read_json(folder / ENVIRONMENT))[0]), label)
             if not outcome.trained and not outcome.failed:
-                jobs.append((seed, Job(recipe, folder, root, options.device, workers)))
+                jobs.append((seed, Job(recipe, folder, root, options.device, workers, options.deterministic)))
         if any(job.folder in setting.runs.values() for _, job in jobs):
             splits.setdefault(_checked(label, recipes[label], root), label)
     if len(splits) > 1:

@@ -20,12 +20,15 @@ from staa.ops import cpu
 from staa.ops.memory import kernels_of
 from staa.recipes.as_json import differences, from_json, parse_json
 from staa.recipes.code import comparable, trust
+from staa.recipes.parts import Augment
 from staa.recipes.recipe import Recipe
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.json", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
-CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "neuron")
+CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "deterministic", "neuron")
 """What of a machine may change the last bits of a run's figures."""
+DRAWN = ("scale", "shift", "flip", "policy", "jitter", "events", "cutout")
+"""Augmentation of single samples."""
 
 
 def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
@@ -177,6 +180,8 @@ def describe(
     device: torch.device,
     precision: str,
     compile: bool | str,
+    deterministic: bool,
+    recipe: Recipe,
     root: Path,
     version: str,
 ) -> dict[str, Any]:
@@ -192,6 +197,8 @@ def describe(
         "threads": torch.get_num_threads(),
         "precision": precision,
         "compile": compile,
+        "deterministic": deterministic,
+        "augmentation": "by sample" if draws(recipe) else None,
         "neuron": neuron_path(device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data_root": str(root.resolve()),
@@ -207,6 +214,11 @@ def describe(
     }
 
 
+def draws(recipe: Recipe) -> bool:
+    """Whether a recipe augments single samples at random."""
+    return any(getattr(recipe.augment, name) != getattr(Augment(), name) for name in DRAWN)
+
+
 def neuron_path(device: torch.device) -> str:
     """Which code neurons run on here, and if it is the slow one, why."""
     if device.type == "cuda":
@@ -217,11 +229,17 @@ def neuron_path(device: torch.device) -> str:
 def warnings_of(environment: dict[str, Any], begun: dict[str, Any] | None) -> list[str]:
     """What the user should hear of a run's machine: that it is slow, and what differs from the one the run was begun on."""
     texts = [f"neurons take the {path}"] if (path := environment["neuron"]).startswith("reference") else []
+    begun = None if begun is None else {"deterministic": False, "augmentation": None, **begun}  # as a version before had it
     changed = [
         f"{name} {was!r}, now {environment[name]!r}"
         for name in CHANGES_BITS
         if begun is not None and (was := begun.get(name, environment[name])) != environment[name]
     ]
+    if begun is not None and environment["augmentation"] != begun["augmentation"]:
+        texts.append(
+            "the run was begun with a version of staa that drew augmentation by the batch; this one draws it by the sample, so "
+            "the run goes on with other draws than it would have had"
+        )
     if changed:
         texts.append(f"the run was begun with other settings, so its last bits may differ: {'; '.join(changed)}")
     return texts

@@ -84,7 +84,7 @@ class EventFiles:
             notes.append(f"of a recording longer than {length} the rest is left out; a shorter one ends empty")
         return [*notes, *self._repairs(), *self._doubts()]
 
-    def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def read(self, chosen: Tensor, keys: np.ndarray | None = None) -> Tensor:
         """The chosen recordings' frames, which must be of one size.
 
         Raises what `frames` does, UnsuitedError if sizes differ, ValueError if all would take more than `staa.files.max_bytes`.
