@@ -97,8 +97,7 @@ def run(
         same_data_as: A run of another seed, whose data these must be.
         trust: Let the Python files that the recipe names run, though it was read from a run folder; those of a recipe made in
             Python may run anyway.
-        measure_test: False leaves the test set alone, as while settings are chosen: the run ends after its last step without a
-            `Result`, and is measured once it is resumed.
+        measure_test: False leaves the test set alone: there is no `Result` until the run is resumed with True.
         stop: Asked after each step; True saves and ends the run there.
 
     Raises:
@@ -233,8 +232,7 @@ def run(
             compile=compile,
         )
         learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)}, still=frozen.norms)
-        event = None
-        events = train(learner, training, settings=settings, validation=validation, state=state, stop=stop)
+        event, events = None, train(learner, training, settings=settings, validation=validation, state=state, stop=stop)
         for event in made_within(exact, events):
             if is_logged(event, steps):
                 log(folder, for_log(event))
