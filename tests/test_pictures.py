@@ -14,13 +14,13 @@ from staa.cli import main
 def drawn(monkeypatch):
     """{file's name: figure} of all that is drawn."""
     figures = {}
-    save = pictures._save
+    save = pictures.save
 
     def keep(figure, path, **options):
         figures[path.stem] = figure
         save(figure, path, **options)
 
-    monkeypatch.setattr(pictures, "_save", keep)
+    monkeypatch.setattr(pictures, "save", keep)
     return figures
 
 

@@ -57,7 +57,7 @@ def test_the_commands_shown_exist():
 
 
 EXAMPLES = [
-    pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name == "own_attention.py"))
+    pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in ("own_attention.py", "optuna_search.py")))
     for path in sorted((ROOT / "examples").glob("*.py"))
     if path.name != "linear_baseline.py"  # tests/test_figures.py runs it, and looks at what it prints
 ]
@@ -66,6 +66,8 @@ EXAMPLES = [
 @pytest.mark.parametrize("script", EXAMPLES)
 def test_examples_run(script, tmp_path):
     assert len(script.read_text().splitlines()) < 60
+    if script.name == "optuna_search.py":
+        pytest.importorskip("optuna")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout

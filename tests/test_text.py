@@ -191,6 +191,10 @@ SHOWN = {  # command -> arguments, and what it must show
     "train": (lambda h: ["--resume", CLASSES], [CLASSES]),
     "evaluate": (lambda h: [RUN], [RUN]),
     "compare": (lambda h: [RUN, "=second; @x", "--out", f"out{ESC}[/y]"], [RUN, "=second; @x", f"out{ESC}[/y]"]),
+    "sweep": (
+        lambda h: [*SERIES, "--data", h["table"], "--over", "series.normalise=zscore,max", "--out", f"swept{ESC}[/y]"],
+        [f"swept{ESC}[/y]", "series.normalise=max"],
+    ),
     "stream": (lambda h: [CLASSES, h["recording"], "--sensor", "34x34"], []),
     "predict": (lambda h: [RUN, h["table"]], [RUN]),
     "energy": (lambda h: [CLASSES], [CLASSES]),

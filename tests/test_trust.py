@@ -216,6 +216,7 @@ def commands(folder, runs, kind):
         ],
         "energy": [["energy", run_, "--csv", f"{out}/energy.csv"]],
         "compare": [["compare", run_, "--out", out]],
+        "sweep": [["sweep", TINY, "--init-from", run_, "--over", "optim.lr=0.01,0.1", "--max-steps", "1", "--out", out]],
         "stream": [["stream", run_, file, "--window", "30"]],
         "predict": [
             ["predict", run_, file, "--out", out, "--interval", "0.5", "--steps", "9"], ["predict", run_, file, "--top", "2"],

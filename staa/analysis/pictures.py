@@ -31,7 +31,7 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     coarser = -(-max(events.sensor or (1,)) // SIDE)
     size = events.sensor and (-(-events.sensor[0] // coarser), -(-events.sensor[1] // coarser))
     frames = count(events, borders_of(events, FRAMES, by="time"), size=size)
-    plt = _pyplot()
+    plt = pyplot()
     seconds = (events.t - events.t[0]) / 1e6
     figure = plt.figure(figsize=(14, 7), layout="constrained")
     grid = figure.add_gridspec(2, FRAMES, height_ratios=(1, 1.6))
@@ -64,7 +64,7 @@ def draw_recording(events: Events, path: Path, title: str = "") -> None:
     about += ["frames: OFF blue, ON red, both black"]
     about += [f"{len(some):,} of the events at the lower right"] if len(some) < len(seconds) else []
     figure.suptitle(for_figure("; ".join(about), 2 * TITLE), fontsize=10)
-    _save(figure, path, dpi=110)
+    save(figure, path, dpi=110)
 
 
 def composite(frame: np.ndarray, full: float | None = None) -> np.ndarray:
@@ -81,7 +81,7 @@ def brightest(frames: np.ndarray) -> float:
     return float(np.quantile(some, 0.95)) if len(some) else 1.0
 
 
-def _drawable(values: Any) -> np.ndarray:
+def drawable(values: Any) -> np.ndarray:
     """Numbers, with NaN, which leaves a gap, for what is infinite or above LARGEST."""
     numbers = np.asarray(values, float)
     return np.where(np.abs(numbers) < LARGEST, numbers, np.nan)
@@ -95,12 +95,12 @@ def draw_bars(
     panels: title -> parts that are stacked, label -> values; a label may be empty if there is one part. Part "±" is
     drawn as error bars, not stacked.
     """
-    plt = _pyplot()
+    plt = pyplot()
     height = 1.6 + 0.45 * len(names)
     figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels) + 2, height), sharey=True, layout="constrained")
     rows = np.arange(len(names))
     for axis, (above, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        drawn = {label: _drawable(values) for label, values in parts.items()}
+        drawn = {label: drawable(values) for label, values in parts.items()}
         spread, left = np.nan_to_num(drawn.pop("±", np.zeros(len(names)))), np.zeros(len(names))
         for shade, (label, values) in zip((0.45, 0.75), drawn.items(), strict=False):
             axis.barh(rows, values, 0.6, left=left, color=plt.get_cmap("Blues")(shade + 0.1), label=for_figure(label))
@@ -122,7 +122,7 @@ def draw_bars(
     axis.invert_yaxis()
     if title:
         figure.suptitle(for_figure(title, TITLE), fontsize=10)
-    _save(figure, path, dpi=120)
+    save(figure, path, dpi=120)
 
 
 class Drawn(NamedTuple):
@@ -142,7 +142,7 @@ def draw_forecasts(names: Sequence[str], each: Sequence[Drawn], path: Path, *, t
 
     each: the forecasts, after one origin or several, with a column for each name.
     """
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(
@@ -153,7 +153,7 @@ def draw_forecasts(names: Sequence[str], each: Sequence[Drawn], path: Path, *, t
             axis.set_visible(False)
             continue
         for when, *parts in each:
-            seen, forecast, truth, lower, upper = (None if a is None else _drawable(a[:, k]) for a in parts)
+            seen, forecast, truth, lower, upper = (None if a is None else drawable(a[:, k]) for a in parts)
             assert seen is not None
             assert forecast is not None
             assert truth is not None
@@ -180,7 +180,7 @@ def draw_forecasts(names: Sequence[str], each: Sequence[Drawn], path: Path, *, t
         for axis in axes[-1]:
             axis.set_xlabel(for_figure("row"), fontsize=8)
     figure.suptitle(for_figure(title, TITLE), fontsize=10)
-    _save(figure, path, dpi=120)
+    save(figure, path, dpi=120)
 
 
 def draw_adjacency(
@@ -191,7 +191,7 @@ def draw_adjacency(
     learned, given: [K, K]. Both on a colour scale of their own, cut at their 99th percentile of what is not 0. names: of the
     nodes, which are written if there are few, else their numbers.
     """
-    plt = _pyplot()
+    plt = pyplot()
     matrices = {"used by the network": learned} | ({} if given is None else {"given with the data": given})
     figure, axes = plt.subplots(1, len(matrices), figsize=(5.6 * len(matrices), 5.4), squeeze=False, layout="compressed")
     for axis, (which, matrix) in zip(axes.flat, matrices.items(), strict=True):
@@ -203,7 +203,7 @@ def draw_adjacency(
             axis.set_yticks(range(len(names)), [for_figure(name, 16) for name in names], fontsize=7)
         figure.colorbar(image, ax=axis, shrink=0.8)
     figure.suptitle(for_figure(title, TITLE), fontsize=10)
-    _save(figure, path, dpi=120)
+    save(figure, path, dpi=120)
 
 
 def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path, *, title: str = "") -> None:
@@ -211,28 +211,28 @@ def draw_horizons(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Pat
 
     curves: name -> `staa.training.metrics.forecast_figures_by_horizon`'s figures, in the series' units.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     for axis, (key, label) in zip(axes, {"mae": "MAE", "rmse": "RMSE", "r2": "R²"}.items(), strict=True):
         for name, figures in curves.items():
-            axis.plot([f["step"] for f in figures], _drawable([f[key] for f in figures]), marker=".", label=for_figure(name))
+            axis.plot([f["step"] for f in figures], drawable([f[key] for f in figures]), marker=".", label=for_figure(name))
         axis.set(xlabel="steps ahead", title=for_figure(label))
         axis.locator_params(axis="x", integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
         axes[0].legend(fontsize=8, frameon=False)
     figure.suptitle(for_figure(title, TITLE), fontsize=10)
-    _save(figure, path, dpi=120)
+    save(figure, path, dpi=120)
 
 
-def _save(figure: Any, path: Path, *, dpi: int) -> None:
+def save(figure: Any, path: Path, *, dpi: int) -> None:
     try:
         save_with(path, partial(figure.savefig, dpi=dpi, format="png"))
     finally:
-        _pyplot().close(figure)
+        pyplot().close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -11,7 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import staa
-from staa.cli import check, compare, data, energy, export, machine, predict, push, recipes, report, runs, stream, train, trained
+from staa.cli import (
+    check,
+    compare,
+    data,
+    energy,
+    export,
+    machine,
+    predict,
+    push,
+    recipes,
+    report,
+    runs,
+    stream,
+    sweep,
+    train,
+    trained,
+)
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
@@ -28,6 +44,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
         trained.evaluate,
         energy.energy,
         compare.compare,
+        sweep.sweep,
         stream.stream,
         predict.predict,
         report.report,

@@ -84,6 +84,37 @@ class CompareOptions(OfRun):
 
 
 @dataclass(frozen=True)
+class SweepOptions(OfRun):
+    """Choose settings of a recipe: train it at several values of options, and rank them by validation, the mean over seeds. The
+    test set is left alone: staa sweep [NAME | my_file.py:recipe] --over OPTION=A,B … [OPTIONS]. The same command again goes on,
+    and with more values, draws or seeds it trains what is new."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=lambda: RECIPES[DEFAULT])
+    out: Path | None = None
+    """Folder of the runs, the tables and the picture; what is trained there already is taken or gone on with. By default
+    runs/sweep/NAME_OPTIONS."""
+    over: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Options and their values, as optim.lr=0.01,0.03 model.steps=2,4: each combination is trained. With --random also ranges,
+    as optim.lr=0.001..0.3:log or augment.cutout=0..8:linear; of an option in whole numbers these are drawn."""
+    random: int | None = None
+    """Draw so many combinations, in place of all."""
+    sweep_seed: int = 0
+    """Seed of what --random draws."""
+    seeds: int = 1
+    """How many seeds to train of each, from --seed on."""
+    jobs: int = 1
+    """How many runs train at once, as processes that share the threads of this one."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; by default the GPU if there is one, for all jobs."""
+    data: Path | None = None
+    """Where data sets are, or the folder of images or file of a series; by default ./data."""
+    workers: int | None = None
+    """Processes of each run that read and augment images; by default as many as serve, shared by the jobs."""
+    deterministic: bool = False
+    """Bit-equal each time on one machine, as staa train --deterministic."""
+
+
+@dataclass(frozen=True)
 class CheckOptions(OfCommand):
     """Hold a neuron, an attention or a network of your own against what each must do: shapes, gradients, independence of
     samples, time, streaming, folding. The file is run."""
@@ -202,6 +233,7 @@ class BenchOptions(OfCommand):
 OPTIONS: dict[str, Any] = {
     "train": TrainOptions,
     "compare": CompareOptions,
+    "sweep": SweepOptions,
     "evaluate": EvaluateOptions,
     "energy": EnergyOptions,
     "stream": StreamOptions,

@@ -1,7 +1,9 @@
 """What --over compares: a recipe at each value of an option, or at each combination of several."""
 
+import hashlib
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,13 +18,15 @@ from staa.recipes.values import alternatives
 from staa.registry import did_you_mean, nearest
 
 MOST = 100  # recipes that one option list may make
+LONGEST = 120  # bytes of a folder's name
 
 
 class Variant(NamedTuple):
-    """A recipe as it is compared: its name, and the options that make it."""
+    """A recipe as it is compared: its name, the options that make it, and the values that these have."""
 
     label: str
     args: list[str]
+    values: dict[str, str]
 
 
 def variants_of(over: Sequence[str], args: Sequence[str], recipe: Recipe, *, alone: bool) -> list[Variant]:
@@ -31,31 +35,41 @@ def variants_of(over: Sequence[str], args: Sequence[str], recipe: Recipe, *, alo
     args: the other options. alone: no other recipe is compared, so that its name need not be told. Raises ValueError for what
     is no option of a recipe, is given otherwise too, or has not several values.
     """
-    axes = [(option, values) for option, values in map(_parsed, over) if values]
-    given = {re.sub(r"(^|\.)no-", r"\1", _option(arg)) for arg in args if arg.startswith("--")}
+    axes = [(option, values) for option, values in map(parsed, over) if values]
     told = [option for option, _ in axes]
+    check_once(told, args)
+    _check_count(math.prod(len(values) for _, values in axes))
+    combinations = itertools.product(*(values for _, values in axes))
+    return [variant(dict(zip(told, values, strict=True)), recipe, alone=alone) for values in combinations]
+
+
+def variant(values: dict[str, str], recipe: Recipe, *, alone: bool) -> Variant:
+    """The recipe at such values of options."""
+    label = ", ".join(f"{option}={value}" for option, value in values.items())
+    name = [] if alone and label else [recipe.name]
+    args = [_argument(option, value, recipe) for option, value in values.items()]
+    return Variant(" ".join([*name, label]).strip(), args, values)
+
+
+def check_once(told: Sequence[str], args: Sequence[str]) -> None:
+    """Raises ValueError for an option that --over has twice, or that is also given otherwise."""
+    given = {re.sub(r"(^|\.)no-", r"\1", _option(arg)) for arg in args if arg.startswith("--")}
     for k, option in enumerate(told):
         if option in told[:k] or option in given:
             raise ValueError(f"{option} is given twice: give it once, with all values, in --over")
-    _check_count(math.prod(len(values) for _, values in axes))
-    made = []
-    for values in itertools.product(*(values for _, values in axes)):
-        pairs = list(zip(told, values, strict=True))
-        label = ", ".join(f"{option}={value}" for option, value in pairs)
-        name = [] if alone and label else [recipe.name]
-        made.append(Variant(" ".join([*name, label]).strip(), [_argument(option, value, recipe) for option, value in pairs]))
-    return made
 
 
 def settings_of(over: Sequence[str]) -> list[str]:
     """The settings that are compared on purpose, as a recipe names them."""
     named = [option for text in over for option in (text.split(",") if "=" not in text else [text.partition("=")[0]])]
-    return [_known(option).replace("-", "_") for option in named]
+    return [known_option(option).replace("-", "_") for option in named]
 
 
 def folder_of(label: str) -> str:
-    """Where a recipe's runs lie in --out."""
-    return re.sub(r"[^\w.+=,-]+", "_", label)
+    """Where a recipe's runs lie in --out: its name, as far as a folder's can be."""
+    name = re.sub(r"[^\w.+=,-]+", "_", label)
+    told = hashlib.sha256(label.encode(errors="surrogatepass")).hexdigest()[:16]
+    return name if len(os.fsencode(name)) <= LONGEST else f"{name[:25]}-{told}"
 
 
 def check_differ(recipes: Mapping[str, Recipe]) -> None:
@@ -73,13 +87,13 @@ def _plain(pair: tuple[str, Any]) -> tuple[str, str]:
     return pair[0], repr(pair[1])
 
 
-def _parsed(text: str) -> tuple[str, list[str]]:
+def parsed(text: str) -> tuple[str, list[str]]:
     """An option and its values; of one that is only named, none."""
     option, equals, told = text.partition("=")
     values = told.split(",") if equals else []
     _check_count(len(values))
     for one in [option] if equals else text.split(","):
-        _known(one)
+        known_option(one)
     if equals and (len(values) < 2 or "" in values):
         raise ValueError(f"--over wants an option and two values or more, as model.attention=none,staa; got {text!r}")
     if twice := [value for k, value in enumerate(values) if value in values[:k]]:
@@ -96,7 +110,7 @@ def _option(text: str) -> str:
     return text.lstrip("-").partition("=")[0].replace("_", "-")
 
 
-def _known(text: str) -> str:
+def known_option(text: str) -> str:
     """An option of a recipe; those of a part are looked up with the part."""
     option, known = _option(text), types_of(Recipe)
     if option == "seed":
@@ -110,7 +124,7 @@ def _known(text: str) -> str:
 
 def _argument(option: str, value: str, recipe: Recipe) -> str:
     """An option and its value as the command line takes them: what is on or off has a flag for each."""
-    if alternatives(_type_of(option, recipe)) != [bool]:
+    if alternatives(type_of(option, recipe)) != [bool]:
         return f"--{option}={value}"
     if value.lower() not in ("true", "false"):
         raise ValueError(f"--over {option} must be true or false, got {value!r}")
@@ -118,7 +132,7 @@ def _argument(option: str, value: str, recipe: Recipe) -> str:
     return f"--{option}" if value.lower() == "true" else f"--{section}{dot}no-{name}"
 
 
-def _type_of(option: str, recipe: Recipe) -> Any:
+def type_of(option: str, recipe: Recipe) -> Any:
     known = types_of(Recipe)
     if option in known:
         return known[option]

@@ -67,6 +67,7 @@ def run(
     resume: Path | None = None,
     same_data_as: Run | None = None,
     trust: bool = False,
+    measure_test: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[Event, None, None]:
     """Train a recipe in a run folder, yielding `staa.training.loop.train`'s events, then a `Result` with the test figures.
@@ -95,6 +96,7 @@ def run(
         same_data_as: A run of another seed, whose data these must be.
         trust: Let the Python files that the recipe names run, though it was read from a run folder; those of a recipe made in
             Python may run anyway.
+        measure_test: False leaves the test set alone: there is no `Result` until the run is resumed with True.
         stop: Asked after each step; True saves and ends the run there.
 
     Raises:
@@ -116,6 +118,8 @@ def run(
     check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
     if not save_minutes > 0:
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
+    if recipe.protocol == "paper" and not measure_test:
+        raise ValueError(f'{recipe.name} measures on the test set in each epoch: it must have protocol "test-once"')
     with exclusive(folder), ExitStack() as opened:
         if resume is None and any(folder.iterdir()):
             there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
@@ -234,8 +238,7 @@ def run(
             compile=compile,
         )
         learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)}, still=frozen.norms)
-        event = None
-        events = train(learner, training, settings=settings, validation=validation, state=state, stop=stop)
+        event, events = None, train(learner, training, settings=settings, validation=validation, state=state, stop=stop)
         for event in made_within(exact, events):
             if is_logged(event, steps):
                 log(folder, for_log(event))
@@ -248,7 +251,7 @@ def run(
                 yield from told
             else:
                 yield event
-        if isinstance(event, End):
+        if isinstance(event, End) and measure_test:
             training.close()  # the test set has workers of its own
             weights = recipe.weights if event.best is not None else "last"
             if weights == "best":
