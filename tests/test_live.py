@@ -55,7 +55,7 @@ def test_a_recording_as_it_comes(trained, capsys):
     capsys.readouterr()
     lines = lines_of(capsys, trained / "any", path)
     assert len(lines) == len(made) + 1
-    assert re.fullmatch(r" +0\.030 s +\d+ events  \d +\d+\.\d%  now \d \d+\.\d% +[\d.]+ ms", lines[0])
+    assert re.fullmatch(r" +0\.030 s +\d+ events  \d \(\d+\.\d%\)  newest window \d \(\d+\.\d%\) +[\d.]+ ms", lines[0])
     assert re.fullmatch(
         r"\d+ windows of 30 ms; from events to prediction [\d.]+ ms in the median, [\d.]+ ms in 99 of 100, [\d.]+ ms at most",
         lines[-1],

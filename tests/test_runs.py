@@ -20,6 +20,7 @@ from staa.cli import text as cli_text
 from staa.locks import exclusive
 from staa.runs import run
 from staa.runs.listing import listed, runs_in
+from staa.runs.seeds import first_run
 from staa.text import from_csv
 
 VERSIONS = Path(__file__).parent / "versions" / "unnumbered"
@@ -257,3 +258,10 @@ def test_a_log_is_read_as_a_table_while_the_run_goes_on(tmp_path):
         staa.read_log(tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="is not a run folder"):
         staa.read_log(tmp_path)
+
+
+def test_the_first_of_several_seeds_is_the_smallest_number(tmp_path):
+    for name in ("seed10", "seed9", "seed-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").touch()
+    assert first_run(tmp_path) == tmp_path / "seed9"

@@ -70,11 +70,8 @@ def _decisions(made: Stream, options: StreamOptions) -> Generator[Decision]:
 
 def _line(d: Decision) -> str:
     """A decision in a line."""
-    newest = f"{d.newest} {percent(d.newest_probability)}"
-    return (
-        f"{d.end:8.3f} s  {d.events:>8,} events  {d.prediction} {percent(d.probability):>6}  now {newest:<10}  "
-        f"{d.latency * 1e3:6.1f} ms"
-    )
+    running, newest = f"{d.prediction} ({percent(d.probability)})", f"{d.newest} ({percent(d.newest_probability)})"
+    return f"{d.end:8.3f} s  {d.events:>8,} events  {running}  newest window {newest}  {d.latency * 1e3:6.1f} ms"
 
 
 def _tell(made: Stream, options: StreamOptions, last: Decision | None, latencies: deque[float]) -> None:

@@ -20,5 +20,5 @@ def first_run(resume: Path) -> Path:
         return resume.parent
     if is_run(resume):
         return resume
-    seeds = sorted(p.parent for p in resume.glob(f"seed*/{RECIPE}"))
-    return seeds[0] if seeds else resume
+    seeds = {int(name[4:]): p.parent for p in resume.glob(f"seed*/{RECIPE}") if (name := p.parent.name)[4:].isdecimal()}
+    return seeds[min(seeds)] if seeds else resume
