@@ -1,7 +1,7 @@
 """Several processes that train one network: which of them this one is, its part of a batch, and what they agree on.
 
-A process is alone unless RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say otherwise, as torchrun sets them. Alone, nothing here
-costs anything, and no process group is made.
+A process is alone unless RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say otherwise, as torchrun sets them. Alone, nothing
+here costs anything, and no process group is made.
 """
 
 import os
@@ -67,7 +67,7 @@ class Group:
         return list(flags) if self.alone else self.total(torch.tensor(flags, dtype=torch.int32)).bool().tolist()
 
     def as_first(self, f: Callable[[], T]) -> T:
-        """What f gives in the first process, which alone calls it. Raises what f raises there, and `Elsewhere` in the others."""
+        """What f gives in the first process, which alone calls it. Raises what f raises there, in the others `Elsewhere`."""
         if self.alone:
             return f()
         import torch.distributed as dist
@@ -173,7 +173,9 @@ def joined() -> Group:
     try:
         world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     except ValueError as error:
-        raise ValueError(f"WORLD_SIZE and RANK in the environment must be whole numbers ({error}); torchrun sets them") from error
+        raise ValueError(
+            f"WORLD_SIZE and RANK in the environment must be whole numbers ({error}); torchrun sets them"
+        ) from error
     if world == 1:
         return ALONE
     import torch.distributed as dist
@@ -208,6 +210,20 @@ def local_rank() -> int:
 def local_world() -> int:
     """How many processes are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def own_device(device: str | None) -> str | None:
+    """The device of this process, one of several. Raises ValueError if there are not as many GPUs as processes here."""
+    if device not in (None, "cuda", "cpu"):
+        raise ValueError(f"several processes take a GPU each, or the CPU: `device` must be cuda or cpu, got {device!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device is None and count == 0):
+        return "cpu"
+    if local_world() > count:
+        raise ValueError(
+            f"{local_world()} processes need as many GPUs, and this machine has {count}: start fewer, or take `device=cpu`"
+        )
+    return f"cuda:{local_rank()}"
 
 
 def tells_first() -> bool:
@@ -246,7 +262,9 @@ def _launcher() -> Any:
         return None
     import torch.distributed as dist
 
-    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE
+    )
 
 
 @cache
@@ -255,7 +273,8 @@ def _store() -> Any:
     import torch.distributed as dist
 
     try:
-        store = _launcher() or next(iter(dist.rendezvous("env://", timeout=PATIENCE)))[0]
+        store = _launcher() or next(iter(dist.rendezvous("env://", timeout=PATIENCE)))[0]  # type: ignore[attr-defined]
     except (ValueError, KeyError) as error:
         raise ValueError(f"WORLD_SIZE is set, but the processes can't meet ({error}): start them with torchrun") from error
-    return dist.PrefixStore(f"staa/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"staa/{attempt}", store)  # type: ignore[attr-defined]

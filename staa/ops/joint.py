@@ -1,6 +1,5 @@
 """Statistics of BatchNorm over the batch of all processes that train together, forward and backward."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,14 +27,14 @@ def joint(mean: Tensor, variance: Tensor, count: int, group: Group) -> tuple[Ten
     return m.to(mean.dtype), v.to(mean.dtype), total
 
 
-def moments(x: Tensor, dims: Sequence[int], group: Group) -> tuple[Tensor, Tensor, Tensor]:
+def moments(x: Tensor, dims: list[int], group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """(mean, biased variance, count) of all processes' x over all dimensions but one; mean and variance have a gradient."""
     return _Moments.apply(x, dims, group)
 
 
 class _Moments(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dims: Sequence[int], group: Group) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, dims: list[int], group: Group) -> tuple[Tensor, Tensor, Tensor]:
         variance, mean = torch.var_mean(x, dims, correction=0)
         mean, variance, total = joint(mean, variance, x.numel() // max(1, mean.numel()), group)
         ctx.save_for_backward(x, mean, total)
@@ -58,7 +57,7 @@ def joint_batch_norm(
     """`staa.ops.averages.batch_norm` by the statistics of all processes' x, and how many values these are of."""
     if reference_chosen():
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean, variance, count = moments(wide, (0, 1, 3, 4), group)
+        mean, variance, count = moments(wide, [0, 1, 3, 4], group)
         affine = norm_affine(mean, variance, weight, bias, eps)
         return x, *affine, wide.mean((3, 4)), mean.detach(), variance.detach(), count
     refuse_torch_func("a folded BatchNorm")

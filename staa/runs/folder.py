@@ -24,7 +24,7 @@ from staa.recipes.recipe import Recipe
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.json", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
-CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "neuron")
+CHANGES_BITS = ("torch", "device", "processor", "threads", "processes", "precision", "compile", "neuron")
 """What of a machine may change the last bits of a run's figures."""
 
 
@@ -179,6 +179,7 @@ def describe(
     compile: bool | str,
     root: Path,
     version: str,
+    processes: int,
 ) -> dict[str, Any]:
     """What a run records of its machine, code and data."""
     return {
@@ -190,6 +191,7 @@ def describe(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "precision": precision,
         "compile": compile,
         "neuron": neuron_path(device),
