@@ -206,6 +206,7 @@ def describe(
             "test": len(source.test),
         },
         "command": sys.argv,
+        "job": os.environ.get("SLURM_JOB_ID"),
     }
 
 

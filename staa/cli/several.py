@@ -1,0 +1,109 @@
+"""A command in several processes: how they are started, and how they speak with one voice."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from staa.cli.signals import FAILED, INTERRUPTED
+from staa.parallel import Elsewhere, is_lost, joined, several, tells_first
+
+STATUS, DEVICES = "STAA_STATUS", "STAA_DEVICES"
+"""Of a process that `launch` has started: the file for its exit code, and how many were asked for."""
+LOST = "another process of this run has ended; the last checkpoint is kept, from which the run goes on with `resume`"
+
+
+def join() -> None:
+    """Meet the other processes, if there are any. Only the first one prints from here on; of errors see `speaks`."""
+    if not joined().first:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def cause_of(error: Exception) -> Exception:
+    """The error, in our words if it says that another process is gone."""
+    return RuntimeError(LOST) if several() and is_lost(error) else error
+
+
+def speaks(error: BaseException, text: str, code: int) -> bool:
+    """Whether this process is to tell an error: of several the one that meets it first. torchrun is told too."""
+    if not several():
+        return True
+    if isinstance(error, Elsewhere) or not tells_first():
+        return False
+    leave_status(code)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(path).write_text(json.dumps({"message": text, "timestamp": int(time.time())}))
+    return True
+
+
+def started_with() -> str:
+    """The option that a command goes on with in as many processes."""
+    return f" --devices {os.environ[DEVICES]}" if DEVICES in os.environ else ""
+
+
+def without(args: Sequence[str], option: str) -> list[str]:
+    """Arguments without an option and its value."""
+    kept, skip = [], False
+    for arg in args:
+        if not skip and arg != option and not arg.startswith(f"{option}="):
+            kept.append(arg)
+        skip = arg == option
+    return kept
+
+
+def leave_status(code: int) -> None:
+    """Tell `launch` how the run has ended."""
+    if path := os.environ.get(STATUS):
+        Path(path).write_text(str(code))
+
+
+def check_devices(count: int, device: str | None) -> None:
+    """Raises ValueError for so many processes that this machine has no GPUs for, or that are started already."""
+    if count < 1:
+        raise ValueError(f"--devices must be at least 1, got {count}")
+    if several():
+        raise ValueError("torchrun has started the processes already: leave out --devices")
+    if count == 1:
+        return
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(
+            f"--devices takes that many GPUs, or processes on the CPU: --device must be cuda or cpu, got {device!r}"
+        )
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device != "cpu" and count > gpus and (gpus or device == "cuda"):
+        raise ValueError(f"--devices can be at most the GPUs here, {gpus}, got {count}; --device cpu takes any number")
+
+
+def launch(count: int, args: Sequence[str]) -> int:
+    """Run `staa train` with these arguments in so many processes, as torchrun starts them, and return its exit code.
+
+    Signals go on to the processes. SIGUSR1 is handed on as SIGTERM, which torchrun knows.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # seconds to save in, where whoever stops it leaves them
+    logging.disable(logging.CRITICAL)  # torchrun's: what there is to say, the processes say
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with tempfile.TemporaryDirectory() as place:
+        status = Path(place, "status")
+        os.environ |= {STATUS: str(status), DEVICES: str(count)}
+        try:
+            torchrun(["--standalone", "--nproc-per-node", str(count), "--module", "staa", "train", *args])
+            return 0
+        except ChildFailedError:
+            code = FAILED
+        except SignalException:
+            code = INTERRUPTED
+        return int(status.read_text()) if status.is_file() else code
