@@ -1,9 +1,7 @@
-"""What several processes train together, in float64, to be held against one process: python tests/together.py OUT, by torchrun."""
+"""What several processes train together, in float64, to be held against one process (tests/test_parallel.py)."""
 
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import tiny
 import torch
@@ -47,7 +45,7 @@ def network():
 
 
 def images(group, folder, *, synced=True):
-    """A network with all that goes by the batch: folded BatchNorm, attention with random drops, a penalty on firing rates, mixed
+    """A network with all that goes by the batch: BatchNorm, attention with random drops, a penalty on firing rates, mixed
     samples, pieces, and a moving average; in parts of 3 and 2 samples."""
     source = tiny.images(validation=0.1)
     prepare = lambda x: direct(source.prepare(x).double(), 2)  # noqa: E731
@@ -139,7 +137,3 @@ def main(out):
     if group.first:
         torch.save(found, out / "two.pt")
     leave()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -15,7 +15,7 @@ from staa.cli import check, compare, data, energy, export, machine, predict, pus
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
-from staa.cli.several import cause_of, speaks
+from staa.cli.several import cause_of, voice
 from staa.cli.signals import BAD_INPUT, CUT_OFF, FAILED, INTERRUPTED
 from staa.cli.text import say
 from staa.machine import keep_pages
@@ -136,6 +136,6 @@ def _options_of(args: list[str]) -> Any:
 
 def _complain(text: str, code: int, error: BaseException) -> int:
     line = for_terminal("staa: " + " ".join(text.split()))
-    if speaks(error, line, code):
-        print(line, file=sys.__stderr__ if several() else sys.stderr)
+    if (to := voice(error, line, code)) is not None:
+        print(line, file=to)
     return code

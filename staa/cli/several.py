@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -17,12 +18,19 @@ from staa.parallel import Elsewhere, is_lost, joined, several, tells_first
 
 STATUS, DEVICES = "STAA_STATUS", "STAA_DEVICES"
 """Of a process that `launch` has started: the file for its exit code, and how many were asked for."""
+NODES = "PET_NNODES"
+"""How many machines take part, as torchrun takes it from the environment."""
 LOST = "another process of this run has ended; the last checkpoint is kept, from which the run goes on with `resume`"
 
 
+_loud: TextIO | None = None  # standard error of a process that else prints nothing
+
+
 def join() -> None:
-    """Meet the other processes, if there are any. Only the first one prints from here on; of errors see `speaks`."""
+    """Meet the other processes, if there are any. Only the first one prints from here on; of errors see `voice`."""
+    global _loud
     if not joined().first:
+        _loud = sys.stderr
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
@@ -31,16 +39,17 @@ def cause_of(error: Exception) -> Exception:
     return RuntimeError(LOST) if several() and is_lost(error) else error
 
 
-def speaks(error: BaseException, text: str, code: int) -> bool:
-    """Whether this process is to tell an error: of several the one that meets it first. torchrun is told too."""
+def voice(error: BaseException, text: str, code: int) -> TextIO | None:
+    """Where this process is to tell an error: of several only the one that meets it first does. torchrun is told too."""
     if not several():
-        return True
+        return sys.stderr
     if isinstance(error, Elsewhere) or not tells_first():
-        return False
+        return None
     leave_status(code)
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        Path(path).write_text(json.dumps({"message": text, "timestamp": int(time.time())}))
-    return True
+        told = {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}}
+        Path(path).write_text(json.dumps({"message": told}))
+    return _loud or sys.stderr
 
 
 def started_with() -> str:
@@ -64,13 +73,18 @@ def leave_status(code: int) -> None:
         Path(path).write_text(str(code))
 
 
+def launches(count: int | None) -> bool:
+    """Whether so many devices need processes of their own."""
+    return count is not None and (count > 1 or NODES in os.environ)
+
+
 def check_devices(count: int, device: str | None) -> None:
     """Raises ValueError for so many processes that this machine has no GPUs for, or that are started already."""
     if count < 1:
         raise ValueError(f"--devices must be at least 1, got {count}")
     if several():
         raise ValueError("torchrun has started the processes already: leave out --devices")
-    if count == 1:
+    if not launches(count):
         return
     if device not in (None, "cpu", "cuda"):
         raise ValueError(
@@ -84,7 +98,8 @@ def check_devices(count: int, device: str | None) -> None:
 def launch(count: int, args: Sequence[str]) -> int:
     """Run `staa train` with these arguments in so many processes, as torchrun starts them, and return its exit code.
 
-    Signals go on to the processes. SIGUSR1 is handed on as SIGTERM, which torchrun knows.
+    torchrun's own options come from its environment variables, such as PET_MAX_RESTARTS and, on several machines, PET_NNODES,
+    PET_RDZV_BACKEND and PET_RDZV_ENDPOINT. Signals go on to the processes, SIGUSR1 as SIGTERM, which torchrun knows.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -100,7 +115,8 @@ def launch(count: int, args: Sequence[str]) -> int:
         status = Path(place, "status")
         os.environ |= {STATUS: str(status), DEVICES: str(count)}
         try:
-            torchrun(["--standalone", "--nproc-per-node", str(count), "--module", "staa", "train", *args])
+            alone = [] if NODES in os.environ else ["--standalone"]  # else torchrun's variables say where the others are
+            torchrun([*alone, "--nproc-per-node", str(count), "--module", "staa", "train", *args])
             return 0
         except ChildFailedError:
             code = FAILED

@@ -11,11 +11,11 @@ from staa.cli.options import DEFAULT, TrainOptions
 from staa.cli.parse import parse
 from staa.cli.render import render
 from staa.cli.requeue import began_in, job_of, requeue
-from staa.cli.several import check_devices, join, launch, leave_status, started_with, without
+from staa.cli.several import check_devices, join, launch, launches, leave_status, started_with, without
 from staa.cli.signals import Signals, listening
 from staa.cli.text import over_seeds, say, warn
 from staa.files import inside, save_text
-from staa.parallel import began, begin, joined, leave
+from staa.parallel import began, begin, joined, leave, local_rank
 from staa.recipes import RECIPES
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
@@ -45,7 +45,7 @@ def train(args: list[str]) -> int:
     if options.devices is not None:
         check_devices(options.devices, options.device)
     job = job_of() if options.requeue else None
-    if options.devices not in (None, 1):
+    if options.devices is not None and launches(options.devices):
         return launch(options.devices, without(given, "--devices"))
     tell_inherited(recipe, base, options.recipe)
     recipe = with_absolute_paths(options.recipe)
@@ -97,7 +97,7 @@ def train(args: list[str]) -> int:
 
 def ended(code: int) -> int:
     """The exit code of a run that has come to its end, or is saved, in all processes."""
-    if joined().first:
+    if local_rank() == 0:
         leave_status(code)
     leave()
     return code
