@@ -15,7 +15,7 @@ from staa.cli import check, compare, data, energy, export, machine, predict, pus
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
-from staa.cli.several import cause_of, voice
+from staa.cli.processes import cause_of, voice
 from staa.cli.signals import BAD_INPUT, CUT_OFF, FAILED, INTERRUPTED
 from staa.cli.text import say
 from staa.machine import keep_pages

@@ -14,15 +14,18 @@ COMPILER = ("torch._inductor.", "torch._dynamo.")
 
 
 class Signals:
-    """Ctrl-C or a termination: asked for once while training, it is noted; before training, or twice, it ends at once."""
+    """Ctrl-C or a termination: asked for once while training, it is noted; before training, or with Ctrl-C once more, it ends
+    at once. A second termination is none: whoever ends a job tells its processes and what has started them."""
 
     asked = training = False
     number: int | None = None
     """The signal; None if another process of the run was asked."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or not self.training:
+        if not self.training or (self.asked and signal.SIGINT in (number, self.number)):
             raise KeyboardInterrupt
+        if self.asked:
+            return
         self.asked, self.number = True, number
         if number == signal.SIGINT or not several():  # torchrun terminates processes whose companion has died, too
             print("stopping after this step; ask again to stop at once", file=sys.stderr)

@@ -9,9 +9,9 @@ from staa.analysis.tensorboard import to_tensorboard
 from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, TrainOptions
 from staa.cli.parse import parse
+from staa.cli.processes import check_devices, join, launch, launches, leave_status, started_with, without
 from staa.cli.render import render
 from staa.cli.requeue import began_in, job_of, requeue
-from staa.cli.several import check_devices, join, launch, launches, leave_status, started_with, without
 from staa.cli.signals import Signals, listening
 from staa.cli.text import over_seeds, say, warn
 from staa.files import inside, save_text
