@@ -18,6 +18,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)  # for which a process waits for what another sends; one that died is noticed at once
+MEETING = timedelta(minutes=10)  # for which it waits for the others to come
 LOOK = 0.2  # seconds between two looks at whether the first process has prepared the data
 BEGAN, PREPARED, TOLD = "staa/began", "staa/prepared", "staa/told"
 
@@ -263,7 +264,7 @@ def _launcher() -> Any:
     import torch.distributed as dist
 
     return dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=MEETING
     )
 
 
@@ -273,7 +274,7 @@ def _store() -> Any:
     import torch.distributed as dist
 
     try:
-        store = _launcher() or next(iter(dist.rendezvous("env://", timeout=PATIENCE)))[0]  # type: ignore[attr-defined]
+        store = _launcher() or next(iter(dist.rendezvous("env://", timeout=MEETING)))[0]  # type: ignore[attr-defined]
     except (ValueError, KeyError) as error:
         raise ValueError(f"WORLD_SIZE is set, but the processes can't meet ({error}): start them with torchrun") from error
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

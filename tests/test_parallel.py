@@ -220,7 +220,7 @@ def steps_of(folder):
 def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
     """Two are terminated, one goes on and is terminated, two end it; the options between are the first command's."""
     out = tmp_path / "run"
-    process = start([*LAUNCHED, TINY, "--epochs", "60", "--sync-norm", "--devices", "2", "--out", str(out)], tmp_path)
+    process = start([*LAUNCHED, TINY, "--epochs", "12", "--sync-norm", "--devices", "2", "--out", str(out)], tmp_path)
     wait_for(process, lambda: steps_of(out) >= 5)
     process.send_signal(signal.SIGTERM)
     told, errors = process.communicate(timeout=120)
@@ -229,7 +229,7 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
     assert told.count("epoch   1") == 1
     assert errors.strip() in ("", "preparing …")
     assert read_environment(out)["processes"] == 2
-    recipe = replace(tiny.recipe, epochs=60, sync_norm=True)
+    recipe = replace(tiny.recipe, epochs=12, sync_norm=True)
     step = steps_of(out)
     *_, last = run(recipe, out, resume=out, stop=lambda: True)
     assert last.step == steps_of(out) == step + 1
@@ -246,7 +246,7 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
 @pytest.mark.slow
 def test_a_killed_process_is_started_again_and_the_run_goes_on(tmp_path):
     """Nobody says where the run is: torchrun remembers what the processes before have begun."""
-    process = start([*TORCHRUN, "--max-restarts", "2", "-m", "staa", "train", TINY, "--epochs", "30"], tmp_path)
+    process = start([*TORCHRUN, "--max-restarts", "2", "-m", "staa", "train", TINY, "--epochs", "12"], tmp_path)
     folder = lambda: next(iter(tmp_path.glob("runs/tiny/*")), tmp_path)  # noqa: E731
     wait_for(process, lambda: steps_of(folder()) >= 5)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
@@ -262,10 +262,10 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(tmp_path):
 @pytest.mark.slow
 def test_an_error_in_one_process_ends_all_with_one_line(tmp_path):
     (tmp_path / "own.py").write_text(
-        "import os\nfrom dataclasses import replace\nimport tiny\nfrom staa.losses import mean_cross_entropy\ncalls = []\n"
+        "import os\nfrom dataclasses import replace\nimport tiny\nfrom staa import Loss\nfrom staa.losses import mean_cross_entropy\ncalls = []\n"
         "def loss(logits, targets):\n    calls.append(1)\n    if os.environ.get('RANK') == '1' and len(calls) > 3:\n"
         "        raise ValueError('my loss is lost')\n    return mean_cross_entropy(logits, targets)\n"
-        "recipe = replace(tiny.recipe, loss=replace(tiny.recipe.loss, name=f'{__file__}:loss'))\n"
+        "recipe = replace(tiny.recipe, loss=Loss(name=f'{__file__}:loss'))\n"
     )
     where = {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path(tiny.__file__).parent)])}
     process = start([*LAUNCHED, "own.py:recipe", "--devices", "2", "--out", "run"], tmp_path, **where)

@@ -235,7 +235,7 @@ def run(
         if isinstance(event, End):
             training.close()  # the test set has workers of its own
             weights = recipe.weights if event.best is not None else "last"
-            if weights == "best":
+            if weights == "best" and group.first:
                 load_weights(learner.measured, read_weights(folder / BEST), folder / BEST)
             learner.align()
             figures, details = evaluate_in_detail(learner.measured, test, measure=measure, precision=precision, group=group)

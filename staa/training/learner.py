@@ -72,8 +72,8 @@ class Learner:
         return self.model if self.average is None else self.average.module
 
     def align(self) -> None:
-        """Give the network that is measured the running statistics of the first process."""
-        self.group.align(self.measured.buffers())
+        """Give the network that is measured the weights and running statistics of the first process."""
+        self.group.align(value for value in self.measured.state_dict().values() if isinstance(value, Tensor))
 
     def begin_epoch(self) -> None:
         self.sums, self.rates = torch.zeros((), dtype=torch.float64, device=self.device), {}
