@@ -46,9 +46,10 @@ def _shared(model: nn.Module, group: Group, *, lacking: bool) -> nn.Module:
 
 
 def _lacks_gradients(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], x: Inputs, y: Tensor) -> bool:
-    """Whether a trained parameter has no part in the loss; nothing is changed, and nothing drawn."""
+    """Whether a trained parameter has no part in the loss of a sample; nothing is changed, and nothing drawn."""
+    x = tuple(each[:1] for each in x) if isinstance(x, tuple) else x.narrow(-4, 0, 1)
     with evaluation_mode(model), torch.random.fork_rng(devices=[y.device] if y.is_cuda else []):
-        value = loss(call(model, x), y)
+        value = loss(call(model, x), y[:1])
     trained = [p for p in model.parameters() if p.requires_grad]
     return any(grad is None for grad in torch.autograd.grad(value, trained, allow_unused=True))
 
@@ -68,9 +69,7 @@ def _descend(
     for k, (some_x, some_y) in enumerate(zip(xs, ys, strict=True)):
         mine = part.shares[k]
         rates_of = firing_rates(model, detach=s.penalty is None) if measuring or s.penalty is not None else nullcontext({})
-        with (
-            shared.no_sync() if k < len(sizes) - 1 else nullcontext(),  # type: ignore[operator]
-        ):
+        with shared.no_sync() if k < len(sizes) - 1 else nullcontext():  # type: ignore[operator]
             with autocast(y.device, s.precision), spikes_as_bits() if s.bits else nullcontext(), rates_of as layers:
                 outputs = call(shared, some_x)
             value = s.loss(outputs, some_y) * shares[k]
