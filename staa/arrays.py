@@ -42,6 +42,8 @@ def check_members(
     except Exception as error:  # zipfile raises BadZipFile, struct.error, UnicodeDecodeError, NotImplementedError …
         raise _broken(what, error) from error
     members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    if len(members) < len(archive.infolist()):
+        raise ValueError(f"{what} holds several arrays of one name: save it again")
     if choose is not None:
         chosen = choose(list(members))
         members = {name: member for name, member in members.items() if name in chosen}

@@ -188,16 +188,20 @@ def save_with(path: Path, save: Callable[[IO[bytes]], object]) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that is written piece by piece within the block, and is at `path` once the block has come to its end. Raises
-    RuntimeError, with what was there untouched, if the disk is full or not writable."""
+def writing(path: Path, *, new: bool = False) -> Iterator[IO[bytes]]:
+    """A new file that is written piece by piece within the block, and is at `path` once the block has come to its end. new:
+    replace nothing. Raises RuntimeError, with what was there untouched, if the disk is full or not writable, or if new and a
+    file is there."""
     temporary = _beside(path)
     try:
         with open(temporary, "xb", opener=_new) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if new:
+            _place(temporary, path)
+        else:
+            os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise RuntimeError(f"could not write {path}: {error.strerror or error}") from error

@@ -5,9 +5,12 @@ piece: the neurons, and the `Window` and `Past` of what counts steps or looks ba
 is replaced by the scan, which finds its state by the order of the calls.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from numbers import Integral
+from threading import Lock, RLock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,9 @@ from staa.causality import check_causal, has_scan, ranks_checked
 from staa.folding import Resumed
 from staa.layers import Window
 from staa.ops.checks import check_tensor
+
+_turns: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_making = Lock()
 
 
 class StreamState(NamedTuple):
@@ -44,8 +50,8 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
             logits, state = stream(model, chunk, state)
 
     A neuron gives the same bits under any chunking, the network the same up to the rounding of its convolutions. One model
-    serves many streams in turns, not in threads: all that is kept is the state, whose size does not grow, but for causal step
-    attention, which keeps up to T × N numbers.
+    serves many streams in turns, for which threads wait: all that is kept is the state, whose size does not grow, but for
+    causal step attention, which keeps up to T × N numbers.
 
     A model built for T steps streams until step T, one built with steps=None for ever. A module of your own has to say how it
     treats time, since nothing else can tell: scan(x, state) -> (y, state) if it looks back, per_step = True if its output at a
@@ -75,16 +81,17 @@ def stream(model: nn.Module, chunk: Tensor, state: StreamState | None = None) ->
         if has_scan(module):
             scanning[name] = module
     frame = chunk.shape[1:], chunk.dtype, chunk.device
-    if state is None:
-        check_causal(model)
-    elif [*scanning] != state.scanning:
+    if state is not None and [*scanning] != state.scanning:
         raise ValueError("this state is of another network: start again with state=None")
-    elif frame != state.frame:
+    if state is not None and frame != state.frame:
         raise ValueError(
             f"this stream's frames are {_describe(state.frame)}, this chunk's {_describe(frame)}: start again with state=None"
         )
-    with torch.no_grad(), ranks_checked(model) if state is None else nullcontext():
-        output, *scans = run_piece(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
+    with taking_turns(model), torch.no_grad():
+        if state is None:
+            check_causal(model)
+        with ranks_checked(model) if state is None else nullcontext():
+            output, *scans = run_piece(model, [*scanning.values()], chunk, *(() if state is None else state.scans))
     if output.shape[:2] != chunk.shape[:2]:
         raise ValueError(
             f"the output for a chunk [t, N, ...] must be [t, N, ...], got {list(output.shape)} for {list(chunk.shape)}: "
@@ -167,6 +174,19 @@ def freeze_norms(model: nn.Module) -> nn.Module:
         if isinstance(module, _BatchNorm):
             module.eval()
     return model
+
+
+@contextmanager
+def taking_turns(model: nn.Module) -> Iterator[None]:
+    """Within, no other thread streams the model: while one does, its modules' forward is another one.
+
+    Args:
+        model: Any.
+    """
+    with _making:
+        lock = _turns.setdefault(model, RLock())
+    with lock:
+        yield
 
 
 def run_piece(model: nn.Module, scanning: list[nn.Module], x: Tensor, *states: Any) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 LONGEST = 48  # characters of a name in a figure
 FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
 AFTER_SEMICOLON = re.compile(r"(;\s*)([=+\-@＝＋－＠])")  # where a spreadsheet takes ; for the end of a cell
-NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|nan)", re.ASCII)
+NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|inf|nan)", re.ASCII)
 ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|U(00(?:0[0-9a-f]|10)[0-9a-f]{4}))")
 JOINERS = "\u200c\u200d"  # invisible, but words of some languages and some emoji are written with them
 

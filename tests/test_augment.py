@@ -1,10 +1,11 @@
-"""Augmentation: against hand computations, and as a function of its generator alone."""
+"""Augmentation: against hand computations, and of each sample as a function of its key alone."""
 
 import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,11 +14,16 @@ from torchvision.transforms import v2
 from staa.build import task_of
 from staa.data import Batches, Samples
 from staa.data.augment import GREY, blank, erase, event_drop, make_augment, make_mix, nda, random_crop, warp
+from staa.data.draws import keys_of, seeds
 from staa.recipes.parts import Augment
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def keyed(x, seed=0, epoch=0):
+    return keys_of(seed, epoch, np.arange(len(x)))
 
 
 def test_random_crop_cuts_windows_of_the_padded_image():
@@ -27,9 +33,9 @@ def test_random_crop_cuts_windows_of_the_padded_image():
         (n, i, j, flip): (padded[n, :, i : i + 4, j : j + 4].flip(2) if flip else padded[n, :, i : i + 4, j : j + 4])
         for n in range(2) for i in range(3) for j in range(3) for flip in (False, True)
     }  # fmt: skip
-    generator, met = torch.Generator().manual_seed(0), set()
-    for _ in range(200):
-        y = random_crop(x, generator, padding=1, flip=True)
+    met = set()
+    for epoch in range(200):
+        y = random_crop(x, keyed(x, epoch=epoch), padding=1, flip=True)
         for n in range(2):
             hits = [key for key, window in windows.items() if key[0] == n and torch.equal(window, y[n])]
             assert len(hits) == 1
@@ -40,10 +46,10 @@ def test_random_crop_cuts_windows_of_the_padded_image():
 def test_all_frames_of_a_sample_shift_alike():
     x = torch.randint(0, 9, (8, 5, 2, 6, 6), dtype=torch.uint8)
     augment = make_augment(shift=1)
-    y = augment(x, torch.Generator().manual_seed(0))
+    y = augment(x, keyed(x))
     assert y.shape == x.shape
     one = x[:, :1].expand_as(x)
-    moved = augment(one, torch.Generator().manual_seed(0))
+    moved = augment(one, keyed(one))
     assert torch.equal(moved, moved[:, :1].expand_as(moved))
 
 
@@ -53,36 +59,35 @@ def test_nothing_asked_for_is_nothing_done():
 
 
 @pytest.mark.parametrize("policy", ["autoaugment-cifar10", "autoaugment-imagenet", "randaugment", None])
-def test_image_operations_follow_from_the_generator_alone(policy):
+def test_image_operations_follow_from_the_keys_alone(policy):
     x = torch.randint(0, 256, (16, 3, 12, 12), dtype=torch.uint8)
     augment = make_augment(policy=policy, jitter=0.3 if policy is None else 0.0)
     torch.manual_seed(1)
-    y = augment(x, seeded())
+    y = augment(x, keyed(x))
     assert y.shape == x.shape
     assert y.dtype == torch.uint8
     state = torch.get_rng_state()
     torch.manual_seed(2)
-    assert torch.equal(augment(x, seeded()), y)
+    assert torch.equal(augment(x, keyed(x)), y)
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are as they were
-    assert not torch.equal(augment(x, seeded(1)), y)
+    assert not torch.equal(augment(x, keyed(x, 1)), y)
     assert not torch.equal(y, x)
 
 
 def test_autoaugment_is_torchvisions_image_by_image():
     x = torch.randint(0, 256, (8, 3, 12, 12), dtype=torch.uint8)
-    generator = seeded()
-    y = make_augment(policy="autoaugment-cifar10")(x, generator)
+    y = make_augment(policy="autoaugment-cifar10")(x, keyed(x))
     transform = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, fill=GREY)
-    torch.manual_seed(int(torch.randint(2**62, (), generator=seeded())))
-    for image, expected in zip(x, y, strict=True):
+    for image, expected, seed in zip(x, y, seeds(keyed(x), "image"), strict=True):
+        torch.manual_seed(seed)
         assert torch.equal(v2.functional.pil_to_tensor(transform(v2.functional.to_pil_image(image))), expected)
 
 
 def test_cutout_blanks_a_square_that_may_hang_over_the_border():
     n, size, side = 4000, 4, 6
     x = torch.full((n, 2, side, side), 200, dtype=torch.uint8)
-    y = blank(x, seeded(), size=size)
+    y = blank(x, keyed(x), size=size)
     assert torch.equal(y[:, 0], y[:, 1])
     holes = y[:, 0] == 0
     # a hole is a product of rows and columns; 2 to 4 long: its centre is any of the 6 pixels, first = centre − 2
@@ -97,10 +102,10 @@ def test_cutout_blanks_a_square_that_may_hang_over_the_border():
 
 
 def test_all_frames_lose_the_same_square():
-    y = blank(torch.ones(7, 5, 2, 8, 8), seeded(), size=3)
+    y = blank(torch.ones(7, 5, 2, 8, 8), keyed(range(7)), size=3)
     assert torch.equal(y, y[:, :1].expand_as(y))
     assert not torch.equal(y[0], y[1])
-    assert torch.equal(y[:, 0], blank(torch.ones(7, 2, 8, 8), seeded(), size=3))
+    assert torch.equal(y[:, 0], blank(torch.ones(7, 2, 8, 8), keyed(range(7)), size=3))
 
 
 def test_a_box_by_hand():
@@ -159,14 +164,14 @@ def test_a_warp_by_nothing_is_the_identity(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("events", ["nda", "eventdrop"])
-def test_events_follow_from_the_generator_alone(events, dtype):
+def test_events_follow_from_the_keys_alone(events, dtype):
     x = torch.randint(0, 5, (32, 4, 2, 12, 12)).to(dtype)
     given, augment = x.clone(), make_augment(shift=1, flip=True, events=events, cutout=2)
-    y = augment(x, seeded())
+    y = augment(x, keyed(x))
     assert y.dtype == dtype
     assert y.shape == x.shape
-    assert torch.equal(augment(x, seeded()), y)
-    assert not torch.equal(augment(x, seeded(1)), y)
+    assert torch.equal(augment(x, keyed(x)), y)
+    assert not torch.equal(augment(x, keyed(x, 1)), y)
     assert torch.equal(x, given)
     assert set(y.long().unique().tolist()) <= set(range(5))
 
@@ -175,10 +180,10 @@ def test_events_follow_from_the_generator_alone(events, dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32])
 @pytest.mark.parametrize("events", ["nda", "eventdrop"])
-def test_events_are_augmented_where_the_generator_lives(events, dtype):
+def test_events_are_augmented_where_they_are(events, dtype):
     x = torch.randint(0, 5, (32, 4, 2, 12, 12)).to("cuda", dtype)
     augment = make_augment(shift=1, flip=True, events=events, cutout=2)
-    y, again = (augment(x, torch.Generator("cuda").manual_seed(0)) for _ in range(2))
+    y, again = (augment(x, keyed(x)) for _ in range(2))
     assert y.device == x.device
     assert y.dtype == dtype
     assert torch.equal(y, again)
@@ -186,7 +191,7 @@ def test_events_are_augmented_where_the_generator_lives(events, dtype):
 
 
 @pytest.mark.parametrize("events", ["nda", "eventdrop"])
-def test_events_follow_from_seed_epoch_and_batch_alone(events):
+def test_events_follow_from_seed_epoch_and_sample_alone(events):
     samples = Samples(torch.randint(0, 5, (24, 3, 2, 8, 8), dtype=torch.uint8), torch.arange(24))
     batches = Batches(samples, 8, prepare=lambda x: x, augment=make_augment(events=events), seed=3)
     whole, rest, other = list(batches.epoch(1)), list(batches.epoch(1, start=2)), list(batches.epoch(2))
@@ -198,10 +203,10 @@ def test_events_follow_from_seed_epoch_and_batch_alone(events):
 
 def test_nda_does_the_same_to_all_frames_and_another_thing_to_each_sample():
     frame = torch.randint(1, 9, (64, 1, 1, 20, 20), dtype=torch.uint8)
-    y = nda(frame.expand(-1, 5, 2, -1, -1), seeded())
+    y = nda(frame.expand(-1, 5, 2, -1, -1), keyed(frame))
     assert torch.equal(y, y[:, :1, :1].expand_as(y))
-    same = nda(frame[:1].expand(64, 5, 2, -1, -1), seeded())
-    assert len(same.unique(dim=0)) > 40
+    same = nda(frame[:1].expand(64, 5, 2, -1, -1), keyed(frame))
+    assert len(same.unique(dim=0)) > 30  # 38 in the mean: some shifts and turns are of nothing, or alike
 
 
 def official_outcomes(x):
@@ -222,7 +227,7 @@ def official_outcomes(x):
 def test_nda_takes_one_of_the_six_official_operations_alike_often(height, width):
     n, pixels = 3000, height * width
     image = torch.arange(1, pixels + 1, dtype=torch.int16).view(1, height, width)
-    y = nda(image.expand(n, 2, 2, -1, -1), seeded())[:, 0, 0]
+    y = nda(image.expand(n, 2, 2, -1, -1), keyed(range(n)))[:, 0, 0]
     left, still = torch.ones(n, dtype=torch.bool), 0.0
     fixed = (y == image[0]).flatten(1).all(1)
     for outcomes in official_outcomes(image).values():
@@ -257,7 +262,7 @@ def test_nda_takes_one_of_the_six_official_operations_alike_often(height, width)
 def test_event_drop_takes_one_of_four_alike_often(dtype):
     n, steps, side = 2000, 15, 20
     x = torch.full((n, steps, 2, side, side), 8).to(dtype)
-    y = event_drop(x, seeded())
+    y = event_drop(x, keyed(x))
     assert y.dtype == dtype
     y = y.long()
     assert y.min() == 0
@@ -301,19 +306,19 @@ def test_event_drop_takes_one_of_four_alike_often(dtype):
 
 def test_dropping_never_adds_an_event_nor_takes_the_last():
     x = torch.randint(0, 4, (200, 3, 2, 6, 6), generator=seeded(), dtype=torch.uint8)
-    assert (event_drop(x, seeded()) <= x).all()
+    assert (event_drop(x, keyed(x)) <= x).all()
     lone = torch.zeros(400, 3, 2, 6, 6, dtype=torch.uint8)
     lone[:, 1, 0, 2, 3] = 1
-    assert torch.equal(event_drop(lone, seeded()), lone)
+    assert torch.equal(event_drop(lone, keyed(lone)), lone)
     one = torch.ones(200, 1, 2, 6, 6)  # the only frame is never dropped
-    assert event_drop(one, seeded()).flatten(1).any(1).all()
+    assert event_drop(one, keyed(one)).flatten(1).any(1).all()
 
 
 def test_events_are_refused_where_there_are_none():
     with pytest.raises(ValueError, match="events must be nda, eventdrop or None, got 'eventmix'"):
         make_augment(events="eventmix")
     with pytest.raises(ValueError, match=r"needs event frames \[N, T, 2, H, W\], got \[2, 3, 8, 8\]"):
-        make_augment(events="nda")(torch.zeros(2, 3, 8, 8), seeded())
+        make_augment(events="nda")(torch.zeros(2, 3, 8, 8), keyed(range(2)))
     with pytest.raises(ValueError, match="augment.events must be 'nda', 'eventdrop', None; got 'x'"):
         Augment(events="x")
     cpu = torch.device("cpu")
@@ -338,7 +343,7 @@ def test_events_are_refused_where_there_are_none():
 def test_cutout_comes_after_the_image_operations():
     """Nothing may fill the square again: each image has all of a black square, or the part of one that falls on it."""
     x = torch.randint(100, 200, (32, 3, 16, 16), dtype=torch.uint8)
-    y = make_augment(shift=2, flip=True, policy="randaugment", jitter=0.2, cutout=8)(x, seeded())
+    y = make_augment(shift=2, flip=True, policy="randaugment", jitter=0.2, cutout=8)(x, keyed(x))
     holes = (y == 0).all(1)
     assert (holes.flatten(1).sum(1) >= 4 * 4).all()
 

@@ -5,13 +5,15 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
+import zipfile
 
 import broken_events
 import numpy as np
 import pytest
 import torch
-from test_formats import evt21_file, hdf5_bytes, v2e
+from test_formats import dsec, evt21_file, hdf5_bytes, hdf5_file, v2e
 from test_recordings import (
     AEDAT3_HEADER,
     DAT_HEADER,
@@ -28,6 +30,8 @@ from test_recordings import (
     dat_file,
     evt2_file,
     evt2_words,
+    evt3_file,
+    evt3_words,
     npy_file,
     npz_file,
     packet,
@@ -40,8 +44,11 @@ from test_recordings import (
 from staa.cli import main
 from staa.data import read_events, to_frames
 from staa.data.events.cache import EventFiles
+from staa.data.events.check import Check
+from staa.data.events.decoders import DECODERS
 from staa.data.events.read import READERS
-from staa.data.events.recording import EVENT_BYTES
+from staa.data.events.recording import EVENT_BYTES, joined, unchecked
+from staa.data.events.repair import Repair
 
 KINDS = list(broken_events.KINDS)
 HUGE = f"{1 << 15}"  # a side of the largest sensor there can be
@@ -357,3 +364,127 @@ def test_an_event_takes_no_more_memory_than_is_reckoned(ending, make, packet_byt
         tracemalloc.stop()
     assert events - 100 < count <= events
     assert peak < count * EVENT_BYTES + count * packet_bytes + 3 * path.stat().st_size + (1 << 20), f"{peak / count:.0f}"
+
+
+ENDS = {
+    "bin": bin_file(EVENTS),
+    "dat": dat_file(EVENTS),
+    "evt2": evt2_file(evt2_words(EVENTS)),
+    "evt2.1": evt21_file(EVENTS),
+    "evt3": evt3_file(evt3_words(EVENTS)),
+    "aedat2": aedat2_file(EVENTS),
+    "aedat3": AEDAT3_HEADER + packet(polarity(EVENTS)),
+    "aedat4": aedat4_file([], contents=[aedat4_content(EVENTS[:2]), aedat4_content(EVENTS[2:])]),
+    "txyp": np.array(EVENTS, [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")]).tobytes(),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_part_of_an_event_at_the_end_is_left_out_and_counted_in_every_format(name):
+    """Of a file and of a stream, whose decoders are the same: whatever is cut off, the events before it are there."""
+    assert ENDS.keys() == DECODERS.keys()
+    whole = ENDS[name]
+
+    def decoded(data):
+        repair = Repair("drop")
+        decoder = DECODERS[name](repair)
+        return rows(joined([decoder.feed(data), decoder.end()], None)), repair.counts
+
+    expected, counts = decoded(whole)
+    assert (len(expected), sum(counts.values())) == (len(EVENTS), 0)
+    found = set()
+    for cut in range(1, 12):
+        events, counts = decoded(whole[:-cut])
+        assert events == expected[: len(events)]
+        assert len(events) >= len(EVENTS) - 3
+        assert {*counts} <= {"bytes of a part of an event"}
+        found |= {*counts.elements()}
+    assert found
+
+
+def test_text_that_takes_a_pattern_for_ever_is_read_at_once(tmp_path):
+    """Each took a minute or far more: two ways to match a run of characters try all its parts."""
+    n, first = 60_000, b"1.000001,1,1,1\n"
+    texts = {
+        b"1" * n + b"x,1,1,1\n": "no events",
+        b"t_us,x,y,p\n" + b"1" * n + b"x,1,1,1\n": "line 2 is '111",
+        b"t" + b"a" * n + b"!,x,y,p\n" + first: "its first line names columns taaa",
+        b"# t(" + b" " * n + b"1\n" + first: None,
+        (b"# a" + b" " * n + b"b\n") * 8 + first: None,
+    }
+    began = time.process_time()
+    for text, problem in texts.items():
+        path = write(tmp_path / "a.txt", text)
+        if problem is None:
+            assert rows(read_events(path)) == [(1_000_001, 1, 1, 1)]
+        else:
+            with pytest.raises(ValueError, match=problem):
+                read_events(path, unit="us")
+    assert time.process_time() - began < 20
+
+
+def test_numbers_of_other_scripts_are_no_numbers(tmp_path):
+    for text in ("t_us,x,y,p\n\u0661,1,1,1\n", "t_us,x,y,p\n1_0,1,1,1\n", "t_us,x,y,p\n0x10,1,1,1\n"):
+        with pytest.raises(ValueError, match=r"a\.txt: line 2 is"):
+            read_events(write(tmp_path / "a.txt", text.encode()))
+
+
+def test_arrays_whose_size_is_no_reason_to_read_them(tmp_path, monkeypatch):
+    """A sensor of 200,000 columns was opened 200,000 times; entries of a megabyte each were read 131,072 at a time."""
+    one = dict.fromkeys("txyp", np.zeros(1, np.int64))
+    for sensor in (np.zeros((1, 200_000), np.uint8, order="F"), np.zeros((0, 200_000), np.uint8), np.zeros(4, np.uint8)):
+        path = write(tmp_path / "a.npz", npz_file(np.savez_compressed, **one, sensor=sensor))
+        with pytest.raises(ValueError, match=r"a\.npz: sensor must be one number, or height and width, found shape"):
+            read_events(path)
+    fat = np.zeros(300, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "u1"), ("more", "V100000")])
+    path = write(tmp_path / "b.npz", npz_file(np.savez_compressed, a=fat))
+    monkeypatch.setenv("STAA_MAX_BYTES", "16M")
+    with pytest.raises(ValueError, match=r"^\S*b\.npz, array 'a', 300 entries at a time, would take 28.61 MiB"):
+        read_events(path, (1, 1))
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        for name in ("t.npy", "x.npy", "y.npy", "p.npy", "t"):
+            archive.writestr(name, npy_file(np.zeros(1, np.int64)))
+    with pytest.raises(ValueError, match=r"c\.npz holds several arrays of one name"):
+        read_events(tmp_path / "c.npz", (1, 1))
+
+
+def test_hdf5_that_is_not_written_has_no_events(tmp_path):
+    """It gave zeros, ten million million of them, which `staa data convert` wrote until the disk was full."""
+
+    def unwritten(file):
+        for name in "txyp":
+            file.create_dataset(f"events/{name}", (10**13,), "<i8", chunks=(1000,))
+        file["ms_to_idx"] = np.zeros(1, np.uint64)
+
+    def beyond(file):
+        dsec(EVENTS)(file)
+        del file["events/t"]
+        file["events/t"] = np.full(len(EVENTS), (1 << 63) - 1)
+
+    def deep(file):
+        for _ in range(40):
+            file = file.create_group("a")
+
+    for make, problem in (
+        (unwritten, "not all of events is in the file, which should have 10,000,000,000,000 events"),
+        (beyond, r"its times must be within ±2\*\*62"),
+        (deep, "groups in groups, more than 32 deep"),
+    ):
+        with pytest.raises(ValueError, match=rf"a\.h5: .*{problem}"):
+            read_events(hdf5_file(tmp_path / "a.h5", make))
+
+
+def test_a_recording_has_one_sensor():
+    """As messages of a bag each say one."""
+    check, event = Check(None, Repair()), [np.array([9]), np.array([99]), np.array([99]), np.array([1])]
+    check.feed(unchecked(*event, sensor=(100, 100)))
+    with pytest.raises(ValueError, match="its sensor changes from 100 × 100 .* to 10 × 10"):
+        check.feed(unchecked(*event, sensor=(10, 10)))
+
+
+def test_a_converted_recording_replaces_nothing_that_came_meanwhile(tmp_path, monkeypatch):
+    path, out = write(tmp_path / "a.npz", npz_file(**columns(EVENTS), sensor=(128, 128))), tmp_path / "b.npz"
+    monkeypatch.setattr("staa.cli.data.check_new", lambda path: out.write_bytes(b"precious"))
+    assert main(["data", "convert", str(path), str(out)]) == 1
+    assert out.read_bytes() == b"precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]

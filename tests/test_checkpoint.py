@@ -90,6 +90,17 @@ def test_a_finished_run_can_be_mended_from_the_checkpoint_before(tmp_path):
     assert load_checkpoint(tmp_path / "run")["step"] == 10
 
 
+def test_a_broken_checkpoint_is_not_kept_as_the_one_before(tmp_path):
+    """A run that resumed from previous.pt may die after its first save."""
+    folder = tmp_path / "run"
+    for _ in run(tiny.recipe, folder, stop=lambda: True):
+        pass
+    (folder / "last.pt").write_bytes(b"gone")
+    for _ in run(tiny.recipe, folder, resume=folder / "previous.pt", stop=lambda: True):
+        pass
+    assert [load_checkpoint(folder / name)["step"] for name in ("previous.pt", "last.pt")] == [0, 1]
+
+
 def test_a_checkpoint_that_lacks_something_is_named(tmp_path):
     for _ in run(tiny.recipe, tmp_path / "run", stop=lambda: True):
         pass

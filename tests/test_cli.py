@@ -453,3 +453,15 @@ def test_an_option_is_given_once(capsys):
     assert "--epochs is given twice" in complaint(capsys, "train", "--epochs", "1", "--epochs=2")
     assert "--augment.flip is given twice" in complaint(capsys, "train", "--augment.flip", "--augment.no-flip")
     assert "--optim.lr must be a number, got 'x'" in complaint(capsys, "train", "--optim.lr", "x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_an_output_that_is_full_or_closed(monkeypatch, capsys):
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", full)
+        assert main(["--version"]) == 2
+    error = capsys.readouterr().err
+    assert error == "staa: error: standard output can't be written: No space left on device\n"
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", None)
+        assert main(["--version"]) == 0

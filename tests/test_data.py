@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from staa.data import Batches, Samples, Source, digits_events, saccade_events, split_by_hash
 from staa.data.augment import make_augment
+from staa.data.draws import whole
 from staa.data.images import cifar as cifar_module
 from staa.data.images.cifar import CIFAR, cifar, download_cifar, load_cifar
 from staa.data.images.files import normalise
@@ -112,20 +113,17 @@ def test_batches_depend_on_seed_epoch_and_position_alone():
     samples = Samples(torch.arange(10)[:, None, None, None].expand(10, 2, 5, 5).to(torch.uint8), torch.arange(10))
 
     def make(seed):
-        def augment(x, generator):
-            return x + torch.randint(0, 9, (len(x), 1, 1, 1), generator=generator)
+        return Batches(samples, 4, prepare=lambda x: x.float(), augment=partial(random_noise, high=9), seed=seed)
 
-        return Batches(samples, 4, prepare=lambda x: x.float(), augment=augment, seed=seed)
-
-    whole = list(make(1).epoch(3))
+    full = list(make(1).epoch(3))
     torch.manual_seed(99)
     assert len(make(1)) == 2  # the last two samples make no batch
     entered = list(make(1).epoch(3, start=1))
-    assert torch.equal(entered[0][0], whole[1][0])
-    assert torch.equal(entered[0][1], whole[1][1])
-    assert not torch.equal(whole[0][1], next(make(1).epoch(4))[1])
-    assert not torch.equal(whole[0][1], next(make(2).epoch(3))[1])
-    assert len(set(torch.cat([y for _, y in whole]).tolist())) == 8
+    assert torch.equal(entered[0][0], full[1][0])
+    assert torch.equal(entered[0][1], full[1][1])
+    assert not torch.equal(full[0][1], next(make(1).epoch(4))[1])
+    assert not torch.equal(full[0][1], next(make(2).epoch(3))[1])
+    assert len(set(torch.cat([y for _, y in full]).tolist())) == 8
 
 
 def test_evaluation_batches_are_whole_and_in_order():
@@ -177,11 +175,11 @@ def test_what_workers_need_can_be_sent_to_them():
     assert all(torch.equal(a, b) for k in range(2) for a, b in zip(stored[2, k], sent[2, k], strict=True))
 
 
-def random_noise(x, generator, high):
-    return x + torch.randint(0, high, (len(x), 1, 1, 1), generator=generator)
+def random_noise(x, keys, high):
+    return x + torch.from_numpy(whole(keys, "noise", high)).view(-1, 1, 1, 1)
 
 
-def broken(x, generator):
+def broken(x, keys):
     raise ValueError("this image is broken")
 
 

@@ -8,6 +8,7 @@ import torch
 from test_events import some_events
 
 from staa.data import Events, event_folder, to_frames
+from staa.data.events.cache import interval_of
 from staa.data.events.samples import TABLE, parted, read_samples
 
 HEADER = "file,start,end,class\n"
@@ -185,3 +186,22 @@ def test_a_sensor_that_is_not_square(tmp_path):
         assert x[..., :edge, :].sum() == x[..., -edge:, :].sum() == 0
     with pytest.raises(ValueError, match="or let them keep its shape with `data.fit=keep`"):
         event_folder(root=tmp_path, validation=0, steps=3)
+
+
+def test_times_of_a_table_that_python_alone_takes_for_numbers(tmp_path, monkeypatch):
+    save(tmp_path / "a.npz", some_events())
+    times = ("1_000", "\u0661", "0x10", "1e3", "9" * 400, "9" * 5000, str(1 << 62))
+    (tmp_path / TABLE).write_text(HEADER + "".join(f"a.npz,0,{time},x\n" for time in times), encoding="utf-8")
+    with pytest.raises(ValueError, match="7 lines that are wrong"):
+        read_samples(tmp_path, (".npz",))
+    seconds = ("inf", "nan", "1e308", "1_0", "-1")
+    (tmp_path / TABLE).write_text("file,start_s,end_s,class\n" + "".join(f"a.npz,0,{time},x\n" for time in seconds))
+    with pytest.raises(ValueError, match="5 lines that are wrong"):
+        read_samples(tmp_path, (".npz",))
+    last = (1 << 62) - 1
+    (tmp_path / TABLE).write_text(HEADER + f"a.npz,0,{last},x\n" + "a.npz,0,9,y\n")
+    samples = read_samples(tmp_path, (".npz",))
+    assert interval_of(samples[0].recording) == (str(tmp_path / "a.npz"), (0, last))
+    monkeypatch.setattr("staa.data.events.samples.MOST", 1)
+    with pytest.raises(ValueError, match="more than 1 samples"):
+        read_samples(tmp_path, (".npz",))

@@ -149,6 +149,9 @@ def test_a_format_is_known_by_its_header_or_the_files_name():
         ("missing.raw", {}, FileNotFoundError, "missing.raw"),
         (".", {}, ValueError, "is a folder"),
         ("tcp:192.0.2.1:7", {}, ValueError, "192.0.2.1 is another machine.*`remote=True`"),
+        ("unix:" + 200 * "a", {}, OSError, "can't be connected to .*too long"),
+        ("tcp:a..b:7", {}, OSError, "a..b is not known"),
+        ("tcp:localhost:7", {"follow": True}, ValueError, "`follow` is for a file that grows"),
         ("tcp:localhost", {}, ValueError, "a socket is tcp:HOST:PORT"),
         ("tcp:localhost:70000", {}, ValueError, "a socket is tcp:HOST:PORT"),
         ("unix:nowhere", {}, OSError, "nowhere"),
@@ -262,3 +265,52 @@ def test_a_network_that_is_too_slow_loses_the_oldest_windows_and_says_how_many(t
     made = Stream(Known(Slow()), window=1)
     assert len(list(made.watch(through_pipe(tmp_path / "again", data), lag=None))) == 300
     assert made.dropped == 0
+
+
+def test_a_file_that_is_followed_and_replaced_is_told(tmp_path):
+    """As a log that is rotated: what was in the old one has been seen, and the new one is another stream."""
+    path = tmp_path / "a.raw"
+    for change in (lambda: os.replace(tmp_path / "b.raw", path), path.unlink, lambda: os.truncate(path, 100)):
+        path.write_bytes(BYTES)
+        (tmp_path / "b.raw").write_bytes(BYTES)
+        decisions = stream().watch(path, follow=True, lag=None)
+        found = [next(decisions)]
+        change()
+        with pytest.raises(ValueError, match=r"a\.raw: the file (was removed or replaced|has become shorter) while it was"):
+            found += decisions
+        assert len(found) > 10
+
+
+def test_a_terminal_or_a_closed_input_is_no_camera(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="standard input is closed"):
+        list(stream().watch("-", format="evt3"))
+    leader, follower = os.openpty()
+    try:
+        with pytest.raises(ValueError, match="is a terminal"):
+            list(stream().watch(os.ttyname(follower), format="evt3"))
+    finally:
+        os.close(leader)
+        os.close(follower)
+
+
+def records(t):
+    made = np.zeros(len(t), [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
+    made["t"] = t
+    return made.tobytes()
+
+
+def test_one_wrong_time_moves_nothing_and_a_clock_that_begins_anew_is_told(tmp_path):
+    """A stray time made all events after it late for ever, and times 2**64 apart were taken for neighbours."""
+    times = np.arange(0, 200_000, 1000)
+    for stray in (1 << 40, (1 << 63) - 1, -(1 << 63)):
+        path = tmp_path / "a.txyp"
+        path.write_bytes(records(np.insert(times, 100, stray)))
+        with pytest.raises(ValueError, match="a time of .* µs"):
+            list(stream(sensor="8x8").watch(path, format="txyp"))
+        made = stream(sensor="8x8")
+        assert sum(d.events for d in made.watch(path, format="txyp", repair="drop")) == 200
+        assert made.repair.told() == "left out 1 stray time"
+    path.write_bytes(records(np.append(times + 10_000_000, times)))
+    with pytest.raises(ValueError, match="time goes back by 10.2 s, as of a camera that began anew"):
+        list(stream(sensor="8x8").watch(path, format="txyp", repair="drop"))

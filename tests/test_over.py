@@ -50,6 +50,12 @@ def test_what_the_options_make():
     assert [one.args for one in gates] == [[f"--model.attention.reduction={r}"] for r in (4, 8)]
     assert settings_of(["data.size,model.norm-momentum", "optim.lr=1,2"]) == ["data.size", "model.norm_momentum", "optim.lr"]
     assert folder_of("loss.name=/a/b.py:c, x=1") == "loss.name=_a_b.py_c,_x=1"
+    hundred = ",".join(map(str, range(1, 101)))
+    many = [f"{name}={hundred}" for name in ("optim.lr", "model.width", "optim.min-lr", "epochs", "batch-size")]
+    with pytest.raises(ValueError, match="makes 10,000,000,000 recipes, and 100 are the most"):
+        variants_of(many, [], tiny.recipe, alone=True)
+    with pytest.raises(ValueError, match="makes 50,000 recipes"):  # the same value so often was looked for 10⁹ times
+        variants_of([f"optim.lr={'1,' * 49_999}1"], [], tiny.recipe, alone=True)
     with pytest.raises(ValueError, match="makes 121 recipes"):
         variants_of(
             [f"{name}={','.join(map(str, range(11)))}" for name in ("optim.lr", "model.width")], [], tiny.recipe, alone=True

@@ -262,7 +262,8 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(tmp_path):
 @pytest.mark.slow
 def test_an_error_in_one_process_ends_all_with_one_line(tmp_path):
     (tmp_path / "own.py").write_text(
-        "import os\nfrom dataclasses import replace\nimport tiny\nfrom staa import Loss\nfrom staa.losses import mean_cross_entropy\ncalls = []\n"
+        "import os\nfrom dataclasses import replace\nimport tiny\nfrom staa import Loss\n"
+        "from staa.losses import mean_cross_entropy\ncalls = []\n"
         "def loss(logits, targets):\n    calls.append(1)\n    if os.environ.get('RANK') == '1' and len(calls) > 3:\n"
         "        raise ValueError('my loss is lost')\n    return mean_cross_entropy(logits, targets)\n"
         "recipe = replace(tiny.recipe, loss=Loss(name=f'{__file__}:loss'))\n"

@@ -2,6 +2,8 @@
 
 import math
 import shlex
+import sys
+import threading
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -275,3 +277,62 @@ def test_some_events_of_a_recording_in_the_sensor_of_the_recipe():
     stream = Stream(Known(Sides(), recipe))
     made = stream.push(events) + stream.end()
     assert sum(d.events for d in made) == 200
+
+
+def test_a_push_that_is_refused_changes_nothing(monkeypatch):
+    monkeypatch.setattr(windows_module, "LONGEST_GAP", 50)
+    made, twin = Stream(Known(Holds())), Stream(Known(Holds()))
+    good, later = at([5, 20_000, 40_000], 1), at([41_000, 90_000], 6)
+    jump = at([0, 30_000, 10**9])
+    for wrong in (
+        jump,  # the first event of a refused piece begins no stream
+        good._replace(t=good.t / 1e6),
+        good._replace(t=good.t[::-1]),
+        good._replace(x=good.x[:2]),
+        good._replace(t=np.array([0, 1, (1 << 63) - 1])),
+    ):
+        with pytest.raises(ValueError, match="t must|time |differ in length"):
+            made.push(wrong)
+    strip = lambda decisions: [d[:8] for d in decisions]  # noqa: E731
+    first = strip(made.push(good))
+    with pytest.raises(ValueError, match="time jumps by"):
+        made.push(at([50_000, 10**9]))
+    assert first + strip(made.push(later)) == strip(twin.push(good) + twin.push(later))
+
+
+def test_threads_take_turns():
+    """A network at work has other forwards meanwhile: another stream of it found them, or took its state."""
+    network, pieces = Holds(), [at([k * 10_000 + 1], k % 8) for k in range(60)]
+
+    def told(made):
+        return [d[:8] for piece in pieces for d in made.push(piece)]
+
+    expected, found = told(Stream(Known(network))), []
+    threads = [threading.Thread(target=lambda: found.append(told(Stream(Known(network))))) for _ in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [expected] * 4
+
+
+def test_outputs_that_are_not_finite_are_no_decision():
+    class Huge(Sides):
+        per_step = True
+
+        def forward(self, x):
+            return super().forward(x) * torch.inf
+
+    with pytest.raises(FloatingPointError, match="the network's outputs at window 1 are not finite"):
+        Stream(Known(Huge())).push(at([0, 20_000]))
+
+
+def test_a_window_is_a_whole_number_of_microseconds():
+    made = Stream(Known(Sides()), window=0.0014)
+    assert made.window == 0.001
+    assert [(d.time, d.end) for d in made.push(at([0, 3]))] == [(k, k / 1e6) for k in (1, 2, 3)]

@@ -281,3 +281,43 @@ def test_causes_name_the_readout_and_shapes_first():
     ]  # fmt: skip
     gate = {"gate": torch.zeros(2, 4)}
     assert causes(own, gate, {"gate": "2 × 4 there, 2 × 3 here"}) == ["shape: 2 × 4 there, 2 × 3 here, in gate"]
+
+
+def test_a_run_that_is_broken_is_not_prolonged_and_copies_nothing(base, tmp_path):
+    """A log that was a link to a file of the user's own was copied into the new run."""
+    (tmp_path / "secret").write_text("secret\n")
+
+    def broken(name, text):
+        folder = Path(shutil.copytree(base, tmp_path / f"broken-{name}"))
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "secret") if text is None else (folder / name).write_text(text)
+        return folder
+
+    for name, text in (("result.json", "{}"), ("log.jsonl", None), ("environment.json", None)):
+        with pytest.raises((ValueError, OSError), match=name):
+            prolong(broken(name, text), 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prolonged_run_that_was_cut_off_while_it_was_made(base, tmp_path, monkeypatch):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("staa.runs.longer.save_text", die)
+        prolong(base, 1, tmp_path / "out")
+    with pytest.raises(ValueError, match="holds files already: choose another folder, or empty it"):
+        prolong(base, 1, tmp_path / "out")
+    prolong(base, 1, tmp_path / "other")
+    with pytest.raises(ValueError, match="or resume the run in it"):
+        prolong(base, 1, tmp_path / "other")
+
+
+def test_all_runs_that_are_started_from_are_looked_at_before_one_is_trained(base, tmp_path, capsys):
+    half = Path(shutil.copytree(base, tmp_path / "half"))
+    for path in (*half.glob("*.pt"), *half.glob("*.safetensors")):
+        path.unlink()
+    over = ["--over", f"init-from={base},{half}", "--max-steps", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
+    assert main(["compare", TINY, *over]) == 2
+    assert "no checkpoint at" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

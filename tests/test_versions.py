@@ -16,8 +16,8 @@ import staa
 from staa.export.share import share
 from staa.files import FORMAT, check_format
 from staa.runs import evaluate_run, run
-from staa.runs.folder import read_recipe
-from staa.training.progress import Epoch, Result
+from staa.runs.folder import draws, read_recipe
+from staa.training.progress import Epoch, Result, Warned
 
 HERE = Path(__file__).parent / "versions"
 FINISHED = sorted(path.parent for path in HERE.glob("*/*/answers.npz"))
@@ -58,6 +58,7 @@ def test_a_finished_run_answers_as_it_did(folder):
 @named(FINISHED)
 def test_a_finished_run_is_measured_and_shared(folder, tmp_path):
     result = json.loads((folder / "result.json").read_text())
+    result.pop("format", None)  # of the file, and no figure
     figures = evaluate_run(folder, data_root=data_of(folder), device="cpu", workers=0)
     assert figures["samples"] == result["test_samples"]
     assert figures["loss"] == pytest.approx(result["test_loss"], rel=0.1)  # rounding may move a spike
@@ -74,10 +75,13 @@ def forms_of(folder):
 
 @named(INTERRUPTED)
 def test_an_interrupted_run_goes_on(folder, kept):
-    """And its log goes on in the form it had; figures that are new come beside."""
+    """And its log goes on in the form it had; figures that are new come beside. Where augmentation is drawn in another way than
+    it was, that is said."""
     events = list(run(read_recipe(folder), folder, resume=folder, data_root=data_of(folder), device="cpu", workers=0))
     assert isinstance(events[-1], Result)
     assert next(event.step for event in events if isinstance(event, Epoch)) > 9
+    drawn = "augmentation" in json.loads((kept / "environment.json").read_text()) or not draws(read_recipe(kept))
+    assert drawn != any("drew augmentation by the batch" in event.text for event in events if isinstance(event, Warned))
     told, once = forms_of(folder), forms_of(kept.with_name(kept.name.removesuffix("-interrupted")))
     assert {"start", "epoch", "end", "result"} <= told.keys() & once.keys()
     assert all([key for key in told[kind] if key in form] == form for kind, form in once.items() if kind in told)

@@ -17,6 +17,7 @@ import torch
 
 import staa
 from staa.data import Batches, Samples
+from staa.data.draws import whole
 from staa.losses import mean_cross_entropy
 from staa.runs import evaluate_run, run
 from staa.training.progress import Epoch, Interrupted, Result
@@ -35,8 +36,8 @@ def nothing_is_left():
     assert not workers()
 
 
-def random_noise(x, generator):
-    return x + torch.randint(0, 9, (len(x), 1), generator=generator)
+def random_noise(x, keys):
+    return x + torch.from_numpy(whole(keys, "noise", 9)).view(-1, 1)
 
 
 def batches_of(workers, seed=1, augment=random_noise):
@@ -85,11 +86,11 @@ def test_two_epochs_are_not_taken_at_once():
         next(third)
 
 
-def broken(x, generator):
+def broken(x, keys):
     raise OSError("this image is broken")
 
 
-def dying(x, generator):
+def dying(x, keys):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

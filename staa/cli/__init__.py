@@ -61,15 +61,25 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(file, io.TextIOWrapper):  # a terminal that has no → shows its escape
             file.reconfigure(errors="backslashreplace")
     before, warnings.formatwarning = warnings.formatwarning, partial(_warning, _options_of(args))
+    code = FAILED
     try:
         code = _run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was open when this process began
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+        _leave_output()
         return CUT_OFF
+    except OSError as error:  # such as a full disk
+        _leave_output()
+        return code or _complain(f"error: standard output can't be written: {error.strerror or error}", FAILED, error)
     finally:
         warnings.formatwarning = before
+
+
+def _leave_output() -> None:
+    """The interpreter flushes standard output once more, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: list[str]) -> int:

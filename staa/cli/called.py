@@ -37,6 +37,7 @@ def train(
     workers: int | None = None,
     bits: bool = False,
     compile: Compile = False,
+    deterministic: bool = False,
     log: Literal["tensorboard"] | None = None,
     trust: bool = False,
     progress: bool = True,
@@ -63,6 +64,7 @@ def train(
         workers: Processes that read and augment if that is slow, at least 0; None: as many as suit the machine.
         bits: Keep spikes as bits for the backward pass, which saves memory.
         compile: True compiles the network, "graph" records a step as a CUDA graph.
+        deterministic: Train bit for bit alike each time on one machine, by PyTorch's deterministic algorithms alone.
         log: "tensorboard" also writes TensorBoard's files, to the folder's tensorboard/.
         trust: Let Python files in the resumed run's folder run, if the run has parts of its own.
         progress: Show how far it is; False shows nothing.
@@ -75,7 +77,8 @@ def train(
         OSError: If a file is missing or can't be read, before anything is written.
         ImportError: If the package that `log` asks for is missing, before anything is written.
         FloatingPointError: If the loss, a gradient or a weight is not finite; the last good checkpoint is kept.
-        RuntimeError: If a checkpoint can't be written or a step not be recorded; the last good checkpoint is kept.
+        RuntimeError: If a checkpoint can't be written, a step not be recorded, or an operation has no deterministic form; the
+            last good checkpoint is kept.
         KeyboardInterrupt: If it is interrupted.
     """
     if prolong is not None and resume is None:
@@ -108,8 +111,8 @@ def train(
         begun = folder = group.as_first(lambda: prolong_run(old, epochs, fresh, trust=trust))
         recipe = read_recipe(folder)
     events = run(
-        recipe, folder, data_root=root, device=device, workers=workers, bits=bits, compile=compile, resume=begun, trust=trust,
-        stop=lambda: signals.asked,
+        recipe, folder, data_root=root, device=device, workers=workers, bits=bits, compile=compile, deterministic=deterministic,
+        resume=begun, trust=trust, stop=lambda: signals.asked,
     )  # fmt: skip
     if log is not None and group.first:
         events = to_tensorboard(events, folder)

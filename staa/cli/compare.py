@@ -20,6 +20,7 @@ from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.runs import Run
 from staa.runs.folder import RECIPE, check_same_recipe
 from staa.runs.seeds import is_run
+from staa.runs.transfer import origin_of
 
 
 def compare(args: list[str]) -> int:
@@ -79,8 +80,9 @@ def compare(args: list[str]) -> int:
             place = target / folder_of(label)
             there = place if inside(target, place.name).exists() else None
             settings = TrainOptions(
-                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers, debug=o.debug
-            )
+                o.recipe, resume=there, seeds=o.seeds, device=o.device, data=o.data, workers=o.workers,
+                deterministic=o.deterministic, debug=o.debug,
+            )  # fmt: skip
             results = train_seeds(o.recipe, place, settings, signals)
             if results is None:
                 say(f"go on with the same command and --out {target}")
@@ -109,6 +111,8 @@ def _tried(label: str, options: CompareOptions, folder: Path) -> Candidate:
         if is_run(run_folder):
             check_same_recipe(run_folder, replace(options.recipe, seed=options.recipe.seed + k))
     try:
+        if options.recipe.init_from is not None:
+            origin_of(Path(options.recipe.init_from))
         source = check_recipe(options.recipe, options.data or Path("data"))
     except UntrustedCodeError:
         raise

@@ -53,6 +53,9 @@ class TrainOptions(OfRun):
     compile: bool | Literal["graph"] = False
     """Compile the network with torch.compile, which takes a minute or more at the start; or record a step as a CUDA graph:
     --compile graph."""
+    deterministic: bool = False
+    """Bit-equal each time on one machine, by PyTorch's deterministic algorithms: slower on a GPU, on the CPU by the time that
+    filling new tensors takes. An operation that has none is refused."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
     requeue: bool = False
@@ -81,6 +84,8 @@ class CompareOptions(OfRun):
     """Where data sets are, or the folder of images or file of a series; by default ./data, or where the run found them."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve."""
+    deterministic: bool = False
+    """Bit-equal each time on one machine, as staa train --deterministic."""
 
 
 @dataclass(frozen=True)

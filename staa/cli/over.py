@@ -1,6 +1,7 @@
 """What --over compares: a recipe at each value of an option, or at each combination of several."""
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,14 +37,13 @@ def variants_of(over: Sequence[str], args: Sequence[str], recipe: Recipe, *, alo
     for k, option in enumerate(told):
         if option in told[:k] or option in given:
             raise ValueError(f"{option} is given twice: give it once, with all values, in --over")
+    _check_count(math.prod(len(values) for _, values in axes))
     made = []
     for values in itertools.product(*(values for _, values in axes)):
         pairs = list(zip(told, values, strict=True))
         label = ", ".join(f"{option}={value}" for option, value in pairs)
         name = [] if alone and label else [recipe.name]
         made.append(Variant(" ".join([*name, label]).strip(), [_argument(option, value, recipe) for option, value in pairs]))
-    if len(made) > MOST:
-        raise ValueError(f"--over makes {len(made)} recipes of {recipe.name}, and {MOST} are the most: give fewer values")
     return made
 
 
@@ -77,6 +77,7 @@ def _parsed(text: str) -> tuple[str, list[str]]:
     """An option and its values; of one that is only named, none."""
     option, equals, told = text.partition("=")
     values = told.split(",") if equals else []
+    _check_count(len(values))
     for one in [option] if equals else text.split(","):
         _known(one)
     if equals and (len(values) < 2 or "" in values):
@@ -84,6 +85,11 @@ def _parsed(text: str) -> tuple[str, list[str]]:
     if twice := [value for k, value in enumerate(values) if value in values[:k]]:
         raise ValueError(f"--over {option} has {twice[0]} twice: give each value once")
     return _option(option), values
+
+
+def _check_count(count: int) -> None:
+    if count > MOST:
+        raise ValueError(f"--over makes {count:,} recipes, and {MOST} are the most: give fewer values")
 
 
 def _option(text: str) -> str:

@@ -43,7 +43,12 @@ EASY, LEAST = 20, 6
 def say(*lines: object, style: str | None = None) -> None:
     """Print lines, whatever is in them."""
     for line in lines:
-        out.print(for_terminal(line), style=style)
+        try:
+            out.print(for_terminal(line), style=style)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # which names nothing
+            raise OSError(f"standard output can't be written: {error.strerror or error}") from error
 
 
 def warn(text: str, kind: Any) -> None:

@@ -207,6 +207,7 @@ def _train_one(
         save_minutes=options.save_minutes,
         bits=options.bits,
         compile=options.compile,
+        deterministic=options.deterministic,
         resume=resume,
         same_data_as=same_data_as,
         trust=options.trust_code,

@@ -1,17 +1,20 @@
-"""Augmentation of training samples, from torchvision's transforms v2; what follows a batch's seed alone, resumes exactly.
+"""Augmentation of training samples, from torchvision's transforms v2; what follows from seeds alone, resumes exactly.
 
-Two moments: `augment(x, generator)` acts on stored samples (N first), in a worker process where it is slow;
-`mix(x, y, generator, of_epoch)` on the network's input and labels, on the device.
+Two moments: `augment(x, keys)` acts on stored samples (N first), in a worker process where it is slow, each by its own key
+(`staa.data.draws`); `mix(x, y, generator, of_epoch)` on the network's input and labels, on the device, by the batch's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
+
+from staa.data.draws import seeds, uniform, whole
 
 Transform = Callable[..., Any]
 Policy = Literal["autoaugment-cifar10", "autoaugment-imagenet", "randaugment"]
@@ -28,8 +31,8 @@ def make_augment(
     jitter: float = 0.0,
     events: Events | None = None,
     cutout: int = 0,
-) -> Callable[[Tensor, torch.Generator], Tensor] | None:
-    """augment(x [N, ..., H, W], generator) -> the same, or None if nothing is asked for.
+) -> Callable[[Tensor, np.ndarray], Tensor] | None:
+    """augment(x [N, ..., H, W], keys [N]) -> the same, each sample by its key alone; or None if nothing is asked for.
 
     In this order: a random shift of up to `shift` pixels (a random crop of the image padded with zeros) and a mirror image
     of every other; image by image, AutoAugment (Cubuk et al. 2019) or RandAugment (Cubuk et al. 2020; two operations,
@@ -41,10 +44,11 @@ def make_augment(
     operation = {None: None, "nda": nda, "eventdrop": event_drop}
     if events not in operation:
         raise ValueError(f"events must be nda, eventdrop or None, got {events!r}")
-    transforms: list[Transform] = []
+    transform: Transform | None = None
     if policy is not None or jitter:
         from torchvision.transforms import v2  # a second to import, so not with staa
 
+        transforms: list[Transform] = []
         if policy == "randaugment":
             transforms.append(v2.RandAugment(num_ops=2, magnitude=magnitude, fill=GREY))
         elif policy is not None:
@@ -53,10 +57,10 @@ def make_augment(
         if jitter:
             transforms.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
         # as PIL images: at 32 × 32 three times faster than as tensors
-        transforms = [v2.Compose([v2.ToPILImage(), *transforms, v2.PILToTensor()])]
-    if not (shift or flip or transforms or events or cutout):
+        transform = v2.Compose([v2.ToPILImage(), *transforms, v2.PILToTensor()])
+    if not (shift or flip or transform or events or cutout):
         return None
-    return partial(_augment, shift=shift, flip=flip, transforms=transforms, events=operation[events], cutout=cutout)
+    return partial(_augment, shift=shift, flip=flip, transform=transform, events=operation[events], cutout=cutout)
 
 
 def make_mix(
@@ -88,35 +92,28 @@ def make_mix(
     return partial(_mix, mixers=mixers, **options)
 
 
-def random_crop(x: Tensor, generator: torch.Generator, *, padding: int, flip: bool = False) -> Tensor:
+def random_crop(x: Tensor, keys: np.ndarray, *, padding: int, flip: bool = False) -> Tensor:
     """Pad each image of [N, C, H, W] with zeros, cut out a random H × W window; flip=True mirrors every other at random.
 
-    One draw per image, all images at once, on the tensor's device.
+    All images at once, on the tensor's device.
     """
     n, _, height, width = x.shape
-
-    def draw(high: int) -> Tensor:
-        return torch.randint(high, (n, 1), generator=generator, device=x.device)
-
-    rows = torch.arange(height, device=x.device) + draw(2 * padding + 1)
-    columns = torch.arange(width, device=x.device) + draw(2 * padding + 1)
+    top, left, mirrored = _beside(x, whole(keys, "crop", 2 * padding + 1, 2 * padding + 1, 2)[..., None])
+    rows, columns = torch.arange(height, device=x.device) + top, torch.arange(width, device=x.device) + left
     if flip:
-        columns = torch.where(draw(2) == 1, columns.flip(1), columns)
+        columns = torch.where(mirrored == 1, columns.flip(1), columns)
     image = torch.arange(n, device=x.device)[:, None, None]
     return F.pad(x, [padding] * 4)[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def blank(x: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
+def blank(x: Tensor, keys: np.ndarray, *, size: int) -> Tensor:
     """Cutout (DeVries & Taylor 2017): zero a square of size × size in each sample [N, ..., H, W].
 
     Its centre is any pixel, so at the border only a part of the square falls on the image. Stored images lose it before
     they are normalised, so it is black, as in the authors' sister code. All frames of a sample lose the same square.
     """
-
-    def first(length: int) -> Tensor:
-        return torch.randint(length, (len(x), 1), generator=generator, device=x.device) - size // 2
-
-    return erase(x, first(x.shape[-2]), first(x.shape[-1]), size, size)
+    top, left = _beside(x, whole(keys, "cutout", *x.shape[-2:])[..., None] - size // 2)
+    return erase(x, top, left, size, size)
 
 
 def erase(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
@@ -133,20 +130,22 @@ def erase(x: Tensor, top: Tensor, left: Tensor, height: int | Tensor, width: int
 def warp(
     x: Tensor,
     *,
-    degrees: float | Tensor = 0.0,
-    shear: float | Tensor = 0.0,
-    down: int | Tensor = 0,
-    right: int | Tensor = 0,
+    degrees: ArrayLike = 0.0,
+    shear: ArrayLike = 0.0,
+    down: ArrayLike = 0,
+    right: ArrayLike = 0,
 ) -> Tensor:
     """Each sample [N, ..., H, W] sheared along x, rotated counterclockwise, then moved by whole pixels, all frames alike.
 
     shear is an angle [rad]: a row y pixels below the centre moves y tan(shear) to the left. Each pixel takes the value nearest
-    to where it comes from, so counts stay counts, or 0 from outside. Each argument is a number, or [N, 1, 1], each sample its
-    own.
+    to where it comes from, so counts stay counts, or 0 from outside. Each argument is a number, or [N, 1, 1], each sample
+    its own.
     """
     height, width = x.shape[-2:]
-    turn, slant = torch.as_tensor(degrees, device=x.device).deg2rad(), torch.as_tensor(shear, device=x.device).tan()
-    sine, cosine = turn.sin(), turn.cos()
+    turn = np.deg2rad(np.asarray(degrees, np.float64))
+    # in float64 and rounded then, since the last bit of a sine can depend on how many are taken at once
+    numbers = np.broadcast_arrays(np.sin(turn), np.cos(turn), np.tan(np.asarray(shear, np.float64)), down, right)
+    sine, cosine, slant, down, right = _beside(x, np.stack(numbers).astype(np.float32))
     # from the centre, and backwards: the output's pixels, where they were before the move, the rotation and the shear
     i = torch.arange(height, device=x.device)[:, None] - down - (height - 1) / 2
     j = torch.arange(width, device=x.device) - right - (width - 1) / 2
@@ -160,7 +159,7 @@ def warp(
     return torch.where(outside.expand(len(x), -1, -1).view(len(x), *[1] * (x.ndim - 3), height, width), 0, moved)
 
 
-def nda(x: Tensor, generator: torch.Generator) -> Tensor:
+def nda(x: Tensor, keys: np.ndarray) -> Tensor:
     """NDA (Li et al., ECCV 2022) in the form of FSTA-SNN's and DTA-SNN's code: in each sample [N, T, 2, H, W] one of six
     operations, the same on all frames, what comes from outside 0.
 
@@ -168,26 +167,24 @@ def nda(x: Tensor, generator: torch.Generator) -> Tensor:
     of U(0.001, 0.11) of the area, wholly inside, that is zeroed. A range has 31 values at equal distances, the shift's rounded
     towards 0. NDA's own code for CIFAR10-DVS has three: a roll along both axes, a rotation, and a shear by up to 30°.
     """
-    n, (height, width) = len(x), x.shape[-2:]
+    height, width = x.shape[-2:]
+    kind, part = whole(keys, "nda", 6, 31)
+    part -= 15  # of fifteen
+    pixels = np.fix(part / 3)
 
-    def draw(low: int, high: int) -> Tensor:
-        return torch.randint(low, high, (n, 1), generator=generator, device=x.device)
-
-    kind, part = draw(0, 6), draw(-15, 16)  # of fifteen
-    pixels = torch.div(part, 3, rounding_mode="trunc")
-
-    def only(of: int, value: Tensor) -> Tensor:
-        return torch.where(kind == of, value, 0)[:, :, None]  # 0 changes nothing
+    def only(of: int, value: np.ndarray) -> np.ndarray:
+        return np.where(kind == of, value, 0)[:, None, None]  # 0 changes nothing
 
     x = warp(x, right=only(1, pixels), down=only(2, pixels), degrees=only(3, 2 * part), shear=only(4, part / 50))
-    area, *at = torch.rand((3, n, 1), generator=generator, device=x.device)
-    side = ((0.001 + 0.109 * area) * height * width).sqrt().round().clamp(max=min(height, width))
-    side = torch.where(kind == 5, side, 0).long()
-    top, left = ((u * (length - side + 1)).long() for u, length in zip(at, (height, width), strict=True))
+    area, *at = uniform(keys, "nda square", 3)
+    side = np.sqrt((0.001 + 0.109 * area) * height * width).round().clip(max=min(height, width))
+    side = np.where(kind == 5, side, 0)
+    top, left = (u * (length - side + 1) for u, length in zip(at, (height, width), strict=True))
+    top, left, side = _beside(x, np.stack([top, left, side])[..., None].astype(np.int64))
     return erase(x, top, left, side, side)
 
 
-def event_drop(x: Tensor, generator: torch.Generator) -> Tensor:
+def event_drop(x: Tensor, keys: np.ndarray) -> Tensor:
     """EventDrop (Gu et al., IJCAI 2021) of counts [N, T, 2, H, W]: in each sample drop nothing, by time, by area or at random.
 
     By time: ⌊ρT⌋ frames from any one on, at most to the end, ρ one of 0.1, 0.2 … 0.9. By area: a box of ⌊ρH⌋ + 1 rows and
@@ -195,52 +192,62 @@ def event_drop(x: Tensor, generator: torch.Generator) -> Tensor:
     with probability ρ, as by time. The ranges are those of the authors' code; a sample that would lose every event is left as
     it is, as there. By area that code drops all events in the box's rows and all in its columns; the paper speaks of the box.
     """
-    n, (steps, (height, width)) = len(x), (x.shape[1], x.shape[-2:])
-
-    def draw(low: int, high: int) -> Tensor:
-        return torch.randint(low, high, (n, 1), generator=generator, device=x.device)
-
-    kind, tenths, first, twentieths = draw(0, 4), draw(1, 10), draw(0, steps), draw(1, 6)
-    frame = torch.arange(steps, device=x.device)
-    blind = (kind == 1) & (frame >= first) & (frame < first + tenths * steps // 10)
-    kept = torch.where(blind.view(n, steps, 1, 1, 1), 0, x)
+    steps, (height, width) = x.shape[1], x.shape[-2:]
+    kind, tenths, first, twentieths, *at = whole(keys, "event drop", 4, 9, steps, 5, height, width)
+    tenths, twentieths = tenths + 1, twentieths + 1
+    last = np.where(kind == 1, first + tenths * steps // 10, 0)
     rows, columns = (twentieths * length // 20 + 1 for length in (height, width))
-    top, left = ((draw(0, length) - twentieths * length // 40).clamp(min=0) for length in (height, width))
-    kept = erase(kept, top, left, torch.where(kind == 2, rows, 0), columns)
-    share = torch.where(kind == 3, 1 - tenths / 10, 1.0)
-    kept = torch.binomial(kept.float(), share.view(n, 1, 1, 1, 1).expand_as(x), generator=generator).to(x.dtype)
-    return torch.where(kept.bool().flatten(1).any(1).view(n, 1, 1, 1, 1), kept, x)
+    top, left = ((centre - twentieths * length // 40).clip(min=0) for centre, length in zip(at, (height, width), strict=True))
+    first, last, top, left, rows, columns = _beside(
+        x, np.stack([first, last, top, left, np.where(kind == 2, rows, 0), columns])[..., None]
+    )
+    frame = torch.arange(steps, device=x.device)
+    blind = (frame >= first) & (frame < last)
+    kept = erase(torch.where(blind.view(*x.shape[:2], 1, 1, 1), 0, x), top, left, rows, columns)
+    generator, of = torch.Generator(x.device), seeds(keys, "events dropped")
+    for n in np.flatnonzero(kind == 3).tolist():
+        count = x[n].float().contiguous()
+        share = torch.full_like(count, 1 - tenths[n] / 10)
+        kept[n] = torch.binomial(count, share, generator=generator.manual_seed(of[n])).to(x.dtype)
+    return torch.where(kept.bool().flatten(1).any(1).view(-1, 1, 1, 1, 1), kept, x)
 
 
-@contextmanager
-def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Within, torch's global random numbers, which torchvision draws from, follow from the generator; then as before."""
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+def one_by_one(f: Callable[[Any], Tensor], inputs: Iterable[Any], seeds: Iterable[int]) -> Tensor:
+    """f of each input, stacked. torch's global random numbers, which torchvision draws from, follow in each call from its seed;
+    then they are as before."""
+    made = []
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+        for each, seed in zip(inputs, seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
+            made.append(f(each))
+    return torch.stack(made)
+
+
+def _beside(x: Tensor, numbers: np.ndarray) -> Tensor:
+    """The numbers on the device of x, which is not waited for."""
+    sent = torch.from_dlpack(np.ascontiguousarray(numbers))  # from_numpy makes what is lifted, as a number of Python's is
+    return (sent.pin_memory() if x.device.type == "cuda" else sent).to(x.device, non_blocking=True)
 
 
 def _augment(
     x: Tensor,
-    generator: torch.Generator,
+    keys: np.ndarray,
     *,
     shift: int,
     flip: bool,
-    transforms: Sequence[Transform],
-    events: Callable[[Tensor, torch.Generator], Tensor] | None,
+    transform: Transform | None,
+    events: Callable[[Tensor, np.ndarray], Tensor] | None,
     cutout: int,
 ) -> Tensor:
     if events is not None and x.ndim != 5:
         raise ValueError(f"`augment.events` needs event frames [N, T, 2, H, W], got {list(x.shape)}; remove it")
     if shift or flip:
-        x = random_crop(x.flatten(1, -3), generator, padding=shift, flip=flip).unflatten(1, x.shape[1:-2])
-    for each in transforms:
-        with drawing_from(generator):
-            x = torch.stack([each(image) for image in x])
+        x = random_crop(x.flatten(1, -3), keys, padding=shift, flip=flip).unflatten(1, x.shape[1:-2])
+    if transform is not None:
+        x = one_by_one(transform, x, seeds(keys, "image"))
     if events is not None:
-        x = events(x, generator)
-    return blank(x, generator, size=cutout) if cutout else x
+        x = events(x, keys)
+    return blank(x, keys, size=cutout) if cutout else x
 
 
 def _mix(
@@ -257,7 +264,8 @@ def _mix(
 ) -> tuple[Tensor, Tensor]:
     if torch.rand((), generator=of_epoch if whole_epochs else generator) >= probability:
         return x, F.one_hot(y, classes).float()
-    with drawing_from(generator):
+    with torch.random.fork_rng(devices=[]):  # which the mixers draw from
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         mixer = mixers[int(torch.randint(len(mixers), ()))]
         mixed, targets = mixer(x if x.ndim == 4 else x.transpose(0, 1).flatten(1, 2), y)  # all frames alike
     if x.ndim == 5:

@@ -7,21 +7,24 @@ import weakref
 from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from staa.data.draws import keys_of
 from staa.data.early import Shrink
 from staa.data.source import Samples
 from staa.parallel import ALONE, Group, Part
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+Augment = Callable[[Tensor, np.ndarray], Tensor]
 Mix = Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]
 
 
 class Batches:
-    """Batches of samples, on a device. Order and augmentation of batch k of epoch e depend on (seed, e, k) alone, so an epoch
-    can be entered anywhere. Once an epoch has begun, no batch makes the host wait for a GPU.
+    """Batches of samples, on a device. The order of epoch e depends on (seed, e) alone, the augmentation of sample i on
+    (seed, e, i), and the mixing of batch k on (seed, e, k), so an epoch can be entered anywhere. Once an epoch has begun, no
+    batch makes the host wait for a GPU.
 
     With worker processes: they begin with the first epoch and wait between epochs, until `close`, an error, or until the last
     reference to these batches is gone.
@@ -33,7 +36,8 @@ class Batches:
         samples: The samples of one part of a data set.
         batch_size: Samples of a batch, at least 1.
         prepare: Turns a stored batch into the network's input.
-        augment: (a stored batch, generator) -> a stored batch, as `staa.data.augment.make_augment` makes it; None: nothing.
+        augment: (a stored batch, the samples' keys of `staa.data.draws`) -> a stored batch, as
+            `staa.data.augment.make_augment` makes it; None: nothing.
         mix: (input, labels, CPU generators of the batch and of the epoch) -> (input, probabilities), as
             `staa.data.augment.make_mix` makes it; None: nothing.
         shrink: (input, number of the batch since the first epoch) -> a smaller input (`staa.data.early`); None: nothing.
@@ -72,8 +76,7 @@ class Batches:
         self.batch_size = min(batch_size, len(samples))
         self.prepare, self.augment, self.mix, self.shrink, self.seed = prepare, augment, mix, shrink, seed
         self.group, self.part = group, None if seed is None else group.part(self.batch_size, pieces)
-        on = samples.y.device
-        places = None if self.part is None else self.part.places(with_before=mix is not None).to(on)
+        places = None if self.part is None else self.part.places(with_before=mix is not None)
         self._kept = None if self.part is None else self.part.kept().nonzero().flatten().to(device)
         self._stored = _Stored(samples, self.batch_size, augment, seed, places)
         self._loader: DataLoader[tuple[Any, Tensor]] | None = None
@@ -196,26 +199,29 @@ class _Stored(Dataset[tuple[Any, Tensor]]):
         self, samples: Samples, batch_size: int, augment: Augment | None, seed: int | None, places: Tensor | None = None
     ):
         self.samples, self.batch_size, self.augment, self.seed, self.places = samples, batch_size, augment, seed, places
-        self.order: tuple[int, Tensor] | None = None
+        self.size = batch_size if places is None else len(places)
+        self.order: tuple[int, Tensor, np.ndarray | None] | None = None
 
-    def order_of(self, epoch: int) -> Tensor:
-        """The samples' order; the last epoch's is kept."""
+    def order_of(self, epoch: int) -> tuple[Tensor, np.ndarray | None]:
+        """The samples' order, and in training their keys in it; the last epoch's are kept."""
         if self.order is None or self.order[0] != epoch:
-            self.order = epoch, order_of(len(self.samples), self.seed, epoch).to(self.samples.y.device)
-        return self.order[1]
+            order = order_of(len(self.samples), self.seed, epoch)
+            if self.places is not None:  # of each batch, all of which are full
+                whole = len(order) // self.batch_size * self.batch_size
+                order = order[:whole].view(-1, self.batch_size)[:, self.places].flatten()
+            keys = None if self.seed is None else keys_of(self.seed, epoch, order.numpy())
+            self.order = epoch, order.to(self.samples.y.device), keys
+        return self.order[1:]
 
     def __getitem__(self, which: tuple[int, int]) -> tuple[Any, Tensor]:
         epoch, k = which
-        chosen = self.order_of(epoch)[k * self.batch_size : (k + 1) * self.batch_size]
-        chosen = chosen if self.places is None else chosen[self.places]
-        generator = None
-        if self.seed is not None:
-            device = self.samples.x.device if isinstance(self.samples.x, Tensor) else "cpu"
-            generator = generator_of(self.seed, device, "augment", epoch, k)
+        order, keys = self.order_of(epoch)
+        part = slice(k * self.size, (k + 1) * self.size)
+        chosen, keys = order[part], None if keys is None else keys[part]
         try:
-            x = self.samples.take(chosen, generator)
-            if self.augment is not None and generator is not None:
-                x = self.augment(x, generator)
+            x = self.samples.take(chosen, keys)
+            if self.augment is not None and keys is not None:
+                x = self.augment(x, keys)
         except (ValueError, OSError) as error:
             return error, chosen
         return x, self.samples.y[chosen]

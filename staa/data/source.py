@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence, Sized
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,26 +44,27 @@ class Samples:
         """How many samples there are."""
         return len(self.y)
 
-    def take(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def take(self, chosen: Tensor, keys: np.ndarray | None = None) -> Tensor:
         """The chosen inputs, as they are stored.
 
         Args:
             chosen: Their indices, from 0 to N - 1.
-            generator: Given for training: a reader draws its random cuts from it. None reads them for evaluation.
+            keys: Given for training: a reader draws its random cuts by the samples' keys (`staa.data.draws`). None reads them
+                for evaluation.
 
         Shapes:
-            chosen [n] -> inputs [n, ...]
+            chosen [n], keys [n] -> inputs [n, ...]
         """
-        return self.x[chosen.to(self.x.device)] if isinstance(self.x, Tensor) else self.x.read(chosen, generator)
+        return self.x[chosen.to(self.x.device)] if isinstance(self.x, Tensor) else self.x.read(chosen, keys)
 
 
 class Reader(Protocol):
-    """Samples that are read when they are needed: uint8 [N, ...], with random cuts from the generator in training. One may have
-    `files`, that of each sample."""
+    """Samples that are read when they are needed: uint8 [N, ...], in training with random cuts by the samples' keys. One may
+    have `files`, that of each sample."""
 
     def __len__(self) -> int: ...
 
-    def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor: ...
+    def read(self, chosen: Tensor, keys: np.ndarray | None = None) -> Tensor: ...
 
 
 class SplitData(Protocol):

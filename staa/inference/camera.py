@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from staa.inference.obstacles import check_streamable
 from staa.machine import choose_device
 from staa.neurons import AdaptiveLIF
 from staa.runs.load import Run, opened
-from staa.streaming import StreamState, stream
+from staa.streaming import StreamState, stream, taking_turns
 
 MOST = 100_000  # windows that are remembered
 
@@ -89,11 +90,12 @@ class Stream:
             check_streamable(run, None)
         chosen = choose_device(device)
         self._model = run.model(weights).to(chosen)
-        check_streamable(run, self._model, window=window)
+        with taking_turns(self._model):
+            check_streamable(run, self._model, window=window)
         window = recipe.data.window if window is None else window
         if window is None:  # a data set of one's own
             raise ValueError(f"{run.folder} doesn't say how long its windows are: say how many ms a `window` has")
-        self.window: float = window
+        self.window: float = round(window * 1000) / 1000
         """Duration of a window in milliseconds."""
         steps = recipe.model.steps
         length = steps or recipe.data.steps or DEFAULT_STEPS
@@ -124,6 +126,7 @@ class Stream:
         """(height, width) that events must be of; None: what they say."""
         self.told = told_by(recipe)._replace(sensor=self.sensor)
         """What a source may leave open, as in training."""
+        self._turn = Lock()  # threads push one after the other
         self._logits(np.zeros((2, self._side, self._side), np.float32), None)  # the first call takes longest
         self.reset()
 
@@ -139,6 +142,7 @@ class Stream:
             ValueError: If time runs backwards, within the events or since those before; if an event is outside the sensor, or
                 the sensor is not the run's; if time jumps by more than a million windows.
             TypeError: If it is no `staa.data.Events`.
+            FloatingPointError: If the network's outputs are not finite.
         """
         if events is not None and not isinstance(events, Events):
             raise TypeError(f"events must be staa.data.Events, got {type(events).__name__}")
@@ -146,17 +150,20 @@ class Stream:
             events = NOTHING
         else:
             events = self.fitting(of_sensor(events, self.sensor, "a piece of the stream"))
-            if self._last is not None and int(events.t[0]) < self._last:
+        with self._turn:
+            if len(events.t) and self._last is not None and int(events.t[0]) < self._last:
                 raise ValueError(
                     f"time runs backwards between two pieces of the stream, from {self._last} to {int(events.t[0])} µs: give "
                     f"events in order of time, or call reset() where another stream begins"
                 )
-            self._last = int(events.t[-1])
-        return [self.decide(window) for window in self.windows.push(events, until=until)]
+            decisions = [self.decide(window) for window in self.windows.push(events, until=until)]
+            self._last = int(events.t[-1]) if len(events.t) else self._last
+        return decisions
 
     def end(self) -> list[Decision]:
         """The decision on the window that has begun, if it has events, as if it were over: the stream ends here."""
-        return [self.decide(window) for window in self.windows.end()]
+        with self._turn:
+            return [self.decide(window) for window in self.windows.end()]
 
     def watch(
         self,
@@ -235,6 +242,10 @@ class Stream:
             self._rest()
         frame = np.zeros((2, self._side, self._side), np.float32) if window.counts is None else window.counts.astype(np.float32)
         logits, self._state = self._logits(frame, self._state)
+        if not bool(logits.isfinite().all()):
+            raise FloatingPointError(
+                f"the network's outputs at window {window.number} are not finite: its weights are too large"
+            )
         self._seen += 1
         p, prediction = self._memory.mean(window.number, logits).softmax(0).max(0)
         own, newest = logits.softmax(0).max(0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from staa.data.events.check import Check
 from staa.data.events.decoders import DECODERS, aedat_format, raw_format
-from staa.data.events.evt import prophesee_header
+from staa.data.events.header import prophesee_header
 from staa.data.events.read import decoder_of, read_pieces
 from staa.data.events.recording import NOTHING, Events
 from staa.data.events.repair import How, Repair
@@ -24,6 +24,7 @@ from staa.inference.decision import Decision
 
 TICK = 0.05  # seconds between two looks at a source that is silent
 FEW = 2  # windows that may wait in any case
+WAITING = 1 << 28  # bytes of windows that may wait
 NO_LAG = 1000.0  # milliseconds of windows that wait if none is dropped
 
 
@@ -71,7 +72,8 @@ def watched(
 
 
 def _live(stream: "Stream", source: ByteSource, name: str, format: str | None, lag: float | None) -> Generator["Decision"]:
-    most = max(FEW, int((lag or NO_LAG) / stream.window))
+    height, width = stream.windows.size
+    most = max(FEW, min(int((lag or NO_LAG) / stream.window), WAITING // (8 * height * width)))
     backlog = Backlog(most, lag / 1000 if lag is not None and not source.keeps else None)
 
     def read() -> None:

@@ -39,7 +39,8 @@ from staa.runs.folder import (
 from staa.runs.load import Run
 from staa.runs.log import log, log_once
 from staa.runs.transfer import check_frozen, start_from
-from staa.training.checkpoint import BEST
+from staa.training.checkpoint import BEST, replace_broken
+from staa.training.deterministic import deterministic_algorithms, fix_workspace, made_within
 from staa.training.evaluate import Inputs, Loader, call, evaluate_in_detail
 from staa.training.learner import Learner
 from staa.training.loop import train
@@ -66,6 +67,7 @@ def run(
     save_minutes: float = 10.0,
     bits: bool = False,
     compile: Compile = False,
+    deterministic: bool = False,
     resume: Path | None = None,
     same_data_as: Run | None = None,
     trust: bool = False,
@@ -95,6 +97,7 @@ def run(
         save_minutes: Minutes between saves inside an epoch, above 0.
         bits: Keep spikes as bits for the backward pass, which saves memory.
         compile: True compiles the network, "graph" records a step as a CUDA graph.
+        deterministic: Take PyTorch's deterministic algorithms alone (`staa.training.deterministic`).
         resume: The folder, or a checkpoint in it, to go on from; a finished run just yields its result again. None: a new run.
         same_data_as: A run of another seed, whose data these must be.
         trust: Let the Python files that the recipe names run, though it was read from a run folder; those of a recipe made in
@@ -105,11 +108,15 @@ def run(
         ValueError: If a setting, the data or a checkpoint does not fit, before anything is written.
         OSError: If a file is missing or can't be read, before anything is written.
         FloatingPointError: If the loss, a gradient or a weight is not finite; the last good checkpoint is kept.
-        RuntimeError: If a checkpoint can't be written or a step not be recorded; the last good checkpoint is kept.
+        RuntimeError: If a checkpoint can't be written, a step not be recorded, or an operation has no deterministic form; the
+            last good checkpoint is kept.
     """
     recipe = with_absolute_paths(recipe)
     if trust and recipe.folder is not None:
         vouch_for(recipe)
+    if deterministic and device != "cpu":
+        fix_workspace()
+    exact = deterministic_algorithms if deterministic else nullcontext
     group = joined()
     chosen = choose_device(device if group.alone else own_device(device))
     workers = choose_workers(workers, chosen, among=local_world())
@@ -159,7 +166,9 @@ def run(
                 f"at a time to take statistics of: make it at least {2 * pieces * group.world}"
             )
         frozen = freeze(model, recipe.frozen)
-        _try(model, *task.take(source, "train", torch.tensor([0]), chosen), loss, penalty=_penalty(recipe))
+        with exact():
+            one = task.take(source, "train", torch.tensor([0]), chosen)
+            _try(model, *one, loss, penalty=_penalty(recipe), backward=deterministic)
         transfer = start_from(recipe, source, model) if state is None and recipe.init_from is not None else None
         if transfer is not None:
             check_frozen(transfer, frozen.parameters)
@@ -168,7 +177,8 @@ def run(
         steps, more = recipe.steps(len(training)), [epochs * len(training) for epochs in recipe.prolonged]
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
             steps, more = 0, []
-            task.fit(model, task.batches(source, "train", chosen, workers=workers))
+            with exact():
+                task.fit(model, task.batches(source, "train", chosen, workers=workers))
         optimizer = make_optimizer(
             model,
             name=optim.name,
@@ -182,7 +192,7 @@ def run(
         warmup = min(round(optim.warmup_epochs * len(training)), steps // 2)
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr, more=more)
         steps += sum(more)
-        environment = describe(source, model, chosen, precision, compile, data_root, __version__, group.world)
+        environment = describe(source, model, chosen, precision, compile, deterministic, recipe, data_root, __version__)
         if state is None and group.first:
             for name, data in copies.items():
                 inside(folder, CODE).mkdir(exist_ok=True)
@@ -190,6 +200,8 @@ def run(
             save_text(folder / RECIPE, to_json(kept))
         if begun is None and group.first:
             save_json(folder / ENVIRONMENT, environment)
+        if state is not None and resume is not None and resume.is_file() and group.first:
+            replace_broken(folder, resume)
         if state is not None and state.get("report") and group.first:
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
         note = partial(log, folder) if group.first else (lambda event: None)
@@ -216,11 +228,10 @@ def run(
             bits=bits,
             compile=compile,
         )
-        learner = Learner(
-            model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)}, still=frozen.norms, group=group
-        )
+        learner = Learner(model, optimizer, schedule, folder, average, {"recipe": to_json(kept)}, frozen.norms, group)
         event = None
-        for event in train(learner, training, settings=settings, validation=validation, state=state, stop=stop):
+        events = train(learner, training, settings=settings, validation=validation, state=state, stop=stop)
+        for event in made_within(exact, events):
             if is_logged(event, steps):
                 note(for_log(event))
             if isinstance(event, Start):
@@ -238,7 +249,8 @@ def run(
             if weights == "best" and group.first:
                 load_weights(learner.measured, read_weights(folder / BEST), folder / BEST)
             learner.align()
-            figures, details = evaluate_in_detail(learner.measured, test, measure=measure, precision=precision, group=group)
+            with exact():
+                figures, details = evaluate_in_detail(learner.measured, test, measure=measure, precision=precision, group=group)
             result = Result(
                 test=figures,
                 samples=len(source.test),
@@ -266,9 +278,9 @@ def _penalty(recipe: Recipe) -> Callable[[Iterable[Tensor]], Tensor] | None:
     return (lambda rates: weight * rate_penalty(rates, target=target)) if weight else None
 
 
-def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor], *, penalty: Any) -> None:
-    """One sample through network and loss: what does not fit speaks before anything is written. Raises ValueError."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), firing_rates(model) as rates:
+def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[..., Tensor], *, penalty: Any, backward: bool) -> None:
+    """One sample through network and loss, and back: what does not fit speaks before anything is written. Raises ValueError."""
+    with torch.set_grad_enabled(backward), torch.random.fork_rng(devices=[]), firing_rates(model) as rates:
         outputs = call(model.eval(), x)
         try:
             value = loss(outputs, y)
@@ -282,3 +294,6 @@ def _try(model: nn.Module, x: Inputs, y: Tensor, loss: Callable[[Tensor, Tensor]
             )
         if penalty is not None:
             penalty(rates.values())
+        if value.requires_grad:
+            value.backward()
+            model.zero_grad()

@@ -18,14 +18,18 @@ from staa.data import SplitData
 from staa.files import FORMAT, check_format, read_text, save_text
 from staa.ops import cpu
 from staa.ops.memory import kernels_of
+from staa.parallel import joined
 from staa.recipes.as_json import differences, from_json, parse_json
 from staa.recipes.code import comparable, trust
+from staa.recipes.parts import Augment
 from staa.recipes.recipe import Recipe
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.json", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
-CHANGES_BITS = ("torch", "device", "processor", "threads", "processes", "precision", "compile", "neuron")
+CHANGES_BITS = ("torch", "device", "processor", "threads", "processes", "precision", "compile", "deterministic", "neuron")
 """What of a machine may change the last bits of a run's figures."""
+DRAWN = ("scale", "shift", "flip", "policy", "jitter", "events", "cutout")
+"""Augmentation of single samples."""
 
 
 def read_recipe(folder: Path, *, trusted: bool = False) -> Recipe:
@@ -177,9 +181,10 @@ def describe(
     device: torch.device,
     precision: str,
     compile: bool | str,
+    deterministic: bool,
+    recipe: Recipe,
     root: Path,
     version: str,
-    processes: int,
 ) -> dict[str, Any]:
     """What a run records of its machine, code and data."""
     return {
@@ -191,9 +196,11 @@ def describe(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "processes": processes,
+        "processes": joined().world,
         "precision": precision,
         "compile": compile,
+        "deterministic": deterministic,
+        "augmentation": "by sample" if draws(recipe) else None,
         "neuron": neuron_path(device),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data_root": str(root.resolve()),
@@ -210,6 +217,11 @@ def describe(
     }
 
 
+def draws(recipe: Recipe) -> bool:
+    """Whether a recipe augments single samples at random."""
+    return any(getattr(recipe.augment, name) != getattr(Augment(), name) for name in DRAWN)
+
+
 def neuron_path(device: torch.device) -> str:
     """Which code neurons run on here, and if it is the slow one, why."""
     if device.type == "cuda":
@@ -220,11 +232,17 @@ def neuron_path(device: torch.device) -> str:
 def warnings_of(environment: dict[str, Any], begun: dict[str, Any] | None) -> list[str]:
     """What the user should hear of a run's machine: that it is slow, and what differs from the one the run was begun on."""
     texts = [f"neurons take the {path}"] if (path := environment["neuron"]).startswith("reference") else []
+    begun = None if begun is None else {"deterministic": False, "augmentation": None, **begun}  # as a version before had it
     changed = [
         f"{name} {was!r}, now {environment[name]!r}"
         for name in CHANGES_BITS
         if begun is not None and (was := begun.get(name, environment[name])) != environment[name]
     ]
+    if begun is not None and environment["augmentation"] != begun["augmentation"]:
+        texts.append(
+            "the run was begun with a version of staa that drew augmentation by the batch; this one draws it by the sample, so "
+            "the run goes on with other draws than it would have had"
+        )
     if changed:
         texts.append(f"the run was begun with other settings, so its last bits may differ: {'; '.join(changed)}")
     return texts

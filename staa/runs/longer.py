@@ -8,10 +8,12 @@ from staa.files import read_bytes, save_text, write
 from staa.locks import exclusive
 from staa.recipes.as_json import to_json
 from staa.recipes.code import for_folder
-from staa.runs.folder import ENVIRONMENT, RECIPE, check_origin
+from staa.runs.folder import ENVIRONMENT, RECIPE, check_origin, read_environment, read_result
 from staa.runs.load import Run, opened
-from staa.runs.log import LOG
+from staa.runs.log import LOG, check_log
 from staa.training.checkpoint import BEST, LAST, checkpoint_bytes, load_checkpoint
+
+COPIED = (ENVIRONMENT, LOG, BEST)
 
 
 def prolong(run: Run | str | Path, epochs: int, out: Path, *, trust: bool = False) -> Path:
@@ -35,10 +37,11 @@ def prolong(run: Run | str | Path, epochs: int, out: Path, *, trust: bool = Fals
     run = opened(run, trust=trust)
     recipe, state = _continued(run, epochs)
     kept, copies = for_folder(recipe)
-    files = copies | {name: read_bytes(run.folder / name) for name in (ENVIRONMENT, LOG, BEST) if (run.folder / name).is_file()}
+    files = copies | {name: read_bytes(run.folder / name) for name in COPIED if (run.folder / name).is_file()}
     with exclusive(out):
         if any(out.iterdir()):
-            raise ValueError(f"{out} holds files already: choose another folder, or resume the run in it")
+            there = ", or resume the run in it" if (out / RECIPE).is_file() else ", or empty it"
+            raise ValueError(f"{out} holds files already: choose another folder{there}")
         for name, data in files.items():
             (out / name).parent.mkdir(exist_ok=True)
             write(out / name, data)
@@ -60,6 +63,13 @@ def _continued(run: Run, epochs: int) -> tuple[Any, dict[str, Any]]:
     if not run.finished:
         raise ValueError(f"{folder} is not finished, so it can't be prolonged: go on with it first (`resume={folder}`)")
     run.task.check()
+    for path in (folder / name for name in COPIED):
+        if path.is_symlink():  # to a file that is another's business
+            raise ValueError(f"{path} is a link, which is not copied into a new run: put the file itself there")
+    read_result(folder, run.recipe)
+    check_log(folder)
+    if (folder / ENVIRONMENT).is_file():  # else it is written anew
+        read_environment(folder, run.recipe)
     state = load_checkpoint(folder)
     check_origin(state, run.recipe, folder / LAST)
     patience, report = run.recipe.optim.patience, state.get("report", {})

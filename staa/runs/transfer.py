@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,14 +23,11 @@ def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> Transfer:
     """Take over what fits of the run that the recipe starts from, and tell; what is of a class or a node alone only where they
     are the same, and never a graph, which is data."""
     folder = Path(recipe.init_from or "")
-    other = read_recipe(folder)
-    about = read_environment(folder, other)["data"]
+    other, about, state = origin_of(folder)
     names = about.get("names")
     known = names is not None and source.names is not None
     same = names == list(source.names or ()) if known else comparable(other).data.name == comparable(recipe).data.name
     related = bool(set(names or ()) & set(source.names or ())) if known else same  # a class may have been added
-    path, state = load_measured(folder)
-    check_origin(state, other, path)
     leave = task_of(recipe).own_weights(same=same)
     found = transfer_weights(model, measured_weights(state), folder, leave=leave)
     return Transfer(
@@ -40,6 +38,16 @@ def start_from(recipe: Recipe, source: SplitData, model: nn.Module) -> Transfer:
         same_split=not related or about["split"] == source.split,
         **asdict(found),
     )
+
+
+def origin_of(folder: Path) -> tuple[Recipe, dict[str, Any], dict[str, Any]]:
+    """The recipe, what is recorded of the data, and the checkpoint of a run that another one starts from. Raises OSError or
+    ValueError for a run that none can start from."""
+    other = read_recipe(folder)
+    about = read_environment(folder, other)["data"]
+    path, state = load_measured(folder)
+    check_origin(state, other, path)
+    return other, about, state
 
 
 def check_frozen(transfer: Transfer, parameters: Iterable[str]) -> None:

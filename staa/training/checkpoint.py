@@ -30,6 +30,14 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     return write(folder / LAST, checkpoint_bytes(state), keep=folder / PREVIOUS)
 
 
+def replace_broken(folder: Path, whole: Path) -> None:
+    """Put a whole checkpoint in the place of a last one that is lost or broken, lest a save keep that as the previous one."""
+    try:
+        load_checkpoint(folder / LAST)
+    except (ValueError, OSError):
+        write(folder / LAST, read_bytes(whole))
+
+
 def checkpoint_bytes(state: dict[str, Any]) -> memoryview:
     """A checkpoint's file: a full disk then meets a plain write, not a serializer half-way."""
     buffer = io.BytesIO()

@@ -85,13 +85,13 @@ def check_compile(compile: Compile, device: torch.device, *, penalty: bool) -> N
 @contextmanager
 def fast_arithmetic(device: torch.device) -> Iterator[None]:
     """Within, on CUDA: products of float32 tensors in TF32 (ten bits of mantissa, summed in float32), and convolutions by the
-    algorithm that is measured to be the fastest. Elsewhere nothing changes."""
+    algorithm that is measured to be the fastest, unless they must be deterministic. Elsewhere nothing changes."""
     if device.type != "cuda":
         yield
         return
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try:
         yield
     finally:

@@ -40,9 +40,10 @@ def _shared(model: nn.Module, group: Group, *, lacking: bool) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     known = inspect.signature(DistributedDataParallel).parameters  # torch 2.14 has given a setting another name
-    keep = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # Running statistics are not sent at each step, since training reads none.
-    return DistributedDataParallel(model, find_unused_parameters=group.anywhere(lacking)[0], **{keep: False})
+    settings: dict[str, Any] = {buffers: False, "find_unused_parameters": group.anywhere(lacking)[0]}
+    return DistributedDataParallel(model, **settings)
 
 
 def _lacks_gradients(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], x: Inputs, y: Tensor) -> bool:

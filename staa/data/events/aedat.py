@@ -66,7 +66,9 @@ class Aedat2:
 
     def end(self) -> Events:
         events = joined([], self.sensor) if self._begun else self.feed(b"", end=True)
-        if rest := len(self._records.rest):  # recorders are stopped at any byte, and no file says how long it should be
+        if self._repair.how != "refuse":
+            self._records.end(self._repair)
+        elif rest := len(self._records.rest):  # recorders are stopped at any byte, and no file says how long it should be
             of = f"{self._repair.path}: " if self._repair.path else ""
             warnings.warn(f"{of}the last {rest} bytes are a part of an event and left out", stacklevel=2)
         return joined([events, self._timed.end()], self.sensor)
@@ -106,8 +108,9 @@ class Aedat3:
 
     def __init__(self, repair: Repair | None = None):
         self.sensor: Sensor | None = None
+        self._repair = repair or Repair()
         self._header = Header(b"#", b"#!END-HEADER")
-        self._timed = TimedEvents(TimeCounter(None, 1, repair or Repair()))
+        self._timed = TimedEvents(TimeCounter(None, 1, self._repair))
         self._rest, self._at, self._packet = b"", 0, 0  # where the rest begins, and the packet at work
         self._events, self._others, self._overflow = 0, 0, 0  # bytes that are left of it, and its overflow
 
@@ -129,10 +132,12 @@ class Aedat3:
     def end(self) -> Events:
         if not self._header.done:
             self.feed(b"", end=True)
-        if self._events or self._others:
-            raise ValueError(f"truncated: the packet at byte {self._packet} goes beyond the last byte; {AGAIN}")
-        if self._rest:
-            raise ValueError(f"truncated: it ends within a packet, at byte {self._at + len(self._rest)}; {AGAIN}")
+        if self._events or self._others or self._rest:
+            inside = f"the packet at byte {self._packet} goes beyond the last byte"
+            problem = (
+                inside if self._events or self._others else f"it ends within a packet, at byte {self._at + len(self._rest)}"
+            )
+            self._repair.found("bytes of a part of an event", len(self._rest), f"truncated: {problem}; {AGAIN}")
         return self._timed.end()._replace(sensor=self.sensor)
 
     def _begin(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from staa.data.events.aedat4_packed import MAGIC, NONE, ZSTD_HIGH, broken, number, unpacked
 from staa.data.events.counter import TimeCounter, TimedEvents
-from staa.data.events.recording import LARGEST, Events, Sensor, joined
+from staa.data.events.recording import Events, Sensor, joined
 from staa.data.events.repair import Repair
 from staa.files import check_bytes
 
@@ -53,12 +53,16 @@ class Aedat4:
                 "it ends within its header" if self._bytes.startswith(MAGIC) else f"it begins with {bytes(self._bytes[:14])!r}"
             )
         if self._end > self._at + length:
-            raise broken(f"its packets go to byte {self._end}, but it has {self._at + length} bytes")
-        if length >= 8:
-            raise broken(f"the packet at byte {self._at} goes beyond the end of the packets, {self._at + length}")
-        if length >= 4 or 0 <= self._at < self._end:  # fewer bytes may be left of a recording that was cut off
-            raise broken("a length or an offset points out of it")
+            self._left_out(f"its packets go to byte {self._end}, but it has {self._at + length} bytes")
+        elif length >= 8:
+            self._left_out(f"the packet at byte {self._at} goes beyond the end of the packets, {self._at + length}")
+        elif length >= 4 or 0 <= self._at < self._end:  # fewer bytes may be left of a recording that was cut off
+            self._left_out("a length or an offset points out of it")
         return self._timed.end()._replace(sensor=self.sensor)
+
+    def _left_out(self, problem: str) -> None:
+        """Raises ValueError for the bytes at the end that are no whole packet, or leaves them out."""
+        self._repair.found("bytes of a part of an event", len(self._bytes), str(broken(problem)))
 
     def _take(self, count: int) -> bytes:
         taken = bytes(self._bytes[:count])
@@ -124,13 +128,7 @@ class Aedat4:
         self._take(taken)
 
     def _timed_events(self, found: np.ndarray) -> Events:
-        t = found["t"].astype(np.int64)
-        far = (t > LARGEST) | (t < -LARGEST)
-        if far.any():
-            at = int(far.argmax())
-            self._repair.found("stray times", int(far.sum()), f"a time of {t[at]} µs is not within ±2**62")
-            found, t = found[~far], t[~far]
-        return self._timed.feed(t, found["x"], found["y"], found["on"] != 0)
+        return self._timed.feed(found["t"].astype(np.int64), found["x"], found["y"], found["on"] != 0)
 
 
 def _field(buffer: memoryview, index: int, kind: bytes) -> int:

@@ -1,5 +1,6 @@
 """Events in NumPy's files, and whole numbers from such arrays."""
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -33,12 +34,18 @@ def numpy_pieces(path: Path, _: Repair, told: Told) -> Iterator[Events]:
     Only that plain layout counts in milliseconds (tonic multiplies by 1000 too), all others in µs, unless told otherwise.
     """
     with open_slices(path, _of_events) as arrays:
-        sizes = [integers(name, arrays.pop(name).take(3).ravel()[:3]) for name in SENSOR if name in arrays]
+        sizes = [_sides(name, arrays.pop(name)) for name in SENSOR if name in arrays]
         sensor = tuple(np.concatenate(sizes).tolist()) if sizes else None
         yield joined([], sensor)
         pieces = _by_array(next(iter(arrays.values())), told) if len(arrays) == 1 else _by_columns(arrays, told)
         for t, x, y, p in pieces:
             yield unchecked(t, x, y, p, sensor)
+
+
+def _sides(name: str, array: Slices) -> np.ndarray:
+    if len(array.shape) > 2 or not 1 <= math.prod(array.shape) <= 3:
+        raise ValueError(f"{name} must be one number, or height and width, found shape {str(list(array.shape))[:SAID]}")
+    return integers(name, array.take(3).ravel())
 
 
 def _of_events(names: list[str]) -> set[str]:

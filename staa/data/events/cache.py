@@ -84,7 +84,7 @@ class EventFiles:
             notes.append(f"of a recording longer than {length} the rest is left out; a shorter one ends empty")
         return [*notes, *self._repairs(), *self._doubts()]
 
-    def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def read(self, chosen: Tensor, keys: np.ndarray | None = None) -> Tensor:
         """The chosen recordings' frames, which must be of one size.
 
         Raises what `frames` does, UnsuitedError if sizes differ, ValueError if all would take more than `staa.files.max_bytes`.
@@ -190,7 +190,7 @@ class EventFiles:
 
 def interval_of(recording: str) -> tuple[str, tuple[int, int] | None]:
     """(path, (start, end)) of "path#start-end"."""
-    found = re.fullmatch(r"(.*)#(\d{1,18})-(\d{1,18})", recording, re.DOTALL)
+    found = re.fullmatch(r"(.*)#([0-9]{1,19})-([0-9]{1,19})", recording, re.DOTALL)
     return (found[1], (int(found[2]), int(found[3]))) if found else (recording, None)
 
 

@@ -4,6 +4,7 @@ from bisect import bisect_right
 
 import numpy as np
 
+from staa.data.events.counter import SILENCE
 from staa.data.events.recording import EMPTY, LARGEST, LARGEST_SENSOR, Events, Sensor, joined, part_of, unchecked
 from staa.data.events.repair import MOVED, Repair
 from staa.files import check_bytes
@@ -55,6 +56,10 @@ class Check:
     def _know_sensor(self, own: Sensor | None) -> None:
         if own is None or own == self._own:
             return
+        if self._own is not None:
+            raise ValueError(
+                f"its sensor changes from {_size(self._own)} to {_size(own)}: save each part as a recording of its own"
+            )
         self._own, self.sensor = own, _sensor(own)
         if self._given and self.sensor != tuple(self._given):
             raise ValueError(
@@ -115,7 +120,13 @@ class Check:
         cut = n if end else n - self._hold
         given, self._waiting = part_of(events, slice(cut)), [part_of(events, slice(cut, None))]
         if n and ((self._last is not None and t[0] < self._last) or (t[1:] < t[:-1]).any()):
-            rising = longest_rise(t, -LARGEST if self._last is None else self._last)[:cut]
+            lowest = -LARGEST if self._last is None else self._last
+            back = int((np.maximum.accumulate(np.append(lowest, t))[:-1] - t).max())
+            if not self._hold and back > SILENCE:  # until time comes here again, all would be left out
+                raise ValueError(
+                    f"time goes back by {back / 1e6:,.4g} s, as of a camera that began anew: start the stream again"
+                )
+            rising = longest_rise(t, lowest)[:cut]
             self._repair.found("events back in time", cut - int(rising.sum()), "")
             given = part_of(given, rising)
         if len(given.t):
@@ -135,7 +146,7 @@ def checked(events: Events, given: Sensor | None) -> Events:
     """The events of a whole recording, as `Events` says. Raises ValueError if there are none, or they are not right."""
     if not len(events.t):
         raise ValueError(EMPTY)
-    return Check(given, Repair()).feed(events)
+    return Check(given, Repair()).feed(Events(*events))
 
 
 def longest_rise(t: np.ndarray, lowest: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from staa.data.events.recording import Events, joined, part_of, unchecked
+from staa.data.events.recording import LARGEST, Events, joined, part_of, unchecked
 from staa.data.events.repair import Repair
 
 SILENCE = 1 << 22
@@ -101,7 +101,12 @@ class TimedEvents:
         self._held: tuple[np.ndarray, ...] | None = None
 
     def feed(self, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray, *, end: bool = False) -> Events:
-        """t int64, in the counter's ticks."""
+        """t int64, in the counter's ticks. Those beyond ±2**62 are stray."""
+        if len(t) and max(-int(t.min()), int(t.max())) > LARGEST:
+            far = (t > LARGEST) | (t < -LARGEST)
+            problem = f"a time of {t[far.argmax()]} µs is not within ±2**62"
+            self._counter.repair.found("stray times", int(far.sum()), problem)
+            t, x, y, p = (column[~far] for column in (t, x, y, p))
         if self._held is not None:
             t, x, y, p = (np.concatenate(both) for both in zip(self._held, (t, x, y, p), strict=True))
         times, stray = self._counter.times(t, end=end)

@@ -5,9 +5,10 @@ from typing import Protocol
 
 from staa.data.events.aedat import Aedat2, Aedat3
 from staa.data.events.aedat4 import Aedat4
-from staa.data.events.evt import Evt2, prophesee_header
+from staa.data.events.evt import Evt2
 from staa.data.events.evt3 import Evt3
 from staa.data.events.evt21 import Evt21
+from staa.data.events.header import prophesee_header
 from staa.data.events.recording import Events, Sensor, said
 from staa.data.events.records import Bin, Dat, Txyp
 from staa.data.events.repair import Repair

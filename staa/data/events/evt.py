@@ -5,24 +5,14 @@ from typing import ClassVar
 import numpy as np
 
 from staa.data.events.counter import TimeCounter
-from staa.data.events.header import Header
-from staa.data.events.recording import Events, Sensor, joined, said, truncated, unchecked
+from staa.data.events.header import geometry, prophesee_header
+from staa.data.events.recording import Events, Sensor, joined, unchecked
+from staa.data.events.records import Records
 from staa.data.events.repair import Repair
 
 SLICE = 1 << 17  # bytes at a time, which stay in the processor's cache: twice as fast
 HELD = 1 << 20  # words that wait for a word of time at most
 TIME_HIGH = 8
-
-
-def prophesee_header(*, optional: bool = False) -> Header:
-    return Header(b"% ", b"% end", optional=optional)
-
-
-def geometry(header: str) -> Sensor | None:
-    """From '% format EVT3;height=720;width=1280', '% geometry 1280x720', or '% height 720' and '% width 1280'."""
-    height = said(header, r"^% (?:format \S*;)?height[= ](\d+)") or said(header, r"^% geometry \d+x(\d+)")
-    width = said(header, r"^% (?:format \S*;)?width[= ](\d+)") or said(header, r"^% geometry (\d+)x")
-    return (int(height), int(width)) if height and width else None
 
 
 class Evt:
@@ -44,8 +34,11 @@ class Evt:
         self._repair = repair or Repair()
         self._counter = TimeCounter(self.bits, self.tick, self._repair)
         self._header = prophesee_header(optional=True)
-        self._word, self._type_at = np.dtype(self.word).newbyteorder("<"), 8 * np.dtype(self.word).itemsize - 4
-        self._rest, self._held = b"", np.empty(0, self.word)
+        self._words, self._type_at = (
+            Records(np.dtype(self.word).newbyteorder("<"), "words"),
+            8 * np.dtype(self.word).itemsize - 4,
+        )
+        self._held = np.empty(0, self.word)
         self._halves = False  # EVT 2.1: the upper half of a word comes first
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
 
@@ -63,8 +56,7 @@ class Evt:
     def end(self) -> Events:
         data = b"" if self._header.done else self._after_header(b"", end=True)
         events = self._piece(data, end=True)
-        if self._rest:
-            raise ValueError(truncated(len(self._rest), "words", self._word.itemsize))
+        self._words.end(self._repair)
         return events._replace(sensor=self.sensor)
 
     def _high(self, words: np.ndarray) -> np.ndarray:
@@ -82,14 +74,11 @@ class Evt:
             self.sensor = geometry(self._header.text)
             self._halves = "endianness=legacy" in self._header.text
             if "endianness=big" in self._header.text:
-                self._word = self._word.newbyteorder(">")
+                self._words = Records(np.dtype(self.word).newbyteorder(">"), "words")
         return data
 
     def _piece(self, data: bytes, *, end: bool = False) -> Events:
-        data = self._rest + data
-        count = len(data) // self._word.itemsize
-        self._rest = data[count * self._word.itemsize :]
-        words = np.frombuffer(data, self._word, count).astype(self._word.newbyteorder("="), copy=False)
+        words = self._words.feed(data).astype(self.word, copy=False)
         if self._halves:
             words = words << 32 | words >> 32
         if len(self._held):

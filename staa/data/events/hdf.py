@@ -23,6 +23,7 @@ PLUGINS = {32008: "bitshuffle", 32001: "blosc", 32026: "blosc2", 307: "bzip2", 3
 """HDF5's number of a way to pack -> its name, of those in hdf5plugin"""
 NAMED = runpy.run_path(str(Path(__file__).with_name("named.py")))
 MOST_LINKS = 10_000
+DEEPEST = 32  # groups in groups
 
 
 class Found(NamedTuple):
@@ -60,6 +61,7 @@ def _pieces(file: Any, stream: str | None, limit: int, h5py: Any) -> Iterator[tu
     one = found[NAMED["choose"]([one.name for one in found], stream)]
     for dataset in {dataset.id: dataset for dataset, _ in one.columns}.values():
         _check_packing(dataset, one.name, limit)
+        _check_stored(dataset, one.name)
     yield from _read(one, h5py)
 
 
@@ -74,6 +76,8 @@ def _read(one: Found, h5py: Any) -> Iterator[tuple[dict, list[Any]]]:
     start, before = 0, None
     for t, x, y, p in pieces:
         if t.dtype.kind in "iu":
+            if len(t) and max(-int(t.min()), int(t.max())) > 1 << 62:
+                raise ValueError(f"its times must be within ±2**62, found {t.min()} to {t.max()}")
             t = t.astype(np.int64)
             if index is not None:
                 _check_index(index, t, start, before)
@@ -172,6 +176,8 @@ def _things(file: Any, h5py: Any) -> Iterator[tuple[str, Any]]:
             seen.add(address)
             path = f"{at}/{name}".strip("/")
             yield path, inner
+            if path.count("/") > DEEPEST:
+                raise ValueError(f"it holds groups in groups, more than {DEEPEST} deep: it is no recording")
             if isinstance(inner, h5py.Group):
                 waiting.append((path, inner))
 
@@ -215,6 +221,20 @@ def _check_packing(dataset: Any, name: str, limit: int) -> None:
         raise ImportError(
             f'it is packed by {PLUGINS[odd[0]]}, which the package hdf5plugin unpacks: pip install "staa-snn[events]"'
         ) from error
+
+
+def _check_stored(dataset: Any, name: str) -> None:
+    """Raises ValueError if the file lacks a part of what it says it holds: HDF5 gives zeros for it, however many."""
+    if dataset.chunks is None:
+        wanted, there = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
+    else:
+        wanted, there = 1, dataset.id.get_num_chunks()
+        for side, chunk in zip(dataset.shape, dataset.chunks, strict=True):
+            wanted *= -(-side // chunk)
+    if there < wanted:
+        raise ValueError(
+            f"not all of {name[:64]} is in the file, which should have {len(dataset):,} events: copy or download it again"
+        )
 
 
 def _sensor_of(file: Any, h5py: Any) -> tuple[int, int] | None:

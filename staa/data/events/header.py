@@ -1,5 +1,7 @@
 """The lines of text before the data of Prophesee's and iniVation's files."""
 
+from staa.data.events.recording import Sensor, said
+
 LONGEST = 1 << 16  # bytes; cameras write some hundred
 
 
@@ -38,3 +40,14 @@ class Header:
             raise ValueError(f"expected header lines starting with '{self._prefix.decode()}', found {data[:8]!r}")
         self.done = True
         return self._rest
+
+
+def prophesee_header(*, optional: bool = False) -> Header:
+    return Header(b"% ", b"% end", optional=optional)
+
+
+def geometry(header: str) -> Sensor | None:
+    """From '% format EVT3;height=720;width=1280', '% geometry 1280x720', or '% height 720' and '% width 1280'."""
+    height = said(header, r"^% (?:format \S*;)?height[= ](\d+)") or said(header, r"^% geometry \d+x(\d+)")
+    width = said(header, r"^% (?:format \S*;)?width[= ](\d+)") or said(header, r"^% geometry (\d+)x")
+    return (int(height), int(width)) if height and width else None

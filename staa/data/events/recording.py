@@ -35,7 +35,7 @@ class Told(NamedTuple):
     repair: How = "refuse"
 
 
-LARGEST = 1 << 62  # of a time in µs: differences still fit int64
+LARGEST = (1 << 62) - 1  # of a time in µs: differences still fit int64
 LARGEST_SENSOR = 1 << 15  # the formats' coordinates have 15 bits at most
 EVENT_BYTES = 64  # that reading an event takes at most, with all its copies
 SAID = 64  # characters of a header's field in a message

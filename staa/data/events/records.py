@@ -3,8 +3,8 @@
 import numpy as np
 
 from staa.data.events.counter import TimeCounter, TimedEvents
-from staa.data.events.evt import geometry, prophesee_header
-from staa.data.events.recording import Columns, Events, Sensor, joined, said, truncated, unchecked
+from staa.data.events.header import geometry, prophesee_header
+from staa.data.events.recording import Columns, Events, Sensor, said, truncated
 from staa.data.events.repair import Repair
 
 OVERFLOW = 1 << 13  # µs that an overflow of a .bin adds
@@ -129,11 +129,12 @@ class Txyp:
         self.sensor: Sensor | None = None
         self._repair = repair or Repair()
         self._records = Records(np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")]))
+        self._timed = TimedEvents(TimeCounter(None, 1, self._repair))
 
     def feed(self, data: bytes) -> Events:
         found = self._records.feed(data)
-        return unchecked(found["t"], found["x"], found["y"], found["p"], None)
+        return self._timed.feed(found["t"].astype(np.int64), found["x"], found["y"], found["p"])
 
     def end(self) -> Events:
         self._records.end(self._repair)
-        return joined([], None)
+        return self._timed.end()

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from staa.files import read_text
 TABLE = "samples.csv"
 PARTS = ("train", "val", "test")
 SHOWN = 9  # problems in a message
+MOST = 1_000_000  # samples
 
 
 class Sample(NamedTuple):
@@ -41,11 +41,13 @@ def read_samples(folder: Path, endings: tuple[str, ...]) -> list[Sample]:
         rows.fieldnames = names
         unit = _unit(names, path)
         start, end = (name if unit == "us" and name in names else f"{name}_{unit}" for name in ("start", "end"))
-        found, wrong, lines, part_of = [], [], {}, {}
+        found, wrong, lines, part_of, places = [], [], {}, {}, {}
         for row in rows:
             problem, line = None, rows.line_num
+            if len(found) + len(wrong) == MOST:
+                raise ValueError(f"{path} has more than {MOST:,} samples: cut it into several data sets")
             try:
-                sample = _sample(row, folder, endings, start, end, TICKS[unit])
+                sample = _sample(row, folder, endings, start, end, TICKS[unit], places)
                 if sample.recording in lines:
                     problem = f"the same interval as line {lines[sample.recording]}"
                 elif part_of.setdefault(sample.file, (sample.part, line))[0] != sample.part:
@@ -118,7 +120,10 @@ def _unit(names: list[str], path: Path) -> str:
     return units[0]
 
 
-def _sample(row: dict, folder: Path, endings: tuple[str, ...], start: str, end: str, tick: int) -> Sample:
+def _sample(
+    row: dict, folder: Path, endings: tuple[str, ...], start: str, end: str, tick: int, places: dict[str, str]
+) -> Sample:
+    """places: by what files are called in the table so far, which they are."""
     if None in row or None in row.values():
         raise ValueError("it has more or fewer fields than the first line")
     row = {key: value.strip() for key, value in row.items()}
@@ -127,8 +132,10 @@ def _sample(row: dict, folder: Path, endings: tuple[str, ...], start: str, end: 
         raise ValueError(f"file {file[:SAID]!r} must be a path under the table's folder")
     if not file.lower().endswith(endings):
         raise ValueError(f"file {file[:SAID]!r} must end in one of {', '.join(endings)}")
-    if not (folder / file).is_file():
-        raise ValueError(f"file {file[:SAID]!r} is not there")
+    if file not in places:
+        if not (folder / file).is_file():
+            raise ValueError(f"file {file[:SAID]!r} is not there")
+        places[file] = os.path.relpath(os.path.realpath(folder / file), os.path.realpath(folder))
     if not label:
         raise ValueError("it has no class")
     if part is not None and part not in PARTS:
@@ -136,18 +143,19 @@ def _sample(row: dict, folder: Path, endings: tuple[str, ...], start: str, end: 
     begin, stop = (_time(row[name], name, tick) for name in (start, end))
     if begin >= stop:
         raise ValueError(f"{start} must be before {end}, got {row[start]} and {row[end]}")
-    own = os.path.relpath(os.path.realpath(folder / file), os.path.realpath(folder))  # whatever it is called in the table
-    return Sample(f"{folder / file}#{begin}-{stop}", own, label, part)
+    return Sample(f"{folder / file}#{begin}-{stop}", places[file], label, part)
 
 
 def _time(text: str, name: str, tick: int) -> int:
     """A time in µs."""
     try:
+        if "_" in text or not text.isascii():  # which Python takes in numbers
+            raise ValueError
         value = float(text) * tick if tick > 1 else int(text)
     except ValueError as error:
         hint = " (of times in seconds call the columns start_s and end_s)" if tick == 1 else ""
         raise ValueError(f"{name} must be a {'whole ' if tick == 1 else ''}number, got {text[:SAID]!r}{hint}") from error
-    if not (math.isfinite(value) and 0 <= value <= LARGEST):
+    if not 0 <= value <= LARGEST:  # nor is NaN
         raise ValueError(f"{name} must be from 0 to 2**62 µs, got {text[:SAID]!r}")
     return round(value)
 

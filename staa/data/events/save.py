@@ -31,6 +31,16 @@ def save_pieces(path: Path, pieces: Iterator[Events]) -> Saved:
 
     Raises what the pieces raise, ValueError if there are no events, RuntimeError if it can't be written; then nothing is there.
     """
+    try:
+        return _save(path, pieces)
+    except OSError as error:
+        if error.filename is not None:  # of what is read
+            raise
+        why = f"{error.strerror or error}; its columns go through {tempfile.gettempdir()}, name a larger folder with TMPDIR"
+        raise RuntimeError(f"could not write {path}: {why}") from error
+
+
+def _save(path: Path, pieces: Iterator[Events]) -> Saved:
     count, first, last, sensor = 0, 0, 0, None
     with ExitStack() as opened:
         columns: dict[str, IO[bytes]] = {name: opened.enter_context(tempfile.TemporaryFile()) for name in COLUMNS}
@@ -43,7 +53,7 @@ def save_pieces(path: Path, pieces: Iterator[Events]) -> Saved:
         if not count:
             raise ValueError("no events are left of it")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with writing(path, new=True) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, dtype in COLUMNS.items():
                 columns[name].seek(0)
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 
 from staa.arrays import HEADER, SAID, check_array, check_members
-from staa.files import open_regular
+from staa.files import check_bytes, open_regular
 
 
 class Slices:
@@ -31,6 +31,7 @@ class Slices:
         count, size = min(count, self._left), self.dtype.itemsize
         columns = self.shape[1] if self._by_columns and len(self.shape) > 1 else 1
         width = 1 if columns > 1 else int(np.prod(self.shape[1:], dtype=np.int64))
+        check_bytes(count * columns * width * size, f"{self._what}, {count:,} entries at a time,")
         if not self._files:
             self._files = [self._opened.enter_context(self._opened_anew(i * self.length * size)) for i in range(columns)]
         self._left -= count

@@ -25,7 +25,7 @@ from staa.files import open_regular
 
 BLOCK = 1 << 17  # bytes at a time; parsing takes some thirty times as much
 LONGEST_LINE, LONGEST_HEADER = 1 << 16, 1 << 20
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|[+-]?inf", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf", re.IGNORECASE | re.ASCII)
 UNITS: dict[str, Unit] = {
     "s": "s", "sec": "s", "second": "s", "seconds": "s", "ms": "ms", "millisecond": "ms", "milliseconds": "ms",
     "us": "us", "µs": "us", "μs": "us", "usec": "us", "microsecond": "us", "microseconds": "us",
@@ -140,7 +140,7 @@ def _layout(text: str, given: Unit | None) -> tuple[Layout | None, int]:
         columns, said = found
     else:
         columns = _guessed_order(text[at : text.rfind("\n", at, at + (1 << 16)) + 1 or len(text)], separator)
-    said = said or _unit_in("\n".join(comments))
+    said = said or _unit_in(comments)
     if said is None and given is None:
         said = _evident(text[at : at + (1 << 16)], columns[0], separator)
     if said is None and given is None:
@@ -154,7 +154,7 @@ def _layout(text: str, given: Unit | None) -> tuple[Layout | None, int]:
 def _split(line: str) -> list[str]:
     """The fields of a line; a unit in brackets stays with its name."""
     mark = next((mark for mark in ",;\t" if mark in line), None)
-    fields = line.split(mark) if mark else re.sub(r"\s+([\[(])", r"\1", line).split()
+    fields = line.split(mark) if mark else re.sub(r" ([\[(])", r"\1", " ".join(line.split())).split()
     return [field.strip().strip("\"'") for field in fields]
 
 
@@ -163,7 +163,7 @@ def _named(names: list[str]) -> tuple[tuple[int, int, int, int], Unit | None] | 
     plain: list[str] = [name.lower() for name in names]
     unit: Unit | None = None
     for k, name in enumerate(plain):
-        parts = re.fullmatch(r"([a-z]+)[ _]*[\[(]?([a-zµμ]*)[\])]?", name)
+        parts = re.fullmatch(r"([a-z]+)[ _]*[\[(]?([a-zµμ]*)[\])]?", name) if len(name) <= SAID else None
         if parts and parts[1] in COLUMNS["t"] and (not parts[2] or parts[2] in UNITS):
             plain[k] = parts[1]
             if parts[2]:
@@ -175,9 +175,10 @@ def _named(names: list[str]) -> tuple[tuple[int, int, int, int], Unit | None] | 
     return (t, x, y, p), unit
 
 
-def _unit_in(comments: str) -> Unit | None:
+def _unit_in(comments: list[str]) -> Unit | None:
     """The unit that a comment says, as v2e's "Format is time (float s), x, y, polarity"."""
-    said = re.search(r"\b(?:time|timestamp|ts|t)s?\s*[\[(]\s*(?:float|int|in)?\s*([a-zµμ]+)\s*[\])]", comments, re.IGNORECASE)
+    plain = "\n".join(" ".join(line.split()) for line in comments)
+    said = re.search(r"\b(?:time|timestamp|ts|t)s? ?[\[(] ?(?:float |int |in )?([a-zµμ]{1,16}) ?[\])]", plain, re.IGNORECASE)
     return UNITS.get(said[1].lower()) if said else None
 
 
@@ -250,4 +251,4 @@ def _where(text: str, layout: Layout, line: int) -> str:
             and not all(column < len(fields) and NUMBER.fullmatch(fields[column]) for column in layout.columns)
         ):
             return f"line {k} is {row[:SAID]!r}"
-    return f"the lines from {line + 1} on differ in their fields"
+    return f"the lines from {line + 1} on differ in their fields, or hold what is no number"

@@ -11,6 +11,7 @@ from staa.data.events.frames import Fit, count
 from staa.data.events.recording import Events
 
 LONGEST_GAP = 1_000_000  # windows without an event
+MOST = (1 << 31) - 1  # events of a window, so that no pixel's count overflows
 
 
 class Window(NamedTuple):
@@ -65,20 +66,23 @@ class Windows:
             arrived: When they were there, by `time.perf_counter`; None: for each window, when its events are asked for.
 
         Raises:
-            ValueError: If more than a million windows would have no event.
+            ValueError: If more than a million windows would have no event, before any is given, or one has too many.
         """
         t = events.t
-        if len(t) and self.begin is None:
-            self.begin = int(t[0])
-        if self.begin is None:
+        begin = int(t[0]) if self.begin is None and len(t) else self.begin
+        if begin is None:
             return
-        number = (t - self.begin) // self.window
+        number = (t - begin) // self.window
         late = int(np.searchsorted(number, self._over))
+        self._check_gaps(number[late:], None if until is None else (until - begin) // self.window)
+        self.begin = begin
         self.late += late
         cuts = [late, *(np.flatnonzero(np.diff(number[late:])) + late + 1).tolist(), len(t)]
         for start, stop in pairwise(cuts) if late < len(t) else ():
             now = time.perf_counter() if arrived is None else arrived
             yield from self._until(int(number[start]), now)
+            if self._events + stop - start > MOST:
+                raise ValueError(f"a window of {self.window} µs has more than {MOST:,} events: make the window shorter")
             counts = count(events, np.array([start, stop]), size=self.size, fit=self.fit)[0]
             self._counts = counts if self._counts is None else self._counts + counts
             self._events += stop - start
@@ -90,13 +94,18 @@ class Windows:
         if self._events:
             yield self._closed(time.perf_counter())
 
+    def _check_gaps(self, numbers: np.ndarray, until: int | None) -> None:
+        gap = int(np.diff(numbers, prepend=self._over).max(initial=0))
+        if until is not None:
+            gap = max(gap, until - (int(numbers[-1]) if len(numbers) else self._over))
+        if gap > LONGEST_GAP:
+            raise ValueError(
+                f"time jumps by {gap:,} windows of {self.window} µs without an event: make the window longer, or repair the "
+                f"stream"
+            )
+
     def _until(self, number: int, arrived: float) -> Iterator[Window]:
         """The windows before that of this number (from 0)."""
-        if number - self._over > LONGEST_GAP:
-            raise ValueError(
-                f"time jumps by {number - self._over:,} windows of {self.window} µs without an event: make the window longer, "
-                f"or repair the stream"
-            )
         while self._over < number:
             yield self._closed(arrived)
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from staa.data.augment import drawing_from
+from staa.data.augment import one_by_one
+from staa.data.draws import seeds
 from staa.files import check_bytes, read_bytes
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images
@@ -39,7 +40,7 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 class ImageFiles:
     """Images on disk, cut to size × size when they are read.
 
-    Read for training (with a generator) at a `scale`: a random part of the image of at least that share of its area, in a
+    Read for training (with the samples' keys) at a `scale`: a random part of the image of at least that share of its area, in a
     ratio of 3/4 to 4/3, resized. Otherwise: the shorter side resized to `resize`, the centre cut out. Bilinear, antialiased.
     """
 
@@ -58,13 +59,12 @@ class ImageFiles:
     def files(self) -> list[str]:
         return [os.fsdecode(bytes(path)) for path in self.paths]
 
-    def read(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def read(self, chosen: Tensor, keys: np.ndarray | None = None) -> Tensor:
         """The chosen images [N, 3, size, size], uint8. Raises ValueError naming one that can't be decoded."""
         paths = [os.fsdecode(bytes(self.paths[i])) for i in chosen.tolist()]
-        if generator is None:
+        if keys is None:
             return torch.stack([self.plain(decode(path)) for path in paths])
-        with drawing_from(generator):
-            return torch.stack([self.random(decode(path)) for path in paths])
+        return one_by_one(lambda path: self.random(decode(path)), paths, seeds(keys, "random cut"))
 
 
 def cut(size: int, resize: int | None = None, *, by: str = "bilinear") -> Callable[[Image.Image], Tensor]:
