@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from staa.attention import STAA
 from staa.data import Batches, WindowBatches, forecast_source
-from staa.data.augment import make_mix
+from staa.data.augment import make_augment, make_mix
 from staa.layers import PerStep, Site, fold_batch_norm
 from staa.models import spikestag
 from staa.models.parts import ConvNorm
@@ -45,16 +45,15 @@ def network():
 
 
 def images(group, folder, *, synced=True):
-    """A network with all that goes by the batch: BatchNorm, attention with random drops, a penalty on firing rates, mixed
-    samples, pieces, and a moving average; in parts of 3 and 2 samples."""
+    """A network with all that goes by the batch: BatchNorm, attention with random drops, a penalty on firing rates, samples
+    that are moved and mixed, pieces, and a moving average; in parts of 3 and 2 samples."""
     source = tiny.images(validation=0.1)
     prepare = lambda x: direct(source.prepare(x).double(), 2)  # noqa: E731
     torch.manual_seed(0)
     model = network()
     how = {"prepare": prepare, "group": group}
-    training = Batches(
-        source.train, 10, seed=0, mix=make_mix(classes=3, mixup=0.5, cutmix=1.0, probability=0.7), pieces=2, **how
-    )
+    changed = {"augment": make_augment(shift=2, flip=True), "mix": make_mix(classes=3, mixup=0.5, cutmix=1.0, probability=0.7)}
+    training = Batches(source.train, 10, seed=0, pieces=2, **changed, **how)
     settings = {"penalty": partial(rate_penalty, target=0.2), "accumulate": 2, "clip": 1.0}
     return trained(group, folder, model, training, Batches(source.validation, 3, **how), synced=synced, ema=0.8, **settings)
 
