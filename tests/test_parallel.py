@@ -255,7 +255,11 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(tmp_path):
     assert process.returncode == 0, errors
     assert len(list(tmp_path.glob("runs/tiny/*"))) == 1
     assert re.findall(r"seed 0 → \S+(?:, from step \d+)?$", told, re.MULTILINE)[1].partition("from step ")[2]
-    assert errors.count("staa: failed: another process of this run has ended") == 1
+    assert [line for line in errors.splitlines() if line.startswith("staa: ")] in (
+        [],  # it was terminated before it could tell
+        ["staa: failed: another process of this run has ended; the last checkpoint is kept, from which the run goes on with "
+         "--resume (STAA_DEBUG=1 shows where)"],
+    )  # fmt: skip
     assert re.search(r"^test accuracy", told, re.MULTILINE)
 
 

@@ -52,3 +52,5 @@ def listening(*, requeue: bool = False) -> Iterator[Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if several():  # torchrun terminates it if another one has failed: it is ending, and may still have to say so
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
