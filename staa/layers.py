@@ -10,8 +10,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from staa.folding import Passive as Passive
 from staa.folding import Resumed, fold_of, hooked, plain
+from staa.norms import SyncNorm
 from staa.ops.averages import Folded, batch_norm, norm_affine
 from staa.ops.checks import TIME_FIRST, check_floats, check_tensor
+from staa.ops.joint import joint_batch_norm
 from staa.ops.notes import note as note
 
 
@@ -195,7 +197,8 @@ def fold_batch_norm(x: Tensor, norm: nn.Module) -> Folded:
         scale = weight / √(variance + eps),    shift = bias − mean · scale
 
     In training, mean and biased variance are the batch's, and the running ones are updated as nn.BatchNorm2d does, with the
-    unbiased variance. x is read once, and its gradient written in one more pass.
+    unbiased variance. x is read once, and its gradient written in one more pass. Those of a `staa.norms.SyncNorm` are the
+    batch's of all processes.
 
     Args:
         x: Current.
@@ -219,6 +222,10 @@ def fold_batch_norm(x: Tensor, norm: nn.Module) -> Folded:
     assert norm.running_var is not None
     if not norm.training:
         return Folded(x, *norm_affine(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps))
+    if isinstance(norm, SyncNorm):
+        *found, mean, variance, total = joint_batch_norm(x, norm.weight, norm.bias, norm.eps, norm.group)
+        norm.update(mean, variance, total)
+        return Folded(*found)
     count = x.numel() // x.shape[2]
     if count < 2:
         raise ValueError("BatchNorm needs more than one value per channel in training: give more samples, steps or pixels")
@@ -228,9 +235,10 @@ def fold_batch_norm(x: Tensor, norm: nn.Module) -> Folded:
 
 
 def plain_batch_norm(norm: nn.Module) -> bool:
-    """Whether it is plainly nn.BatchNorm2d, as it is built by default: with weight, bias and running statistics."""
+    """Whether it is plainly nn.BatchNorm2d, be it synchronised, as it is built by default: with weight, bias and running
+    statistics."""
     return (
-        plain(norm, nn.BatchNorm2d)
+        (plain(norm, nn.BatchNorm2d) or plain(norm, SyncNorm))
         and norm.weight is not None
         and norm.bias is not None
         and norm.momentum is not None

@@ -57,11 +57,13 @@ def choose_precision(wanted: str, device: torch.device) -> Literal["float32", "b
     return "bfloat16" if wanted == "bfloat16" else "float32"
 
 
-def choose_workers(wanted: int | None, device: torch.device) -> int:
-    """Processes that read and augment: as wanted, or the cores up to 16, half of them if they also train."""
+def choose_workers(wanted: int | None, device: torch.device, *, among: int = 1) -> int:
+    """Processes that read and augment: as wanted, or the cores up to 16, half of them if they also train. among: the training
+    processes on this machine, which share its cores."""
     if wanted is not None:
         if wanted < 0:
             raise ValueError(f"`workers` can't be negative, got {wanted}; 0 reads in the main process")
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // among)
     return min(16, max(1, cores if device.type == "cuda" else cores // 2))

@@ -450,7 +450,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, whole, number):
     wait_for(process, lambda: (out / "log.jsonl").is_file() and '"epoch",' in (out / "log.jsonl").read_text())
     process.send_signal(number)
     stdout, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == (130 if number == signal.SIGINT else 0)
     assert f"staa train --resume {out}" in stdout.replace("\n", "")
     state = resumed(out)
     assert all(torch.equal(state["model"][k], whole["model"][k]) for k in whole["model"])

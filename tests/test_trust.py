@@ -143,7 +143,7 @@ def arguments(f, folder, runs, kind, tmp_path):
         "what": "it", "at": (), "ahead": 1, "steps": 1, "interval": 0.5, "level": 0.5, "model": torch.nn.Identity(),
         "device": "cpu", "epochs": 1, "name": "it", "sections": (), "events": (), "inputs": torch.zeros(1, 3, 2, 16, 16),
         "form": "window", "suffix": ".onnx", "verify": False, "trust": False, "network": torch.nn.Identity(), "proof": None,
-        "exported": torch.nn.Identity(), "state": (), "changes": [],
+        "exported": torch.nn.Identity(), "state": (), "changes": [], "same_data_as": None,
     }  # fmt: skip
     endings = {"to_onnx": ".onnx", "traced": ".onnx", "exportable": ".onnx", "to_program": ".pt2", "to_nir": ".nir"}
     if (ending := endings.get(getattr(f, "__name__", ""))) is not None:

@@ -25,6 +25,7 @@ from staa.files import check_bytes
 from staa.forecasters import FORECASTERS
 from staa.models import MODELS
 from staa.neurons import LIF
+from staa.parallel import ALONE, Group
 from staa.recipes.options import name_of
 from staa.recipes.parts import Augment, Data, Early, Model
 from staa.recipes.recipe import Recipe
@@ -79,7 +80,9 @@ class Classification(Task[Source]):
             raise ValueError(f"a data set is a staa.data.Source, {self.recipe.data.name} gives a {type(source).__name__}{hint}")
         return source
 
-    def batches(self, source: Source, part: Part, device: torch.device, *, workers: int, training: bool = False) -> Batches:
+    def batches(
+        self, source: Source, part: Part, device: torch.device, *, workers: int, training: bool = False, group: Group = ALONE
+    ) -> Batches:
         recipe, samples, a = self.recipe, getattr(source, part), self.recipe.augment
         augment = mix = shrink = None
         slow = not isinstance(samples.x, Tensor)
@@ -126,6 +129,8 @@ class Classification(Task[Source]):
             seed=recipe.seed if training else None,
             device=device,
             workers=workers if slow else None,
+            group=group,
+            pieces=recipe.optim.accumulate,
         )
 
     def take(self, source: Source, part: Part, chosen: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:

@@ -21,6 +21,7 @@ from staa.files import check_bytes
 from staa.forecasters import FORECASTERS, ClosedForm
 from staa.forecasters.seasonal import DAYS, Seasonal, forecaster_of
 from staa.neurons import LIF
+from staa.parallel import ALONE, Group
 from staa.recipes.options import name_of, options_of
 from staa.recipes.parts import Augment, Data, Forecast, Model, Series
 from staa.recipes.reading import Reading
@@ -106,10 +107,17 @@ class Forecasting(Task[SeriesSource]):
         return source.with_season(recorded) if recorded in SEASONS else best_season(source)
 
     def batches(
-        self, source: SeriesSource, part: Part, device: torch.device, *, workers: int, training: bool = False
+        self,
+        source: SeriesSource,
+        part: Part,
+        device: torch.device,
+        *,
+        workers: int,
+        training: bool = False,
+        group: Group = ALONE,
     ) -> WindowBatches:
-        seed = self.recipe.seed if training else None
-        return WindowBatches(source, part, self.recipe.batch_size, seed=seed, device=device)
+        seed, pieces = self.recipe.seed if training else None, self.recipe.optim.accumulate
+        return WindowBatches(source, part, self.recipe.batch_size, seed=seed, device=device, group=group, pieces=pieces)
 
     def take(self, source: SeriesSource, part: Part, chosen: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
         return WindowBatches(source, part, 1, device=device).take(chosen)

@@ -14,6 +14,7 @@ from staa.attention import ATTENTIONS
 from staa.build.settings import settings_for
 from staa.data.source import SplitData
 from staa.neurons import NEURONS
+from staa.parallel import ALONE, Group
 from staa.recipes.code import UntrustedCodeError
 from staa.recipes.find import find
 from staa.recipes.options import name_of
@@ -22,8 +23,6 @@ from staa.recipes.values import raise_all
 from staa.training.evaluate import Epochs, Inputs, Loader, Measure
 
 Part = Literal["train", "validation", "test"]
-
-
 S = TypeVar("S", bound=SplitData)
 
 
@@ -106,7 +105,9 @@ class Task(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def batches(self, source: S, part: Part, device: torch.device, *, workers: int, training: bool = False) -> Loader:
+    def batches(
+        self, source: S, part: Part, device: torch.device, *, workers: int, training: bool = False, group: Group = ALONE
+    ) -> Loader:
         """A part of the data: for training shuffled and augmented as the recipe says, else in order and plain.
 
         Args:
@@ -115,6 +116,7 @@ class Task(ABC, Generic[S]):
             device: Where the batches are.
             workers: Processes that read and augment, if samples are read from files or augmented one by one.
             training: For training.
+            group: The processes that share them.
         """
 
     @abstractmethod

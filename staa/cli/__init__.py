@@ -31,9 +31,11 @@ from staa.cli import (
 from staa.cli.flags import in_flags
 from staa.cli.machine import keeps_pages
 from staa.cli.options import OPTIONS
+from staa.cli.processes import cause_of, voice
 from staa.cli.signals import BAD_INPUT, CUT_OFF, FAILED, INTERRUPTED
 from staa.cli.text import say
 from staa.machine import keep_pages
+from staa.parallel import several
 from staa.registry import unknown
 from staa.text import for_terminal
 
@@ -87,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         return CUT_OFF
     except OSError as error:  # such as a full disk
         _leave_output()
-        return code or _complain(f"error: standard output can't be written: {error.strerror or error}", FAILED)
+        return code or _complain(f"error: standard output can't be written: {error.strerror or error}", FAILED, error)
     finally:
         warnings.formatwarning = before
 
@@ -114,25 +116,28 @@ def _run(args: list[str]) -> int:
             return 0
         if args[0] not in COMMANDS:
             raise ValueError(unknown("command", args[0], COMMANDS))
+        if several() and args[0] != "train":
+            raise ValueError(f"staa {args[0]} runs in one process: start it without torchrun")
         return COMMANDS[args[0]](args[1:])
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _complain("interrupted", INTERRUPTED, error)
     except BrokenPipeError:
         raise
     except Exception as error:
+        error = cause_of(error)
         if debug:
             for line in traceback.format_exc().rstrip("\n").split("\n"):
                 print(for_terminal(line), file=sys.stderr)
             return BAD_INPUT if isinstance(error, (ValueError, OSError, ImportError)) else FAILED
         if isinstance(error, (ValueError, OSError, ImportError)):
-            return _complain(f"error: {in_flags(_without_number(error), kind)}", BAD_INPUT)
+            return _complain(f"error: {in_flags(_without_number(error), kind)}", BAD_INPUT, error)
         if isinstance(error, (FloatingPointError, RuntimeError)) and not isinstance(
             error, (NotImplementedError, RecursionError)
         ):
-            return _complain(f"failed: {in_flags(error, kind)} (STAA_DEBUG=1 shows where)", FAILED)
+            return _complain(f"failed: {in_flags(error, kind)} (STAA_DEBUG=1 shows where)", FAILED, error)
         if isinstance(error, MemoryError):
-            return _complain(f"failed: out of memory {error}".rstrip(), FAILED)
-        return _complain(f"failed: {_fault(error)}", FAILED)
+            return _complain(f"failed: out of memory {error}".rstrip(), FAILED, error)
+        return _complain(f"failed: {_fault(error)}", FAILED, error)
 
 
 def _without_number(error: Exception) -> Exception | str:
@@ -163,6 +168,8 @@ def _options_of(args: list[str]) -> Any:
     return OPTIONS.get(" ".join(args[:2])) or OPTIONS.get(args[0] if args else "")
 
 
-def _complain(text: str, code: int) -> int:
-    print(for_terminal("staa: " + " ".join(text.split())), file=sys.stderr)
+def _complain(text: str, code: int, error: BaseException) -> int:
+    line = for_terminal("staa: " + " ".join(text.split()))
+    if (to := voice(error, line, code)) is not None:
+        print(line, file=to)
     return code

@@ -13,6 +13,7 @@ from staa.cli.render import render
 from staa.cli.signals import Signals, listening
 from staa.cli.text import say
 from staa.cli.train import data_root_for, new_folder
+from staa.parallel import joined
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
 from staa.runs import Run, run
@@ -49,7 +50,7 @@ def train(
 
     A terminal and a notebook get a bar, and a line for each epoch. Warnings go through `warnings`. Ctrl-C, or the notebook's
     button to interrupt, ends the step, saves, and raises KeyboardInterrupt; `staa.train(resume=folder)` then goes on, bit for
-    bit on the CPU. A second one ends it at once.
+    bit on the CPU. A second one ends it at once. In a script that torchrun starts in several processes, they train together.
 
     Args:
         recipe: What to train, or its name, or "my_file.py:recipe"; None: that of the resumed run, or else digits-events.
@@ -99,19 +100,21 @@ def train(
             raise ValueError("a run that is gone on with has its weights: leave out `init_from`")
         made = starting_from(recipe, init_from, trust=trust)
         told, recipe = inherited(recipe, made), made
-    recipe = with_absolute_paths(recipe)
-    folder = first_run(begun) if begun is not None else new_folder(recipe) if out is None else Path(out)
+    recipe, group = with_absolute_paths(recipe), joined()
+    fresh = new_folder(recipe) if out is None else Path(out)
+    folder = first_run(begun) if begun is not None else group.as_first(lambda: fresh)
     if begun is not None and folder not in (begun, begun.parent):
         raise ValueError(f"{begun} holds several seeds: resume one of its folders, such as {folder}")
     root = data_root_for(None if begun is None else folder, data_root)
     if prolong is not None:
-        begun = folder = prolong_run(begun or folder, prolong, new_folder(recipe) if out is None else Path(out), trust=trust)
+        old, epochs = begun or folder, prolong
+        begun = folder = group.as_first(lambda: prolong_run(old, epochs, fresh, trust=trust))
         recipe = read_recipe(folder)
     events = run(
         recipe, folder, data_root=root, device=device, workers=workers, bits=bits, compile=compile, deterministic=deterministic,
         resume=begun, trust=trust, stop=lambda: signals.asked,
     )  # fmt: skip
-    if log is not None:
+    if log is not None and group.first:
         events = to_tensorboard(events, folder)
     title, go_on = f"{recipe.name}, seed {recipe.seed}", f"staa.train(resume={str(folder)!r})"
 
@@ -120,7 +123,7 @@ def train(
 
     on_main = threading.current_thread() is threading.main_thread()  # another thread hears of no signal
     with listening() if on_main else nullcontext(Signals()) as signals, closing(events):
-        if progress:
+        if progress and group.first:
             if told:
                 say(f"inherited from {recipe.init_from}: {told}")
             result = render(events, title, folder, signals, warn=warn, go_on=go_on)

@@ -10,7 +10,7 @@ from staa.build import check_recipe, task_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
 from staa.cli.over import check_differ, folder_of, settings_of, variants_of
 from staa.cli.parse import parse
-from staa.cli.signals import INTERRUPTED, listening
+from staa.cli.signals import listening
 from staa.cli.text import comparison, say, show
 from staa.cli.train import check_seeds, folders_of, from_run, now, tell_inherited, train_seeds
 from staa.cli.waiting import waiting
@@ -86,7 +86,7 @@ def compare(args: list[str]) -> int:
             results = train_seeds(o.recipe, place, settings, signals)
             if results is None:
                 say(f"go on with the same command and --out {target}")
-                return INTERRUPTED
+                return signals.status
             runs[label] = [Run(folder, data_root=o.data, trust=o.trust_code) for folder in folders_of(o.recipe, place, o.seeds)]
     runs = {label: runs[label] for label in options}
     with waiting("comparing"):

@@ -43,6 +43,9 @@ class TrainOptions(OfRun):
     data: Path | None = None
     """Where data sets are, or the folder of images or file of a series; by default ./data, or where the resumed run found
     them."""
+    devices: int | None = None
+    """How many processes train together, each on a GPU of its own or on a share of the CPU's cores, as torchrun starts them; by
+    default one."""
     workers: int | None = None
     """Processes that read and augment images; by default as many as serve. They change nothing but the speed."""
     bits: bool = False
@@ -55,6 +58,8 @@ class TrainOptions(OfRun):
     filling new tensors takes. An operation that has none is refused."""
     save_minutes: float = 10.0
     """Minutes between saves inside a long epoch."""
+    requeue: bool = False
+    """In a job of SLURM: on SIGTERM or SIGUSR1 save and have the job queued again, which then goes on with the run."""
     log: Literal["tensorboard"] | None = None
     """Also write TensorBoard's files, to RUN/tensorboard."""
 

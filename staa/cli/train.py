@@ -1,5 +1,6 @@
 """Training."""
 
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,13 @@ from staa.analysis.tensorboard import to_tensorboard
 from staa.cli.flags import value_of
 from staa.cli.options import DEFAULT, TrainOptions
 from staa.cli.parse import parse
+from staa.cli.processes import check_devices, join, launch, launches, leave_status, started_with, without
 from staa.cli.render import render
-from staa.cli.signals import INTERRUPTED, Signals, listening
+from staa.cli.requeue import began_in, job_of, requeue
+from staa.cli.signals import Signals, listening
 from staa.cli.text import over_seeds, say, warn
 from staa.files import inside, save_text
+from staa.parallel import began, begin, joined, leave, local_rank
 from staa.recipes import RECIPES
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
@@ -25,6 +29,8 @@ from staa.training.progress import Result
 
 def train(args: list[str]) -> int:
     """train a recipe, or go on with a run"""
+    join()
+    given, group = list(args), joined()
     name = args.pop(0) if args and not args[0].startswith("-") else None
     for before, late in zip(args, args[1:] if name is None else [], strict=False):
         if late in RECIPES and not before.startswith("-"):
@@ -36,8 +42,16 @@ def train(args: list[str]) -> int:
         recipe = find_recipe(name or DEFAULT)
     base = recipe if name is None and resumed is not None else from_run(recipe, args)
     options = parse(TrainOptions, args, f"staa train {name or ''}".strip(), TrainOptions(recipe=base))
+    if options.devices is not None:
+        check_devices(options.devices, options.device)
+    job = job_of() if options.requeue else None
+    if options.devices is not None and launches(options.devices):
+        return launch(options.devices, without(given, "--devices"))
     tell_inherited(recipe, base, options.recipe)
     recipe = with_absolute_paths(options.recipe)
+    if (folder := group.as_first(lambda: _begun_before(recipe, options, job))) is not None:
+        recipe = recipe if options.prolong is None else read_recipe(first_run(folder))
+        options = replace(options, resume=folder, out=None, prolong=None)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
     if options.prolong is not None and options.resume is None:
@@ -50,14 +64,15 @@ def train(args: list[str]) -> int:
             raise ValueError(f"{options.resume} holds several seeds: say how many with --seeds, or resume one of its folders")
         if options.seeds > 1 and is_run(options.resume):
             raise ValueError(f"{options.resume} is a run of one seed: resume it without --seeds")
-    target = (None if options.prolong else options.resume) or options.out or new_folder(recipe)
+    target = (None if options.prolong else options.resume) or options.out
+    target = target or group.as_first(lambda: new_folder(recipe, job))
     if options.resume is None:
         check_seeds(target, options.seeds)
     elif options.prolong is not None:
-        recipe = _prolonged(recipe, options.resume, options.prolong, target, options)
+        recipe = group.as_first(lambda: _prolonged(recipe, options, target))
     folders = folders_of(recipe, target, options.seeds)
     finished = options.resume is not None and all((folder / RESULT).is_file() for folder in folders)
-    with listening() as signals:
+    with listening(requeue=options.requeue) as signals:
         results = train_seeds(recipe, target, options, signals)
     if finished and results is not None:
         known = recipe.name if recipe.name in RECIPES else "RECIPE"
@@ -69,16 +84,40 @@ def train(args: list[str]) -> int:
     if results is None:
         if options.seeds > 1:
             say(f"the seeds go on with: staa train --resume {target} --seeds {options.seeds}")
-        return INTERRUPTED
-    if len(results) > 1:
+        if job is not None and signals.number != signal.SIGINT:
+            group.as_first(lambda: requeue(job))
+            say(f"job {job} is queued again, and goes on with the run when it starts")
+        return ended(signals.status)
+    if len(results) > 1 and group.first:
         line = f"{recipe.name}: test {over_seeds(results)} over {len(results)} seeds"
         say(line, style="bold")
         save_text(target / "summary.txt", line + "\n")
-    return 0
+    return ended(0)
 
 
-def _prolonged(recipe: Recipe, old: Path, epochs: int, target: Path, options: TrainOptions) -> Recipe:
+def ended(code: int) -> int:
+    """The exit code of a run that has come to its end, or is saved, in all processes."""
+    if local_rank() == 0:
+        leave_status(code)
+    leave()
+    return code
+
+
+def _begun_before(recipe: Recipe, options: TrainOptions, job: str | None) -> Path | None:
+    """The folder that these processes' predecessors have begun a run in, which torchrun or SLURM has started again as these."""
+    told, target = began(), options.out or new_folder(recipe, job)
+    if told is not None and is_run(Path(told)):
+        return Path(told) if options.seeds == 1 else Path(told).parent
+    if job is not None and options.resume is None and began_in(job, target):
+        return target
+    return None
+
+
+def _prolonged(recipe: Recipe, options: TrainOptions, target: Path) -> Recipe:
     """Make the runs that go on with finished ones, once all of these are known to be so; their recipe."""
+    old, epochs = options.resume, options.prolong
+    assert old is not None
+    assert epochs is not None
     if old.is_file():
         raise ValueError(f"--prolong takes a finished run, not a checkpoint: give {old.parent}")
     new = folders_of(recipe, target, options.seeds)
@@ -87,6 +126,7 @@ def _prolonged(recipe: Recipe, old: Path, epochs: int, target: Path, options: Tr
         check_prolonged(finished, epochs)
     for finished, folder in zip(runs, new, strict=True):
         prolong(finished, epochs, folder)
+    begin(str(new[0]))
     return read_recipe(new[0])
 
 
@@ -105,9 +145,9 @@ def tell_inherited(recipe: Recipe, base: Recipe, final: Recipe) -> None:
         say(f"inherited from {base.init_from}: {told}")
 
 
-def new_folder(recipe: Recipe) -> Path:
-    """Where a run goes if nobody says so."""
-    return Path("runs") / recipe.name / f"{now()}-seed{recipe.seed}"
+def new_folder(recipe: Recipe, job: str | None = None) -> Path:
+    """Where a run goes if nobody says so. job: of SLURM, which may have to find it again."""
+    return Path("runs") / recipe.name / f"{now() if job is None else f'job{job}'}-seed{recipe.seed}"
 
 
 def data_root_for(begun: Path | None, given: str | Path | None) -> Path:
@@ -134,11 +174,13 @@ def train_seeds(recipe: Recipe, target: Path, options: TrainOptions, signals: "S
     first: Run | None = None
     for k, folder in enumerate(folders_of(recipe, target, options.seeds)):
         seeded = replace(recipe, seed=recipe.seed + k)
-        result = None if signals.asked else _train_one(seeded, folder, options, signals, same_data_as=first)
+        result = (
+            None if joined().anywhere(signals.asked)[0] else _train_one(seeded, folder, options, signals, same_data_as=first)
+        )
         if result is None:
             return None
         results.append(result)
-        first = first or (Run(folder) if options.seeds > 1 else None)
+        first = first or (Run(folder) if options.seeds > 1 and joined().first else None)
     return results
 
 
@@ -171,9 +213,9 @@ def _train_one(
         trust=options.trust_code,
         stop=lambda: signals.asked,
     )
-    if options.log == "tensorboard":
+    if options.log == "tensorboard" and joined().first:
         events = to_tensorboard(events, folder)
-    title, go_on = f"{recipe.name}, seed {recipe.seed}", f"staa train --resume {folder}"
+    title, go_on = f"{recipe.name}, seed {recipe.seed}", f"staa train --resume {folder}" + started_with()
     try:
         return render(events, title, folder, signals, warn=lambda text: warn(text, TrainOptions), go_on=go_on)
     finally:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from staa.data.draws import keys_of
 from staa.data.early import Shrink
 from staa.data.source import Samples
+from staa.parallel import ALONE, Group, Part
 
 Augment = Callable[[Tensor, np.ndarray], Tensor]
 Mix = Callable[[Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]
@@ -44,6 +45,9 @@ class Batches:
         device: Where the batches are.
         workers: None keeps samples in memory on the device and augments them there; else they are read and augmented on the CPU
             by so many processes, 0 being this one. The number changes nothing but the speed.
+        group: The processes that share them: for training each takes its part of every batch, for evaluation they take whole
+            batches in turn.
+        pieces: Pieces that a batch is taken in, of each of which a process takes its part.
 
     Raises:
         ValueError: If there are no samples, or batch_size is below 1; later, if a sample can't be read.
@@ -61,6 +65,8 @@ class Batches:
         seed: int | None = None,
         device: torch.device | str = "cpu",
         workers: int | None = None,
+        group: Group = ALONE,
+        pieces: int = 1,
     ):
         if len(samples) == 0 or batch_size < 1:
             raise ValueError(f"need samples and a batch size of at least 1, got {len(samples)} and {batch_size}")
@@ -69,7 +75,10 @@ class Batches:
         self.samples, self.device, self.workers = samples, torch.device(device), workers
         self.batch_size = min(batch_size, len(samples))
         self.prepare, self.augment, self.mix, self.shrink, self.seed = prepare, augment, mix, shrink, seed
-        self._stored = _Stored(samples, self.batch_size, augment, seed)
+        self.group, self.part = group, None if seed is None else group.part(self.batch_size, pieces)
+        places = None if self.part is None else self.part.places(with_before=mix is not None)
+        self._kept = None if self.part is None else self.part.kept().nonzero().flatten().to(device)
+        self._stored = _Stored(samples, self.batch_size, augment, seed, places)
         self._loader: DataLoader[tuple[Any, Tensor]] | None = None
         self._asked: list[tuple[int, int]] = []  # of the workers, in this epoch
         self._turn = 0
@@ -91,9 +100,9 @@ class Batches:
         Raises:
             RuntimeError: If, with worker processes, it goes on after another epoch has begun.
         """
-        asked = [(epoch, k) for k in range(start, len(self))]
+        asked = [(epoch, k) for k in turns_of(self.group, range(start, len(self)), self.part)]
         made = self._by_workers(asked) if self.workers else map(self._stored.__getitem__, asked)
-        for k, (x, y) in enumerate(made, start):
+        for (_, k), (x, y) in zip(asked, made, strict=True):
             if isinstance(x, Exception):
                 self.close()
                 raise x
@@ -101,6 +110,8 @@ class Batches:
             x = self.prepare(x)
             if self.mix is not None and self.seed is not None:
                 x, y = self.mix(x, y, *(generator_of(self.seed, "cpu", "mix", epoch, *which) for which in ((k,), ())))
+                if self._kept is not None:
+                    x, y = x.index_select(-4, self._kept), y[self._kept]
             if self.shrink is not None and self.seed is not None:
                 x = self.shrink(x, epoch * len(self) + k)
             yield x, y
@@ -173,20 +184,31 @@ def spread(count: int, among: Sized) -> Tensor:
     return torch.linspace(0, len(among) - 1, min(count, len(among))).long()
 
 
+def turns_of(group: Group, numbers: range, part: Part | None) -> list[int]:
+    """The batches that this process takes of these: all, of which it takes a part, or else each that its turn comes to."""
+    return [k for k in numbers if part is not None or k % group.world == group.rank]
+
+
 class _Stored(Dataset[tuple[Any, Tensor]]):
     """The stored batches by (epoch, number): all that a worker process needs, and nothing that it can't be sent.
 
     An error is returned, since a worker could only raise it wrapped in another.
     """
 
-    def __init__(self, samples: Samples, batch_size: int, augment: Augment | None, seed: int | None):
-        self.samples, self.batch_size, self.augment, self.seed = samples, batch_size, augment, seed
+    def __init__(
+        self, samples: Samples, batch_size: int, augment: Augment | None, seed: int | None, places: Tensor | None = None
+    ):
+        self.samples, self.batch_size, self.augment, self.seed, self.places = samples, batch_size, augment, seed, places
+        self.size = batch_size if places is None else len(places)
         self.order: tuple[int, Tensor, np.ndarray | None] | None = None
 
     def order_of(self, epoch: int) -> tuple[Tensor, np.ndarray | None]:
         """The samples' order, and in training their keys in it; the last epoch's are kept."""
         if self.order is None or self.order[0] != epoch:
             order = order_of(len(self.samples), self.seed, epoch)
+            if self.places is not None:  # of each batch, all of which are full
+                whole = len(order) // self.batch_size * self.batch_size
+                order = order[:whole].view(-1, self.batch_size)[:, self.places].flatten()
             keys = None if self.seed is None else keys_of(self.seed, epoch, order.numpy())
             self.order = epoch, order.to(self.samples.y.device), keys
         return self.order[1:]
@@ -194,7 +216,7 @@ class _Stored(Dataset[tuple[Any, Tensor]]):
     def __getitem__(self, which: tuple[int, int]) -> tuple[Any, Tensor]:
         epoch, k = which
         order, keys = self.order_of(epoch)
-        part = slice(k * self.batch_size, (k + 1) * self.batch_size)
+        part = slice(k * self.size, (k + 1) * self.size)
         chosen, keys = order[part], None if keys is None else keys[part]
         try:
             x = self.samples.take(chosen, keys)
@@ -206,6 +228,7 @@ class _Stored(Dataset[tuple[Any, Tensor]]):
 
 
 def _leave_signals_alone(_: int) -> None:
-    """Ctrl-C reaches worker processes too, but it is the main process that ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Ctrl-C and a termination reach worker processes too, but it is the main process that ends them."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -32,7 +32,7 @@ PATH = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 """A path that leads somewhere on a machine, and all after it: a name in it may hold spaces, so that none says where it ends."""
-PRIVATE = ("data_root", "command")
+PRIVATE = ("data_root", "command", "job")
 SHARED_GRAPHS = ("metr-la", "pems-bay")
 """Series whose graph is published in a file with edges of other nodes too."""
 ORDINARY = {"", "root", "user", "localhost", "removed"}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,28 +16,29 @@ from staa.data.batches import spread
 from staa.files import FORMAT, inside, save_text, write
 from staa.locks import exclusive
 from staa.machine import choose_device, choose_precision, choose_workers
+from staa.norms import sync
+from staa.parallel import joined, local_world, own_device
 from staa.recipes.as_json import to_json
 from staa.recipes.code import CODE, for_folder
 from staa.recipes.code import trust as vouch_for
 from staa.recipes.find import with_absolute_paths
 from staa.recipes.recipe import Recipe
 from staa.recipes.values import rates_in
+from staa.runs.begun import find
 from staa.runs.folder import (
     ENVIRONMENT,
     RECIPE,
     RESULT,
-    check_origin,
-    check_same_recipe,
     check_split,
     describe,
     save_json,
     warnings_of,
 )
 from staa.runs.load import Run
-from staa.runs.log import check_log, log, log_once
+from staa.runs.log import log, log_once
 from staa.runs.transfer import check_frozen, some, start_from
 from staa.runs.trial import try_out
-from staa.training.checkpoint import BEST, has_checkpoint, load_checkpoint, replace_broken
+from staa.training.checkpoint import BEST, replace_broken
 from staa.training.deterministic import deterministic_algorithms, fix_workspace, made_within
 from staa.training.evaluate import Loader, evaluate_in_detail
 from staa.training.learner import Learner
@@ -47,6 +49,7 @@ from staa.training.optim import cosine_schedule, make_optimizer
 from staa.training.progress import End, Event, Result, Start, Step, Warned, for_log
 from staa.training.settings import Compile, Settings
 from staa.training.step import check_compile
+from staa.training.together import check_together
 from staa.training.weights import load_weights, read_weights
 from staa.version import __version__
 
@@ -77,6 +80,9 @@ def run(
     this process holds it meanwhile. The test set is touched once: after the last step, with the last weights. With protocol
     "paper" it takes the place of validation in each epoch, and the result tells the best epoch's accuracy too, as
     best_test_accuracy.
+
+    In one of several processes (`staa.parallel`) it trains together with the others. Each gets the same events, and the first
+    alone has the folder.
 
     The events are those of `staa.training.loop.train`; after `Start` comes `Transfer` (what `transfer_weights` says) if the
     recipe starts from another run, and `Warned` for each of the data set's notes, for the slow path of the neurons, and for a
@@ -112,46 +118,35 @@ def run(
     if deterministic and device != "cpu":
         fix_workspace()
     exact = deterministic_algorithms if deterministic else nullcontext
-    chosen = choose_device(device)
-    workers = choose_workers(workers, chosen)
+    group = joined()
+    chosen = choose_device(device if group.alone else own_device(device))
+    workers = choose_workers(workers, chosen, among=local_world())
     precision = choose_precision(recipe.precision, chosen)
     check_compile(compile, chosen, penalty=bool(recipe.loss.rate_weight))
+    check_together(compile, group)
     if not save_minutes > 0:
         raise ValueError(f"`save_minutes` must be positive, got {save_minutes}")
     if recipe.protocol == "paper" and not measure_test:
         raise ValueError(f'{recipe.name} measures on the test set in each epoch: it must have protocol "test-once"')
-    with exclusive(folder), ExitStack() as opened:
-        if resume is None and any(folder.iterdir()):
-            there = "holds a run already: resume it" if (folder / RECIPE).is_file() else "holds other files: empty it"
-            raise ValueError(f"{folder} {there}, or choose another folder")
-        old, task = None, task_of(recipe)
-        if resume is None:
-            task.check()
-        else:
-            old = Run(folder)
-            check_same_recipe(folder, recipe, old.recipe)
-            check_log(folder)
-            if resume.is_dir() and old.finished:
-                yield Result.of({"seed": recipe.seed, **old.result})
-                return
-        state = None
-        if resume is not None and (resume.is_file() or has_checkpoint(folder)):  # else it died before its first one
-            state = load_checkpoint(resume)
-            check_origin(state, recipe, resume)
+    with exclusive(folder) if group.first else nullcontext(), ExitStack() as opened:
+        task = task_of(recipe)
+        found = group.as_first(lambda: find(recipe, folder, resume, same_data_as))
+        if found.result is not None:
+            yield Result.of({"seed": recipe.seed, **found.result})
+            return
+        state, begun = found.state, found.begun
         kept, copies = for_folder(recipe)
-        begun, earlier = None, None if same_data_as is None else same_data_as.about
-        if old is not None and state is not None and (folder / ENVIRONMENT).is_file():
-            begun = old.environment
-            earlier = begun["data"]
-        source = task.source(data_root, about=earlier)
+        source = group.after_first(lambda: task.source(data_root, about=found.about))
+        if group.as_first(lambda: source.split) != source.split:
+            raise ValueError(f"the data under {data_root} are not those that the first process has: give each the same")
         notes = source.notes
-        if same_data_as is not None:
+        if same_data_as is not None and group.first:
             check_split(same_data_as.folder, source, same_data_as.about)
         if begun is not None:
             notes += check_split(folder, source, begun["data"])
 
         def batches(part: Part, *, training: bool = False) -> Loader:
-            made = task.batches(source, part, chosen, workers=workers, training=training)
+            made = task.batches(source, part, chosen, workers=workers, training=training, group=group)
             return opened.enter_context(closing(made))
 
         training, test = batches("train", training=True), batches("test")
@@ -164,12 +159,14 @@ def run(
         task.check_early(source, model)
         if for_folder(recipe)[1] != copies:
             raise ValueError("a file that the recipe names was changed while the run was prepared: start it again")
-        size = min(recipe.batch_size, len(source.train))
-        few = size // recipe.optim.accumulate * task.norm_values(source) < 2
+        if recipe.sync_norm:
+            sync(model, group)
+        size, pieces = min(recipe.batch_size, len(source.train)), recipe.optim.accumulate
+        few = size // pieces // (1 if recipe.sync_norm else group.world) * task.norm_values(source) < 2
         if 1 in (recipe.model.steps, recipe.early.steps) and few:
             raise ValueError(
-                f"`batch_size` {size} in {recipe.optim.accumulate} pieces at T = 1 gives BatchNorm one sample "
-                f"at a time to take statistics of: make it at least {2 * recipe.optim.accumulate}"
+                f"`batch_size` {size} in {pieces * group.world} pieces at T = 1 gives BatchNorm one sample "
+                f"at a time to take statistics of: make it at least {2 * pieces * group.world}"
             )
         frozen = freeze(model, recipe.frozen)
         with exact():
@@ -189,7 +186,7 @@ def run(
         if not any(p.requires_grad for p in model.parameters()):  # nothing to descend on
             steps, more = 0, []
             with exact():
-                task.fit(model, batches("train"))
+                task.fit(model, task.batches(source, "train", chosen, workers=workers))
         optimizer = make_optimizer(
             model,
             name=optim.name,
@@ -204,23 +201,24 @@ def run(
         schedule = cosine_schedule(optimizer, steps=steps, warmup=warmup, lr=optim.lr, min_lr=optim.min_lr, more=more)
         steps += sum(more)
         environment = describe(source, model, chosen, precision, compile, deterministic, recipe, data_root, __version__)
-        if state is None:
+        if state is None and group.first:
             for name, data in copies.items():
                 inside(folder, CODE).mkdir(exist_ok=True)
                 write(folder / name, data)
             save_text(folder / RECIPE, to_json(kept))
-        if begun is None:
+        if begun is None and group.first:
             save_json(folder / ENVIRONMENT, environment)
-        if state is not None and resume is not None and resume.is_file():
+        if state is not None and resume is not None and resume.is_file() and group.first:
             replace_broken(folder, resume)
-        if state is not None and state.get("report"):
+        if state is not None and state.get("report") and group.first:
             log_once(folder, state["report"])  # saved, but the process may have died before it was logged
-        log(folder, {"event": "environment", "format": FORMAT, **environment})
+        note = partial(log, folder) if group.first else (lambda event: None)
+        note({"event": "environment", "format": FORMAT, **environment})
         told: list[Event] = [] if transfer is None else [transfer]
         notes += tuple(warnings_of(environment, begun))
         told += [Warned(step=0, epoch=1, text=note) for note in notes]
         for event in told:
-            log(folder, for_log(event))
+            note(for_log(event))
 
         settings = Settings(
             steps=steps,
@@ -230,18 +228,19 @@ def run(
             measured_on="test" if paper else "validation",
             patience=optim.patience,
             clip=optim.clip,
-            accumulate=optim.accumulate,
+            accumulate=pieces,
+            part=group.part(size, pieces),
             precision=precision,
             seed=recipe.seed,
             save_every=60 * save_minutes,
             bits=bits,
             compile=compile,
         )
-        learner = Learner(model, optimizer, schedule, folder, average, about={"recipe": to_json(kept)}, still=frozen.norms)
+        learner = Learner(model, optimizer, schedule, folder, average, {"recipe": to_json(kept)}, frozen.norms, group)
         event, events = None, train(learner, training, settings=settings, validation=validation, state=state, stop=stop)
         for event in made_within(exact, events):
             if is_logged(event, steps):
-                log(folder, for_log(event))
+                note(for_log(event))
             if isinstance(event, Start):
                 yield replace(
                     event, data=environment["data"], parameters=environment["parameters"],
@@ -254,10 +253,11 @@ def run(
         if isinstance(event, End) and measure_test:
             training.close()  # the test set has workers of its own
             weights = recipe.weights if event.best is not None else "last"
-            if weights == "best":
+            if weights == "best" and group.first:
                 load_weights(learner.measured, read_weights(folder / BEST), folder / BEST)
+            learner.align()
             with exact():
-                figures, details = evaluate_in_detail(learner.measured, test, measure=measure, precision=precision)
+                figures, details = evaluate_in_detail(learner.measured, test, measure=measure, precision=precision, group=group)
             result = Result(
                 test=figures,
                 samples=len(source.test),
@@ -270,8 +270,8 @@ def run(
                 best_test_accuracy=event.best if paper else None,
                 best_test_epoch=event.best_epoch if paper else None,
             )
-            save_json(folder / RESULT, result.values())
-            log(folder, for_log(result))
+            group.as_first(lambda: save_json(folder / RESULT, result.values()))
+            note(for_log(result))
             yield result
 
 

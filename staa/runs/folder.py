@@ -18,6 +18,7 @@ from staa.data import SplitData
 from staa.files import FORMAT, check_format, read_text, save_text
 from staa.ops import cpu
 from staa.ops.memory import kernels_of
+from staa.parallel import joined
 from staa.recipes.as_json import differences, from_json, parse_json
 from staa.recipes.code import comparable, trust
 from staa.recipes.parts import Augment
@@ -25,7 +26,7 @@ from staa.recipes.recipe import Recipe
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.json", "environment.json", "result.json"
 ANEW = "delete it and resume the run to write it anew"
-CHANGES_BITS = ("torch", "device", "processor", "threads", "precision", "compile", "deterministic", "neuron")
+CHANGES_BITS = ("torch", "device", "processor", "threads", "processes", "precision", "compile", "deterministic", "neuron")
 """What of a machine may change the last bits of a run's figures."""
 DRAWN = ("scale", "shift", "flip", "policy", "jitter", "events", "cutout")
 """Augmentation of single samples."""
@@ -195,6 +196,7 @@ def describe(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": joined().world,
         "precision": precision,
         "compile": compile,
         "deterministic": deterministic,
@@ -211,6 +213,7 @@ def describe(
             "test": len(source.test),
         },
         "command": sys.argv,
+        "job": os.environ.get("SLURM_JOB_ID"),
     }
 
 

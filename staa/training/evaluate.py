@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from staa.counting import counted
+from staa.parallel import ALONE, Group
 from staa.training.metrics import classification_figures, classification_sums
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -44,27 +45,37 @@ CLASSIFICATION = Measure(classification_sums, classification_figures, lambda fig
 
 
 def evaluate(
-    model: nn.Module, batches: Epochs, *, measure: Measure = CLASSIFICATION, precision: str = "float32"
+    model: nn.Module,
+    batches: Epochs,
+    *,
+    measure: Measure = CLASSIFICATION,
+    precision: str = "float32",
+    group: Group = ALONE,
 ) -> dict[str, float]:
     """The measure's figures over one pass, in evaluation mode; by default accuracy and mean cross-entropy of the time-mean
     logits.
 
-    precision: "float32" (the model's own dtype) or "bfloat16" autocast. Leaves the model in the mode it was in.
+    precision: "float32" (the model's own dtype) or "bfloat16" autocast. group: the processes that take these batches in turn.
+    Leaves the model in the mode it was in.
     Raises FloatingPointError if the loss is not finite, ValueError if there are no samples.
     """
-    return evaluate_in_detail(model, batches, measure=measure, precision=precision)[0]
+    return evaluate_in_detail(model, batches, measure=measure, precision=precision, group=group)[0]
 
 
 def evaluate_in_detail(
-    model: nn.Module, batches: Epochs, *, measure: Measure, precision: str = "float32"
+    model: nn.Module, batches: Epochs, *, measure: Measure, precision: str = "float32", group: Group = ALONE
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """(the measure's figures over one pass, its details), in evaluation mode. Raises what `evaluate` does."""
     total: Tensor | None = None
     device = device_of(model)
     with evaluation_mode(model), torch.inference_mode(), autocast(device, precision):
-        for x, y in counted(batches.epoch(), "measuring", len(batches)):
+        for x, y in counted(batches.epoch(), "measuring", -(-len(batches) // group.world)):
             sums = measure.sums(call(model, x), y)
             total = sums if total is None else total + sums
+    if not group.alone:  # one of them may have no batch, but it is never the first
+        shape = group.as_first(lambda: None if total is None else total.shape)
+        nothing = None if shape is None else torch.zeros(shape, dtype=torch.float64, device=device)
+        total = nothing if nothing is None else group.total(nothing if total is None else total)
     if total is None:
         raise ValueError("there are no samples to measure on")
     figures = measure.figures(total)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
+from staa.parallel import ALONE, Group
 from staa.training.checkpoint import save_checkpoint
 from staa.training.evaluate import device_of
 from staa.training.finite import check_gradients, check_losses, check_weights
@@ -27,6 +28,8 @@ class Learner:
     average: of the model, updated after each step. It is then what validation measures and what the best weights are of.
     still: modules that stay in evaluation mode while the others train.
     about: plain values that every checkpoint keeps.
+    group: the processes that train it together, each with a learner. They hold the same, but for running statistics: those of
+    the first count. It alone writes.
 
     What a step gives stays on the device until `read`. Nothing that is not finite is saved.
     """
@@ -38,6 +41,7 @@ class Learner:
     average: AveragedModel | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     still: Sequence[nn.Module] = ()
+    group: Group = ALONE
 
     device: torch.device = field(init=False)
     step: int = field(default=0, init=False)
@@ -66,6 +70,10 @@ class Learner:
     def measured(self) -> nn.Module:
         """The network that is measured."""
         return self.model if self.average is None else self.average.module
+
+    def align(self) -> None:
+        """Give the network that is measured the weights and running statistics of the first process."""
+        self.group.align(value for value in self.measured.state_dict().values() if isinstance(value, Tensor))
 
     def begin_epoch(self) -> None:
         self.sums, self.rates = torch.zeros((), dtype=torch.float64, device=self.device), {}
@@ -123,6 +131,8 @@ class Learner:
     def save(self) -> None:
         """Write a checkpoint. Raises FloatingPointError as `check_finite`, RuntimeError if it can't be written."""
         self.check_finite()
+        if not self.group.first:
+            return
         save_checkpoint(self.folder, {
             **self.about, "step": self.step, "best": self.best, "best_epoch": self.best_epoch, "sums": self.sums.cpu(),
             "rates": self.rates, "report": self.report, "model": self.model.state_dict(),

@@ -17,6 +17,7 @@ from staa.training.named import set_training
 from staa.training.progress import End, Epoch, Event, Interrupted, Reading, Start, Step, Warned, for_log
 from staa.training.settings import Settings
 from staa.training.step import Descend, check_compile, descent, fast_arithmetic
+from staa.training.together import check_together, descent_together
 from staa.training.weights import check_savable, save_weights
 
 RATE_EVERY = 10  # steps between measurements of the firing rates, and between looks at whether the gradients were finite
@@ -40,6 +41,10 @@ def train(
 
     state: a loaded checkpoint of the same network and settings to go on from.
 
+    In several processes (`Settings.part`, `Learner.group`) each takes its part of a batch, and all decide alike: gradients,
+    losses, figures and firing rates are of the whole batch. When to stop or save is looked at after each step; any may ask to
+    stop, and the first one's clock counts.
+
     A step reads nothing from the device but every `read_every` steps, at an epoch's end and before a checkpoint. Each loss is
     looked at when it is read, the gradients every ten steps and before each checkpoint. Nothing that is not finite is saved,
     so a run resumes from its last good checkpoint. On CUDA, `fast_arithmetic` holds in a step.
@@ -50,6 +55,7 @@ def train(
     """
     check_savable(learner.model)
     check_compile(settings.compile, learner.device, penalty=settings.penalty is not None)
+    check_together(settings.compile, learner.group)
     if state is not None and state["step"] > settings.steps:
         raise ValueError(
             f"the checkpoint for {learner.folder} is of step {state['step']}, training ends at step {settings.steps}: take "
@@ -59,13 +65,14 @@ def train(
         learner.save()
     else:
         learner.load(state)
-    descend = descent(learner.model, settings)
+    together = settings.part is not None and settings.steps > 0
+    descend = descent_together(learner.model, settings) if together else descent(learner.model, settings)
 
     yield Start(learner.step, learner.step // len(batches) + 1, settings.steps, len(batches))
     while not is_over(learner, batches, settings):
         if not (yield from epoch(learner, batches, descend, settings, validation, stop)):
             return
-        if not is_over(learner, batches, settings) and stop():
+        if not is_over(learner, batches, settings) and learner.group.anywhere(stop())[0]:
             yield Interrupted(learner.step, learner.epoch)
             return
     best = learner.best if learner.best_epoch else None
@@ -101,7 +108,8 @@ def epoch(
         loss = learner.read() if learner.step == end or learner.step % read_every == 0 else None
         if learner.step % RATE_EVERY == 0:
             learner.check_gradients()
-        samples, seconds = samples + len(y), seconds + time.perf_counter() - began
+        samples += len(y) if settings.part is None else settings.part.whole
+        seconds += time.perf_counter() - began
         if loss is None:
             yield Step(learner.step, learner.epoch, lr)
         else:
@@ -113,11 +121,13 @@ def epoch(
                 yield Warned(learner.step, learner.epoch, text)
         if learner.step == end:
             break
-        if stop():
+        due = learner.group.first and time.perf_counter() - saved >= settings.save_every
+        stopped, due = learner.group.anywhere(stop(), due)
+        if stopped:
             learner.save()
             yield Interrupted(learner.step, learner.epoch)
             return False
-        if time.perf_counter() - saved >= settings.save_every:
+        if due:
             learner.save()
             saved = time.perf_counter()
         began = time.perf_counter()
@@ -146,11 +156,14 @@ def close_epoch(learner: Learner, settings: Settings, validation: Epochs | None,
     learner.check_finite()
     measured, best = {}, False
     if validation is not None:
-        measured = evaluate(learner.measured, validation, measure=settings.measure, precision=settings.precision)
+        learner.align()
+        how = {"measure": settings.measure, "precision": settings.precision, "group": learner.group}
+        measured = evaluate(learner.measured, validation, **how)
         best = settings.measure.score(measured) > learner.best
     if best:
         learner.best, learner.best_epoch = settings.measure.score(measured), learner.epoch
-        save_weights(learner.folder / BEST, learner.measured)
+        if learner.group.first:
+            save_weights(learner.folder / BEST, learner.measured)
     ended = Epoch(
         learner.step,
         learner.epoch,
@@ -169,8 +182,6 @@ def close_epoch(learner: Learner, settings: Settings, validation: Epochs | None,
     return ended
 
 
-# Ranks of data-parallel training would meet here and in `Learner.save`: add up the sums of all before they become figures, and
-# write on rank 0 alone. Their gradients meet in the backward pass, before `step` takes the norm.
 def figures(learner: Learner, settings: Settings) -> dict[str, float]:
     """The epoch's so far, read from the device."""
     return settings.measure.figures(learner.sums.cpu())

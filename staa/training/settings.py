@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from staa.parallel import Part
 from staa.training.evaluate import CLASSIFICATION, Measure
 from staa.training.losses import mean_cross_entropy
 
@@ -33,6 +34,8 @@ class Settings:
     """The largest norm of all gradients together."""
     accumulate: int = 1
     """Pieces a batch is taken in. Their gradients add up to the whole batch's, weighted by their samples."""
+    part: Part | None = None
+    """What this process takes of each batch; None: all of it."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 has float32's range: there is no loss scaling, by which a step may overflow and be left out."""
     seed: int = 0

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from staa.data.batches import order_of
+from staa.data.batches import order_of, turns_of
 from staa.data.series.source import SeriesSource
+from staa.parallel import ALONE, Group
 
 Inputs = tuple[Tensor, ...]
 """(x [B, L, K],), then time features [B, L, F] if there are any, then phases [B, L + P, 2] if they are told"""
@@ -23,6 +24,8 @@ class WindowBatches:
         batch_size: Windows of a batch, at least 1.
         seed: Shuffles the windows and drops the last batch if it is not full; None: all windows in order.
         device: Where the batches are.
+        group: The processes that share them, as those of `staa.data.Batches` do.
+        pieces: Pieces that a batch is taken in.
 
     Shapes:
         A batch is (inputs, y [B, P, K]); inputs are x [B, L, K], then time features [B, L, F] if the source has any, then
@@ -40,12 +43,15 @@ class WindowBatches:
         *,
         seed: int | None = None,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
+        pieces: int = 1,
     ):
         windows = getattr(source, part)
         if not windows or batch_size < 1:
             raise ValueError(f"need windows to {part} on and a batch size of at least 1, got {windows} and {batch_size}")
         self.windows: range = windows
         self.batch_size, self.seed, self.device = min(batch_size, len(windows)), seed, torch.device(device)
+        self.group, self.part = group, None if seed is None else group.part(self.batch_size, pieces)
         self.window, self.horizon = source.window, source.horizon
         self.values, self.targets = source.values.to(device), source.targets.to(device)
         self.time = None if source.time is None else source.time.to(device)
@@ -68,8 +74,10 @@ class WindowBatches:
             as `take`'s
         """
         order = order_of(len(self.windows), self.seed, epoch).to(self.device)
-        for k in range(start, len(self)):
-            yield self.take(order[k * self.batch_size : (k + 1) * self.batch_size])
+        places = None if self.part is None else self.part.places().to(self.device)
+        for k in turns_of(self.group, range(start, len(self)), self.part):
+            chosen = order[k * self.batch_size : (k + 1) * self.batch_size]
+            yield self.take(chosen if places is None else chosen[places])
 
     def close(self) -> None:
         """There is nothing to end: these batches have no worker processes."""
