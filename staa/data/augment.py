@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.dlpack import from_dlpack
 
 from staa.data.draws import seeds, uniform, whole
 
@@ -225,7 +226,7 @@ def one_by_one(f: Callable[[Any], Tensor], inputs: Iterable[Any], seeds: Iterabl
 
 def _beside(x: Tensor, numbers: np.ndarray) -> Tensor:
     """The numbers on the device of x, which is not waited for."""
-    sent = torch.from_dlpack(np.ascontiguousarray(numbers))  # from_numpy makes what is lifted, as a number of Python's is
+    sent = from_dlpack(np.ascontiguousarray(numbers))  # from_numpy makes what is lifted, as a number of Python's is
     return (sent.pin_memory() if x.device.type == "cuda" else sent).to(x.device, non_blocking=True)
 
 
