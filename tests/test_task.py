@@ -16,6 +16,7 @@ from staa.analysis.compare import compare
 from staa.build import TASKS, Task, task_of
 from staa.cli import main
 from staa.data import Batches, Samples
+from staa.parallel import ALONE
 from staa.recipes.parts import Loss
 from staa.runs import evaluate_run, run
 from staa.training.evaluate import Measure
@@ -92,10 +93,10 @@ class Regression(Task[Points]):
         chosen = list(getattr(source, part))
         return Samples(x[chosen], x[chosen].sum(1))
 
-    def batches(self, source, part, device, *, workers, training=False):
+    def batches(self, source, part, device, *, workers, training=False, group=ALONE):
         seed = self.recipe.seed if training else None
         samples = self._points(source, part)
-        return Batches(samples, self.recipe.batch_size, prepare=lambda x: x, seed=seed, device=device)
+        return Batches(samples, self.recipe.batch_size, prepare=lambda x: x, seed=seed, device=device, group=group)
 
     def take(self, source, part, chosen, device):
         some = self._points(source, part)

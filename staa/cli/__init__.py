@@ -169,7 +169,7 @@ def _options_of(args: list[str]) -> Any:
 
 
 def _complain(text: str, code: int, error: BaseException) -> int:
-    line = for_terminal("staa: " + " ".join(text.split()))
-    if (to := voice(error, line, code)) is not None:
-        print(line, file=to)
+    line = f"staa: {' '.join(text.split())}"
+    if (to := voice(error, for_terminal(line), code)) is not None:
+        print(for_terminal(line), file=to)
     return code

@@ -58,7 +58,7 @@ class Recipe:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU that has it, else float32."""
     sync_norm: bool = False
-    """BatchNorm's statistics are those of the batch of all processes (`staa train --devices`), not of each process's part."""
+    """BatchNorm's statistics are those of the whole batch, if several processes train together, not of each one's part."""
     seed: int = 0
     """Seed of every random number of the run."""
     prolonged: Suppress[tuple[int, ...]] = ()
