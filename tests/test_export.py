@@ -380,7 +380,7 @@ def test_a_strangers_onnx_is_read_as_data(root, tmp_path, capsys, monkeypatch, c
 def test_what_a_file_can_not_be_asked(root, tmp_path, capsys, monkeypatch):
     (tmp_path / "junk.onnx").write_bytes(b"\x00junk" * 20)
     assert "no ONNX file" in refused(capsys, "predict", tmp_path / "junk.onnx", root / "a.png")
-    assert "No such file" in refused(capsys, "predict", tmp_path / "none.onnx", root / "a.png")
+    assert "no such file" in refused(capsys, "predict", tmp_path / "none.onnx", root / "a.png")
     assert "--weights is of run folders" in refused(
         capsys, "predict", root / "causal.onnx", root / "a.png", "--weights", "best"
     )
