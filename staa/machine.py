@@ -64,6 +64,10 @@ def choose_workers(wanted: int | None, device: torch.device, *, among: int = 1) 
         if wanted < 0:
             raise ValueError(f"`workers` can't be negative, got {wanted}; 0 reads in the main process")
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // among)
-    return min(16, max(1, cores if device.type == "cuda" else cores // 2))
+    share = max(1, cores() // among)
+    return min(16, max(1, share if device.type == "cuda" else share // 2))
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from processes import wait_for
 from torch import nn
 
 import staa
@@ -362,14 +362,6 @@ def start(out, *more, code=None):
         [*command, "--out", str(out), *more], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     return process
-
-
-def wait_for(process, condition):
-    deadline = time.time() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.time() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

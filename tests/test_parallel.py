@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import tiny
 import together
 import torch
+from processes import wait_for
 from torch import nn
 
 from staa import parallel
@@ -204,14 +204,6 @@ def start(command, cwd, **more):
     )
 
 
-def wait_for(process, done):
-    until = time.monotonic() + 120
-    while not done():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
 def steps_of(folder):
     return load_checkpoint(folder)["step"] if (folder / "last.pt").is_file() else 0
 
@@ -221,7 +213,7 @@ def test_a_run_goes_on_in_another_number_of_processes(tmp_path):
     """Two are terminated, one goes on and is terminated, two end it; the options between are the first command's."""
     out = tmp_path / "run"
     process = start([*LAUNCHED, TINY, "--epochs", "12", "--sync-norm", "--devices", "2", "--out", str(out)], tmp_path)
-    wait_for(process, lambda: steps_of(out) >= 5)
+    wait_for(process, lambda: steps_of(out) >= 5, every=0.1)
     process.send_signal(signal.SIGTERM)
     told, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -248,7 +240,7 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(tmp_path):
     """Nobody says where the run is: torchrun remembers what the processes before have begun."""
     process = start([*TORCHRUN, "--max-restarts", "2", "-m", "staa", "train", TINY, "--epochs", "12"], tmp_path)
     folder = lambda: next(iter(tmp_path.glob("runs/tiny/*")), tmp_path)  # noqa: E731
-    wait_for(process, lambda: steps_of(folder()) >= 5)
+    wait_for(process, lambda: steps_of(folder()) >= 5, every=0.1)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(workers[-1]), signal.SIGKILL)
     told, errors = process.communicate(timeout=300)

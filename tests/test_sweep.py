@@ -6,19 +6,20 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 import tiny
 import torch
+from processes import wait_for
 
 from staa.analysis import landscape
 from staa.analysis.sweep import Setting, Tried, outcome_of, rank
 from staa.cli import main
 from staa.cli.draws import drawn
+from staa.cli.flags import without
 from staa.cli.over import LONGEST, folder_of
-from staa.cli.sweep import _kept
+from staa.cli.sweep import OWN
 from staa.runs import evaluate_run, run
 
 TINY = f"{tiny.__file__}:recipe"
@@ -115,7 +116,7 @@ def test_the_best_is_measured_and_trained_by_the_commands_that_are_told(tmp_path
 
 def test_options_of_the_sweep_are_left_out_of_a_training():
     args = ["--over", "a=1,2", "b=3,4", "--epochs", "2", "--seeds=3", "--random", "4", "--sweep_seed", "1", "--data.size", "8"]
-    assert _kept([*args, "--jobs", "2", "--augment.no-flip", "--out", "x", "--debug", "--seed", "5"]) == [
+    assert without([*args, "--jobs", "2", "--augment.no-flip", "--out", "x", "--debug", "--seed", "5"], OWN) == [
         "--epochs", "2", "--data.size", "8", "--augment.no-flip",
     ]  # fmt: skip
 
@@ -136,11 +137,7 @@ def test_killed_or_interrupted_it_goes_on_as_if_nothing_had_been(tmp_path):
             [sys.executable, "-m", "staa", *args, str(out), "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, start_new_session=True,
         ) as process:  # fmt: skip
-            until = time.monotonic() + 120
-            while not any(map(has_ended_an_epoch, out.glob("*/seed0/log.jsonl"))):
-                assert process.poll() is None, process.stdout.read()
-                assert time.monotonic() < until
-                time.sleep(0.02)
+            wait_for(process, lambda: any(map(has_ended_an_epoch, out.glob("*/seed0/log.jsonl"))), every=0.02)
             process.send_signal(number)
             text = process.stdout.read()  # until the last of its jobs has ended, too
         assert process.returncode == code, text

@@ -315,11 +315,12 @@ def test_a_prolonged_run_that_was_cut_off_while_it_was_made(base, tmp_path, monk
         prolong(base, 1, tmp_path / "other")
 
 
-def test_all_runs_that_are_started_from_are_looked_at_before_one_is_trained(base, tmp_path, capsys):
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_all_runs_that_are_started_from_are_looked_at_before_one_is_trained(command, base, tmp_path, capsys):
     half = Path(shutil.copytree(base, tmp_path / "half"))
     for path in (*half.glob("*.pt"), *half.glob("*.safetensors")):
         path.unlink()
     over = ["--over", f"init-from={base},{half}", "--max-steps", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
-    assert main(["compare", TINY, *over]) == 2
+    assert main([command, TINY, *over]) == 2
     assert "no checkpoint at" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -92,32 +92,37 @@ def rank(
     problems: why a run could not be trained, by its folder. Raises ValueError for runs that were trained on different data.
     """
     settings = list(settings)
-    trained = [folder for setting in settings for folder in setting.runs.values() if outcome_of(folder).trained]
-    data = {data_of(read_json(folder / ENVIRONMENT)): folder for folder in trained}
+    outcomes = {folder: outcome_of(folder) for setting in settings for folder in setting.runs.values()}
+    data = {data_of(read_json(folder / ENVIRONMENT)): folder for folder, outcome in outcomes.items() if outcome.trained}
     if len(data) > 1:
         some = " and ".join(map(str, list(data.values())[:2]))
         raise ValueError(f"{some} were trained on different data, so their figures can't be compared: choose another folder")
 
-    def figures_of(folder: Path, outcome: Outcome) -> Mapping[str, Any]:
-        return outcome.figures or evaluate_run(  # nothing was learned in epochs
+    def figures_of(folder: Path) -> Mapping[str, Any]:
+        return outcomes[folder].figures or evaluate_run(  # nothing was learned in epochs
             folder, split="validation", weights="last", data_root=data_root, device=device, trust=trust
         )
 
-    rows = [_tried(setting, problems or {}, figures_of) for setting in settings]
+    rows = [_tried(setting, outcomes, problems or {}, figures_of) for setting in settings]
     sign = -1 if any(shown(row.measure).rises for row in rows if row.measure) else 1
     return sorted(rows, key=lambda row: (True, 0.0) if row.problem else (False, sign * row.mean))
 
 
-def _tried(setting: Setting, problems: Mapping[Path, str], figures_of: Callable[[Path, Outcome], Mapping[str, Any]]) -> Tried:
+def _tried(
+    setting: Setting,
+    outcomes: Mapping[Path, Outcome],
+    problems: Mapping[Path, str],
+    figures_of: Callable[[Path], Mapping[str, Any]],
+) -> Tried:
     why, reached, seconds, measure, parameters = [], dict[int, float](), list[float](), "", None
     for seed, folder in setting.runs.items():
-        outcome = outcome_of(folder)
+        outcome = outcomes[folder]
         if not outcome.trained:
             told = outcome.failed or problems.get(folder)
             why.append(f"seed {seed} failed: {briefly(told)}" if told else f"seed {seed} is not trained yet")
             continue
         measure = task_of(read_recipe(folder)).figures[0]
-        value = figures_of(folder, outcome).get(measure)
+        value = figures_of(folder).get(measure)
         if value is not None and is_number(value):
             reached[seed] = float(value)
         else:

@@ -6,21 +6,20 @@ from pathlib import Path
 from staa.analysis.alike import Candidate, check_settings, check_tests, unlike_budgets
 from staa.analysis.compare import baselines_of, check_finished, draw, read_names, write_csv
 from staa.analysis.compare import compare as compare_runs
-from staa.build import check_recipe, task_of
+from staa.build import task_of
 from staa.cli.options import DEFAULT, CompareOptions, TrainOptions
-from staa.cli.over import check_differ, folder_of, settings_of, variants_of
+from staa.cli.over import check_differ, checked, folder_of, settings_of, variants_of
 from staa.cli.parse import parse
 from staa.cli.signals import listening
 from staa.cli.text import comparison, say, show
 from staa.cli.train import check_seeds, folders_of, from_run, now, tell_inherited, train_seeds
 from staa.cli.waiting import waiting
 from staa.files import check_writable, inside
-from staa.recipes.code import UntrustedCodeError, trust
+from staa.recipes.code import trust
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.runs import Run
 from staa.runs.folder import RECIPE, check_same_recipe
 from staa.runs.seeds import is_run
-from staa.runs.transfer import origin_of
 
 
 def compare(args: list[str]) -> int:
@@ -110,12 +109,5 @@ def _tried(label: str, options: CompareOptions, folder: Path) -> Candidate:
     for k, run_folder in enumerate(folders_of(options.recipe, folder, options.seeds)):
         if is_run(run_folder):
             check_same_recipe(run_folder, replace(options.recipe, seed=options.recipe.seed + k))
-    try:
-        if options.recipe.init_from is not None:
-            origin_of(Path(options.recipe.init_from))
-        source = check_recipe(options.recipe, options.data or Path("data"))
-    except UntrustedCodeError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from error
+    source = checked(label, options.recipe, options.data or Path("data"))
     return Candidate(options.recipe, task_of(options.recipe).tested(source))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
@@ -63,6 +64,21 @@ def in_flags(text: object, kind: Any) -> str:
         return f"--{part}{dot}{last}" + (f" {value}" if value else "")
 
     return re.sub(r"`([a-z][\w.]*)(?:=([^\s`]+))?`", flag, str(text))
+
+
+def option_of(text: str) -> str:
+    """An option's name, of --some_option=VALUE or without the dashes."""
+    return text.lstrip("-").partition("=")[0].replace("_", "-")
+
+
+def without(args: Sequence[str], names: Collection[str]) -> list[str]:
+    """Arguments without these options and their values."""
+    kept, left_out = [], False
+    for arg in args:
+        if re.match("--?[a-z]", arg):
+            left_out = option_of(arg) in names
+        kept += [] if left_out else [arg]
+    return kept
 
 
 def value_of(args: list[str], name: str) -> str | None:

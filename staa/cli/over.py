@@ -6,16 +6,19 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from staa.build import task_of
-from staa.cli.flags import PARTS, types_of
+from staa.build import check_recipe, task_of
+from staa.cli.flags import PARTS, option_of, types_of
+from staa.data import SplitData
 from staa.recipes.as_json import flat
-from staa.recipes.code import comparable
+from staa.recipes.code import UntrustedCodeError, comparable
 from staa.recipes.find import options_taken
 from staa.recipes.recipe import Recipe
 from staa.recipes.values import alternatives
 from staa.registry import did_you_mean, nearest
+from staa.runs.transfer import origin_of
 
 MOST = 100  # recipes that one option list may make
 LONGEST = 120  # bytes of a folder's name
@@ -53,7 +56,7 @@ def variant(values: dict[str, str], recipe: Recipe, *, alone: bool) -> Variant:
 
 def check_once(told: Sequence[str], args: Sequence[str]) -> None:
     """Raises ValueError for an option that --over has twice, or that is also given otherwise."""
-    given = {re.sub(r"(^|\.)no-", r"\1", _option(arg)) for arg in args if arg.startswith("--")}
+    given = {re.sub(r"(^|\.)no-", r"\1", option_of(arg)) for arg in args if arg.startswith("--")}
     for k, option in enumerate(told):
         if option in told[:k] or option in given:
             raise ValueError(f"{option} is given twice: give it once, with all values, in --over")
@@ -83,6 +86,18 @@ def check_differ(recipes: Mapping[str, Recipe]) -> None:
             seen[key] = label
 
 
+def checked(label: str, recipe: Recipe, root: Path) -> SplitData:
+    """Tries all of a recipe but the training; its data. Raises ValueError, with its label, for what is wrong with it."""
+    try:
+        if recipe.init_from is not None:
+            origin_of(Path(recipe.init_from))
+        return check_recipe(recipe, root)
+    except UntrustedCodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+
+
 def _plain(pair: tuple[str, Any]) -> tuple[str, str]:
     return pair[0], repr(pair[1])
 
@@ -98,7 +113,7 @@ def parsed(text: str) -> tuple[str, list[str]]:
         raise ValueError(f"--over wants an option and two values or more, as model.attention=none,staa; got {text!r}")
     if twice := [value for k, value in enumerate(values) if value in values[:k]]:
         raise ValueError(f"--over {option} has {twice[0]} twice: give each value once")
-    return _option(option), values
+    return option_of(option), values
 
 
 def _check_count(count: int) -> None:
@@ -106,13 +121,9 @@ def _check_count(count: int) -> None:
         raise ValueError(f"--over makes {count:,} recipes, and {MOST} are the most: give fewer values")
 
 
-def _option(text: str) -> str:
-    return text.lstrip("-").partition("=")[0].replace("_", "-")
-
-
 def known_option(text: str) -> str:
     """An option of a recipe; those of a part are looked up with the part."""
-    option, known = _option(text), types_of(Recipe)
+    option, known = option_of(text), types_of(Recipe)
     if option == "seed":
         raise ValueError("--over takes no seed: --seeds trains several of each recipe")
     if option not in known and not f"--{option}".startswith(PARTS):

@@ -14,6 +14,7 @@ from typing import TextIO
 import torch
 
 from staa.cli.signals import FAILED, INTERRUPTED
+from staa.machine import cores
 from staa.parallel import Elsewhere, is_lost, joined, several, tells_first
 
 STATUS, DEVICES = "STAA_STATUS", "STAA_DEVICES"
@@ -57,16 +58,6 @@ def started_with() -> str:
     return f" --devices {os.environ[DEVICES]}" if DEVICES in os.environ else ""
 
 
-def without(args: Sequence[str], option: str) -> list[str]:
-    """Arguments without an option and its value."""
-    kept, skip = [], False
-    for arg in args:
-        if not skip and arg != option and not arg.startswith(f"{option}="):
-            kept.append(arg)
-        skip = arg == option
-    return kept
-
-
 def leave_status(code: int) -> None:
     """Tell `launch` how the run has ended."""
     if path := os.environ.get(STATUS):
@@ -105,8 +96,7 @@ def launch(count: int, args: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # seconds to save in, where whoever stops it leaves them
     logging.disable(logging.CRITICAL)  # torchrun's: what there is to say, the processes say
     if hasattr(signal, "SIGUSR1"):

@@ -1,6 +1,5 @@
 """Choosing settings of a recipe by validation."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +12,13 @@ from staa.analysis.alike import check_settings
 from staa.analysis.figures import told
 from staa.analysis.landscape import draw
 from staa.analysis.sweep import Setting, Tried, briefly, cells, data_of, in_words, outcome_of, rank, write_csv, write_markdown
-from staa.build import check_recipe, task_of
+from staa.build import task_of
 from staa.cli.bar import bar
 from staa.cli.draws import drawn, is_range
+from staa.cli.flags import option_of, without
 from staa.cli.jobs import Job, run_jobs
 from staa.cli.options import DEFAULT, SweepOptions
-from staa.cli.over import MOST, Variant, check_differ, folder_of, settings_of, variants_of
+from staa.cli.over import MOST, Variant, check_differ, checked, folder_of, settings_of, variants_of
 from staa.cli.parse import parse
 from staa.cli.signals import FAILED, INTERRUPTED, listening
 from staa.cli.text import fitted, say, show, warn
@@ -26,7 +26,7 @@ from staa.cli.train import check_seeds, from_run, tell_inherited
 from staa.cli.waiting import waiting
 from staa.files import check_no_file, check_writable, inside
 from staa.machine import choose_device, choose_workers
-from staa.recipes.code import UntrustedCodeError, named_files
+from staa.recipes.code import named_files
 from staa.recipes.find import find_recipe, with_absolute_paths
 from staa.recipes.recipe import Recipe
 from staa.runs.folder import ENVIRONMENT, RECIPE, check_same_recipe, read_json
@@ -68,10 +68,10 @@ def sweep(args: list[str]) -> int:
         return FAILED
     best = next(one for one in variants if one.values == rows[0].values)
     _tell_best(rows, recipes[best.label], inside(target, _folder_of(best)), options)
-    kept = _kept(args)
+    kept = without(args, OWN)
     fresh = ["--seed", str(options.recipe.seed + options.seeds), "--seeds", str(options.seeds)]
     say(f"  {shlex.join(['staa', 'train', name, *kept, *best.args, *fresh])}")
-    if short := [arg for arg in kept if _flag(arg) in LENGTH]:
+    if short := [arg for arg in kept if arg.startswith("--") and option_of(arg) in LENGTH]:
         say(f"  leave out {' and '.join(short)} there to train it for as long as the recipe says")
     return 0
 
@@ -164,14 +164,9 @@ def _jobs(recipes: Mapping[str, Recipe], settings: Mapping[str, Setting], option
 
 def _checked(label: str, recipe: Recipe, root: Path) -> str:
     """Tries all of a recipe but the training; its data's split."""
-    try:
-        source = check_recipe(recipe, root)
-        if source.validation is None:
-            raise ValueError("there are no validation samples to choose by: hold some out (`data.validation=0.1`)")
-    except UntrustedCodeError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from error
+    source = checked(label, recipe, root)
+    if source.validation is None:
+        raise ValueError(f"{label}: there are no validation samples to choose by: hold some out (`data.validation=0.1`)")
     return source.split
 
 
@@ -259,16 +254,3 @@ def _tell_best(rows: Sequence[Tried], recipe: Recipe, folder: Path, options: Swe
         runs = shlex.quote(str(folder / f"seed{recipe.seed}"))
     say("measure its runs on the test set, once it is chosen:", f"  staa train --resume {runs}{trust}")
     say("train it with seeds that chose nothing, and measure those:")
-
-
-def _kept(args: Sequence[str]) -> list[str]:
-    """The options without a sweep's own, and without their values."""
-    kept, own = [], False
-    for arg in args:
-        own = _flag(arg) in OWN if re.match("--?[a-z]", arg) else own
-        kept += [] if own else [arg]
-    return kept
-
-
-def _flag(arg: str) -> str:
-    return arg.lstrip("-").partition("=")[0].replace("_", "-") if arg.startswith("--") else ""

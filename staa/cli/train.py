@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from staa.analysis.tensorboard import to_tensorboard
-from staa.cli.flags import value_of
+from staa.cli.flags import value_of, without
 from staa.cli.options import DEFAULT, TrainOptions
 from staa.cli.parse import parse
-from staa.cli.processes import check_devices, join, launch, launches, leave_status, started_with, without
+from staa.cli.processes import check_devices, join, launch, launches, leave_status, started_with
 from staa.cli.render import render
 from staa.cli.requeue import began_in, job_of, requeue
 from staa.cli.signals import Signals, listening
@@ -46,7 +46,7 @@ def train(args: list[str]) -> int:
         check_devices(options.devices, options.device)
     job = job_of() if options.requeue else None
     if options.devices is not None and launches(options.devices):
-        return launch(options.devices, without(given, "--devices"))
+        return launch(options.devices, without(given, ["devices"]))
     tell_inherited(recipe, base, options.recipe)
     recipe = with_absolute_paths(options.recipe)
     if (folder := group.as_first(lambda: _begun_before(recipe, options, job))) is not None:

@@ -139,8 +139,8 @@ def warp(
     """Each sample [N, ..., H, W] sheared along x, rotated counterclockwise, then moved by whole pixels, all frames alike.
 
     shear is an angle [rad]: a row y pixels below the centre moves y tan(shear) to the left. Each pixel takes the value nearest
-    to where it comes from, so counts stay counts, or 0 from outside. Each argument is a number, or [N, 1, 1], each sample
-    its own.
+    to where it comes from, so counts stay counts, or 0 from outside. Each argument is a number, or [N, 1, 1], each sample its
+    own.
     """
     height, width = x.shape[-2:]
     turn = np.deg2rad(np.asarray(degrees, np.float64))

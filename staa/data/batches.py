@@ -77,7 +77,7 @@ class Batches:
         self.prepare, self.augment, self.mix, self.shrink, self.seed = prepare, augment, mix, shrink, seed
         self.group, self.part = group, None if seed is None else group.part(self.batch_size, pieces)
         places = None if self.part is None else self.part.places(with_before=mix is not None)
-        self._kept = None if self.part is None else self.part.kept().nonzero().flatten().to(device)
+        self._kept = None if self.part is None or mix is None else self.part.kept().nonzero().flatten().to(device)
         self._stored = _Stored(samples, self.batch_size, augment, seed, places)
         self._loader: DataLoader[tuple[Any, Tensor]] | None = None
         self._asked: list[tuple[int, int]] = []  # of the workers, in this epoch

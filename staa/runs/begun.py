@@ -25,8 +25,9 @@ class Found(NamedTuple):
 def find(recipe: Recipe, folder: Path, resume: Path | None, same_data_as: Run | None) -> Found:
     """What there is to go on from; nothing for a new run, of which a launcher is then told (`staa.parallel.begin`).
 
-    resume, same_data_as: as of `staa.runs.run`. Raises ValueError or
-    OSError for a folder that a run can't be begun or gone on with in."""
+    resume, same_data_as: as of `staa.runs.run`. Raises ValueError or OSError for a folder that a run can't be begun or gone on
+    with in.
+    """
     about = None if same_data_as is None else same_data_as.about
     if resume is None:
         if any(folder.iterdir()):

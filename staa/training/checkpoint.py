@@ -32,6 +32,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
 
 def replace_broken(folder: Path, whole: Path) -> None:
     """Put a whole checkpoint in the place of a last one that is lost or broken, lest a save keep that as the previous one."""
+    if whole == folder / LAST:
+        return
     try:
         load_checkpoint(folder / LAST)
     except (ValueError, OSError):

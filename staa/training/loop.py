@@ -157,8 +157,9 @@ def close_epoch(learner: Learner, settings: Settings, validation: Epochs | None,
     measured, best = {}, False
     if validation is not None:
         learner.align()
-        how = {"measure": settings.measure, "precision": settings.precision, "group": learner.group}
-        measured = evaluate(learner.measured, validation, **how)
+        measured = evaluate(
+            learner.measured, validation, measure=settings.measure, precision=settings.precision, group=learner.group
+        )
         best = settings.measure.score(measured) > learner.best
     if best:
         learner.best, learner.best_epoch = settings.measure.score(measured), learner.epoch

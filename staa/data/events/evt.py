@@ -34,10 +34,8 @@ class Evt:
         self._repair = repair or Repair()
         self._counter = TimeCounter(self.bits, self.tick, self._repair)
         self._header = prophesee_header(optional=True)
-        self._words, self._type_at = (
-            Records(np.dtype(self.word).newbyteorder("<"), "words"),
-            8 * np.dtype(self.word).itemsize - 4,
-        )
+        self._words = Records(np.dtype(self.word).newbyteorder("<"), "words")
+        self._type_at = 8 * np.dtype(self.word).itemsize - 4
         self._held = np.empty(0, self.word)
         self._halves = False  # EVT 2.1: the upper half of a word comes first
         self._begun, self._time, self._lost = False, 0, False  # lost: after a stray time
